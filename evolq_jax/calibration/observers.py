@@ -1,0 +1,142 @@
+"""Observers: tensors -> range -> scale and zero point, vectorised over channels and candidates.
+
+An observer works in two steps. The *range* step reduces every calibration batch to a low and a high
+end and combines them over batches. The *score* step (omse and ptf only) takes the last batch, as the
+official code does, and measures the squared error of each candidate quantizer. Reductions over chunks
+of a batch add up, so memory is bounded by the chunk.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from evolq_jax.quant.spec import QuantSpec
+from evolq_jax.quant.uniform import int_range
+from evolq_jax.typing import Array, QParams
+
+EPS = 1e-7  # smallest scale, float32's resolution as in the official code
+SMOOTHING = 0.01  # of ema and percentile, per batch
+QUANTILE = 0.99999
+SHRINKS = 1.0 - 0.01 * np.arange(90, dtype=np.float32)
+PTF_FACTORS = np.array([1.0, 2.0, 4.0, 8.0], np.float32)
+SCORED = ("omse", "omse_shared", "ptf")
+
+Range = tuple[Array, Array]  # low, high: as scales, size 1 on every reduced axis
+
+
+def reduced_axes(spec: QuantSpec, ndim: int) -> tuple[int, ...]:
+    """The axes that share one range: all, or all but the last. ptf takes its range over all."""
+    keeps_channels = spec.per_channel and spec.observer != "ptf"
+    return tuple(range(ndim - 1 if keeps_channels else ndim))
+
+
+def tail_size(spec: QuantSpec, shape: tuple[int, ...]) -> int:
+    """How many extreme values of a batch of this shape hold its `QUANTILE` (percentile observer)."""
+    count = math.prod(shape[axis] for axis in reduced_axes(spec, len(shape)))
+    return math.ceil((1.0 - QUANTILE) * (count - 1)) + 1
+
+
+def chunk_range(spec: QuantSpec, tail: int, x: Array) -> Range:
+    """One chunk's contribution: its extremes, with the `tail` largest and smallest for percentile.
+
+    Results have a leading axis of size 1 or `tail`, over which `batch_range` combines chunks.
+    """
+    axes = reduced_axes(spec, x.ndim)
+    if spec.observer != "percentile":
+        return x.min(axes, keepdims=True)[None], x.max(axes, keepdims=True)[None]
+    kept_shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+    flat = x.reshape(-1, math.prod(kept_shape)).T
+    tail = min(tail, flat.shape[-1])
+
+    def extremes(rows: Array) -> Array:
+        return jax.lax.top_k(rows, tail)[0].T.reshape(tail, *kept_shape)
+
+    return -extremes(-flat), extremes(flat)
+
+
+def batch_range(spec: QuantSpec, shape: tuple[int, ...], chunks: Range) -> Range:
+    """One batch's range from its chunks' contributions [chunks * tail, ...]; `shape` is the batch's."""
+    low, high = chunks
+    if spec.observer != "percentile":
+        return low.min(0), high.max(0)
+    count = math.prod(shape[axis] for axis in reduced_axes(spec, len(shape)))
+    position = (1.0 - QUANTILE) * (count - 1)  # from either end, between two neighbours
+    below, weight = math.floor(position), position - math.floor(position)
+    above = min(below + 1, count - 1)
+
+    def interpolate(ordered: Array) -> Array:
+        return (1 - weight) * ordered[below] + weight * ordered[above]
+
+    return interpolate(jnp.sort(low, axis=0)), interpolate(-jnp.sort(-high, axis=0))
+
+
+def combine_ranges(spec: QuantSpec, batches: Range) -> Range:
+    """The range over all batches [batches, ...]: the extremes, or smoothed in the batches' order."""
+    low, high = batches
+    if spec.observer not in ("ema", "percentile"):
+        return low.min(0), high.max(0)
+
+    def smooth(running: Array, new: Array) -> tuple[Array, None]:
+        return running + SMOOTHING * (new - running), None
+
+    smoothed_low, smoothed_high = (jax.lax.scan(smooth, ends[0], ends[1:])[0] for ends in (low, high))
+    return smoothed_low, smoothed_high
+
+
+def range_qparams(spec: QuantSpec, bounds: Range) -> QParams:
+    """Affine (`uint`) or symmetric (`int`) scale and zero point of a range widened to hold zero."""
+    low, high = jnp.minimum(bounds[0], 0.0), jnp.maximum(bounds[1], 0.0)
+    qmin, qmax = int_range(spec)
+    if spec.signed:
+        scale = jnp.maximum(jnp.maximum(-low, high) / ((qmax - qmin) / 2), EPS)
+        return QParams(scale, jnp.zeros_like(scale))
+    scale = jnp.maximum((high - low) / (qmax - qmin), EPS)
+    return QParams(scale, jnp.clip(qmin - jnp.round(low / scale), qmin, qmax))
+
+
+def candidates(spec: QuantSpec, bounds: Range) -> Callable[[Array], QParams]:
+    """The quantizer of the i-th candidate: shrinks of the range (omse) or power-of-two factors (ptf)."""
+
+    def shrunk(index: Array) -> QParams:
+        low, high = bounds
+        return range_qparams(spec, (low * jnp.asarray(SHRINKS)[index], high * jnp.asarray(SHRINKS)[index]))
+
+    def factored(index: Array) -> QParams:
+        coarsest = range_qparams(spec, bounds)
+        return QParams(coarsest.scale / PTF_FACTORS[-1] * jnp.asarray(PTF_FACTORS)[index], coarsest.zero_point)
+
+    return factored if spec.observer == "ptf" else shrunk
+
+
+def num_candidates(spec: QuantSpec) -> int:
+    """How many quantizers the score step compares."""
+    return len(PTF_FACTORS) if spec.observer == "ptf" else len(SHRINKS)
+
+
+def chunk_errors(spec: QuantSpec, bounds: Range, x: Array) -> Array:
+    """Squared error of every candidate on one chunk: [candidates, *(1, ..., 1, 1 or K)]; chunks add up."""
+    candidate = candidates(spec, bounds)
+    qmin, qmax = int_range(spec)
+    per_channel = spec.per_channel and spec.observer != "omse_shared"
+
+    def error(index: Array) -> Array:
+        scale, zero_point = candidate(index)
+        # Measured in steps, where the error of a value is its distance from the nearest integer inside
+        # the range; channels are summed last, since a sum over leading axes vectorises.
+        steps = x * (1.0 / scale) + zero_point
+        distance = jnp.clip(jnp.round(steps), qmin, qmax) - steps
+        by_channel = scale**2 * (distance**2).sum(tuple(range(x.ndim - 1)), keepdims=True)
+        return by_channel if per_channel else by_channel.sum(-1, keepdims=True)
+
+    return jax.lax.map(error, jnp.arange(num_candidates(spec)))
+
+
+def finish(spec: QuantSpec, bounds: Range, errors: Array | None) -> QParams:
+    """The quantizer of a range, or of the candidate with the least error (the first among equals)."""
+    if errors is None:
+        return range_qparams(spec, bounds)
+    best = jnp.argmin(errors, axis=0)
+    return candidates(spec, bounds)(best)

@@ -1,0 +1,7 @@
+"""Images from folders, arrays and scikit-learn's digits, decoded once and kept as uint8."""
+
+from evolq_jax.data.batches import batches, fingerprint, subset
+from evolq_jax.data.cache import default_cache_dir
+from evolq_jax.data.load import draw_indices, load_images
+
+__all__ = ["batches", "default_cache_dir", "draw_indices", "fingerprint", "load_images", "subset"]

@@ -1,0 +1,109 @@
+"""Images that come as an array: `.npz` files."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from evolq_jax.data.preprocess import fit_array
+from evolq_jax.data.source import Source
+from evolq_jax.errors import UserError, suggestion
+from evolq_jax.typing import Preprocessing
+
+_READ_ERRORS = (
+    OSError,
+    ValueError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def npz_source(path: Path, preprocessing: Preprocessing) -> Source:
+    """Reads an `.npz` with `image`, uint8 [B, h, w, K] (K = 3 or 1), and optionally `label`, integers [B].
+
+    Images of h = w = `preprocessing.size` are used as they are, `resize` or not; others go through
+    `fit_array`.
+
+    Raises:
+        UserError: if the file is no `.npz`, lacks `image`, or an array has the wrong type or shape.
+    """
+    pixels, labels = _read_npz(path)
+    stat = path.stat()
+    identity: list[str | int] = [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+    return array_source(str(path), path.name, pixels, labels, preprocessing, identity, np.arange(len(pixels)))
+
+
+def array_source(
+    where: str,
+    title: str,
+    pixels: np.ndarray,
+    labels: np.ndarray | None,
+    preprocessing: Preprocessing,
+    identity: list[str | int],
+    positions: np.ndarray,
+) -> Source:
+    """A source over images in memory, brought to `preprocessing.size` where they have another size.
+
+    Args:
+        where: the set's name in messages.
+        title: image i is called `title[positions[i]]`.
+        pixels: uint8 [B, h, w, K].
+        labels: int32 [B] or None.
+        preprocessing: the wanted size and interpolation.
+        identity: what changes when the set changes (cache key).
+        positions: [B], each image's position in the set it was taken from.
+    """
+    names = tuple(f"{title}[{position}]" for position in positions)
+    size = preprocessing.size
+    fits = pixels.shape[1:3] == (size, size)
+
+    def decode(index: int) -> np.ndarray:
+        return fit_array(pixels[index], preprocessing, names[index])
+
+    return Source(
+        where=where,
+        names=names,
+        labels=labels,
+        shape=(size, size, pixels.shape[3]),
+        decode=decode,
+        stamp=lambda index: [*identity, int(positions[index])],
+        pixels=pixels if fits else None,
+    )
+
+
+def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    try:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise UserError(
+                    f"{path} is a single array, not an .npz: save it with numpy.savez(path, image=...)"
+                )
+            if "image" not in archive.files:
+                raise UserError(
+                    f"{path} has no array 'image' (it has: {', '.join(archive.files) or 'nothing'})"
+                    f"{suggestion('image', archive.files)}"
+                )
+            pixels = archive["image"]
+            labels = archive["label"] if "label" in archive.files else None
+    except _READ_ERRORS as error:
+        raise UserError(f"cannot read {path} as .npz: {' '.join(str(error).split())}") from error
+    _check_arrays(path, pixels, labels)
+    return pixels, None if labels is None else labels.astype(np.int32)
+
+
+def _check_arrays(path: Path, pixels: np.ndarray, labels: np.ndarray | None) -> None:
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape:
+        raise UserError(
+            f"{path}: 'image' must be uint8 [B, height, width, 3 or 1], "
+            f"got {pixels.dtype} {list(pixels.shape)}"
+        )
+    if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != pixels.shape[:1]):
+        raise UserError(
+            f"{path}: 'label' must be integers [{len(pixels)}], one per image, "
+            f"got {labels.dtype} {list(labels.shape)}"
+        )

@@ -1,0 +1,66 @@
+"""scikit-learn's handwritten digits: real data that needs no download."""
+
+import numpy as np
+
+from evolq_jax.data.arrays import array_source
+from evolq_jax.data.source import Source
+from evolq_jax.errors import UserError
+from evolq_jax.typing import Preprocessing
+
+DIGITS = ("digits:train", "digits:test")
+_NUM_TRAIN = 1100
+_SPLIT_SEED = 0
+
+
+def digits_source(name: str, preprocessing: Preprocessing) -> Source:
+    """The 1,100 training or the 697 test images of a fixed stratified split of the 1,797 digits.
+
+    Pixels are 8x8x1, the file's 0..16 scaled to 0..255 and rounded. Image i is called `digits[position]`
+    after its position in scikit-learn's set.
+
+    Args:
+        name: `digits:train` or `digits:test`.
+        preprocessing: size 8 gives the images as they are, other sizes resize them.
+
+    Raises:
+        UserError: if scikit-learn is not installed.
+    """
+    pixels, labels = _load()
+    train, test = split_digits(labels)
+    rows = train if name == "digits:train" else test
+    return array_source(name, "digits", pixels[rows], labels[rows], preprocessing, [name], rows)
+
+
+def split_digits(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Splits positions into train [1100] and test, both sorted, each class in proportion.
+
+    Class c gets 1100·n_c/B training images, rounded so that they sum to 1100 (largest remainders); which
+    ones is drawn class by class, in label order, by `permutation` of one `Generator(PCG64(0))`.
+
+    Args:
+        labels: integers [B].
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    shares = _NUM_TRAIN * counts / counts.sum()
+    quotas = np.floor(shares).astype(int)
+    largest = np.argsort(quotas - shares, kind="stable")[: _NUM_TRAIN - quotas.sum()]
+    quotas[largest] += 1
+    rng = np.random.Generator(np.random.PCG64(_SPLIT_SEED))
+    chosen = [
+        rng.permutation(np.flatnonzero(labels == label))[:quota]
+        for label, quota in zip(classes, quotas, strict=True)
+    ]
+    train = np.sort(np.concatenate(chosen))
+    return train, np.setdiff1d(np.arange(len(labels)), train)
+
+
+def _load() -> tuple[np.ndarray, np.ndarray]:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise UserError(
+            "digits:train and digits:test need scikit-learn: pip install 'evolq_jax[digits]'"
+        ) from error
+    flat, labels = load_digits(return_X_y=True)
+    pixels = np.rint(np.asarray(flat).reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    return pixels, np.asarray(labels).astype(np.int32)

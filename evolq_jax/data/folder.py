@@ -1,0 +1,166 @@
+"""Images as files in `<class>/<file>` layout, or flat where no labels are wanted."""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from evolq_jax.data.preprocess import resize_and_crop
+from evolq_jax.data.source import Source, Unreadable
+from evolq_jax.errors import UserError
+from evolq_jax.typing import Preprocessing
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+# Pillow's decoders let some of their parsers' errors through.
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    TypeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def folder_source(folder: Path, preprocessing: Preprocessing, class_index: Path | None) -> Source:
+    """Lists a folder's images, sorted by class folder's name, then by file name.
+
+    The order does not depend on `class_index`, so a seed draws the same images with and without labels;
+    it is the order of the class indices wherever the class-index file is sorted (ImageNet's is).
+    Hidden entries, other file types and deeper folders are passed over.
+
+    Args:
+        folder: the root; holds class folders of images, or images directly (then without labels).
+        preprocessing: how a file becomes uint8 [size, size, 3].
+        class_index: file with one class id per line, in index order; None: no labels.
+
+    Returns:
+        The set; names are relative to `folder`, labels int32 [B] or None.
+
+    Raises:
+        UserError: no images, an unreadable folder or class-index file, or a class not in that file.
+    """
+    entries = _list_images(folder)
+    if not entries:
+        raise UserError(
+            f"no images in {folder}: expected <class>/<file> or files directly, "
+            f"ending in one of {' '.join(EXTENSIONS)}"
+        )
+    labels = None if class_index is None else _labels(folder, entries, class_index)
+    paths = [folder / class_name / file for class_name, file in entries]
+    root = str(folder.resolve())
+
+    def decode(index: int) -> np.ndarray:
+        return decode_file(paths[index], preprocessing)
+
+    def stamp(index: int) -> list[str | int]:
+        try:
+            stat = paths[index].stat()
+        except OSError:
+            return [root, *entries[index], -1, -1]
+        return [root, *entries[index], stat.st_size, stat.st_mtime_ns]
+
+    return Source(
+        where=str(folder),
+        names=tuple(path.relative_to(folder).as_posix() for path in paths),
+        labels=labels,
+        shape=(preprocessing.size, preprocessing.size, 3),
+        decode=decode,
+        stamp=stamp,
+    )
+
+
+def decode_file(path: Path, preprocessing: Preprocessing) -> np.ndarray:
+    """Decodes one file to RGB, resizes and crops it.
+
+    Returns:
+        uint8 [size, size, 3].
+
+    Raises:
+        Unreadable: if the file cannot be opened or decoded to its end.
+        UserError: if the image is smaller than the crop.
+    """
+    try:
+        with Image.open(path) as image:
+            rgb = image.convert("RGB")
+    except _DECODE_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise Unreadable(f"{path} ({reason})") from error
+    return resize_and_crop(rgb, preprocessing, path)
+
+
+def read_class_index(path: Path) -> dict[str, int]:
+    """Reads a class-index file: one class per line in index order; a line's first word is the class id.
+
+    Raises:
+        UserError: if it is missing, not text, empty, has an empty line inside or names a class twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
+    except OSError as error:
+        raise UserError(f"cannot read class_index {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"class_index {path} is not a text file (one class id per line)") from error
+    if not lines:
+        raise UserError(f"class_index {path} is empty: expected one class id per line")
+    index: dict[str, int] = {}
+    for number, line in enumerate(lines):
+        words = line.split()
+        if not words:
+            raise UserError(
+                f"class_index {path}, line {number + 1} is empty: the lines after it would be off by one"
+            )
+        if words[0] in index:
+            raise UserError(
+                f"class_index {path} has class '{words[0]}' twice, "
+                f"in lines {index[words[0]] + 1} and {number + 1}"
+            )
+        index[words[0]] = number
+    return index
+
+
+def _labels(folder: Path, entries: list[tuple[str, str]], class_index: Path) -> np.ndarray:
+    index = read_class_index(class_index)
+    for class_name, file in entries:
+        if not class_name:
+            raise UserError(
+                f"{folder / file} lies outside a class folder, so it has no label; "
+                "move it into <class>/ or set class_index to None"
+            )
+        if class_name not in index:
+            raise UserError(
+                f"unknown class '{class_name}': folder {folder / class_name} is not among "
+                f"the {len(index)} classes of class_index {class_index}"
+            )
+    return np.array([index[class_name] for class_name, _ in entries], dtype=np.int32)
+
+
+def _list_images(folder: Path) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for name, is_folder in _entries(folder):
+        if is_folder:
+            found += [
+                (name, file) for file, nested in _entries(folder / name) if not nested and _is_image(file)
+            ]
+        elif _is_image(name):
+            found.append(("", name))
+    return sorted(found)
+
+
+def _entries(folder: Path) -> list[tuple[str, bool]]:
+    # A broken link counts as a file here, so that it is reported as unreadable instead of vanishing.
+    try:
+        with os.scandir(folder) as entries:
+            return [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"cannot list folder {folder}: {error.strerror}") from error
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(EXTENSIONS)

@@ -1,0 +1,143 @@
+"""One entrance to all image sets: `load_images`."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from evolq_jax.data.arrays import npz_source
+from evolq_jax.data.cache import cached_decode, default_cache_dir
+from evolq_jax.data.decode import Decoded, OnCorrupt, Progress, decode_in_memory
+from evolq_jax.data.digits import DIGITS, digits_source
+from evolq_jax.data.folder import folder_source
+from evolq_jax.data.preprocess import check_preprocessing
+from evolq_jax.data.source import Source
+from evolq_jax.errors import UserError, suggestion
+from evolq_jax.typing import Images, Preprocessing
+
+_log = logging.getLogger(__name__)
+
+
+def load_images(
+    source: str | Path,
+    preprocessing: Preprocessing,
+    *,
+    class_index: str | Path | None = None,
+    num: int | None = None,
+    seed: int | None = 0,
+    cache_dir: str | Path | None = "auto",
+    on_corrupt: OnCorrupt = "error",
+    progress: Progress | None = None,
+) -> Images:
+    """Loads an image set, or a reproducible subset of it, as uint8 pixels, resized and cropped.
+
+    Args:
+        source: a folder in `<class>/<file>` layout (or flat, without labels), an `.npz` with `image` uint8
+            [B, h, w, 3 or 1] and optionally `label` [B], or `digits:train` / `digits:test`.
+        preprocessing: how the checkpoint wants its images; `mean` and `std` are not applied here.
+        class_index: for folders, the file with one class id per line in index order; None: no labels.
+        num: how many images to take; None: all.
+        seed: draws the `num` images, see `draw_indices`; None: the first `num`.
+        cache_dir: where decoded images are kept; "auto" is `default_cache_dir()`, None keeps nothing.
+        on_corrupt: an unreadable image is an error, or ("skip") left out: then fewer than `num` images come
+            back, `Images.skipped` names the missing and a warning is logged.
+        progress: called with (done, total) after each decoded image; not called where nothing is decoded.
+
+    Returns:
+        `Images` of B = `num` less the skipped, in the order of the set: by class folder, then file name.
+
+    Raises:
+        UserError: for whatever is wrong with the arguments, the files or the cache.
+    """
+    check_preprocessing(preprocessing)
+    if on_corrupt not in ("error", "skip"):
+        raise UserError(f"on_corrupt must be 'error' or 'skip', got {on_corrupt!r}")
+    listed = _open_source(str(source), preprocessing, class_index)
+    indices = draw_indices(len(listed.names), num, seed, listed.where)
+    decoded = _decode(listed, indices, preprocessing, cache_dir, on_corrupt, progress)
+    skipped = tuple(listed.names[indices[position]] for position in decoded.skipped)
+    if skipped:
+        named = ", ".join(skipped[:10]) + (", ..." if len(skipped) > 10 else "")
+        _log.warning(
+            "%s: left out %d unreadable of %d images: %s", listed.where, len(skipped), len(indices), named
+        )
+        indices = np.delete(indices, decoded.skipped)
+    return Images(
+        pixels=decoded.pixels,
+        labels=None if listed.labels is None else listed.labels[indices],
+        names=tuple(listed.names[index] for index in indices),
+        skipped=skipped,
+    )
+
+
+def draw_indices(total: int, num: int | None, seed: int | None, where: str = "the image set") -> np.ndarray:
+    """Which `num` of `total` images to use: `Generator(PCG64(seed)).choice` without replacement, sorted.
+
+    Args:
+        total: size of the set.
+        num: how many; None: all of them.
+        seed: None takes the first `num`.
+        where: the set's name in messages.
+
+    Returns:
+        int64 [num], ascending.
+
+    Raises:
+        UserError: if `num` is not in 1..total or the seed is negative.
+    """
+    if num is None:
+        return np.arange(total)
+    if num <= 0:
+        raise UserError(f"num must be positive (or None for all images), got {num} for {where}")
+    if num > total:
+        raise UserError(f"num asks for {num} images, but {where} has only {total}")
+    if seed is None:
+        return np.arange(num)
+    if seed < 0:
+        raise UserError(f"the seed that draws images must not be negative, got {seed}")
+    return np.sort(np.random.Generator(np.random.PCG64(seed)).choice(total, size=num, replace=False))
+
+
+def _open_source(source: str, preprocessing: Preprocessing, class_index: str | Path | None) -> Source:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return folder_source(
+            path, preprocessing, None if class_index is None else Path(class_index).expanduser()
+        )
+    if class_index is not None:
+        _check_exists(source, path)
+        raise UserError(
+            f"class_index is for folders, and {source} has its own labels; set class_index to None"
+        )
+    if source in DIGITS:
+        return digits_source(source, preprocessing)
+    _check_exists(source, path)
+    if path.suffix.lower() != ".npz":
+        raise UserError(f"image source {source} is a file of unknown kind; expected a folder or an .npz")
+    return npz_source(path, preprocessing)
+
+
+def _check_exists(source: str, path: Path) -> None:
+    if source in DIGITS or path.exists():
+        return
+    siblings = [str(other) for other in path.parent.glob("*")] if path.parent.is_dir() else []
+    raise UserError(
+        f"image source {source} does not exist (a folder, an .npz, or one of {', '.join(DIGITS)})"
+        f"{suggestion(source, [*siblings, *DIGITS])}"
+    )
+
+
+def _decode(
+    source: Source,
+    indices: np.ndarray,
+    preprocessing: Preprocessing,
+    cache_dir: str | Path | None,
+    on_corrupt: OnCorrupt,
+    progress: Progress | None,
+) -> Decoded:
+    if source.pixels is not None:
+        return Decoded(source.pixels[indices], ())
+    if cache_dir is None:
+        return decode_in_memory(source, indices, on_corrupt, progress)
+    folder = default_cache_dir() if cache_dir == "auto" else Path(cache_dir).expanduser()
+    return cached_decode(source, indices, preprocessing, folder, on_corrupt, progress)

@@ -1,0 +1,102 @@
+"""Resizing and centre cropping as timm and torchvision do on Pillow images, up to normalisation.
+
+The rules are those of torchvision's `Resize` (an int: the shorter side) and `CenterCrop`; filtering is
+Pillow's, on uint8. EXIF orientation is ignored, as there.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from evolq_jax.errors import UserError, suggestion
+from evolq_jax.typing import Preprocessing
+
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+
+
+def check_preprocessing(preprocessing: Preprocessing) -> None:
+    """Checks what can be checked before an image is read.
+
+    Raises:
+        UserError: for an unknown interpolation, a size that is not positive, or a resize below the crop.
+    """
+    size, resize, name = preprocessing.size, preprocessing.resize, preprocessing.interpolation
+    if name not in INTERPOLATIONS:
+        raise UserError(
+            f"preprocessing.interpolation '{name}' is unknown (known: {', '.join(INTERPOLATIONS)})"
+            f"{suggestion(name, INTERPOLATIONS)}"
+        )
+    if size <= 0:
+        raise UserError(f"preprocessing.size must be positive, got {size}")
+    if resize is not None and resize < size:
+        raise UserError(
+            f"preprocessing.resize ({resize}) must be None or at least preprocessing.size ({size})"
+        )
+
+
+def resized_size(width: int, height: int, short: int) -> tuple[int, int]:
+    """The (width, height) whose shorter side is `short`; the longer side is rounded down (torchvision)."""
+    if width <= height:
+        return short, int(short * height / width)
+    return int(short * width / height), short
+
+
+def resize_and_crop(image: Image.Image, preprocessing: Preprocessing, name: str | Path) -> np.ndarray:
+    """Resizes the shorter side to `preprocessing.resize` (None: not at all) and cuts out the centre.
+
+    Args:
+        image: a Pillow image of mode RGB or L.
+        preprocessing: sizes and interpolation; checked by `check_preprocessing`.
+        name: what to call the image in the error.
+
+    Returns:
+        uint8 [size, size, K], K = 3 (RGB) or 1 (L).
+
+    Raises:
+        UserError: if the image is smaller than the crop (torchvision would pad it with black).
+    """
+    if preprocessing.resize is not None:
+        image = _resize(image, preprocessing.resize, preprocessing.interpolation)
+    size = preprocessing.size
+    if image.width < size or image.height < size:
+        raise UserError(
+            f"image {name} is {image.width}x{image.height}, smaller than the crop of {size}x{size}; "
+            f"set preprocessing.resize to {size} or more"
+        )
+    left = round((image.width - size) / 2)  # halves go to the even neighbour, as there
+    top = round((image.height - size) / 2)
+    pixels = np.asarray(image.crop((left, top, left + size, top + size)))
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def fit_array(pixels: np.ndarray, preprocessing: Preprocessing, name: str | Path) -> np.ndarray:
+    """Brings one image of an array set to the wanted size.
+
+    With a `resize` it goes the way of a file (resize the shorter side, centre crop). Without one, its
+    shorter side is resized to `size`: an array set is not cropped unless the checkpoint asks for it.
+
+    Args:
+        pixels: uint8 [h, w, K], K = 3 or 1.
+        preprocessing: sizes and interpolation.
+        name: what to call the image in an error.
+
+    Returns:
+        uint8 [size, size, K].
+    """
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[-1] == 1 else pixels)
+    if preprocessing.resize is None:
+        image = _resize(image, preprocessing.size, preprocessing.interpolation)
+    return resize_and_crop(image, preprocessing, name)
+
+
+def _resize(image: Image.Image, short: int, interpolation: str) -> Image.Image:
+    wanted = resized_size(image.width, image.height, short)
+    return image if image.size == wanted else image.resize(wanted, INTERPOLATIONS[interpolation])

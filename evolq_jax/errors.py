@@ -1,0 +1,17 @@
+"""The one exception for what a user can get wrong."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend: one line saying what is wrong, where, and what to do.
+
+    The command line prints the message and exits with status 2, without a traceback.
+    """
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`'; did you mean X?'` for the known name closest to `name`, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,162 @@
+"""Running a network made of stacked segments: whole, in part, and with its sites observed.
+
+One block is compiled per segment, whatever its depth: blocks run in a loop over their stacked
+parameters, and the loop's bounds may be traced.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from evolq_jax.quant.sites import FloatSite, ObserveSite, SiteFactory
+from evolq_jax.quant.spec import scope
+from evolq_jax.trees import flatten
+from evolq_jax.typing import Array, ModelParts, Params, Preprocessing, PyTree, Scales, Segment
+
+
+class SiteInfo(NamedTuple):
+    """A quantization point: `shape` of its tensor (for weights of one block where it is stacked)."""
+
+    shape: tuple[int, ...]
+    depth: int | None  # L where the site belongs to a stacked segment
+    is_weight: bool
+
+
+def normalize(preprocessing: Preprocessing, pixels: Array) -> Array:
+    """uint8 [B, height, width, channels] -> float32 images as the network wants them."""
+    mean, std = jnp.asarray(preprocessing.mean), jnp.asarray(preprocessing.std)
+    return (pixels.astype(jnp.float32) / 255.0 - mean) / std
+
+
+def at(stacked: PyTree, index: Array | int) -> PyTree:
+    """One block's slice of a tree whose leaves have a leading L axis."""
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), stacked)
+
+
+def forward(
+    parts: ModelParts, make_site: SiteFactory, params: Params, scales: Mapping[str, Any], images: Array
+) -> Array:
+    """Normalised images [B, height, width, channels] -> logits [B, C]."""
+    outer = make_site("", scales)
+    x = images
+    for segment in parts.segments:
+        x = segment.enter(params, outer, x)
+        x, _ = scan_blocks(segment, make_site, params, scales, x)
+    return parts.head(params, outer, x)
+
+
+def scan_blocks(
+    segment: Segment, make_site: SiteFactory, params: Params, scales: Mapping[str, Any], x: Array
+) -> tuple[Array, Array]:
+    """All blocks of a segment; returns its output and the input of every block [L, *x.shape].
+
+    The inputs cost nothing where they are not used. Differentiable, unlike `run_blocks`.
+    """
+
+    def body(x: Array, block: tuple[Params, Scales]) -> tuple[Array, Array]:
+        block_params, block_scales = block
+        return segment.block(block_params, make_site(segment.name, block_scales), x), x
+
+    return jax.lax.scan(body, x, (params[segment.name], scope(scales, segment.name)))
+
+
+def run_blocks(
+    segment: Segment,
+    make_site: SiteFactory,
+    params: Params,
+    scales: Mapping[str, Any],
+    x: Array,
+    start: Array | int,
+    stop: Array | int,
+) -> Array:
+    """Blocks `start` to `stop - 1` of a segment; the bounds may be traced (no reverse gradient then)."""
+    stacked = params[segment.name], scope(scales, segment.name)
+
+    def body(index: Array, x: Array) -> Array:
+        block_params, block_scales = at(stacked, index)
+        return segment.block(block_params, make_site(segment.name, block_scales), x)
+
+    return jax.lax.fori_loop(start, stop, body, x)
+
+
+def observe(
+    parts: ModelParts,
+    observe_fn: Callable[[str, Array, Any], PyTree],
+    stats: Mapping[str, Any],
+    params: Params,
+    images: Array,
+) -> dict[str, PyTree]:
+    """Runs the float network and returns `observe_fn(site, x, stats[site])` of every site in `stats`.
+
+    Entries of stacked sites have a leading L axis, in `stats` and in the result.
+    """
+
+    def recorder(segment: str, entries: Mapping[str, Any]) -> ObserveSite:
+        prefix = segment + "/" if segment else ""
+        return ObserveSite(lambda name, x: observe_fn(prefix + name, x, entries[name]), frozenset(entries))
+
+    outside = {k: v for k, v in stats.items() if not is_stacked(parts, k)}
+    outer, records, x = recorder("", outside), {}, images
+    for segment in parts.segments:
+        x = segment.enter(params, outer, x)
+
+        def body(x: Array, block: tuple[Params, Any], segment: Segment = segment) -> tuple[Array, PyTree]:
+            site = recorder(segment.name, block[1])
+            return segment.block(block[0], site, x), site.records
+
+        x, stacked = jax.lax.scan(body, x, (params[segment.name], scope(stats, segment.name)))
+        records |= {f"{segment.name}/{name}": record for name, record in stacked.items()}
+    parts.head(params, outer, x)
+    return records | outer.records
+
+
+class _NamingSite(FloatSite):
+    """Collects the shape of every site it passes."""
+
+    def __init__(self) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}
+
+    def __call__(self, name: str, x: Array) -> Array:
+        self.shapes[name] = x.shape
+        return x
+
+
+def is_stacked(parts: ModelParts, name: str) -> bool:
+    """Whether a site or parameter belongs to a segment, so that its entries have a leading L axis."""
+    return name.split("/")[0] in {segment.name for segment in parts.segments}
+
+
+def list_sites(
+    parts: ModelParts, params: Params, image_shape: tuple[int, ...], batch: int = 1
+) -> dict[str, SiteInfo]:
+    """Every quantization point of a network by name, in the order of the forward pass.
+
+    Weights (matrices and kernels) come after the activations of their scope. Nothing is computed.
+    """
+    sites: dict[str, SiteInfo] = {}
+    outer = _NamingSite()
+    x = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)
+    for segment in parts.segments:
+        x = jax.eval_shape(lambda p, x, s=segment: s.enter(p, outer, x), params, x)
+        inner = _NamingSite()
+        block = jax.eval_shape(lambda p: at(p, 0), params[segment.name])
+        x = jax.eval_shape(lambda p, x, s=segment, i=inner: s.block(p, i, x), block, x)
+        shapes = {k: (shape, False) for k, shape in inner.shapes.items()} | _weights(block)
+        for name, (shape, is_weight) in shapes.items():
+            sites[f"{segment.name}/{name}"] = SiteInfo(shape, segment.length, is_weight)
+    jax.eval_shape(lambda p, x: parts.head(p, outer, x), params, x)
+    shapes = {k: (shape, False) for k, shape in outer.shapes.items()}
+    shapes |= _weights({k: v for k, v in params.items() if not is_stacked(parts, k)})
+    return sites | {name: SiteInfo(shape, None, is_weight) for name, (shape, is_weight) in shapes.items()}
+
+
+def _weights(params: Params) -> dict[str, tuple[tuple[int, ...], bool]]:
+    leaves = flatten(params)
+    return {k: (v.shape, True) for k, v in leaves.items() if k.endswith("weight") and v.ndim >= 2}
+
+
+def largest_divisor(total: int, at_most: int) -> int:
+    """The largest divisor of `total` up to `at_most`: a chunk size that needs no padding."""
+    return next(size for size in range(min(total, max(at_most, 1)), 0, -1) if total % size == 0)

@@ -1,0 +1,132 @@
+"""The readings of a network's quantization points: float, observed, fake-quantized."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from evolq_jax.quant.integer import integer_layer_norm, integer_softmax
+from evolq_jax.quant.log2 import log2_fake_quant
+from evolq_jax.quant.spec import QuantSpec, Specs, scope
+from evolq_jax.quant.uniform import fake_quant, match_channel_statistics
+from evolq_jax.trees import flatten, unflatten
+from evolq_jax.typing import Array, Params, QParams, Site
+
+# (scope, entries of that scope) -> Site. The scope is a segment's name, or "" outside the blocks; the
+# entries are scales or statistics by local site name, of one block where the scope is a segment.
+SiteFactory = Callable[[str, Mapping[str, Any]], Site]
+
+
+class FloatSite:
+    """Leaves every tensor as it is: the float network."""
+
+    def __call__(self, name: str, x: Array) -> Array:
+        """Returns `x`."""
+        del name
+        return x
+
+    def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
+        """LayerNorm in floating point, then the site."""
+        del source
+        centred = x - x.mean(-1, keepdims=True)
+        inverse = jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + eps)
+        return self(name, centred * inverse * weight + bias)
+
+    def softmax(self, name: str, source: str, logits: Array) -> Array:
+        """Softmax in floating point, then the site."""
+        del source
+        return self(name, jax.nn.softmax(logits, axis=-1))
+
+
+@dataclass(frozen=True)
+class QuantSite(FloatSite):
+    """Fake-quantizes the sites that have a spec; the others stay in float."""
+
+    specs: Mapping[str, QuantSpec]
+    scales: Mapping[str, QParams]
+
+    def __call__(self, name: str, x: Array) -> Array:
+        """Returns `x` as integer arithmetic would see it."""
+        spec = self.specs.get(name)
+        if spec is None:
+            return x
+        if spec.quantizer == "log2":
+            return log2_fake_quant(spec, x)
+        return fake_quant(spec, self.scales[name], x)
+
+    def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
+        """Integer LayerNorm where the spec asks for it and the input is quantized."""
+        spec = self.specs.get(name)
+        if spec is None or not spec.integer_op or source not in self.specs:
+            return super().layer_norm(name, source, x, weight, bias, eps)
+        scale_in, scale_out = self.scales[source].scale, self.scales[name].scale
+        return self(name, integer_layer_norm(x, weight, bias, scale_in, scale_out))
+
+    def softmax(self, name: str, source: str, logits: Array) -> Array:
+        """Log-int-softmax where the spec asks for it and the logits are quantized."""
+        spec = self.specs.get(name)
+        if spec is None or not spec.integer_op or source not in self.specs:
+            return super().softmax(name, source, logits)
+        return integer_softmax(spec, logits, self.scales[source].scale)
+
+
+class IntegerNormSite(QuantSite):
+    """Float but for integer LayerNorms: what the released code uses as its teacher."""
+
+    def __call__(self, name: str, x: Array) -> Array:
+        """Returns `x`."""
+        return x
+
+
+@dataclass(frozen=True)
+class ObserveSite(FloatSite):
+    """The float network, with `observe(name, x)` collected at every site it has an entry for."""
+
+    observe: Callable[[str, Array], Any]
+    names: frozenset[str]
+    records: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, name: str, x: Array) -> Array:
+        """Returns `x`, observed."""
+        if name in self.names:
+            self.records[name] = self.observe(name, x)
+        return x
+
+
+def float_sites(segment: str, scales: Mapping[str, Any]) -> Site:
+    """The site factory of the float network."""
+    del segment, scales
+    return FloatSite()
+
+
+def quant_sites(specs: Specs) -> SiteFactory:
+    """The site factory of the quantized network."""
+    return lambda segment, scales: QuantSite(scope(specs, segment), scales)
+
+
+def integer_norm_sites(specs: Specs) -> SiteFactory:
+    """The site factory of the released code's teacher (see `IntegerNormSite`)."""
+    return lambda segment, scales: IntegerNormSite(scope(specs, segment), scales)
+
+
+def fake_quant_weights(specs: Specs, params: Params, scales: Mapping[str, QParams]) -> Params:
+    """The parameter tree with every weight that has a spec fake-quantized.
+
+    A weight's site is its path, `.../weight`. Works on a whole tree (stacked blocks under their
+    segment's name) and, with the specs and scales of one scope, on one block.
+    """
+    leaves = flatten(params)
+    for name, spec in specs:
+        if name in leaves:
+            leaves[name] = fake_quant_weight(spec, scales[name], leaves[name])
+    return unflatten(leaves)
+
+
+def fake_quant_weight(spec: QuantSpec, qparams: QParams, weight: Array) -> Array:
+    """One weight [..., in, K], stacked or not, as integer arithmetic would see it."""
+    quantized = fake_quant(spec, qparams, weight)
+    if not spec.bias_correction:
+        return quantized
+    axes = tuple(axis for axis, size in enumerate(qparams.scale.shape) if size == 1)
+    return match_channel_statistics(weight, quantized, axes)

@@ -1,0 +1,194 @@
+"""What a quantizer is (`QuantSpec`) and which site gets which (`QuantConfig`: schemes plus rules)."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from evolq_jax.errors import UserError, suggestion
+
+Quantizer = Literal["uniform", "log2"]
+ObserverName = Literal["minmax", "ema", "percentile", "omse", "omse_shared", "ptf"]
+Scheme = Literal["fully_quantized", "matmul"]
+
+RESIDUAL = ("residual_in", "residual_mid", "residual_out")
+# What the matrix products of a transformer multiply: the image patches, the inputs of every linear
+# layer, and both operands of the two attention products.
+MATMUL_INPUTS = (
+    "image", "norm1", "attn/q", "attn/k", "attn/v", "attn/softmax", "attn/context", "norm2", "mlp/gelu", "norm",
+)  # fmt: skip
+# The official code quantizes everything but q, k and v once more and the input of GELU.
+NOT_IN_PAPER = ("attn/q", "attn/k", "attn/v", "mlp/fc1")
+
+
+@dataclass(frozen=True)
+class QuantSpec:
+    """How one site is quantized. Hashable: it is a static argument of compiled programs.
+
+    Attributes:
+      bits: 2 to 8.
+      signed: `int` b (symmetric, zero point 0) instead of `uint` b (affine).
+      per_channel: one scale per index of the last axis (weights: per output channel).
+      quantizer: `uniform`, or `log2` for values in (0, 1].
+      observer: how calibration turns data into scales; see `evolq_jax.calibration.observers`.
+      integer_op: run the LayerNorm or softmax before the site in FQ-ViT's integer arithmetic.
+      bias_correction: weights only: the released code's shift and stretch to the float channel's
+        mean and standard deviation.
+    """
+
+    bits: int = 8
+    signed: bool = False
+    per_channel: bool = False
+    quantizer: Quantizer = "uniform"
+    observer: ObserverName = "minmax"
+    integer_op: bool = False
+    bias_correction: bool = False
+
+    def __post_init__(self) -> None:
+        """Rejects bit widths outside 2 to 8."""
+        if not 2 <= self.bits <= 8:
+            raise UserError(f"bits must be from 2 to 8, not {self.bits}; choose for example 4")
+
+
+Specs = tuple[tuple[str, QuantSpec], ...]  # resolved: (site name, spec) in order; hashable
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Changes the sites whose name matches `pattern` (shell style, `*` also crosses `/`); later rules win.
+
+    `bits=0` leaves the matching sites in float; None keeps what the scheme says.
+    """
+
+    pattern: str
+    bits: int | None = None
+    signed: bool | None = None
+    per_channel: bool | None = None
+    quantizer: Quantizer | None = None
+    observer: ObserverName | None = None
+    integer_op: bool | None = None
+
+    def apply(self, spec: QuantSpec | None) -> QuantSpec | None:
+        """The spec after this rule; a site that the scheme leaves in float starts from 8-bit minmax."""
+        if self.bits == 0:
+            return None
+        changes = {
+            k: v for k, v in vars(self).items() if k != "pattern" and v is not None
+        }
+        return QuantSpec(**{**vars(spec or QuantSpec()), **changes})
+
+
+@dataclass(frozen=True)
+class QuantConfig:
+    """Which sites are quantized, and how.
+
+    Attributes:
+      scheme: `fully_quantized` (the paper's: every site of the official code, residual stream and
+        LayerNorm included) or `matmul` (inputs and weights of matrix products only, as RepQ-ViT,
+        AdaLog and ERQ count). State it with every number: the two mean very different things.
+      weight_bits: bits of every weight matrix, patch embedding and head included.
+      activation_bits: bits of every quantized activation.
+      softmax_bits: bits of the softmax output; None: as the other activations.
+      weight_observer: how weight ranges are found (per output channel).
+      activation_observer: how activation ranges are found (per tensor).
+      residual_observer: the same for the residual stream (`ptf`: power-of-two factors per channel).
+      signed_weights: symmetric `int` weights instead of affine `uint`.
+      softmax_quantizer: `uniform` or `log2`.
+      integer_layer_norm: FQ-ViT's integer LayerNorm (fully_quantized only).
+      integer_softmax: FQ-ViT's log-int-softmax (with `log2`; needs quantized attention logits).
+      bias_correction: the released code's weight correction; leaves the integer grid.
+      quantize_image: quantize the input image (official code: DeiT and ViT-Tiny yes, ViT-B no).
+      rules: exceptions by site pattern, applied in order.
+    """
+
+    scheme: Scheme = "matmul"
+    weight_bits: int = 4
+    activation_bits: int = 8
+    softmax_bits: int | None = None
+    weight_observer: ObserverName = "omse"
+    activation_observer: ObserverName = "minmax"
+    residual_observer: ObserverName = "ptf"
+    signed_weights: bool = False
+    softmax_quantizer: Quantizer = "uniform"
+    integer_layer_norm: bool = False
+    integer_softmax: bool = False
+    bias_correction: bool = False
+    quantize_image: bool = True
+    rules: tuple[Rule, ...] = ()
+
+    def spec(self, site: str) -> QuantSpec | None:
+        """The scheme's spec for one site name (rules not applied); None: the site stays in float."""
+        local = site.split("/", 1)[1] if site.startswith("blocks/") else site
+        if local.endswith("/weight"):
+            return QuantSpec(
+                bits=self.weight_bits,
+                signed=self.signed_weights,
+                per_channel=True,
+                observer=self.weight_observer,
+                bias_correction=self.bias_correction,
+            )
+        if not self._quantizes(local):
+            return None
+        if local in RESIDUAL:
+            ptf = self.residual_observer == "ptf"
+            return QuantSpec(self.activation_bits, per_channel=ptf, observer=self.residual_observer)
+        if local == "attn/softmax":
+            return QuantSpec(
+                bits=self.softmax_bits or self.activation_bits,
+                quantizer=self.softmax_quantizer,
+                observer=self.activation_observer,
+                integer_op=self.integer_softmax,
+            )
+        return QuantSpec(
+            bits=self.activation_bits,
+            observer=self.activation_observer,
+            integer_op=self.integer_layer_norm and local in ("norm1", "norm2", "norm"),
+        )
+
+    def _quantizes(self, local: str) -> bool:
+        if local == "image":
+            return self.quantize_image
+        return local in MATMUL_INPUTS if self.scheme == "matmul" else local not in NOT_IN_PAPER
+
+
+def resolve(config: QuantConfig, sites: Iterable[str]) -> Specs:
+    """Scheme and rules for the sites of one network.
+
+    Raises:
+      UserError: a rule's pattern matches no site.
+    """
+    sites = list(sites)
+    for rule in config.rules:
+        select([rule.pattern], sites)
+    resolved = []
+    for site in sites:
+        spec = config.spec(site)
+        for rule in config.rules:
+            if fnmatchcase(site, rule.pattern):
+                spec = rule.apply(spec)
+        if spec is not None:
+            resolved.append((site, spec))
+    return tuple(resolved)
+
+
+def select(patterns: Iterable[str], sites: Iterable[str]) -> tuple[str, ...]:
+    """The sites that match any of the patterns, in the sites' order.
+
+    Raises:
+      UserError: a pattern matches nothing (a typo would otherwise silently search or quantize nothing).
+    """
+    sites, patterns = list(sites), list(patterns)
+    for pattern in patterns:
+        if not any(fnmatchcase(site, pattern) for site in sites):
+            hint = suggestion(pattern, sites) or f"; the sites are: {', '.join(sites)}"
+            raise UserError(f"site pattern '{pattern}' matches no quantization site of this model{hint}")
+    return tuple(site for site in sites if any(fnmatchcase(site, pattern) for pattern in patterns))
+
+
+def scope(entries: Mapping[str, object] | Specs, segment: str) -> dict:
+    """The entries of one segment, with its prefix taken off; those outside every segment for ``''``."""
+    items = dict(entries)
+    if segment:
+        prefix = segment + "/"
+        return {name.removeprefix(prefix): v for name, v in items.items() if name.startswith(prefix)}
+    return items

@@ -1,0 +1,1 @@
+"""Evolutionary search over quantization scales, block by block."""

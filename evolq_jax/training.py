@@ -1,0 +1,205 @@
+"""Training a float network on images that fit in memory: AdamW with a warmed-up cosine, one program an epoch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from evolq_jax.errors import UserError
+from evolq_jax.network import forward, list_sites, normalize
+from evolq_jax.quant.sites import float_sites
+from evolq_jax.trees import flatten, unflatten
+from evolq_jax.typing import Array, ModelParts, Params, Preprocessing
+
+CLIP_NORM = 1.0  # of the gradient over all parameters, as in the ViT paper (2010.11929, table 3)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network is trained.
+
+    Attributes:
+      epochs: times over all images.
+      batch_size: images per step; the images beyond the last whole batch of an epoch wait for the next.
+      learning_rate: AdamW's, at its peak; it falls to zero along a cosine (2017, 1711.05101 and 1608.03983).
+      warmup: epochs in which it rises from zero to that peak.
+      weight_decay: decoupled, on matrices and kernels only (no biases, norms, tokens or positions).
+      label_smoothing: share of the target spread evenly over all classes, 0 to below 1.
+      shift: images are moved by up to this many whole pixels in either direction, edges repeated; 0: not.
+      seed: of the first parameters, the order of the images and the shifts.
+    """
+
+    epochs: int = 100
+    batch_size: int = 100
+    learning_rate: float = 2e-3
+    warmup: int = 5
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.0
+    shift: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Rejects settings that mean nothing."""
+        for name, least in (("epochs", 1), ("batch_size", 1), ("warmup", 0), ("shift", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"train.{name} must be at least {least}, not {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise UserError(f"train.learning_rate must be positive, not {self.learning_rate}")
+        if not self.weight_decay >= 0:
+            raise UserError(f"train.weight_decay must not be negative, not {self.weight_decay}")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"train.label_smoothing must be from 0 to below 1, not {self.label_smoothing}")
+        if self.warmup >= self.epochs:
+            raise UserError(
+                f"train.warmup ({self.warmup} epochs) must be shorter than train.epochs ({self.epochs})"
+            )
+
+
+@dataclass(frozen=True)
+class TrainExperiment:
+    """A model to train from scratch, and what on.
+
+    Attributes:
+      model: a name of the registry.
+      train_data: labelled images to learn from, as `load_images` takes them.
+      test_data: labelled images, of the same classes, that the accuracy is measured on; never learnt from.
+      out: the `.safetensors` file to write.
+      num_classes: of the classifier; None: the registry entry's.
+      train: how.
+    """
+
+    model: str
+    train_data: str
+    test_data: str
+    out: str
+    num_classes: int | None = None
+    train: TrainConfig = TrainConfig()
+
+
+class Epoch(NamedTuple):
+    """What one epoch did."""
+
+    number: int  # from 1
+    loss: float  # mean over the epoch's steps, on the moved images
+    accuracy: float  # share of the epoch's images that were right when they were seen
+
+
+def train(
+    parts: ModelParts,
+    params: Params,
+    preprocessing: Preprocessing,
+    images: np.ndarray,
+    labels: np.ndarray,
+    config: TrainConfig,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> tuple[Params, list[Epoch]]:
+    """Trains all parameters; the same arguments give the same result on the same machine.
+
+    Args:
+      parts: the network.
+      params: where to start.
+      preprocessing: mean and standard deviation for the images.
+      images: uint8 [B, height, width, channels].
+      labels: integers [B] from 0 to C - 1.
+      config: settings.
+      on_epoch: told of every epoch.
+
+    Returns:
+      The parameters after the last epoch, and the history.
+
+    Raises:
+      UserError: fewer images than a batch, labels outside the classes, or the loss is no longer finite.
+    """
+    _check_labels(parts, params, images, labels, config)
+    steps = len(images) // config.batch_size
+    settings = replace(config, seed=0)  # the seed is traced: other seeds run the same program
+    state = (params, jax.jit(_optimizer(settings, parts, params, images.shape[1:], steps).init)(params))
+    pixels, targets = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
+    history: list[Epoch] = []
+    for number in range(1, config.epochs + 1):
+        key = jax.random.fold_in(jax.random.key(config.seed), number)
+        state, (loss, accuracy) = _epoch(parts, preprocessing, settings, state, pixels, targets, key)
+        history.append(Epoch(number, float(loss), float(accuracy)))
+        if not np.isfinite(history[-1].loss):
+            raise UserError(f"the loss became {loss} in epoch {number}: lower train.learning_rate")
+        on_epoch(history[-1])
+    return state[0], history
+
+
+def shift_images(images: Array, key: Array, shift: int) -> Array:
+    """Moves each image [B, height, width, channels] by its own whole pixels up to `shift`, edges repeated."""
+    padded = jnp.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="edge")
+    offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * shift + 1)
+
+    def crop(image: Array, offset: Array) -> Array:
+        return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), images.shape[1:])
+
+    return jax.vmap(crop)(padded, offsets)
+
+
+@partial(jax.jit, static_argnames=("parts", "preprocessing", "config"))
+def _epoch(
+    parts: ModelParts,
+    preprocessing: Preprocessing,
+    config: TrainConfig,
+    state: tuple[Params, optax.OptState],
+    images: Array,
+    labels: Array,
+    key: Array,
+) -> tuple[tuple[Params, optax.OptState], tuple[Array, Array]]:
+    """All steps of one epoch: the new state, mean loss and accuracy."""
+    steps = images.shape[0] // config.batch_size
+    optimizer = _optimizer(config, parts, state[0], images.shape[1:], steps)
+    order_key, shift_key = jax.random.split(key)
+    order = jax.random.permutation(order_key, images.shape[0])[: steps * config.batch_size]
+
+    def loss_fn(params: Params, x: Array, y: Array) -> tuple[Array, Array]:
+        logits = forward(parts, float_sites, params, {}, normalize(preprocessing, x))
+        targets = optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), config.label_smoothing)
+        return optax.softmax_cross_entropy(logits, targets).mean(), (logits.argmax(-1) == y).mean()
+
+    def step(
+        state: tuple[Params, optax.OptState], batch: tuple[Array, Array]
+    ) -> tuple[tuple[Params, optax.OptState], tuple[Array, Array]]:
+        (params, optimizer_state), (rows, step_key) = state, batch
+        x = shift_images(images[rows], step_key, config.shift)
+        (loss, accuracy), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params, x, labels[rows])
+        updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        return (optax.apply_updates(params, updates), optimizer_state), (loss, accuracy)
+
+    rows = order.reshape(steps, config.batch_size)
+    state, records = jax.lax.scan(step, state, (rows, jax.random.split(shift_key, steps)))
+    return state, jax.tree.map(jnp.mean, records)
+
+
+def _optimizer(
+    config: TrainConfig, parts: ModelParts, params: Params, image_shape: tuple[int, ...], steps: int
+) -> optax.GradientTransformation:
+    """AdamW; which leaves decay is read off the network: those that quantization would call weights."""
+    sites = list_sites(parts, params, image_shape)
+    decayed = unflatten({name: name in sites and sites[name].is_weight for name in flatten(params)})
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, config.warmup * steps, config.epochs * steps
+    )
+    adamw = optax.adamw(schedule, weight_decay=config.weight_decay, mask=decayed)
+    return optax.chain(optax.clip_by_global_norm(CLIP_NORM), adamw)
+
+
+def _check_labels(
+    parts: ModelParts, params: Params, images: np.ndarray, labels: np.ndarray, config: TrainConfig
+) -> None:
+    if len(images) < config.batch_size:
+        raise UserError(f"train.batch_size is {config.batch_size}, but there are only {len(images)} images")
+    x = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
+    classes = jax.eval_shape(lambda p, x: forward(parts, float_sites, p, {}, x), params, x).shape[-1]
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if wrong.size:
+        raise UserError(
+            f"label {wrong[0]} is outside the network's {classes} classes (0 to {classes - 1}): "
+            "set num_classes to the number of classes of the data"
+        )

@@ -1,0 +1,92 @@
+"""Shared types and the axis letters used in every docstring.
+
+Axis letters: P population, B images, N tokens, D width, C classes, L depth (blocks of one segment),
+H heads, K channels of a tensor's last axis.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+Array = jax.Array
+PyTree = Any
+Params = dict[str, Any]  # nested dicts of arrays; blocks of a segment are stacked on a leading L axis
+FitnessFn = Callable[[Array, Array], Array]  # (student [B, C], teacher [B, C]) -> scalar, minimised
+
+
+class QParams(NamedTuple):
+    """One quantizer's searched numbers, each of the same rank as the tensor it quantizes.
+
+    Stacked sites (those of a segment's blocks) carry a leading L axis.
+    """
+
+    scale: Array  # float32, positive
+    zero_point: Array  # float32 holding integers
+
+
+Scales = dict[str, QParams]  # site name -> QParams
+
+
+class Site(Protocol):
+    """What a network calls at its quantization points (float, recording and quantized readings)."""
+
+    def __call__(self, name: str, x: Array) -> Array:
+        """Returns `x`, observed or fake-quantized; the last axis of `x` is its channel axis."""
+        ...
+
+    def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
+        """LayerNorm over the last axis, then the site `name`; `source` is the site that produced `x`."""
+        ...
+
+    def softmax(self, name: str, source: str, logits: Array) -> Array:
+        """Softmax over the last axis, then the site `name`; `source` is the site that produced `logits`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of `length` identical blocks whose parameters are stacked under `params[name]`.
+
+    `enter(params, site, x)` leads into the segment (embedding for the first, downsampling for later
+    ones) and gets the whole parameter tree; `block(block_params, site, x)` is one block.
+    """
+
+    name: str
+    length: int
+    enter: Callable[[Params, Site, Array], Array]
+    block: Callable[[Params, Site, Array], Array]
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """A network as algorithms see it: segments of stacked blocks, then a head that gives logits [B, C]."""
+
+    segments: tuple[Segment, ...]
+    head: Callable[[Params, Site, Array], Array]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a checkpoint wants its images; travels with the checkpoint.
+
+    `resize` is the length of the shorter side before the centre crop of `size` (None: images are used
+    at the size they have); `mean` and `std` are per channel on the [0, 1] scale.
+    """
+
+    size: int = 224
+    resize: int | None = 248
+    interpolation: str = "bicubic"
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+
+class Images(NamedTuple):
+    """Decoded images, resized and cropped but not normalised; `pixels` may be memory-mapped."""
+
+    pixels: np.ndarray  # uint8 [B, height, width, channels]
+    labels: np.ndarray | None  # int32 [B], or None where there are no labels
+    names: tuple[str, ...]  # file (or array index) of each image, for messages and records
+    skipped: tuple[str, ...] = ()  # files that could not be read and were left out on request

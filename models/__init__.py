@@ -1,0 +1,1 @@
+"""Networks as pure functions, and the checkpoints they are read from."""

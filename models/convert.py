@@ -1,0 +1,143 @@
+"""Between a checkpoint's arrays and a parameter tree, by tables of names.
+
+A `Layout` says under which keys, and in which form, files of one kind hold each leaf of the tree. From
+its table follow the keys and shapes a model expects of a file, reading, and writing; a family of models
+adds tables, not code.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from evolq_jax.errors import UserError
+from evolq_jax.trees import flatten, unflatten
+from evolq_jax.typing import Params
+
+Weights = dict[str, np.ndarray]  # a file's arrays by key
+Shapes = Mapping[str, tuple[int, ...]]  # leaf -> shape in the parameter tree
+
+
+class Form(NamedTuple):
+    """How one array lies in a file: `read` turns it into ours, `write` is the inverse."""
+
+    read: Callable[[np.ndarray], np.ndarray]
+    write: Callable[[np.ndarray], np.ndarray]
+
+
+SAME = Form(lambda a: a, lambda a: a)
+LINEAR = Form(np.transpose, np.transpose)  # [out, in] <-> [in, out]
+CONV = Form(lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1))  # OIHW <-> HWIO
+
+
+class Rule(NamedTuple):
+    """Where a leaf comes from: several keys are joined on the last axis of the leaf.
+
+    A `{}` in the keys stands for a block's index: the leaf is those arrays stacked on a leading L axis.
+    """
+
+    keys: tuple[str, ...]
+    form: Form = SAME
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One kind of file for one family of models.
+
+    `rules(config)` is the table, leaf name -> `Rule`; `probe` is how a key begins that only such files
+    have; `rename` brings a file's key to the table's form (prefixes dropped, variants unified); keys that
+    begin with one of `ignored` are of no use to the network; the file's number of classes is the length
+    of the leaf `classes`.
+    """
+
+    name: str
+    probe: str
+    rules: Callable[[Any], dict[str, Rule]]
+    rename: Callable[[str], str] = field(default=lambda key: key)
+    ignored: tuple[str, ...] = ()
+    classes: str = "head/bias"
+
+
+class Mismatch(NamedTuple):
+    """What keeps a file from being a model's: keys it lacks, keys it has beside, `key: shapes` in words."""
+
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+    shapes: tuple[str, ...]
+
+
+def detect(layouts: tuple[Layout, ...], weights: Weights) -> tuple[Layout, Weights] | None:
+    """The first layout whose probe the keys show, and the arrays under that layout's keys."""
+    for layout in layouts:
+        renamed: Weights = {}
+        for key, array in weights.items():
+            new = layout.rename(key)
+            renamed[key if new in renamed else new] = array
+        if any(key.startswith(layout.probe) for key in renamed):
+            return layout, {k: v for k, v in renamed.items() if not k.startswith(layout.ignored)}
+    return None
+
+
+def num_classes(layout: Layout, config: Any, weights: Weights) -> int | None:
+    """The number of classes of the file's classifier, or None where it has none."""
+    bias = weights.get(layout.rules(config)[layout.classes].keys[0])
+    return None if bias is None or bias.ndim != 1 else bias.shape[0]
+
+
+def write(layout: Layout, config: Any, params: Params) -> Weights:
+    """The parameter tree as a file of this layout holds it, in C order."""
+    leaves = {name: np.asarray(leaf) for name, leaf in flatten(params).items()}
+    # safetensors writes wrong data for arrays that are not C-contiguous
+    return {key: np.ascontiguousarray(array) for key, array in _scatter(layout.rules(config), leaves)}
+
+
+def compare(layout: Layout, config: Any, shapes: Shapes, weights: Weights) -> Mismatch:
+    """What differs between the file and the model whose leaves have these shapes; all empty if it fits."""
+    leaves = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+    needed = {key: array.shape for key, array in _scatter(layout.rules(config), leaves)}
+    wrong = (
+        f"{key} has shape {list(weights[key].shape)} where {list(shape)} is needed"
+        for key, shape in needed.items()
+        if key in weights and weights[key].shape != shape
+    )
+    missing = tuple(key for key in needed if key not in weights)
+    return Mismatch(missing, tuple(key for key in weights if key not in needed), tuple(wrong))
+
+
+def read(layout: Layout, config: Any, shapes: Shapes, weights: Weights) -> Params:
+    """The parameter tree, float32, of a file for which `compare` found nothing.
+
+    Raises:
+        UserError: an array is not of floating-point type, or holds NaN or infinity; names the key.
+    """
+    leaves: dict[str, np.ndarray] = {}
+    for name, rule in layout.rules(config).items():
+        stacked = "{}" in rule.keys[0]
+        members = [
+            np.concatenate([rule.form.read(_checked(key.format(index), weights)) for key in rule.keys], -1)
+            for index in range(shapes[name][0] if stacked else 1)
+        ]
+        leaves[name] = np.stack(members) if stacked else members[0]
+    return unflatten(leaves)
+
+
+def _scatter(rules: dict[str, Rule], leaves: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """Every (key, array in the file's form) of the leaves."""
+    for name, rule in rules.items():
+        for index, member in enumerate(leaves[name] if "{}" in rule.keys[0] else [leaves[name]]):
+            parts = np.split(member, len(rule.keys), axis=-1)
+            for key, part in zip(rule.keys, parts, strict=True):
+                yield key.format(index), rule.form.write(part)
+
+
+def _checked(key: str, weights: Weights) -> np.ndarray:
+    """One of the file's arrays as float32."""
+    array = weights[key]
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise UserError(f"{key} is of type {array.dtype}, not a floating-point type: these are not weights")
+    converted = array.astype(np.float32)
+    if not np.isfinite(converted).all():
+        raise UserError(f"{key} holds NaN or infinite values: the checkpoint is damaged")
+    return converted

@@ -1,0 +1,155 @@
+"""The models by name (timm's, and a few small ones of our own) with what their usual checkpoints want."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from evolq_jax.errors import UserError, suggestion
+from evolq_jax.models.convert import Layout
+from evolq_jax.models.convert_vit import VIT_LAYOUTS
+from evolq_jax.models.vit import ViTConfig, init_params, make_vit
+from evolq_jax.trees import flatten
+from evolq_jax.typing import Array, ModelParts, Params, Preprocessing
+
+
+@dataclass(frozen=True)
+class Family:
+    """What all sizes of one architecture share.
+
+    `make(config)` is the network, `init(key, config)` random parameters for it (their shapes are what a
+    checkpoint is held against), `layouts` the files it is read from, the one we write first.
+    """
+
+    make: Callable[[Any], ModelParts]
+    init: Callable[[Array, Any], Params]
+    layouts: tuple[Layout, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the registry: a frozen, hashable `config` of its family, and the usual preprocessing."""
+
+    name: str
+    family: Family
+    config: Any
+    preprocessing: Preprocessing
+
+    def make(self) -> ModelParts:
+        """The network with the sizes of this entry."""
+        return self.family.make(self.config)
+
+
+class ModelRow(NamedTuple):
+    """One line of the list of models; sizes that a family does not have are None."""
+
+    name: str
+    num_params: int
+    image_size: int
+    patch_size: int | None
+    width: int | None
+    depth: int | None
+    num_heads: int | None
+    preprocessing: Preprocessing
+
+
+VIT = Family(make_vit, init_params, VIT_LAYOUTS)
+
+_SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
+_DEIT = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # ImageNet's, bicubic
+
+
+def _config(size: str, patch: int, image: int, distilled: bool = False) -> ViTConfig:
+    width, depth, heads = _SIZES[size]
+    return ViTConfig(image, patch, 3, width, depth, heads, 4 * width, distilled=distilled)
+
+
+def _vit(size: str, patch: int, image: int) -> Entry:
+    """A ViT with the AugReg checkpoints' data configuration (timm: crop 0.9 at 224, 1.0 at 384).
+
+    They were trained in Flax, whose GELU is the tanh form by default; timm evaluates them with erf, and
+    so do we, also where they come as the original `.npz`.
+    """
+    preprocessing = Preprocessing(image, {224: 248, 384: 384}[image])
+    return Entry(f"vit_{size}_patch{patch}_{image}", VIT, _config(size, patch, image), preprocessing)
+
+
+def _deit(size: str, image: int, distilled: bool = False) -> Entry:
+    """A DeiT as its authors evaluate it: resized to 256/224 of the crop, bicubic.
+
+    timm's copies of these checkpoints say crop 0.9 (resize 248) at 224 and 1.0 at 384 instead; where
+    their config.json lies beside the weights, that holds.
+    """
+    name = f"deit_{size}{'_distilled' if distilled else ''}_patch16_{image}"
+    preprocessing = replace(_DEIT, size=image, resize=image * 256 // 224)
+    return Entry(name, VIT, _config(size, 16, image, distilled), preprocessing)
+
+
+_ENTRIES = (
+    *(_vit(size, 16, 224) for size in _SIZES),
+    *(_vit(size, 16, 384) for size in _SIZES),
+    *(_vit(size, 32, image) for image in (224, 384) for size in ("small", "base", "large")),
+    _vit("base", 8, 224),
+    *(_deit(size, 224, distilled) for distilled in (False, True) for size in ("tiny", "small", "base")),
+    *(_deit("base", 384, distilled) for distilled in (False, True)),
+    Entry(
+        "vit_d128_l4_cifar10",
+        VIT,
+        ViTConfig(
+            image_size=32, patch_size=4, width=128, depth=4, num_heads=4, mlp_width=256, num_classes=10
+        ),
+        Preprocessing(size=32, resize=None, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+    ),
+    Entry(
+        "vit_digits",
+        VIT,
+        ViTConfig(
+            image_size=8,
+            patch_size=2,
+            channels=1,
+            width=64,
+            depth=4,
+            num_heads=4,
+            mlp_width=128,
+            num_classes=10,
+        ),
+        Preprocessing(size=8, resize=None, mean=(0.5,), std=(0.5,)),
+    ),
+)
+
+REGISTRY = {entry.name: entry for entry in _ENTRIES}
+
+
+def get_entry(name: str) -> Entry:
+    """The entry for a name, with or without timm's `.tag` of a checkpoint.
+
+    Raises:
+        UserError: the name is unknown.
+    """
+    base = name.split(".")[0]
+    if base not in REGISTRY:
+        raise UserError(f"unknown model '{name}' (`evolq models` lists them){suggestion(base, REGISTRY)}")
+    return REGISTRY[base]
+
+
+@cache
+def param_shapes(family: Family, config: Any) -> dict[str, tuple[int, ...]]:
+    """Leaf name -> shape of the parameters of a model; nothing is computed."""
+    tree = jax.eval_shape(lambda key: family.init(key, config), jax.random.key(0))
+    return {name: leaf.shape for name, leaf in flatten(tree).items()}
+
+
+def list_models() -> list[ModelRow]:
+    """Every model of the registry, with its size and the preprocessing of its usual checkpoint."""
+    rows: list[ModelRow] = []
+    for entry in REGISTRY.values():
+        shapes = param_shapes(entry.family, entry.config).values()
+        names = ("patch_size", "width", "depth", "num_heads")
+        patch, width, depth, heads = (getattr(entry.config, name, None) for name in names)
+        num_params = sum(int(np.prod(shape)) for shape in shapes)
+        size = entry.preprocessing.size
+        rows.append(ModelRow(entry.name, num_params, size, patch, width, depth, heads, entry.preprocessing))
+    return rows

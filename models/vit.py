@@ -1,0 +1,129 @@
+"""Vision transformers: ViT (Dosovitskiy et al., 2010.11929), DeiT and distilled DeiT (Touvron et al., 2012.12877).
+
+The parameter tree follows timm's names with the blocks stacked on a leading L axis and matrices as
+[in, out] (patch embedding HWIO). Quantization sites are those of the official Evol-Q code, named after
+the layer whose output they quantize. The residual stream is quantized where a block *receives* it
+(`residual_in`), which is the same point as the released code's "end of the previous block" and puts a
+LayerNorm and the scales of its input in the same block.
+"""
+
+from dataclasses import dataclass
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+
+from evolq_jax.models.layers import gelu, linear, merge_heads, patch_embed, prepend_token, split_heads
+from evolq_jax.typing import Array, ModelParts, Params, Segment, Site
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """Sizes of a ViT and the numerical form of its checkpoint."""
+
+    image_size: int = 224
+    patch_size: int = 16
+    channels: int = 3
+    width: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_width: int = 3072
+    num_classes: int = 1000
+    distilled: bool = False
+    gelu_form: str = "erf"
+    eps: float = 1e-6
+
+    @property
+    def num_tokens(self) -> int:
+        """N: patches plus class token (plus distillation token)."""
+        return (self.image_size // self.patch_size) ** 2 + 1 + self.distilled
+
+
+def embed(config: ViTConfig, params: Params, site: Site, images: Array) -> Array:
+    """Normalised images [B, height, width, channels] -> tokens [B, N, D]."""
+    x = site("patch_embed/proj", patch_embed(params["patch_embed"]["proj"], site("image", images)))
+    if config.distilled:
+        x = prepend_token(params["dist_token"], x)
+    x = site("tokens", prepend_token(params["cls_token"], x))
+    return x + site("pos_embed", params["pos_embed"])
+
+
+def attention(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
+    """Multi-head self-attention with a fused qkv projection: [B, N, D] -> [B, N, D]."""
+    qkv = site("attn/qkv", linear(params["qkv"], x))
+    q, k, v = jnp.split(qkv, 3, axis=-1)
+    q, k, v = site("attn/q", q), site("attn/k", k), site("attn/v", v)
+    q, k, v = (split_heads(t, config.num_heads) for t in (q, k, v))
+    logits = site("attn/logits", jnp.einsum("bhnd,bhmd->bhnm", q, k) * q.shape[-1] ** -0.5)
+    weights = site.softmax("attn/softmax", "attn/logits", logits)
+    context = merge_heads(jnp.einsum("bhnm,bhmd->bhnd", weights, v))
+    return site("attn/proj", linear(params["proj"], site("attn/context", context)))
+
+
+def mlp(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
+    """Two-layer perceptron with GELU: [B, N, D] -> [B, N, D]."""
+    hidden = gelu(site("mlp/fc1", linear(params["fc1"], x)), config.gelu_form)
+    return site("mlp/fc2", linear(params["fc2"], site("mlp/gelu", hidden)))
+
+
+def block(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
+    """One pre-norm transformer block: [B, N, D] -> [B, N, D]."""
+    norm1, norm2 = params["norm1"], params["norm2"]
+    x = site("residual_in", x)
+    h = site.layer_norm("norm1", "residual_in", x, norm1["weight"], norm1["bias"], config.eps)
+    x = site("residual_mid", x + attention(config, params["attn"], site, h))
+    h = site.layer_norm("norm2", "residual_mid", x, norm2["weight"], norm2["bias"], config.eps)
+    return x + mlp(config, params["mlp"], site, h)
+
+
+def head(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
+    """Final norm and classifier on the class token: [B, N, D] -> logits [B, C].
+
+    A distilled DeiT averages the class token's and the distillation token's classifiers, as at
+    inference in the DeiT paper (section 4).
+    """
+    norm = params["norm"]
+    x = site("residual_out", x)[:, : 1 + config.distilled]  # the tokens that classifiers read
+    x = site.layer_norm("norm", "residual_out", x, norm["weight"], norm["bias"], config.eps)
+    logits = site("head", linear(params["head"], x[:, 0]))
+    if not config.distilled:
+        return logits
+    return (logits + site("head_dist", linear(params["head_dist"], x[:, 1]))) / 2
+
+
+@cache  # equal configs share one object, and with it the programs compiled for it
+def make_vit(config: ViTConfig) -> ModelParts:
+    """The network as algorithms take it: one segment, `blocks`, of `depth` identical blocks."""
+    blocks = Segment("blocks", config.depth, partial(embed, config), partial(block, config))
+    return ModelParts((blocks,), partial(head, config))
+
+
+def init_params(key: Array, config: ViTConfig) -> Params:
+    """Random parameters for training from scratch: truncated normal 0.02, zero biases, unit norms."""
+    d, depth, hidden = config.width, config.depth, config.mlp_width
+
+    def layer(path: str, *shape: int) -> Params:
+        subkey = jax.random.fold_in(key, sum(ord(c) * 31**i for i, c in enumerate(path)) % 2**31)
+        weight = 0.02 * jax.random.truncated_normal(subkey, -2.0, 2.0, shape)
+        return {"weight": weight, "bias": jnp.zeros((*shape[: len(shape) - 2], shape[-1]))}
+
+    def norm(*lead: int) -> Params:
+        return {"weight": jnp.ones((*lead, d)), "bias": jnp.zeros((*lead, d))}
+
+    p = config.patch_size
+    params = {
+        "patch_embed": {"proj": layer("patch_embed", p, p, config.channels, d) | {"bias": jnp.zeros(d)}},
+        "cls_token": jnp.zeros((1, 1, d)),
+        "pos_embed": layer("pos_embed", 1, config.num_tokens, d)["weight"],
+        "blocks": {
+            "norm1": norm(depth),
+            "attn": {"qkv": layer("qkv", depth, d, 3 * d), "proj": layer("proj", depth, d, d)},
+            "norm2": norm(depth),
+            "mlp": {"fc1": layer("fc1", depth, d, hidden), "fc2": layer("fc2", depth, hidden, d)},
+        },
+        "norm": norm(),
+        "head": layer("head", d, config.num_classes),
+    }
+    if config.distilled:
+        params |= {"dist_token": jnp.zeros((1, 1, d)), "head_dist": layer("head_dist", d, config.num_classes)}
+    return params

@@ -1,0 +1,42 @@
+"""Fixtures for all tests, and the settings that must stand before JAX is imported."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read when JAX starts: the numbers tested are the CPU's
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by `-m`
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests that use the data as `shared`, and skips those marked where there is none."""
+    absent = pytest.mark.skip(
+        reason="the folder ../shared (real weights, images, recorded numbers) is missing"
+    )
+    for item in items:
+        if "shared" in getattr(item, "fixturenames", ()):
+            item.add_marker("shared")
+        if item.get_closest_marker("shared") and not SHARED.is_dir():
+            item.add_marker(absent)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real weights, images and recorded numbers; tests with it are skipped where it is missing."""
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path) -> Callable[[str], dict[str, "np.ndarray"]]:
+    """`golden(stem)` reads the recorded numbers of `golden/<stem>.safetensors`."""
+    from safetensors.numpy import load_file
+
+    return lambda stem: load_file(shared / "golden" / f"{stem}.safetensors")

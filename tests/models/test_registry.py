@@ -1,0 +1,69 @@
+from dataclasses import replace
+
+import jax
+import pytest
+
+from evolq_jax.errors import UserError
+from evolq_jax.models.registry import REGISTRY, get_entry, list_models, param_shapes
+from evolq_jax.network import forward
+from evolq_jax.quant.sites import float_sites
+from evolq_jax.trees import unflatten
+
+# from the papers' code releases, as timm prints them
+NUM_PARAMS = {
+    "vit_tiny_patch16_224": 5_717_416,
+    "vit_small_patch16_224": 22_050_664,
+    "vit_small_patch32_224": 22_878_952,
+    "vit_base_patch16_224": 86_567_656,
+    "vit_base_patch16_384": 86_859_496,
+    "vit_base_patch32_224": 88_224_232,
+    "vit_large_patch16_224": 304_326_632,
+    "deit_tiny_distilled_patch16_224": 5_910_800,
+    "deit_base_distilled_patch16_224": 87_338_192,
+}
+
+
+def test_rows_give_the_known_numbers_of_parameters() -> None:
+    rows = {row.name: row for row in list_models()}
+    assert set(rows) == set(REGISTRY)
+    assert {name: rows[name].num_params for name in NUM_PARAMS} == NUM_PARAMS
+
+
+def test_row_of_a_vit() -> None:
+    row = next(row for row in list_models() if row.name == "deit_small_distilled_patch16_224")
+    assert row[2:7] == (224, 16, 384, 12, 6)
+    assert row.preprocessing.mean == (0.485, 0.456, 0.406)
+
+
+def test_a_tag_names_the_same_model() -> None:
+    assert get_entry("vit_tiny_patch16_224.augreg_in21k_ft_in1k") is get_entry("vit_tiny_patch16_224")
+
+
+def test_an_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"'vit_tinny_patch16_224.*did you mean 'vit_tiny_patch16_224'\?"):
+        get_entry("vit_tinny_patch16_224.augreg")
+
+
+def test_data_configuration_belongs_to_the_checkpoint() -> None:
+    augreg, deit = (
+        get_entry(name).preprocessing for name in ("vit_base_patch16_384", "deit_base_patch16_224")
+    )
+    assert (augreg.size, augreg.resize, augreg.mean, augreg.std) == (384, 384, (0.5,) * 3, (0.5,) * 3)
+    assert (deit.size, deit.resize, deit.std) == (224, 256, (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_every_network_gives_logits_of_its_images(name: str) -> None:
+    entry = get_entry(name)
+    shapes = param_shapes(entry.family, entry.config)
+    params = unflatten({leaf: jax.ShapeDtypeStruct(shape, "float32") for leaf, shape in shapes.items()})
+    size, channels = entry.preprocessing.size, len(entry.preprocessing.mean)
+    images = jax.ShapeDtypeStruct((2, size, size, channels), "float32")
+    parts = entry.make()
+    logits = jax.eval_shape(lambda params, x: forward(parts, float_sites, params, {}, x), params, images)
+    assert logits.shape == (2, entry.config.num_classes)
+
+
+def test_shapes_follow_the_number_of_classes() -> None:
+    entry = get_entry("tiny")
+    assert param_shapes(entry.family, replace(entry.config, num_classes=7))["head/bias"] == (7,)

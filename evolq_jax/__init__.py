@@ -1,3 +1,88 @@
-"""Post-training quantization of vision transformers by evolutionary search over quantization scales."""
+"""Post-training quantization of vision transformers by evolutionary search over quantization scales.
+
+    from evolq_jax import load_config, run_search
+
+    config = load_config("configs/digits_w3a8.py")
+    result = run_search(config)
+    print(result["init"]["top1"], result["final"]["top1"], result["delta"]["top1"])
+
+Names are imported when they are first used, JAX with them: what JAX reads from the environment when it
+starts (`JAX_PLATFORMS`, `XLA_FLAGS`) can be set after `import evolq_jax`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from evolq_jax.config import (
+        CalibrationConfig,
+        DataConfig,
+        Experiment,
+        ModelConfig,
+        QuantConfig,
+        Rule,
+        SearchConfig,
+        faithful,
+        load_config,
+    )
+    from evolq_jax.errors import UserError
+    from evolq_jax.experiment.plan import plan_search
+    from evolq_jax.experiment.result import read_result
+    from evolq_jax.experiment.run import run_calibrate, run_evaluate, run_search
+    from evolq_jax.experiment.setup import list_models
+    from evolq_jax.experiment.train import TrainExperiment, run_training
+
+_MODULES = {
+    "evolq_jax.config": (
+        "CalibrationConfig",
+        "DataConfig",
+        "Experiment",
+        "ModelConfig",
+        "QuantConfig",
+        "Rule",
+        "SearchConfig",
+        "faithful",
+        "load_config",
+    ),
+    "evolq_jax.errors": ("UserError",),
+    "evolq_jax.experiment.plan": ("plan_search",),
+    "evolq_jax.experiment.result": ("read_result",),
+    "evolq_jax.experiment.run": ("run_calibrate", "run_evaluate", "run_search"),
+    "evolq_jax.experiment.setup": ("list_models",),
+    "evolq_jax.experiment.train": ("TrainExperiment", "run_training"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "CalibrationConfig",
+    "DataConfig",
+    "Experiment",
+    "ModelConfig",
+    "QuantConfig",
+    "Rule",
+    "SearchConfig",
+    "TrainExperiment",
+    "UserError",
+    "__version__",
+    "faithful",
+    "list_models",
+    "load_config",
+    "plan_search",
+    "read_result",
+    "run_calibrate",
+    "run_evaluate",
+    "run_search",
+    "run_training",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'evolq_jax' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

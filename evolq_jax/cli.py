@@ -1,26 +1,32 @@
 """The command line: `evolq VERB CONFIG [--field.name value ...]`."""
 
 import argparse
-import contextlib
-import dataclasses
+import shlex
 import sys
 from collections.abc import Sequence
-from typing import Any, get_type_hints
+from pathlib import Path
+from typing import NoReturn
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from evolq_jax import __version__
-from evolq_jax.config import Experiment, load_config, with_preset
+from evolq_jax.config import Experiment, faithful, load_config
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.experiment.override import override, print_fields
 from evolq_jax.experiment.plan import plan_search
 from evolq_jax.experiment.run import run_calibrate, run_evaluate, run_search
-from evolq_jax.experiment.run_directory import is_run
-from evolq_jax.experiment.setup import model_rows
+from evolq_jax.experiment.setup import list_models
 from evolq_jax.experiment.train import TrainExperiment, run_training
-from evolq_jax.report import TerminalWatcher, fact_table, result_table, row_table
+from evolq_jax.report import duration, fact_table, make_watcher, result_table, row_table
 
+VERBS = {
+    "search": "calibrate, search, and compare float, init and final on held-out images",
+    "calibrate": "find the first scales and write them",
+    "evaluate": "score a run, or a config's float network and init, on held-out images",
+    "train": "train a small float network with a training config",
+    "models": "list the models of the registry",
+}
 EPILOG = """\
 examples:
   evolq search configs/digits_w3a8.py
@@ -36,7 +42,7 @@ def main() -> None:
     try:
         run(sys.argv[1:])
     except UserError as error:
-        print(f"evolq: error: {error}", file=sys.stderr)
+        print(f"evolq: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("evolq: interrupted", file=sys.stderr)
@@ -49,52 +55,89 @@ def run(args: Sequence[str]) -> None:
     Raises:
       UserError: for whatever the user can mend.
     """
-    options, overrides = make_parser().parse_known_args(args)
-    console = Console()
-    if getattr(options, "help", False):
+    verb = args[0] if args else ""
+    if not verb.startswith("-") and verb not in VERBS:
+        wrong = f"unknown verb '{verb}'{suggestion(verb, VERBS)}" if verb else "name what to do"
+        raise UserError(f"{wrong} (one of {', '.join(VERBS)}; `evolq --help` has examples)")
+    options, overrides = _make_parser().parse_known_args(args)
+    _check_order(args, options, overrides)
+    console = Console(markup=False, highlight=False)
+    if options.help:
         _print_help(options)
     elif options.verb == "models":
-        _reject(overrides)
         console.print(_models_table())
     elif options.verb == "train":
-        config = override(_load(options), overrides, options.verb)
-        with TerminalWatcher(console) as watcher:
-            result = run_training(config, watcher.stage("training"))
-        console.print(f"wrote {result}")
-    elif options.verb == "evaluate" and options.config and is_run(options.config):
-        _reject(overrides)
-        with TerminalWatcher(console) as watcher:
-            result = run_evaluate(options.config, watcher)
-        console.print(result_table(result))
+        _train(console, options, overrides)
+    elif options.verb == "evaluate":
+        _evaluate(console, options, overrides)
+    elif options.verb == "calibrate":
+        _calibrate(console, options, overrides)
     else:
-        _run_experiment(console, options, override(_load(options), overrides, options.verb))
+        _search(console, options, overrides)
 
 
-def _run_experiment(console: Console, options: argparse.Namespace, config: Experiment) -> None:
+def _search(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
+    config = _experiment(options, overrides)
     if options.dry_run:
         console.print(fact_table(f"plan of {config.name}", plan_search(config)))
         return
-    with TerminalWatcher(console) as watcher:
-        if options.verb == "search":
-            result = run_search(config, options.run_dir, watcher)
-        elif options.verb == "calibrate":
-            result = run_calibrate(config, options.run_dir, watcher)
-        else:
-            result = run_evaluate(config, watcher)
-    if options.verb == "calibrate":
-        console.print(fact_table(f"calibrated {config.name}", result))
-        return
+    with make_watcher() as watcher:
+        result = run_search(config, options.run_dir, watcher)
     console.print(result_table(result))
-    if options.verb == "search":
-        console.print(
-            f"{result['evaluations']} evaluations in {result['seconds_search']:.0f} s; "
-            f"everything is in {result['run_dir']}"
+    console.print(
+        f"{result['evaluations']} evaluations in {duration(result['seconds_search'])}, "
+        f"all in {duration(result['seconds'])}; everything is in {result['run_dir']}"
+    )
+
+
+def _calibrate(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
+    config = _experiment(options, overrides)
+    with make_watcher() as watcher:
+        summary = run_calibrate(config, options.run_dir, watcher)
+    console.print(fact_table(f"calibrated {config.name}", summary))
+
+
+def _evaluate(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
+    target = options.config
+    if target is None or not Path(target).is_dir():
+        target = _experiment(options, overrides)
+    elif overrides or options.preset != "default":
+        raise UserError(f"a run keeps its config, so '{(overrides or ['--preset'])[0]}' cannot be set on one")
+    with make_watcher() as watcher:
+        result = run_evaluate(target, watcher)
+    console.print(result_table(result))
+
+
+def _train(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
+    config = override(load_config(_config_file(options), TrainExperiment), overrides, options.verb)
+    command = shlex.join(["evolq", "train", options.config, *overrides])
+    with make_watcher() as watcher:
+        trained = run_training(config, watcher.stage("training"), command)
+    console.print(f"top-1 {100 * trained.top1:.1f} % on {trained.num_test} images; wrote {trained.path}")
+
+
+def _experiment(options: argparse.Namespace, overrides: list[str]) -> Experiment:
+    """The config of a command line; fields given there hold against the preset's."""
+    config = override(load_config(_config_file(options)), overrides, options.verb)
+    return override(faithful(config), overrides, options.verb) if options.preset == "faithful" else config
+
+
+def _config_file(options: argparse.Namespace) -> str:
+    if options.config is None:
+        raise UserError(
+            f"`evolq {options.verb}` needs {options.what}, as in: evolq {options.verb} {options.example}"
         )
+    return options.config
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Verbs and what they share; fields of the config are left to `override`."""
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see `{self.prog} --help`)")
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    """Verbs and their own options; fields of the config are left to `override`."""
+    parser = _Parser(
         prog="evolq",
         description="Post-training quantization by evolutionary search over quantization scales.",
         allow_abbrev=False,
@@ -103,81 +146,63 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"evolq_jax {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    helps = {
-        "search": "calibrate, search, and compare float, init and final on held-out images",
-        "calibrate": "find the first scales and write them",
-        "evaluate": "score a finished run, or a config's init, on held-out images",
-        "train": "train a small float model with a training config",
-    }
-    for verb, text in helps.items():
-        sub = verbs.add_parser(verb, help=text, description=text, add_help=False, allow_abbrev=False)
+    for verb, text in VERBS.items():
+        takes_config = verb != "models"
+        sub = verbs.add_parser(
+            verb, help=text, description=text, add_help=not takes_config, allow_abbrev=False
+        )
         what = "a run directory or a config file" if verb == "evaluate" else "a config file"
-        sub.add_argument("config", nargs="?", metavar="CONFIG", help=what)
-        sub.add_argument("-h", "--help", action="store_true", help="show every field of the config")
         example = "configs/train_digits.py" if verb == "train" else "configs/digits_w3a8.py"
-        sub.set_defaults(parser=sub, what=what, example=example, preset="default", run_dir=None, dry_run=False)
-        if verb == "train":
+        sub.set_defaults(parser=sub, what=what, example=example, preset="default", config=None, help=False)
+        if not takes_config:
             continue
-        sub.add_argument("--preset", choices=["default", "faithful"], default="default")
-        sub.add_argument("--run-dir", help="directory for the results (default: the next free runs/NAME-NNN)")
-        sub.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    verbs.add_parser("models", help="list the models of the registry")
+        sub.add_argument("config", nargs="?", metavar="CONFIG", help=what)
+        sub.add_argument("-h", "--help", action="store_true", help="show this and every field of the config")
+        if verb != "train":
+            presets = "the config as it stands, or with the released code's settings"
+            sub.add_argument("--preset", choices=["default", "faithful"], default="default", help=presets)
+        if verb in ("search", "calibrate"):
+            sub.add_argument("--run-dir", help="where to write (default: the next free runs/NAME-NNN)")
+        if verb == "search":
+            sub.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     return parser
 
 
-def override(config: Any, args: Sequence[str], verb: str) -> Any:
-    """The config with `--field.name value` pairs put in, typed by the config's dataclasses.
-
-    Raises:
-      UserError: a field is unknown, or an argument belongs to no field.
-    """
-    known = {name.replace("_", "-") for name in _field_names(type(config))}
-    for position, arg in enumerate(args):
-        name = arg.removeprefix("--").split("=")[0].replace("_", "-")
-        if arg.startswith("--") and name not in known:
-            hint = suggestion(name, known).replace("'", "'--", 1)
-            raise UserError(f"unknown option '{arg}'{hint} (`evolq {verb} CONFIG --help` lists all)")
-        if not arg.startswith("-") and position == 0:
-            raise UserError(f"unexpected argument '{arg}'; fields are set as in --search.passes 3")
-    return tyro.cli(type(config), default=config, args=list(args), prog=f"evolq {verb} CONFIG")
-
-
-def _field_names(kind: type, prefix: str = "") -> list[str]:
-    """Dotted names of all fields of nested dataclasses."""
-    names: list[str] = []
-    for name, hint in get_type_hints(kind).items():
-        nested = dataclasses.is_dataclass(hint)
-        names += _field_names(hint, f"{prefix}{name}.") if nested else [prefix + name]  # type: ignore[arg-type]
-    return names
-
-
-def _load(options: argparse.Namespace) -> Any:
-    """The config that a command line names, under its preset."""
-    if options.config is None:
-        raise UserError(f"`evolq {options.verb}` needs {options.what}, as in: evolq {options.verb} {options.example}")
-    if options.verb == "train":
-        return load_config(options.config, TrainExperiment)
-    return with_preset(load_config(options.config), options.preset)
+def _check_order(args: Sequence[str], options: argparse.Namespace, overrides: list[str]) -> None:
+    """Without this, argparse would take the first field's value for CONFIG."""
+    if not overrides:
+        return
+    if options.verb == "models":
+        raise UserError(f"`evolq models` takes no argument '{overrides[0]}'")
+    if options.config is None or args.index(options.config) > args.index(overrides[0]):
+        raise UserError(
+            f"'{overrides[0]}' comes before {options.what}: "
+            f"write evolq {options.verb} CONFIG {overrides[0]} ..."
+        )
 
 
 def _print_help(options: argparse.Namespace) -> None:
     """The verb's own options, then every field of its config."""
-    options.parser.print_help()
-    print("\nEvery field of the config can be set as in --search.passes 3:\n")
     kind = TrainExperiment if options.verb == "train" else Experiment
-    config = kind() if options.config is None else _load(options)
-    with contextlib.suppress(SystemExit):
-        tyro.cli(kind, default=config, args=["--help"], prog=f"evolq {options.verb} CONFIG")
-
-
-def _reject(args: Sequence[str]) -> None:
-    if args:
-        raise UserError(f"unexpected argument '{args[0]}': a finished run keeps its config")
+    config = None
+    if options.config is not None and not Path(options.config).is_dir():
+        config = load_config(options.config, kind)
+        config = faithful(config) if options.preset == "faithful" else config
+    options.parser.print_help()
+    field = "--train.epochs 3" if options.verb == "train" else "--search.passes 3"
+    print(f"\nEvery field of the config can be set as in {field}:\n", flush=True)
+    print_fields(kind, config, options.verb)
 
 
 def _models_table() -> Table:
-    headings = ("name", "parameters", "image", "patch", "width", "depth", "heads", "mean", "std")
+    headings = ("name", "M params", "image", "patch", "width", "depth", "heads", "weights")
     rows = [
-        (*row[:-1], row.preprocessing.mean[0], row.preprocessing.std[0]) for row in model_rows()
+        (
+            model["name"],
+            round(model["num_params"] / 1e6, 1),
+            *(model[size] for size in ("image_size", "patch_size", "width", "depth", "num_heads")),
+            "included" if model["weights_included"] else "",
+        )
+        for model in list_models()
     ]
     return row_table("models", headings, rows)

@@ -1,20 +1,32 @@
-"""An experiment as one frozen dataclass, its presets, and its JSON form.
+"""An experiment as one frozen dataclass, its presets, and the files that hold one.
 
 Config files (`configs/*.py`) hold `config = Experiment(...)`; the command line overrides single fields.
 """
 
-import importlib.util
-import json
+import runpy
+import traceback
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from cattrs import BaseValidationError, transform_error
-from cattrs.preconf.json import make_converter
-
+from evolq_jax.calibration.calibrate import INITIALISERS
 from evolq_jax.errors import UserError, suggestion
-from evolq_jax.quant.spec import QuantConfig
-from evolq_jax.search.blockwise import SearchConfig
+from evolq_jax.quant.spec import QuantConfig, Rule
+from evolq_jax.search.config import ATTENTION_WEIGHTS, SearchConfig
+
+__all__ = [
+    "CalibrationConfig",
+    "DataConfig",
+    "Experiment",
+    "ModelConfig",
+    "Preset",
+    "QuantConfig",
+    "Rule",
+    "SearchConfig",
+    "faithful",
+    "load_config",
+    "with_preset",
+]
 
 Preset = Literal["default", "faithful"]
 
@@ -58,6 +70,13 @@ class DataConfig:
     on_corrupt: Literal["error", "skip"] = "error"
     cache: str | None = "auto"
 
+    def __post_init__(self) -> None:
+        """Rejects numbers of images that mean nothing."""
+        for name in ("num_calibration", "num_evaluation", "evaluation_resize"):
+            value = getattr(self, name)
+            if isinstance(value, int):
+                _at_least_one(f"data.{name}", value)
+
 
 @dataclass(frozen=True)
 class CalibrationConfig:
@@ -72,6 +91,20 @@ class CalibrationConfig:
     chain: tuple[str, ...] = ("ranges",)
     batch_size: int = 100
     image_chunk: int = 10
+
+    def __post_init__(self) -> None:
+        """Rejects unknown initialisers and sizes that mean nothing."""
+        _at_least_one("calibration.batch_size", self.batch_size)
+        _at_least_one("calibration.image_chunk", self.image_chunk)
+        if not self.chain:
+            raise UserError("calibration.chain is empty: name at least `ranges`")
+        for link in self.chain:
+            if link not in INITIALISERS:
+                known = ", ".join(INITIALISERS)
+                raise UserError(
+                    f"calibration.chain has the unknown initialiser '{link}'"
+                    f"{suggestion(link, INITIALISERS)} (known: {known})"
+                )
 
 
 @dataclass(frozen=True)
@@ -98,32 +131,68 @@ class Experiment:
     evaluation_batch: int = 20
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Rejects what cannot be right whatever the model and the images are."""
+        if not self.name or Path(self.name).name != self.name:
+            raise UserError(
+                f"name '{self.name}' must be a plain word: the run's directory is called after it"
+            )
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed must be from 0 to {2**32 - 1}, not {self.seed}")
+        _at_least_one("evaluation_batch", self.evaluation_batch)
+        for name in ("weight_bits", "edge_weight_bits", "activation_bits", "softmax_bits"):
+            _check_bits(f"quant.{name}", getattr(self.quant, name))
+        for rule in self.quant.rules:
+            _check_bits(f"quant.rules, pattern '{rule.pattern}': bits", rule.bits or None)
+
+
+def _at_least_one(key: str, value: int) -> None:
+    if value < 1:
+        raise UserError(f"{key} must be at least 1, not {value}")
+
+
+def _check_bits(key: str, bits: int | None) -> None:
+    if bits is not None and not 2 <= bits <= 8:
+        raise UserError(f"{key} must be from 2 to 8, not {bits}")
+
 
 def faithful(config: Experiment) -> Experiment:
-    """The released code's settings, at this experiment's bits, scheme, passes and data.
+    """The released code's settings, at this experiment's bits, scheme, passes, batches and data.
 
     What is not reproduced, on purpose: the selection of the result on the evaluation set.
     """
+    fully_quantized = config.quant.scheme == "fully_quantized"
     quant = replace(
         config.quant,
         weight_observer="minmax",
         activation_observer="omse",
         residual_observer="ptf",
-        integer_layer_norm=config.quant.scheme == "fully_quantized",
+        edge_weight_bits=None,
+        signed_weights=False,
+        softmax_quantizer="uniform",
+        integer_layer_norm=fully_quantized,
+        integer_softmax=False,
         bias_correction=True,
     )
-    search = SearchConfig(
-        passes=config.search.passes,
+    search = replace(
+        config.search,
+        algorithm="EvolQ",
+        sites=ATTENTION_WEIGHTS,
+        parametrization="raw",
         generations=3,
-        epsilon=1e-4 if config.quant.weight_bits == 8 else 1e-3,
+        population_size=1,
+        epsilon=1e-3 if config.quant.weight_bits <= 4 else 1e-4,
         mutation="absolute",
-        teacher="integer_layer_norm" if config.quant.scheme == "fully_quantized" else "float",
+        pool_size=15,
+        tournament_size=10,
+        replacement="worst",
+        fitness="info_nce",
+        temperature=3.0,
+        teacher="integer_layer_norm" if fully_quantized else "float",
         rescore_start=True,
-        batch_size=config.search.batch_size,
-        image_chunk=config.search.image_chunk,
-        population_chunk=config.search.population_chunk,
     )
-    return replace(config, quant=quant, search=search)
+    calibration = replace(config.calibration, chain=("ranges",))
+    return replace(config, quant=quant, search=search, calibration=calibration)
 
 
 def with_preset(config: Experiment, preset: Preset) -> Experiment:
@@ -141,39 +210,16 @@ def load_config(path: str | Path, kind: type = Experiment) -> Any:
     if not path.is_file():
         siblings = [str(p) for p in sorted(path.parent.glob("*.py"))] if path.parent.is_dir() else []
         raise UserError(f"no config file at '{path}'{suggestion(str(path), siblings)}")
-    spec = importlib.util.spec_from_file_location(f"evolq_config_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"config file '{path}' is not a Python file; name one that ends in .py")
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-    except UserError:
-        raise
+        config = runpy.run_path(str(path)).get("config")
+    except UserError as error:
+        raise UserError(f"config file '{path}': {error}") from error
     except Exception as error:
-        raise UserError(f"config file '{path}' failed to run: {type(error).__name__}: {error}") from error
-    config = getattr(module, "config", None)
+        lines = [
+            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
+        ]
+        where = f", line {lines[-1]}" if lines else ""
+        raise UserError(f"config file '{path}'{where}: {type(error).__name__}: {error}") from error
     if not isinstance(config, kind):
         raise UserError(f"config file '{path}' defines no `config = {kind.__name__}(...)`")
     return config
-
-
-_converter = make_converter(forbid_extra_keys=True)
-
-
-def to_json(config: Experiment) -> str:
-    """The config as JSON, for the run directory."""
-    return json.dumps(_converter.unstructure(config), indent=2) + "\n"
-
-
-def from_json(text: str, where: str) -> Experiment:
-    """The inverse of `to_json`; `where` names the text's source in errors.
-
-    Raises:
-      UserError: it is no JSON, or lacks, misspells or mistypes a field.
-    """
-    try:
-        return _converter.structure(json.loads(text), Experiment)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON: {error}") from error
-    except BaseValidationError as error:
-        raise UserError(f"{where}: not a config: {'; '.join(transform_error(error))}") from error

@@ -59,9 +59,7 @@ def make_fitness(name: str, temperature: Array | float = 3.0) -> FitnessFn:
       UserError: the name is unknown.
     """
     if name not in FITNESS:
-        raise UserError(
-            f"unknown fitness '{name}'{suggestion(name, FITNESS)} (known: {', '.join(FITNESS)})"
-        )
+        raise UserError(f"unknown fitness '{name}'{suggestion(name, FITNESS)} (known: {', '.join(FITNESS)})")
     return partial(info_nce, temperature=temperature) if name == "info_nce" else FITNESS[name]
 
 

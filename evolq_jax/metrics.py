@@ -1,14 +1,16 @@
 """How good a quantized network is, and how sure one can be that it got better."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from evolq_jax.fitness import info_nce, kl_per_image
 
-NEEDS_LABELS = ("top1", "top5")
+PER_IMAGE = ("top1", "top5", "agreement", "kl")
 CONTRASTIVE_BATCH = 100  # as in the paper's calibration
+
+Interval = dict[str, float]  # {"mean", "low", "high"}
 
 
 class Scores(NamedTuple):
@@ -22,13 +24,16 @@ class Scores(NamedTuple):
 
 
 def score(logits: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None) -> Scores:
-    """Per-image scores of logits [B, C] against the float network's and, where given, labels [B]."""
-    top5 = np.argpartition(-logits, min(5, logits.shape[1] - 1), axis=1)[:, :5]
-    best = logits.argmax(axis=1)
+    """Per-image scores of logits [B, C] against the float network's [B, C] and, where given, labels [B].
+
+    Among equal logits (a quantized head has many) the class of the lower index comes first.
+    """
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    hits = None if labels is None else order == labels[:, None]
     return Scores(
-        top1=None if labels is None else (best == labels).astype(np.float64),
-        top5=None if labels is None else (top5 == labels[:, None]).any(axis=1).astype(np.float64),
-        agreement=(best == teacher.argmax(axis=1)).astype(np.float64),
+        top1=None if hits is None else hits[:, 0].astype(np.float64),
+        top5=None if hits is None else hits.any(axis=1).astype(np.float64),
+        agreement=(order[:, 0] == teacher.argmax(axis=1)).astype(np.float64),
         kl=np.asarray(kl_per_image(jnp.asarray(logits), jnp.asarray(teacher)), np.float64),
         info_nce=_info_nce(logits, teacher),
     )
@@ -45,33 +50,46 @@ def _info_nce(logits: np.ndarray, teacher: np.ndarray) -> float:
 
 def summary(scores: Scores) -> dict[str, float | None]:
     """Means, as they stand in `result.json`; fractions between 0 and 1, KL in nats."""
-    means = {name: None if value is None else float(np.mean(value)) for name, value in _per_image(scores).items()}
-    return means | {"info_nce": scores.info_nce}
+    means = {name: float(values.mean()) for name, values in _per_image(scores).items()}
+    return dict.fromkeys(PER_IMAGE) | means | {"info_nce": scores.info_nce}
 
 
 def paired_delta(
     init: Scores, final: Scores, seed: int, num_resamples: int = 10_000, level: float = 0.95
-) -> dict[str, dict[str, float] | None]:
-    """`final - init` with percentile bootstrap intervals, resampling images (the same for both).
+) -> dict[str, Interval | None]:
+    """`final - init` with percentile bootstrap intervals (Efron 1979); the same resampled images for both.
 
-    Each entry is `{"mean", "low", "high"}`; None where there are no labels.
+    Args:
+      init: scores [B] of the one network.
+      final: scores [B] of the other, on the same images.
+      seed: of the resampling.
+      num_resamples: how often B of the B images are drawn with replacement.
+      level: of the interval, which runs from quantile `(1 - level) / 2` to `(1 + level) / 2`.
+
+    Returns:
+      `{"mean", "low", "high"}` for each score but infoNCE; None where there are no labels.
     """
-    generator = np.random.Generator(np.random.PCG64(seed))
-    count = len(init.kl)
-    # Resampled means as products with image counts: [resamples, B], drawn once for all scores.
-    weights = generator.multinomial(count, np.full(count, 1.0 / count), size=num_resamples) / count
     before, after = _per_image(init), _per_image(final)
-    result: dict[str, dict[str, float] | None] = {}
-    for name, start in before.items():
-        end = after[name]
-        if start is None or end is None:
-            result[name] = None
-            continue
-        difference = end - start
-        low, high = np.quantile(weights @ difference, [(1 - level) / 2, (1 + level) / 2])
-        result[name] = {"mean": float(difference.mean()), "low": float(low), "high": float(high)}
-    return result
+    differences = np.stack([after[name] - before[name] for name in before], axis=1)
+    low, high = _bootstrap(differences, seed, num_resamples, level)
+    intervals: dict[str, Interval | None] = dict.fromkeys(PER_IMAGE)
+    for column, name in enumerate(before):
+        mean = float(differences[:, column].mean())
+        intervals[name] = {"mean": mean, "low": float(low[column]), "high": float(high[column])}
+    return intervals
 
 
-def _per_image(scores: Scores) -> dict[str, Any]:
-    return {name: value for name, value in scores._asdict().items() if name != "info_nce"}
+def _bootstrap(values: np.ndarray, seed: int, num_resamples: int, level: float) -> np.ndarray:
+    """The interval's ends [2, scores] of the means of values [B, scores]."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    count = len(values)
+    means = np.empty((num_resamples, values.shape[1]))
+    for row in means:  # counts of the drawn images, not the images: one vector in memory at a time
+        row[:] = np.bincount(generator.integers(0, count, count), minlength=count) @ values / count
+    return np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+
+
+def _per_image(scores: Scores) -> dict[str, np.ndarray]:
+    """The scores that images have one by one, without those that lack labels."""
+    found = {name: getattr(scores, name) for name in PER_IMAGE}
+    return {name: values for name, values in found.items() if values is not None}

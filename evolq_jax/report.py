@@ -1,11 +1,13 @@
-"""Tables and progress for people at a terminal."""
+"""Tables and progress for people at a terminal, and for those who read a log of one."""
 
+import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 PERCENT = ("top1", "top5", "agreement")
@@ -20,9 +22,11 @@ TITLES = {
 
 def result_table(result: Mapping[str, Any]) -> Table:
     """Float, init and final next to each other, and what the search changed with its interval."""
+    edges = result["edge_weight_bits"]
+    differ = f" (edges W{edges})" if edges not in (None, result["weight_bits"]) else ""
     title = (
-        f"{result['name']}: {result['scheme']} W{result['weight_bits']}A{result['activation_bits']}, "
-        f"seed {result['seed']}, {result['num_evaluation_images']} held-out images"
+        f"{result['name']}: {result['scheme']} W{result['weight_bits']}A{result['activation_bits']}{differ}, "
+        f"seed {result['seed']}, {result['num_evaluation_images']} images"
     )
     table = Table(title=title)
     table.add_column("")
@@ -30,7 +34,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
     for name in networks:
         table.add_column(name, justify="right")
     if "delta" in result:
-        table.add_column("final − init [95 %]", justify="right")
+        table.add_column("final - init [95 %]", justify="right")
     for metric, heading in TITLES.items():
         cells = [_cell(metric, result[name][metric]) for name in networks]
         if "delta" in result:
@@ -40,55 +44,70 @@ def result_table(result: Mapping[str, Any]) -> Table:
 
 
 def fact_table(title: str, facts: Mapping[str, Any]) -> Table:
-    """Names and values, a line each."""
+    """Names and values, a line each; names in seconds are shown as times."""
     table = Table(title=title, show_header=False)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     table.add_column("", overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, str(value))
+        label = name.replace("_", " ")
+        if name.endswith("seconds"):
+            table.add_row(label.removesuffix("seconds") + "time", duration(value))
+        else:
+            table.add_row(label, f"{value:,}" if isinstance(value, int | float) else str(value))
     return table
 
 
 def row_table(title: str, headings: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
-    """A plain table; numbers to the right."""
-    table = Table(title=title)
+    """A plain table without lines, for many columns; numbers to the right."""
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
     rows = [list(row) for row in rows]
     for column, heading in enumerate(headings):
         numeric = all(isinstance(row[column], int | float) for row in rows)
-        table.add_column(heading, justify="right" if numeric else "left")
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row))
+        table.add_row(*(str(value) for value in row))
     return table
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `5 min` or `3.2 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _cell(metric: str, value: float | None) -> str:
     if value is None:
-        return "–"
+        return "-"
     return f"{100 * value:.1f}" if metric in PERCENT else f"{value:.4f}"
 
 
 def _interval(metric: str, delta: Mapping[str, float] | None) -> str:
     if delta is None:
-        return "–"
+        return "-"
     factor, digits = (100, 1) if metric in PERCENT else (1, 4)
     mean, low, high = (f"{factor * delta[key]:+.{digits}f}" for key in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
 
 
+def _where(record: Any) -> str:
+    """Where a generation of the search was, and what it has reached."""
+    place = f"pass {record.pass_number + 1} {record.segment} {record.block}"
+    return f"search: {place}, fitness {record.best_fitness:.5g}"
+
+
 class TerminalWatcher:
-    """Progress bars with time left: one line a stage. Use as a context manager."""
+    """Progress bars with time left, one line a stage. Use as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
-            TextColumn("{task.description:<28}"),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=console,
         )
-        self._search: Any = None
+        self._search: TaskID | None = None
 
     def __enter__(self) -> "TerminalWatcher":
         self._progress.start()
@@ -100,8 +119,8 @@ class TerminalWatcher:
         self._progress.stop()
 
     def stage(self, name: str) -> Callable[[int, int], None]:
-        """A bar for a new stage."""
-        task = self._progress.add_task(name, total=None, note="", visible=False)
+        """A bar for a new stage, shown once there is progress."""
+        task = self._progress.add_task(name, total=None, visible=False)
 
         def update(done: int, total: int) -> None:
             self._progress.update(task, completed=done, total=total, visible=True)
@@ -111,8 +130,43 @@ class TerminalWatcher:
     def generation(self, record: Any, total_evaluations: int) -> None:
         """Moves the search's bar and shows where it is."""
         if self._search is None:
-            self._search = self._progress.add_task("searching", total=total_evaluations, note="")
-        note = (
-            f"pass {record.pass_number + 1}  {record.segment} {record.block}  fitness {record.best_fitness:.5g}"
-        )
-        self._progress.update(self._search, completed=record.evaluations, note=note)
+            self._search = self._progress.add_task("", total=total_evaluations)
+        self._progress.update(self._search, completed=record.evaluations, description=_where(record))
+
+
+class LineWatcher:
+    """Progress where there is no terminal: a line now and then. Use as a context manager."""
+
+    def __init__(self, stream: TextIO, every: float = 10.0) -> None:
+        self._stream, self._every = stream, every
+        self._next = time.monotonic() + every
+
+    def __enter__(self) -> "LineWatcher":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        del kind, error, trace
+
+    def stage(self, name: str) -> Callable[[int, int], None]:
+        """Lines of a new stage."""
+        return lambda done, total: self._tell(f"{name} {done}/{total}")
+
+    def generation(self, record: Any, total_evaluations: int) -> None:
+        """A line that says where the search is, and how long it will go on."""
+        left = record.seconds / record.evaluations * (total_evaluations - record.evaluations)
+        done = f"{record.evaluations}/{total_evaluations}"
+        self._tell(f"{_where(record)}, evaluation {done}, {duration(left)} left")
+
+    def _tell(self, line: str) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + self._every
+            print(line, file=self._stream, flush=True)
+
+
+def make_watcher() -> TerminalWatcher | LineWatcher:
+    """Bars on standard error where that is a terminal, otherwise a line every ten seconds."""
+    console = Console(stderr=True)
+    return TerminalWatcher(console) if console.is_terminal else LineWatcher(sys.stderr)

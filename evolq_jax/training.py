@@ -1,7 +1,7 @@
-"""Training a float network on images that fit in memory: AdamW with a warmed-up cosine, one program an epoch."""
+"""Training a float network on images that fit in memory: AdamW, warmup, cosine; one program an epoch."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from evolq_jax.errors import UserError
 from evolq_jax.network import forward, list_sites, normalize
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.trees import flatten, unflatten
-from evolq_jax.typing import Array, ModelParts, Params, Preprocessing
+from evolq_jax.typing import Array, ModelParts, Params, Preprocessing, PyTree
 
 CLIP_NORM = 1.0  # of the gradient over all parameters, as in the ViT paper (2010.11929, table 3)
 
@@ -26,7 +26,7 @@ class TrainConfig:
     Attributes:
       epochs: times over all images.
       batch_size: images per step; the images beyond the last whole batch of an epoch wait for the next.
-      learning_rate: AdamW's, at its peak; it falls to zero along a cosine (2017, 1711.05101 and 1608.03983).
+      learning_rate: AdamW's, at its peak; it then falls to zero along a cosine (1711.05101, 1608.03983).
       warmup: epochs in which it rises from zero to that peak.
       weight_decay: decoupled, on matrices and kernels only (no biases, norms, tokens or positions).
       label_smoothing: share of the target spread evenly over all classes, 0 to below 1.
@@ -36,7 +36,7 @@ class TrainConfig:
 
     epochs: int = 100
     batch_size: int = 100
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     warmup: int = 5
     weight_decay: float = 0.05
     label_smoothing: float = 0.0
@@ -66,10 +66,12 @@ class TrainExperiment:
 
     Attributes:
       model: a name of the registry.
-      train_data: labelled images to learn from, as `load_images` takes them.
-      test_data: labelled images, of the same classes, that the accuracy is measured on; never learnt from.
+      train_data: labelled images to learn from: folder (`<class>/<file>`), `.npz` file or `digits:train`.
+      test_data: the same for the images that the accuracy is measured on; nothing is learnt or selected
+        on them.
       out: the `.safetensors` file to write.
-      num_classes: of the classifier; None: the registry entry's.
+      class_index: for folders, the file with a class id a line in index order.
+      num_classes: of the classifier; None: as many as the registry's model has.
       train: how.
     """
 
@@ -77,8 +79,14 @@ class TrainExperiment:
     train_data: str
     test_data: str
     out: str
+    class_index: str | None = None
     num_classes: int | None = None
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+class _State(NamedTuple):
+    params: PyTree
+    optimizer: optax.OptState
 
 
 class Epoch(NamedTuple):
@@ -118,7 +126,8 @@ def train(
     _check_labels(parts, params, images, labels, config)
     steps = len(images) // config.batch_size
     settings = replace(config, seed=0)  # the seed is traced: other seeds run the same program
-    state = (params, jax.jit(_optimizer(settings, parts, params, images.shape[1:], steps).init)(params))
+    optimizer = _optimizer(settings, parts, params, images.shape[1:], steps)
+    state = _State(params, jax.jit(optimizer.init)(params))
     pixels, targets = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
     history: list[Epoch] = []
     for number in range(1, config.epochs + 1):
@@ -126,9 +135,11 @@ def train(
         state, (loss, accuracy) = _epoch(parts, preprocessing, settings, state, pixels, targets, key)
         history.append(Epoch(number, float(loss), float(accuracy)))
         if not np.isfinite(history[-1].loss):
-            raise UserError(f"the loss became {loss} in epoch {number}: lower train.learning_rate")
+            raise UserError(
+                f"the loss became {history[-1].loss} in epoch {number}: lower train.learning_rate"
+            )
         on_epoch(history[-1])
-    return state[0], history
+    return state.params, history
 
 
 def shift_images(images: Array, key: Array, shift: int) -> Array:
@@ -147,14 +158,14 @@ def _epoch(
     parts: ModelParts,
     preprocessing: Preprocessing,
     config: TrainConfig,
-    state: tuple[Params, optax.OptState],
+    state: _State,
     images: Array,
     labels: Array,
     key: Array,
-) -> tuple[tuple[Params, optax.OptState], tuple[Array, Array]]:
+) -> tuple[_State, tuple[Array, Array]]:
     """All steps of one epoch: the new state, mean loss and accuracy."""
     steps = images.shape[0] // config.batch_size
-    optimizer = _optimizer(config, parts, state[0], images.shape[1:], steps)
+    optimizer = _optimizer(config, parts, state.params, images.shape[1:], steps)
     order_key, shift_key = jax.random.split(key)
     order = jax.random.permutation(order_key, images.shape[0])[: steps * config.batch_size]
 
@@ -163,14 +174,13 @@ def _epoch(
         targets = optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), config.label_smoothing)
         return optax.softmax_cross_entropy(logits, targets).mean(), (logits.argmax(-1) == y).mean()
 
-    def step(
-        state: tuple[Params, optax.OptState], batch: tuple[Array, Array]
-    ) -> tuple[tuple[Params, optax.OptState], tuple[Array, Array]]:
-        (params, optimizer_state), (rows, step_key) = state, batch
+    def step(state: _State, batch: tuple[Array, Array]) -> tuple[_State, tuple[Array, Array]]:
+        rows, step_key = batch
         x = shift_images(images[rows], step_key, config.shift)
-        (loss, accuracy), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params, x, labels[rows])
-        updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-        return (optax.apply_updates(params, updates), optimizer_state), (loss, accuracy)
+        gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, accuracy), gradient = gradient_fn(state.params, x, labels[rows])
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        return _State(optax.apply_updates(state.params, updates), optimizer_state), (loss, accuracy)
 
     rows = order.reshape(steps, config.batch_size)
     state, records = jax.lax.scan(step, state, (rows, jax.random.split(shift_key, steps)))

@@ -1,4 +1,4 @@
-"""Vision transformers: ViT (Dosovitskiy et al., 2010.11929), DeiT and distilled DeiT (Touvron et al., 2012.12877).
+"""Vision transformers: ViT (Dosovitskiy et al., 2010.11929), DeiT and its distilled form (2012.12877).
 
 The parameter tree follows timm's names with the blocks stacked on a leading L axis and matrices as
 [in, out] (patch embedding HWIO). Quantization sites are those of the official Evol-Q code, named after

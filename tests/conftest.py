@@ -10,6 +10,8 @@ import pytest
 if TYPE_CHECKING:
     import numpy as np
 
+    from tests.tiny import Tiny
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read when JAX starts: the numbers tested are the CPU's
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
@@ -40,3 +42,11 @@ def golden(shared: Path) -> Callable[[str], dict[str, "np.ndarray"]]:
     from safetensors.numpy import load_file
 
     return lambda stem: load_file(shared / "golden" / f"{stem}.safetensors")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> "Tiny":
+    """A seeded ViT of three blocks with twelve images."""
+    from tests.tiny import make_tiny
+
+    return make_tiny()

@@ -16,7 +16,7 @@ MAX_LINES = 350
 # One line per layer, lowest first: the layer, and the layers that it may import beside itself.
 # `evolq_jax/x.py` and everything under `evolq_jax/x/` are layer x; "" is `evolq_jax/__init__.py`.
 NUMERICS = "errors typing trees quant network"
-STORES = "data checkpoint metrics fitness"
+STORES = "data checkpoint fitness metrics"
 ALGORITHMS = "calibration search landscape baselines training"
 LAYERS = {
     "errors": "",
@@ -27,8 +27,8 @@ LAYERS = {
     "models": NUMERICS,
     "data": "errors typing trees",
     "checkpoint": "errors typing trees",
-    "metrics": "errors typing trees",
     "fitness": "errors typing trees",
+    "metrics": "errors typing trees fitness",
     "calibration": f"{NUMERICS} fitness",
     "search": f"{NUMERICS} fitness",
     "landscape": f"{NUMERICS} fitness",

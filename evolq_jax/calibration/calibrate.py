@@ -7,6 +7,7 @@ float network); links that fold, compensate or reconstruct have the same form.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +95,7 @@ def ranges(
 INITIALISERS: dict[str, Initialiser] = {"ranges": ranges}
 
 
-def _per_block(parts: ModelParts, name: str, fn: Callable) -> Callable:
+def _per_block(parts: ModelParts, name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
     """`fn` over the leading L axis where the site is stacked."""
     return jax.vmap(fn) if is_stacked(parts, name) else fn
 
@@ -107,7 +108,9 @@ def _weight_qparams(parts: ModelParts, specs: Specs, params: Params) -> Scales:
         tail = observers.tail_size(spec, weight.shape)
         bounds = observers.batch_range(spec, weight.shape, observers.chunk_range(spec, tail, weight))
         scored = spec.observer in observers.SCORED
-        return observers.finish(spec, bounds, observers.chunk_errors(spec, bounds, weight) if scored else None)
+        return observers.finish(
+            spec, bounds, observers.chunk_errors(spec, bounds, weight) if scored else None
+        )
 
     return {name: _per_block(parts, name, partial(qparams, spec))(leaves[name]) for name, spec in specs}
 
@@ -116,9 +119,11 @@ def _weight_qparams(parts: ModelParts, specs: Specs, params: Params) -> Scales:
 def _batch_ranges(
     parts: ModelParts, specs: Specs, chunk: int, params: Params, images: Array
 ) -> dict[str, observers.Range]:
-    table, num_chunks = dict(specs), images.shape[0] // chunk
-    chunk_shapes = list_sites(parts, params, images.shape[1:], chunk)
-    shapes = {name: (info.shape[0] * num_chunks, *info.shape[1:]) for name, info in chunk_shapes.items()}
+    table = dict(specs)
+    shapes, chunk_shapes = (
+        {name: info.shape for name, info in list_sites(parts, params, images.shape[1:], size).items()}
+        for size in (images.shape[0], chunk)
+    )
 
     def one_chunk(x: Array) -> dict[str, observers.Range]:
         def chunk_range(name: str, x: Array, _: None) -> observers.Range:
@@ -129,6 +134,8 @@ def _batch_ranges(
     def merge(name: str, leaf: Array) -> Array:
         """[chunks, (L,) tail, ...] -> [(L,) chunks * tail, ...]."""
         lead = int(is_stacked(parts, name))
+        if shapes[name] == chunk_shapes[name]:
+            leaf = leaf[:1]  # a position table is the same in every chunk, and counts once
         leaf = jnp.moveaxis(leaf, 0, lead)
         return leaf.reshape(*leaf.shape[:lead], -1, *leaf.shape[lead + 2 :])
 

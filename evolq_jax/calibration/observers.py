@@ -22,6 +22,7 @@ SMOOTHING = 0.01  # of ema and percentile, per batch
 QUANTILE = 0.99999
 SHRINKS = 1.0 - 0.01 * np.arange(90, dtype=np.float32)
 PTF_FACTORS = np.array([1.0, 2.0, 4.0, 8.0], np.float32)
+ADDED_ROWS = 32
 SCORED = ("omse", "omse_shared", "ptf")
 
 Range = tuple[Array, Array]  # low, high: as scales, size 1 on every reduced axis
@@ -106,7 +107,9 @@ def candidates(spec: QuantSpec, bounds: Range) -> Callable[[Array], QParams]:
 
     def factored(index: Array) -> QParams:
         coarsest = range_qparams(spec, bounds)
-        return QParams(coarsest.scale / PTF_FACTORS[-1] * jnp.asarray(PTF_FACTORS)[index], coarsest.zero_point)
+        return QParams(
+            coarsest.scale / PTF_FACTORS[-1] * jnp.asarray(PTF_FACTORS)[index], coarsest.zero_point
+        )
 
     return factored if spec.observer == "ptf" else shrunk
 
@@ -117,21 +120,34 @@ def num_candidates(spec: QuantSpec) -> int:
 
 
 def chunk_errors(spec: QuantSpec, bounds: Range, x: Array) -> Array:
-    """Squared error of every candidate on one chunk: [candidates, *(1, ..., 1, 1 or K)]; chunks add up."""
-    candidate = candidates(spec, bounds)
+    """Squared error of every candidate on one chunk: [candidates, *(1, ..., 1, 1 or K)]; chunks add up.
+
+    Most of calibration's time is spent here, so this is laid out for XLA on CPU: the rows are summed
+    `ADDED_ROWS` at a time by plain additions, which keeps each candidate one loop over the tensor with
+    few stores (a reduction would first write rounded values out; measured 3 to 4 times slower).
+    """
     qmin, qmax = int_range(spec)
-    per_channel = spec.per_channel and spec.observer != "omse_shared"
+    channels = x.shape[-1] if spec.per_channel else 1
+    rows = x.reshape(-1, channels)
+    rows = jnp.pad(rows, ((0, -len(rows) % ADDED_ROWS), (0, 0)))  # zero has no error in any candidate
+    rows = rows.reshape(ADDED_ROWS, -1, channels)
+    quantizers = jax.vmap(candidates(spec, bounds))(jnp.arange(num_candidates(spec)))
 
-    def error(index: Array) -> Array:
-        scale, zero_point = candidate(index)
-        # Measured in steps, where the error of a value is its distance from the nearest integer inside
-        # the range; channels are summed last, since a sum over leading axes vectorises.
-        steps = x * (1.0 / scale) + zero_point
-        distance = jnp.clip(jnp.round(steps), qmin, qmax) - steps
-        by_channel = scale**2 * (distance**2).sum(tuple(range(x.ndim - 1)), keepdims=True)
-        return by_channel if per_channel else by_channel.sum(-1, keepdims=True)
+    def squared_steps(quantizer: QParams) -> Array:
+        """Sums of squared errors in steps, where a value's is its distance from an integer in range."""
+        scale, zero_point = (leaf.reshape(1, -1) for leaf in quantizer)
+        total = jnp.zeros(rows.shape[1:])
+        for row in rows:
+            steps = row * (1.0 / scale) + zero_point
+            nearest = jnp.round(steps)
+            nearest = jnp.where(nearest > qmin, nearest, qmin)  # a fifth faster here than clip
+            nearest = jnp.where(nearest < qmax, nearest, qmax)
+            total += (nearest - steps) ** 2
+        return total
 
-    return jax.lax.map(error, jnp.arange(num_candidates(spec)))
+    sums = jax.lax.map(squared_steps, quantizers).sum(1)
+    errors = quantizers.scale**2 * sums.reshape(-1, *[1] * (x.ndim - 1), channels)
+    return errors.sum(-1, keepdims=True) if spec.observer == "omse_shared" else errors
 
 
 def finish(spec: QuantSpec, bounds: Range, errors: Array | None) -> QParams:

@@ -2,6 +2,14 @@
 
 from evolq_jax.data.batches import batches, fingerprint, subset
 from evolq_jax.data.cache import default_cache_dir
-from evolq_jax.data.load import draw_indices, load_images
+from evolq_jax.data.load import draw_indices, load_images, open_source
 
-__all__ = ["batches", "default_cache_dir", "draw_indices", "fingerprint", "load_images", "subset"]
+__all__ = [
+    "batches",
+    "default_cache_dir",
+    "draw_indices",
+    "fingerprint",
+    "load_images",
+    "open_source",
+    "subset",
+]

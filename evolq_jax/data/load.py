@@ -49,10 +49,9 @@ def load_images(
     Raises:
         UserError: for whatever is wrong with the arguments, the files or the cache.
     """
-    check_preprocessing(preprocessing)
     if on_corrupt not in ("error", "skip"):
         raise UserError(f"on_corrupt must be 'error' or 'skip', got {on_corrupt!r}")
-    listed = _open_source(str(source), preprocessing, class_index)
+    listed = open_source(source, preprocessing, class_index)
     indices = draw_indices(len(listed.names), num, seed, listed.where)
     decoded = _decode(listed, indices, preprocessing, cache_dir, on_corrupt, progress)
     skipped = tuple(listed.names[indices[position]] for position in decoded.skipped)
@@ -98,7 +97,12 @@ def draw_indices(total: int, num: int | None, seed: int | None, where: str = "th
     return np.sort(np.random.Generator(np.random.PCG64(seed)).choice(total, size=num, replace=False))
 
 
-def _open_source(source: str, preprocessing: Preprocessing, class_index: str | Path | None) -> Source:
+def open_source(
+    source: str | Path, preprocessing: Preprocessing, class_index: str | Path | None = None
+) -> Source:
+    """Lists an image set without decoding it; arguments and errors as `load_images`."""
+    check_preprocessing(preprocessing)
+    source = str(source)
     path = Path(source).expanduser()
     if path.is_dir():
         return folder_source(

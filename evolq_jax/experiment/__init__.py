@@ -1,1 +1,1 @@
-"""The verbs: set up, calibrate, search, evaluate, train. The only layer that joins models, data and algorithms."""
+"""The verbs: calibrate, search, evaluate, train. The only layer that joins models, data and algorithms."""

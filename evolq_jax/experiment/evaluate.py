@@ -1,24 +1,21 @@
 """Logits of a network over many images, in bounded memory, and what they say."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from evolq_jax.data import batches
+from evolq_jax.experiment.setup import Setup
+from evolq_jax.experiment.watch import Progress, Watcher, no_progress
+from evolq_jax.metrics import Scores, paired_delta, score, summary
 from evolq_jax.network import forward, normalize
 from evolq_jax.quant.sites import fake_quant_weights, integer_norm_sites, quant_sites
 from evolq_jax.quant.spec import Specs
-from evolq_jax.typing import Array, ModelParts, Params, Preprocessing, Scales
-
-Progress = Callable[[int, int], None]
-
-
-def no_progress(done: int, total: int) -> None:
-    """Tells nobody."""
-    del done, total
+from evolq_jax.typing import Array, Images, ModelParts, Params, Preprocessing, Scales
 
 
 @partial(jax.jit, static_argnames=("parts", "specs", "preprocessing", "integer_norm_only"))
@@ -70,3 +67,31 @@ def compute_logits(
         done += int(mask.sum())
         progress(done, len(pixels))
     return np.concatenate(rows)
+
+
+def score_networks(
+    setup: Setup, params: Params, networks: Mapping[str, Scales], evaluation: Images, watcher: Watcher
+) -> dict[str, Any]:
+    """Scores of the float network and of `params` at each of the scales, and `final - init`.
+
+    Args:
+      setup: the float network and the quantizers.
+      params: float parameters that the scales are for (after calibration's chain).
+      networks: `init` and, after a search, `final`.
+      evaluation: images, with or without labels.
+      watcher: told of each network.
+    """
+    parts, preprocessing = setup.model.parts, setup.model.preprocessing
+
+    def logits(name: str, specs: Specs, params: Params, scales: Scales) -> np.ndarray:
+        batch, progress = setup.config.evaluation_batch, watcher.stage(f"evaluating {name}")
+        return compute_logits(parts, specs, preprocessing, params, scales, evaluation.pixels, batch, progress)
+
+    teacher = logits("float", (), setup.model.params, {})
+    scores: dict[str, Scores] = {"float": score(teacher, teacher, evaluation.labels)}
+    for name, scales in networks.items():
+        scores[name] = score(logits(name, setup.specs, params, scales), teacher, evaluation.labels)
+    result: dict[str, Any] = {name: summary(value) for name, value in scores.items()}
+    if "final" in scores:
+        result["delta"] = paired_delta(scores["init"], scores["final"], setup.config.seed)
+    return result

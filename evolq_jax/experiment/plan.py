@@ -1,5 +1,6 @@
 """What a search would do, before it does it: counts, memory, and time from a short measurement."""
 
+import math
 import time
 from typing import Any
 
@@ -8,19 +9,56 @@ import numpy as np
 
 from evolq_jax.config import Experiment
 from evolq_jax.experiment.evaluate import compute_logits
-from evolq_jax.experiment.setup import Setup, load_calibration, load_evaluation, load_model
-from evolq_jax.quant.spec import select
-from evolq_jax.search.blockwise import num_evaluations
+from evolq_jax.experiment.images import count_calibration, count_evaluation
+from evolq_jax.experiment.setup import Setup, check_search, exact_matmul, load_model, searched_sites
+from evolq_jax.search.config import num_evaluations
 
 # Time of a candidate relative to the float forward of the blocks it runs: fake quantization costs that
-# much more (measured by benchmarks/search_throughput.py; fully quantized and matmul).
+# much more (ViT-Tiny on CPU).
 OVERHEAD = {"fully_quantized": 1.6, "matmul": 1.3}
+# Compiling all that a search runs, relative to compiling the float forward.
+PROGRAMS = 12
+MIB = 2**20
 
 
-def searched_blocks(config: Experiment, setup: Setup) -> list[tuple[int, int]]:
+def plan_search(config: Experiment) -> dict[str, Any]:
+    """The plan of a search: reads weights, lists images, times a float batch, writes nothing.
+
+    Returns:
+      Counts, sizes in MiB and seconds, by name; time and memory are estimates.
+
+    Raises:
+      UserError: as the search itself would, for weights, images and patterns.
+    """
+    with exact_matmul():
+        setup = load_model(config)
+        check_search(setup)
+        images, evaluation = count_calibration(setup, for_search=True), count_evaluation(setup)
+        compiling, rate = _float_speed(setup)
+    image_chunk, population_chunk = config.search.chunks()
+    seconds = _work(setup, images, evaluation) / rate + PROGRAMS * compiling
+    return {
+        "model": setup.model.name,
+        "scheme": f"{config.quant.scheme} W{config.quant.weight_bits}A{config.quant.activation_bits}",
+        "quantized_sites": len(setup.specs),
+        "searched_sites": ", ".join(searched_sites(setup)),
+        "searched_scales": sum(_num_searched(setup, name) for name in searched_sites(setup)),
+        "calibration_images": images,
+        "evaluation_images": evaluation,
+        "evaluations": num_total(setup),
+        "network_share_per_evaluation": round(network_share(setup), 3),
+        "image_chunk": image_chunk,
+        "population_chunk": population_chunk,
+        "float_images_per_second": round(rate, 1),
+        "estimated_seconds": round(seconds, 1),
+        "estimated_memory_mib": round(sum(memory(setup, images).values()) / MIB, 1),
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def searched_blocks(setup: Setup) -> list[tuple[int, int]]:
     """(blocks of the segment, blocks after it) of every segment that has searched sites."""
-    chosen = select(config.search.sites, [name for name, _ in setup.specs])
-    segments = setup.model.parts.segments
+    chosen, segments = searched_sites(setup), setup.model.parts.segments
     after = [sum(later.length for later in segments[i + 1 :]) for i in range(len(segments))]
     return [
         (segment.length, rest)
@@ -29,66 +67,64 @@ def searched_blocks(config: Experiment, setup: Setup) -> list[tuple[int, int]]:
     ]
 
 
-def num_total(config: Experiment, setup: Setup) -> int:
+def num_total(setup: Setup) -> int:
     """Candidates that the whole search evaluates."""
-    return num_evaluations(config.search, sum(length for length, _ in searched_blocks(config, setup)))
+    return num_evaluations(setup.config.search, sum(length for length, _ in searched_blocks(setup)))
 
 
-def forward_share(config: Experiment, setup: Setup) -> float:
+def network_share(setup: Setup) -> float:
     """Mean share of the network that a candidate runs, thanks to the cached prefix."""
     depth = sum(segment.length for segment in setup.model.parts.segments)
-    runs = [rest + n for length, rest in searched_blocks(config, setup) for n in range(1, length + 1)]
+    runs = [rest + n for length, rest in searched_blocks(setup) for n in range(1, length + 1)]
     return float(np.mean(runs)) / depth
 
 
-def plan_search(config: Experiment) -> dict[str, Any]:
-    """The plan of a search; reads weights and images, measures one float batch, writes nothing.
-
-    Raises:
-      UserError: as the search itself would, for weights, images and patterns.
-    """
-    setup = load_model(config)
-    images = load_calibration(setup)
-    evaluation = load_evaluation(setup)
-    chosen = select(config.search.sites, [name for name, _ in setup.specs])
-    image_chunk, population_chunk = config.search.chunks()
-    evaluations = num_total(config, setup)
-    rate = _float_rate(setup, images.pixels[: 4 * image_chunk], image_chunk)
-    overhead = OVERHEAD[config.quant.scheme]
-    work = evaluations * len(images.pixels) * forward_share(config, setup) * overhead
-    work += config.search.passes * len(images.pixels) * overhead + len(evaluation.pixels) * (1 + 2 * overhead)
-    segment = setup.model.parts.segments[0]
-    block_input = [info.shape for name, info in setup.sites.items() if name.startswith(segment.name)][0]
-    depth = sum(s.length for s in setup.model.parts.segments)
-    prefix = depth * len(images.pixels) * int(np.prod(block_input)) * 4
+def memory(setup: Setup, num_images: int) -> dict[str, int]:
+    """What a search holds on the device at once, in bytes, by what it is for."""
+    image_chunk, population_chunk = setup.config.search.chunks()
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(setup.model.params))
+    names = [segment.name + "/" for segment in setup.model.parts.segments]
+    blocks = [[info for name, info in setup.sites.items() if name.startswith(prefix)] for prefix in names]
+    inputs = sum(4 * math.prod(block[0].shape) * (block[0].depth or 1) for block in blocks)
+    activations = max(
+        sum(4 * math.prod(info.shape) for info in block if not info.is_weight) for block in blocks
+    )
+    size, channels = setup.model.preprocessing.size, len(setup.model.preprocessing.mean)
     return {
-        "model": setup.model.name,
-        "scheme": config.quant.scheme,
-        "quantized sites": len(setup.specs),
-        "searched sites": ", ".join(chosen),
-        "searched scales": sum(_num_scales(setup, name) for name in chosen),
-        "calibration images": len(images.pixels),
-        "evaluation images": len(evaluation.pixels),
-        "evaluations": evaluations,
-        "network share run per evaluation": round(forward_share(config, setup), 3),
-        "image chunk x population chunk": f"{image_chunk} x {population_chunk}",
-        "prefix cache (MiB)": round(prefix / 2**20, 1),
-        "parameters (MiB)": round(sum(leaf.nbytes for leaf in jax.tree.leaves(setup.model.params)) / 2**20, 1),
-        "float images per second (measured)": round(rate, 1),
-        "estimated minutes": round(work / rate / 60, 1),
-        "device": jax.devices()[0].device_kind,
+        "parameters, float and quantized": 2 * weights,
+        "calibration images": num_images * size * size * channels,
+        "inputs of every block": num_images * inputs,
+        "activations of one block": image_chunk * population_chunk * activations,
     }
 
 
-def _float_rate(setup: Setup, pixels: np.ndarray, batch: int) -> float:
-    """Images per second of the float forward, compilation not counted."""
+def _work(setup: Setup, num_images: int, num_evaluation: int) -> float:
+    """The whole run's work, counted in images through the float network."""
+    search, overhead = setup.config.search, OVERHEAD[setup.config.quant.scheme]
+    candidates = num_total(setup) * num_images * network_share(setup)
+    caches = search.passes * num_images
+    calibration_and_teacher = 2 * num_images
+    return overhead * (candidates + caches + 2 * num_evaluation) + num_evaluation + calibration_and_teacher
+
+
+def _float_speed(setup: Setup) -> tuple[float, float]:
+    """Seconds to compile the float forward, and the images it then does in a second."""
     parts, preprocessing, params = setup.model.parts, setup.model.preprocessing, setup.model.params
-    compute_logits(parts, (), preprocessing, params, {}, pixels[:batch], batch)
-    began = time.monotonic()
-    compute_logits(parts, (), preprocessing, params, {}, pixels, batch)
-    return len(pixels) / (time.monotonic() - began)
+    batch, _ = setup.config.search.chunks()
+    shape = (4 * batch, preprocessing.size, preprocessing.size, len(preprocessing.mean))
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+    def seconds(pixels: np.ndarray) -> float:
+        began = time.monotonic()
+        compute_logits(parts, (), preprocessing, params, {}, pixels, batch)
+        return time.monotonic() - began
+
+    first, run = seconds(pixels[:batch]), seconds(pixels)
+    return max(first - run / 4, 0.0), len(pixels) / run
 
 
-def _num_scales(setup: Setup, name: str) -> int:
+def _num_searched(setup: Setup, name: str) -> int:
+    """Scales of a site over all blocks, as the search counts them."""
     info, spec = setup.sites[name], dict(setup.specs)[name]
-    return (info.depth or 1) * (info.shape[-1] if spec.per_channel else 1)
+    whole = not spec.per_channel or setup.config.search.parametrization == "log_per_tensor"
+    return (info.depth or 1) * (1 if whole else info.shape[-1])

@@ -1,7 +1,5 @@
 """The main verbs: calibrate, search, evaluate."""
 
-import importlib.metadata
-import json
 import time
 from functools import partial
 from pathlib import Path
@@ -9,19 +7,32 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from evolq_jax.calibration.calibrate import initialise
 from evolq_jax.config import Experiment
 from evolq_jax.data import fingerprint
 from evolq_jax.errors import UserError
-from evolq_jax.experiment.evaluate import compute_logits, quantize_weights
-from evolq_jax.experiment.run_directory import RunDirectory
-from evolq_jax.experiment.setup import Setup, load_calibration, load_evaluation, load_model
+from evolq_jax.experiment.evaluate import compute_logits, quantize_weights, score_networks
+from evolq_jax.experiment.images import (
+    check_batches,
+    count_calibration,
+    count_evaluation,
+    load_calibration,
+    load_evaluation,
+)
 from evolq_jax.experiment.plan import num_total
+from evolq_jax.experiment.result import check_fingerprints, describe, environment, weights_fingerprint
+from evolq_jax.experiment.run_directory import (
+    FINAL_SCALES,
+    INIT_SCALES,
+    RESULT,
+    RunDirectory,
+    new_run,
+    open_run,
+)
+from evolq_jax.experiment.setup import Setup, check_search, exact_matmul, load_model
 from evolq_jax.experiment.watch import Silent, Watcher
-from evolq_jax.metrics import Scores, paired_delta, score, summary
-from evolq_jax.network import largest_divisor, normalize
+from evolq_jax.network import normalize
 from evolq_jax.quant.sites import quant_sites
 from evolq_jax.search.blockwise import Generation, SearchResult, search
 from evolq_jax.search.evaluate import embed
@@ -38,32 +49,136 @@ class Calibrated(NamedTuple):
     seconds: float
 
 
-def calibrate(config: Experiment, watcher: Watcher | None = None) -> Calibrated:
-    """Loads model and calibration images and runs the chain of initialisers.
+def run_search(
+    config: Experiment, run_dir: str | Path | None = None, watcher: Watcher | None = None
+) -> dict[str, Any]:
+    """Calibrates, searches and evaluates.
+
+    Args:
+      config: the experiment.
+      run_dir: where to write; must not hold anything. None: the next free `runs/NAME-NNN`.
+      watcher: told how it goes on.
+
+    Returns:
+      The content of `result.json`, with the run's path under `run_dir`.
 
     Raises:
-      UserError: something in the config, the weights or the images is wrong.
+      UserError: something in the config, the weights, the images or the run directory is wrong.
     """
     watcher = watcher or Silent()
-    setup = load_model(config)
-    images = load_calibration(setup, watcher.stage("decoding calibration images"))
     began = time.monotonic()
-    batch = config.calibration.batch_size
+    with new_run(run_dir, config) as run, exact_matmul():
+        setup = load_model(config)
+        check_search(setup)
+        count_calibration(setup, for_search=True)
+        count_evaluation(setup)
+        evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
+        calibrated = calibrate(setup, watcher, for_search=True)
+        run.write_scales(INIT_SCALES, calibrated.scales)
+        found = _search(calibrated, run, watcher)
+        run.write_scales(FINAL_SCALES, found.scales)
+        networks = {"init": calibrated.scales, "final": found.scales}
+        result = score_networks(setup, calibrated.params, networks, evaluation, watcher)
+        result |= describe(setup, len(evaluation.pixels)) | environment()
+        result |= {
+            "evaluations": found.evaluations,
+            "num_calibration_images": len(calibrated.images.pixels),
+            "calibration_fitness": {"init": found.start_fitness, "final": found.fitness},
+            "seconds": round(time.monotonic() - began, 2),
+            "seconds_calibration": round(calibrated.seconds, 2),
+            "seconds_search": round(found.seconds, 2),
+            "skipped_images": {
+                "calibration": len(calibrated.images.skipped),
+                "evaluation": len(evaluation.skipped),
+            },
+            "fingerprints": {
+                "weights": weights_fingerprint(setup.model.params),
+                "calibration images": fingerprint(calibrated.images),
+                "evaluation images": fingerprint(evaluation),
+            },
+        }
+        run.write_json(RESULT, result)
+    return result | {"run_dir": str(run.path)}
+
+
+def run_calibrate(
+    config: Experiment, run_dir: str | Path | None = None, watcher: Watcher | None = None
+) -> dict[str, Any]:
+    """Calibrates and writes the first scales; returns a summary with the run's path.
+
+    Raises:
+      UserError: something in the config, the weights, the images or the run directory is wrong.
+    """
+    with new_run(run_dir, config) as run, exact_matmul():
+        setup = load_model(config)
+        count_calibration(setup, for_search=False)
+        calibrated = calibrate(setup, watcher or Silent(), for_search=False)
+        run.write_scales(INIT_SCALES, calibrated.scales)
+    return {
+        "model": setup.model.name,
+        "scheme": config.quant.scheme,
+        "sites": len(setup.specs),
+        "scales": sum(int(qparams.scale.size) for qparams in calibrated.scales.values()),
+        "num_calibration_images": len(calibrated.images.pixels),
+        "seconds": round(calibrated.seconds, 2),
+        "run_dir": str(run.path),
+    }
+
+
+def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None) -> dict[str, Any]:
+    """Scores on the evaluation images, computed anew: of a config's float and init, or of a run's scales.
+
+    Args:
+      target: a config, which is calibrated first, or the directory of a calibrated or searched run.
+      watcher: told how it goes on.
+
+    Returns:
+      The part of `result.json` that says how good the networks are.
+
+    Raises:
+      UserError: it is no run directory, or its weights or images are not what they were.
+    """
+    watcher = watcher or Silent()
+    with exact_matmul():
+        if isinstance(target, Experiment):
+            setup = load_model(target)
+            count_calibration(setup, for_search=False)
+            count_evaluation(setup)
+            evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
+            calibrated = calibrate(setup, watcher, for_search=False)
+            params, networks = calibrated.params, {"init": calibrated.scales}
+        else:
+            run = open_run(target)
+            setup = load_model(run.config())
+            params, networks = setup.model.params, _read_networks(run, setup)
+            check_fingerprints(run, {"weights": weights_fingerprint(params)})
+            count_evaluation(setup)
+            evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
+            check_fingerprints(run, {"evaluation images": fingerprint(evaluation)})
+        result = score_networks(setup, params, networks, evaluation, watcher)
+    return result | describe(setup, len(evaluation.pixels))
+
+
+def calibrate(setup: Setup, watcher: Watcher, *, for_search: bool) -> Calibrated:
+    """Loads the calibration images and runs the chain of initialisers.
+
+    Raises:
+      UserError: the images cannot be read, or do not fill whole batches.
+    """
+    config = setup.config
+    images = load_calibration(setup, watcher.stage("decoding calibration images"))
+    check_batches(config, len(images.pixels), for_search=for_search, skipped=len(images.skipped))
+    began = time.monotonic()
     preprocess = jax.jit(partial(normalize, setup.model.preprocessing))
-    count = len(images.pixels)
-    if count < batch:
-        raise UserError(
-            f"{count} calibration images are fewer than one batch of {batch}; "
-            "raise data.num_calibration or lower calibration.batch_size"
-        )
-    whole = range(0, count - batch + 1, batch)
+    size = config.calibration.batch_size
+    batches = [images.pixels[i : i + size] for i in range(0, len(images.pixels), size)]
     params, scales = initialise(
         config.calibration.chain,
         setup.model.parts,
         setup.specs,
         setup.sites,
         setup.model.params,
-        [preprocess(jnp.asarray(images.pixels[i : i + batch])) for i in whole],
+        [preprocess(jnp.asarray(batch)) for batch in batches],
         config.calibration.image_chunk,
         watcher.stage("calibrating"),
     )
@@ -71,113 +186,7 @@ def calibrate(config: Experiment, watcher: Watcher | None = None) -> Calibrated:
     return Calibrated(setup, params, scales, images, time.monotonic() - began)
 
 
-def run_search(
-    config: Experiment, run_dir: str | Path | None = None, watcher: Watcher | None = None
-) -> dict[str, Any]:
-    """Calibrates, searches and evaluates; returns the content of `result.json` with the run's path.
-
-    Raises:
-      UserError: something in the config, the weights, the images or the run directory is wrong.
-    """
-    watcher = watcher or Silent()
-    _check_batches(config)
-    began = time.monotonic()
-    setup = load_model(config)
-    evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
-    calibrated = calibrate(config, watcher)
-    run = RunDirectory.create(run_dir, config)
-    run.write_scales("init_scales.safetensors", calibrated.scales)
-    found = _search(calibrated, run, watcher)
-    run.write_scales("scales.safetensors", found.scales)
-    networks = {"float": None, "init": calibrated.scales, "final": found.scales}
-    result = _evaluate(calibrated.setup, calibrated.params, networks, evaluation, watcher)
-    result |= {
-        "evaluations": found.evaluations,
-        "seconds": round(time.monotonic() - began, 2),
-        "seed": config.seed,
-        "num_calibration_images": len(calibrated.images.pixels),
-        "num_evaluation_images": len(evaluation.pixels),
-        "device": jax.devices()[0].device_kind,
-        "versions": versions(),
-        "name": config.name,
-        "scheme": config.quant.scheme,
-        "weight_bits": config.quant.weight_bits,
-        "activation_bits": config.quant.activation_bits,
-        "calibration_fitness": {"init": found.start_fitness, "final": found.fitness},
-        "seconds_calibration": round(calibrated.seconds, 2),
-        "seconds_search": round(found.seconds, 2),
-        "skipped_images": {"calibration": len(calibrated.images.skipped), "evaluation": len(evaluation.skipped)},
-        "fingerprints": {"calibration": fingerprint(calibrated.images), "evaluation": fingerprint(evaluation)},
-    }
-    run.write_json("result.json", result)
-    return result | {"run_dir": str(run.path)}
-
-
-def run_evaluate(
-    target: str | Path | Experiment, watcher: Watcher | None = None
-) -> dict[str, Any]:
-    """Float, init and (of a run) final scores on the evaluation images, computed anew.
-
-    Raises:
-      UserError: it is no run directory, or its weights or images are not what they were.
-    """
-    watcher = watcher or Silent()
-    if isinstance(target, Experiment):
-        calibrated = calibrate(target, watcher)
-        setup, params = calibrated.setup, calibrated.params
-        networks: dict[str, Scales | None] = {"float": None, "init": calibrated.scales}
-    else:
-        run = RunDirectory.open(target)
-        setup = load_model(run.config())
-        params = setup.model.params
-        networks = {
-            "float": None,
-            "init": run.read_scales("init_scales.safetensors"),
-            "final": run.read_scales("scales.safetensors"),
-        }
-    evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
-    result = _evaluate(setup, params, networks, evaluation, watcher)
-    config = setup.config
-    return result | {
-        "name": config.name,
-        "scheme": config.quant.scheme,
-        "weight_bits": config.quant.weight_bits,
-        "activation_bits": config.quant.activation_bits,
-        "num_evaluation_images": len(evaluation.pixels),
-        "seed": config.seed,
-    }
-
-
-def run_calibrate(
-    config: Experiment, run_dir: str | Path | None = None, watcher: Watcher | None = None
-) -> dict[str, Any]:
-    """Calibrates and writes the first scales; returns a summary with the run's path."""
-    calibrated = calibrate(config, watcher)
-    run = RunDirectory.create(run_dir, config)
-    run.write_scales("init_scales.safetensors", calibrated.scales)
-    return {
-        "run_dir": str(run.path),
-        "sites": len(calibrated.scales),
-        "scales": sum(int(q.scale.size) for q in calibrated.scales.values()),
-        "num_calibration_images": len(calibrated.images.pixels),
-        "seconds": round(calibrated.seconds, 2),
-    }
-
-
-def read_result(run_dir: str | Path) -> dict[str, Any]:
-    """A finished run's `result.json`."""
-    file = RunDirectory.open(run_dir).path / "result.json"
-    if not file.is_file():
-        raise UserError(f"run '{run_dir}' has no result.json: it has not finished")
-    return json.loads(file.read_text())
-
-
-def versions() -> dict[str, str]:
-    """Of what decides the numbers."""
-    return {name: importlib.metadata.version(name) for name in ("evolq_jax", "jax", "jaxlib", "evosax", "numpy")}
-
-
-def teacher_logits(calibrated: Calibrated, watcher: Watcher | None = None) -> Array:
+def teacher_logits(calibrated: Calibrated, watcher: Watcher) -> Array:
     """What the search imitates [B, C]: the float network, or the released code's variant of it."""
     setup, config = calibrated.setup, calibrated.setup.config
     integer = config.search.teacher == "integer_layer_norm"
@@ -189,35 +198,25 @@ def teacher_logits(calibrated: Calibrated, watcher: Watcher | None = None) -> Ar
         calibrated.scales if integer else {},
         calibrated.images.pixels,
         config.calibration.image_chunk,
-        (watcher or Silent()).stage("computing the teacher"),
+        watcher.stage("computing the teacher"),
         integer_norm_only=integer,
     )
     return jnp.asarray(logits)
-
-
-def _check_batches(config: Experiment) -> None:
-    count, batch = config.data.num_calibration, config.search.batch_size
-    if count is not None and (count < batch or count % batch):
-        raise UserError(
-            f"data.num_calibration ({count}) must be a multiple of search.batch_size ({batch}); change one"
-        )
 
 
 def _search(calibrated: Calibrated, run: RunDirectory, watcher: Watcher) -> SearchResult:
     setup, config = calibrated.setup, calibrated.setup.config
     parts, specs = setup.model.parts, setup.specs
     teacher = teacher_logits(calibrated, watcher)
-    image_chunk, _ = config.search.chunks()
+    chunk, _ = config.search.chunks()
+    enter = jax.jit(partial(embed, parts, quant_sites(specs), chunk, setup.model.preprocessing))
     quantized = quantize_weights(specs, calibrated.params, calibrated.scales)
-    tokens = jax.jit(
-        partial(embed, parts, quant_sites(specs), largest_divisor(len(teacher), image_chunk), setup.model.preprocessing)
-    )(quantized, calibrated.scales, jnp.asarray(calibrated.images.pixels))
-    total = num_total(config, setup)
-    with (run.path / "log.jsonl").open("w") as log:
+    tokens = enter(quantized, calibrated.scales, jnp.asarray(calibrated.images.pixels))
+    total, key = num_total(setup), jax.random.key(config.seed)
+    with run.open_log() as append:
 
         def on_generation(record: Generation) -> None:
-            log.write(json.dumps(record._asdict()) + "\n")
-            log.flush()
+            append(record._asdict())
             watcher.generation(record, total)
 
         return search(
@@ -228,35 +227,21 @@ def _search(calibrated: Calibrated, run: RunDirectory, watcher: Watcher) -> Sear
             calibrated.scales,
             tokens,
             teacher,
-            jax.random.key(config.seed),
+            key,
             on_generation,
         )
 
 
-def _evaluate(
-    setup: Setup,
-    params: Params,
-    networks: dict[str, Scales | None],
-    evaluation: Images,
-    watcher: Watcher,
-) -> dict[str, Any]:
-    """Scores of each network (scales; None: float) and the differences final - init."""
-    scores: dict[str, Scores] = {}
-    teacher: np.ndarray | None = None
+def _read_networks(run: RunDirectory, setup: Setup) -> dict[str, Scales]:
+    """The run's scales: `init` and, where the search has ended, `final`."""
+    expected = {name for name, spec in setup.specs if spec.quantizer == "uniform"}
+    networks = {"init": run.read_scales(INIT_SCALES)}
+    if run.has(FINAL_SCALES):
+        networks["final"] = run.read_scales(FINAL_SCALES)
     for name, scales in networks.items():
-        logits = compute_logits(
-            setup.model.parts,
-            setup.specs if scales is not None else (),
-            setup.model.preprocessing,
-            params if scales is not None else setup.model.params,
-            scales or {},
-            evaluation.pixels,
-            setup.config.evaluation_batch,
-            watcher.stage(f"evaluating {name}"),
-        )
-        teacher = logits if teacher is None else teacher  # the float network comes first
-        scores[name] = score(logits, teacher, evaluation.labels)
-    result: dict[str, Any] = {name: summary(value) for name, value in scores.items()}
-    if "final" in scores:
-        result["delta"] = paired_delta(scores["init"], scores["final"], setup.config.seed)
-    return result
+        if set(scales) != expected:
+            wrong = ", ".join(sorted(set(scales) ^ expected)[:3])
+            raise UserError(
+                f"the {name} scales in '{run.path}' do not fit its config: {wrong} missing or extra"
+            )
+    return networks

@@ -1,18 +1,22 @@
-"""From a config to the things that algorithms take: network, images, specs."""
+"""From a config to the network that algorithms take, and what of it is quantized and searched."""
 
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 import evolq_jax.models
 from evolq_jax.config import Experiment
-from evolq_jax.data import load_images
 from evolq_jax.errors import UserError
+from evolq_jax.fitness import make_fitness
+from evolq_jax.models import registry
 from evolq_jax.models.checkpoint import LoadedModel, load_checkpoint
-from evolq_jax.models.registry import ModelRow, list_models
-from evolq_jax.network import SiteInfo, list_sites
-from evolq_jax.quant.spec import Specs, resolve
-from evolq_jax.typing import Images, Preprocessing
+from evolq_jax.network import SiteInfo, is_stacked, list_sites
+from evolq_jax.quant.spec import Specs, resolve, select
+from evolq_jax.search.algorithms import make_algorithm
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,19 @@ class Setup:
     specs: Specs
 
 
+def exact_matmul() -> AbstractContextManager[Any]:
+    """Matrix products in full float32: what GPUs do by default (TF32) is coarser than a search's steps."""
+    return jax.default_matmul_precision("float32")
+
+
 def load_model(config: Experiment) -> Setup:
     """Reads the weights and resolves the quantizers.
 
     Raises:
       UserError: the model, its weights or a site pattern is wrong.
     """
-    model = load_checkpoint(config.model.name, config.model.weights or shipped_weights(config.model.name))
+    weights = config.model.weights or shipped_weights(config.model.name)
+    model = load_checkpoint(config.model.name, weights)
     size = model.preprocessing.size
     sites = list_sites(model.parts, model.params, (size, size, len(model.preprocessing.mean)))
     return Setup(config, model, sites, resolve(config.quant, sites))
@@ -41,69 +51,57 @@ def shipped_weights(name: str) -> Path:
     """The weights that evolq_jax brings along for a model.
 
     Raises:
-      UserError: it brings none for this one.
+      UserError: the model is unknown, or evolq_jax brings no weights for it.
     """
-    folder = Path(evolq_jax.models.__file__).parent / "weights"
-    path = folder / f"{name}.safetensors"
+    path = _weights_folder() / f"{registry.get_entry(name).name}.safetensors"
     if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in folder.glob("*.safetensors")))
-        raise UserError(
-            f"no weights given for '{name}': set --model.weights FILE (only {shipped} comes with evolq_jax)"
-        )
+        raise UserError(f"evolq_jax comes without weights for '{name}': give them with --model.weights FILE")
     return path
 
 
-def load_calibration(setup: Setup, progress: Any = None) -> Images:
-    """The calibration images: drawn by the seed, labels not used.
+def list_models() -> list[dict[str, Any]]:
+    """Every model of the registry by its sizes, and whether evolq_jax brings weights for it."""
+    rows = [row._asdict() for row in registry.list_models()]
+    folder = _weights_folder()
+    return [row | {"weights_included": (folder / f"{row['name']}.safetensors").is_file()} for row in rows]
+
+
+def _weights_folder() -> Path:
+    return Path(evolq_jax.models.__file__).parent / "weights"
+
+
+def searched_sites(setup: Setup) -> tuple[str, ...]:
+    """The sites whose scales `search.sites` lets the search vary; they lie in the network's blocks.
 
     Raises:
-      UserError: the source is missing, empty or too small.
+      UserError: a pattern matches no site that has scales, or all lie outside the blocks.
     """
-    data = setup.config.data
-    return load_images(
-        data.calibration,
-        setup.model.preprocessing,
-        num=data.num_calibration,
-        seed=setup.config.seed,
-        cache_dir=data.cache,
-        on_corrupt=data.on_corrupt,
-        progress=progress,
-    )
-
-
-def load_evaluation(setup: Setup, progress: Any = None) -> Images:
-    """The evaluation images: the same for every seed.
-
-    Raises:
-      UserError: the source is missing or empty, or labels do not fit the network's classes.
-    """
-    data = setup.config.data
-    folder = Path(data.evaluation).is_dir()
-    images = load_images(
-        data.evaluation,
-        _evaluation_preprocessing(setup),
-        class_index=data.class_index if folder else None,
-        num=data.num_evaluation,
-        seed=0,
-        cache_dir=data.cache,
-        on_corrupt=data.on_corrupt,
-        progress=progress,
-    )
-    num_classes = setup.model.config.num_classes
-    if images.labels is not None and images.labels.max() >= num_classes:
+    patterns = setup.config.search.sites
+    with_scales = [name for name, spec in setup.specs if spec.quantizer == "uniform"]
+    chosen = select(patterns, with_scales)
+    inside = tuple(name for name in chosen if is_stacked(setup.model.parts, name))
+    if not inside:
         raise UserError(
-            f"'{data.evaluation}' has label {images.labels.max()}, but {setup.model.name} has {num_classes} "
-            "classes; check the class-index file or the weights"
+            f"search.sites ({', '.join(patterns) or 'empty'}) name no site of the network's blocks"
         )
-    return images
+    return inside
 
 
-def _evaluation_preprocessing(setup: Setup) -> Preprocessing:
-    resize = setup.config.data.evaluation_resize
-    preprocessing = setup.model.preprocessing
-    return preprocessing if resize == "checkpoint" else replace(preprocessing, resize=resize)
+def check_search(setup: Setup) -> None:
+    """Finds out before anything is computed what would stop the search.
 
-
-def model_rows() -> list[ModelRow]:
-    """What `evolq models` lists."""
-    return list_models()
+    Raises:
+      UserError: the sites, the algorithm or the fitness are wrong.
+    """
+    search = setup.config.search
+    searched_sites(setup)
+    make_fitness(search.fitness)
+    make_algorithm(
+        search.algorithm,
+        search.population_size,
+        {"scale": jnp.ones(8)},  # any solution: what is refused is a name or a population's size
+        pool_size=search.pool_size,
+        tournament_size=search.tournament_size,
+        mutation=search.mutation,
+        replacement=search.replacement,
+    )

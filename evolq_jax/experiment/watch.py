@@ -5,11 +5,13 @@ from typing import Protocol
 
 from evolq_jax.search.blockwise import Generation
 
+Progress = Callable[[int, int], None]  # (done, total)
+
 
 class Watcher(Protocol):
-    """Who is told how a run goes on: progress bars, or nobody."""
+    """Who is told how a run goes on."""
 
-    def stage(self, name: str) -> Callable[[int, int], None]:
+    def stage(self, name: str) -> Progress:
         """A new stage begins; the result is to be called with (done, total)."""
         ...
 
@@ -21,11 +23,16 @@ class Watcher(Protocol):
 class Silent:
     """Watches nothing."""
 
-    def stage(self, name: str) -> Callable[[int, int], None]:
+    def stage(self, name: str) -> Progress:
         """No progress."""
         del name
-        return lambda done, total: None
+        return no_progress
 
     def generation(self, record: Generation, total_evaluations: int) -> None:
         """Nothing."""
         del record, total_evaluations
+
+
+def no_progress(done: int, total: int) -> None:
+    """Tells nobody."""
+    del done, total

@@ -5,6 +5,7 @@ The integers are carried in float32, as in the official code.
 
 import jax.numpy as jnp
 
+from evolq_jax.quant.log2 import log2_dequantize, power_of_two
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array
 
@@ -30,9 +31,10 @@ def integer_layer_norm(x: Array, weight: Array, bias: Array, scale_in: Array, sc
 
     gain = smallest / std * weight / scale_out
     shift = jnp.clip(7 - jnp.floor(jnp.log2(jnp.abs(gain))), 0, 31)
-    multiplier = jnp.clip(jnp.floor(jnp.abs(gain) * 2**shift), 0, 255)
-    offset = jnp.round((bias - mean / std * weight) / scale_out * 2**shift)
-    return jnp.round((jnp.sign(gain) * multiplier * x_q + offset) / 2**shift) * scale_out
+    denominator = power_of_two(shift)
+    multiplier = jnp.clip(jnp.floor(jnp.abs(gain) * denominator), 0, 255)
+    offset = jnp.round((bias - mean / std * weight) / scale_out * denominator)
+    return jnp.round((jnp.sign(gain) * multiplier * x_q + offset) / denominator) * scale_out
 
 
 def integer_softmax(spec: QuantSpec, logits: Array, scale: Array) -> Array:
@@ -48,8 +50,8 @@ def integer_softmax(spec: QuantSpec, logits: Array, scale: Array) -> Array:
     shift = jnp.floor(q / ln2)
     rest = q - ln2 * shift
     poly = rest * (rest + jnp.floor(EXP_B / scale)) + jnp.floor(EXP_C / scale**2)
-    exp = jnp.maximum(jnp.floor(poly * 2 ** (MAX_SHIFT - shift)), 0.0)
+    exp = jnp.maximum(jnp.floor(poly * power_of_two(MAX_SHIFT - shift)), 0.0)
     quotient = jnp.round(exp.sum(-1, keepdims=True) / exp)
     floor = jnp.floor(jnp.log2(quotient))
     exponent = jnp.where(quotient >= 1.5 * 2**floor, floor + 1, floor)
-    return jnp.where(exponent < 2**spec.bits, jnp.exp2(-exponent), 0.0)
+    return log2_dequantize(spec, exponent)

@@ -128,5 +128,6 @@ def fake_quant_weight(spec: QuantSpec, qparams: QParams, weight: Array) -> Array
     quantized = fake_quant(spec, qparams, weight)
     if not spec.bias_correction:
         return quantized
-    axes = tuple(axis for axis, size in enumerate(qparams.scale.shape) if size == 1)
+    # All but the channels, also where one scale serves them all, and but L where the weight is stacked.
+    axes = tuple(axis for axis, size in enumerate(qparams.scale.shape[:-1]) if size == 1)
     return match_channel_statistics(weight, quantized, axes)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 from evolq_jax.errors import UserError, suggestion
 
@@ -15,8 +15,10 @@ RESIDUAL = ("residual_in", "residual_mid", "residual_out")
 # What the matrix products of a transformer multiply: the image patches, the inputs of every linear
 # layer, and both operands of the two attention products.
 MATMUL_INPUTS = (
-    "image", "norm1", "attn/q", "attn/k", "attn/v", "attn/softmax", "attn/context", "norm2", "mlp/gelu", "norm",
+    "image", "norm1", "attn/q", "attn/k", "attn/v", "attn/softmax", "attn/context", "norm2", "mlp/gelu",
+    "norm",
 )  # fmt: skip
+EDGE_WEIGHTS = ("patch_embed/proj/weight", "head/weight", "head_dist/weight")
 # The official code quantizes everything but q, k and v once more and the input of GELU.
 NOT_IN_PAPER = ("attn/q", "attn/k", "attn/v", "mlp/fc1")
 
@@ -72,9 +74,7 @@ class Rule:
         """The spec after this rule; a site that the scheme leaves in float starts from 8-bit minmax."""
         if self.bits == 0:
             return None
-        changes = {
-            k: v for k, v in vars(self).items() if k != "pattern" and v is not None
-        }
+        changes = {k: v for k, v in vars(self).items() if k != "pattern" and v is not None}
         return QuantSpec(**{**vars(spec or QuantSpec()), **changes})
 
 
@@ -86,7 +86,9 @@ class QuantConfig:
       scheme: `fully_quantized` (the paper's: every site of the official code, residual stream and
         LayerNorm included) or `matmul` (inputs and weights of matrix products only, as RepQ-ViT,
         AdaLog and ERQ count). State it with every number: the two mean very different things.
-      weight_bits: bits of every weight matrix, patch embedding and head included.
+      weight_bits: bits of the weight matrices.
+      edge_weight_bits: bits of the first and last layers' weights (patch embedding and heads); None:
+        `weight_bits`, as in the official code. 8 is common elsewhere, and costs little: state it.
       activation_bits: bits of every quantized activation.
       softmax_bits: bits of the softmax output; None: as the other activations.
       weight_observer: how weight ranges are found (per output channel).
@@ -103,6 +105,7 @@ class QuantConfig:
 
     scheme: Scheme = "matmul"
     weight_bits: int = 4
+    edge_weight_bits: int | None = 8
     activation_bits: int = 8
     softmax_bits: int | None = None
     weight_observer: ObserverName = "omse"
@@ -120,8 +123,9 @@ class QuantConfig:
         """The scheme's spec for one site name (rules not applied); None: the site stays in float."""
         local = site.split("/", 1)[1] if site.startswith("blocks/") else site
         if local.endswith("/weight"):
+            edge_bits = self.edge_weight_bits if local in EDGE_WEIGHTS else None
             return QuantSpec(
-                bits=self.weight_bits,
+                bits=edge_bits or self.weight_bits,
                 signed=self.signed_weights,
                 per_channel=True,
                 observer=self.weight_observer,
@@ -185,7 +189,7 @@ def select(patterns: Iterable[str], sites: Iterable[str]) -> tuple[str, ...]:
     return tuple(site for site in sites if any(fnmatchcase(site, pattern) for pattern in patterns))
 
 
-def scope(entries: Mapping[str, object] | Specs, segment: str) -> dict:
+def scope(entries: Mapping[str, Any] | Specs, segment: str) -> dict[str, Any]:
     """The entries of one segment, with its prefix taken off; those outside every segment for ``''``."""
     items = dict(entries)
     if segment:

@@ -1,5 +1,7 @@
 """Search algorithms by name: the paper's, and every one of evosax, behind one way to start them."""
 
+import inspect
+from functools import partial
 from typing import Any
 
 import evosax.algorithms
@@ -8,19 +10,31 @@ import jax.numpy as jnp
 from evosax.algorithms.base import EvolutionaryAlgorithm
 from evosax.algorithms.distribution_based.base import DistributionBasedAlgorithm
 from evosax.algorithms.population_based.base import PopulationBasedAlgorithm
+from jax.flatten_util import ravel_pytree
 
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.search.evolq import EvolQ, Mutation, Replacement
 from evolq_jax.typing import Array
 
+MOVES_BY_DIFFERENCES = (evosax.algorithms.DifferentialEvolution, evosax.algorithms.PSO)
+
 
 def list_algorithms() -> dict[str, type[EvolutionaryAlgorithm]]:
     """Every algorithm that a config can name."""
     bases = (DistributionBasedAlgorithm, PopulationBasedAlgorithm)
-    found = {name: getattr(evosax.algorithms, name) for name in dir(evosax.algorithms)}
-    return {"EvolQ": EvolQ} | {
-        name: cls for name, cls in found.items() if isinstance(cls, type) and issubclass(cls, bases)
-    }
+    found: dict[str, type[EvolutionaryAlgorithm]] = {"EvolQ": EvolQ}
+    for name in dir(evosax.algorithms):
+        member = getattr(evosax.algorithms, name)
+        if isinstance(member, type) and issubclass(member, bases) and _takes_size_and_solution(member):
+            found[name] = member
+    return found
+
+
+def _takes_size_and_solution(cls: type[EvolutionaryAlgorithm]) -> bool:
+    """Leaves out what needs more to be built: a sampling function, or a number of populations."""
+    parameters = inspect.signature(cls).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    return needed == ["population_size", "solution"]
 
 
 def make_algorithm(
@@ -40,7 +54,8 @@ def make_algorithm(
     """
     known = list_algorithms()
     if name not in known:
-        raise UserError(f"unknown search algorithm '{name}'{suggestion(name, known)} (known: {', '.join(known)})")
+        hint = suggestion(name, known) or f" (known: {', '.join(known)})"
+        raise UserError(f"unknown search algorithm '{name}'{hint}")
     if name == "EvolQ":
         return EvolQ(
             population_size,
@@ -58,18 +73,31 @@ def make_algorithm(
         ) from error
 
 
-def start(
-    algorithm: EvolutionaryAlgorithm, key: Array, solution: Any, fitness: Array, params: Any
-) -> Any:
+def start(algorithm: EvolutionaryAlgorithm, key: Array, solution: Any, fitness: Array, params: Any) -> Any:
     """The state that begins at one evaluated solution, which counts as the best so far.
 
-    Population-based algorithms start from copies of it. Distribution-based ones take it as their mean;
-    they never evaluate their start, so it is put into their archive here.
+    Population-based algorithms start from copies of it. Those that move by the members' differences
+    would stay there for ever: they start from the solution and normal noise of size one around it, as if
+    of equal fitness. Distribution-based ones take the solution as their mean; they never evaluate their
+    start, so it is put into their archive here.
     """
     if isinstance(algorithm, PopulationBasedAlgorithm):
         copies = algorithm.pool_size if isinstance(algorithm, EvolQ) else algorithm.population_size
         population = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (copies, *leaf.shape)), solution)
+        if isinstance(algorithm, MOVES_BY_DIFFERENCES):
+            population = jax.vmap(partial(_jitter, solution))(jax.random.split(key, copies))
+            population = jax.tree.map(lambda all_, leaf: all_.at[0].set(leaf), population, solution)
         return algorithm.init(key, population, jnp.full(copies, fitness), params)
     state = algorithm.init(key, solution, params)
-    flat = jax.flatten_util.ravel_pytree(solution)[0]
+    flat = ravel_pytree(solution)[0]
     return state.replace(best_solution=flat, best_fitness=fitness)
+
+
+def _jitter(solution: Any, key: Array) -> Any:
+    flat, to_tree = ravel_pytree(solution)
+    return to_tree(flat + jax.random.normal(key, flat.shape))
+
+
+def unravel(algorithm: EvolutionaryAlgorithm, flat: Array) -> Any:
+    """A solution from the flat vector [D] in which evosax's states hold it."""
+    return algorithm._unravel_solution(flat)  # pyright: ignore[reportPrivateUsage]

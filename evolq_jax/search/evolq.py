@@ -34,7 +34,7 @@ class EvolQ(PopulationBasedAlgorithm):
 
     Each generation draws `tournament_size` members with replacement for each of the `children`; the
     fittest of the draw is the parent. A child is `|parent + U(-eps, eps)|` element-wise (`absolute`, as
-    released) or `parent (1 + U(-eps, eps))` (`relative`). Children join the pool, from which the worst
+    released) or `|parent (1 + U(-eps, eps))|` (`relative`). Children join the pool, from which the worst
     (as released) or the oldest are dropped. The released code has one child and a pool of 15 copies of
     the start; `pool_size=1` with the worst replaced is a (1 + children) search.
 
@@ -81,9 +81,8 @@ class EvolQ(PopulationBasedAlgorithm):
         winners = jnp.take_along_axis(drawn, jnp.argmin(state.fitness[drawn], axis=1)[:, None], axis=1)[:, 0]
         parents = state.population[winners]
         step = params.epsilon * jax.random.uniform(mutation_key, parents.shape, minval=-1.0, maxval=1.0)
-        if self.mutation == "relative":
-            return parents * (1.0 + step), state
-        return jnp.abs(parents + step), state
+        children = parents * (1.0 + step) if self.mutation == "relative" else parents + step
+        return jnp.abs(children), state
 
     def _tell(self, key: Array, population: Array, fitness: Array, state: State, params: Params) -> State:
         del key, params

@@ -1,0 +1,114 @@
+"""The study of docs/results.md: ViT-Tiny at W4A8 and W3A8, both schemes, both presets, three seeds.
+
+    python benchmarks/vit_tiny_study.py --data ../shared/data --out runs/study
+
+Finished runs are not run again, so a killed study goes on where it was. Prints the table in Markdown.
+"""
+
+import argparse
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evolq_jax.config import Experiment, Preset, load_config, with_preset
+from evolq_jax.experiment.run import run_search
+
+BITS = (4, 3)
+SCHEMES = ("matmul", "fully_quantized")
+PRESETS: tuple[Preset, ...] = ("faithful", "default")
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+def make_config(data: Path, bits: int, scheme: str, preset: Preset, seed: int) -> Experiment:
+    """One run's config: the shipped config file with this data, scheme, preset and seed."""
+    config: Experiment = load_config(CONFIGS / f"vit_tiny_w{bits}a8.py")
+    images = data / "imagenet"
+    config = replace(
+        config,
+        model=replace(
+            config.model,
+            weights=str(data / "weights/vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors"),
+        ),
+        data=replace(
+            config.data,
+            calibration=str(images / "calib"),
+            evaluation=str(images / "val"),
+            class_index=str(images / "synsets.txt"),
+            evaluation_resize=None,
+        ),
+        quant=replace(config.quant, scheme=scheme),
+        seed=seed,
+    )
+    return with_preset(config, preset)
+
+
+def table(out: Path, seeds: list[int]) -> str:
+    """Markdown rows: mean over seeds, and each seed's change with its bootstrap interval."""
+    lines = [
+        "| bits | scheme | preset | top-1 init → final | agreement | KL init → final "
+        "| KL change by seed [95 %] | top-1 change by seed [95 %] | evaluations | search s | all s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for bits, scheme, preset in itertools.product(BITS, SCHEMES, PRESETS):
+        files = [out / name(bits, scheme, preset, seed) / "result.json" for seed in seeds]
+        runs = [json.loads(file.read_text()) for file in files if file.is_file()]
+        if runs:
+            lines.append(row(bits, scheme, preset, runs))
+    return "\n".join(lines)
+
+
+def row(bits: int, scheme: str, preset: str, runs: list[dict[str, Any]]) -> str:
+    """One setting's row."""
+
+    def mean(network: str, metric: str, factor: float) -> float:
+        return factor * float(np.mean([run[network][metric] for run in runs]))
+
+    def changes(metric: str, factor: float, digits: int) -> str:
+        def cell(delta: dict[str, float]) -> str:
+            middle, low, high = (f"{factor * delta[key]:+.{digits}f}" for key in ("mean", "low", "high"))
+            return f"{middle} [{low}, {high}]"
+
+        return "; ".join(cell(run["delta"][metric]) for run in runs)
+
+    cells = [
+        f"W{bits}A8",
+        scheme,
+        preset,
+        f"{mean('init', 'top1', 100):.1f} → {mean('final', 'top1', 100):.1f}",
+        f"{mean('init', 'agreement', 100):.1f} → {mean('final', 'agreement', 100):.1f}",
+        f"{mean('init', 'kl', 1):.3f} → {mean('final', 'kl', 1):.3f}",
+        changes("kl", 1, 3),
+        changes("top1", 100, 1),
+        f"{runs[0]['evaluations']}",
+        f"{np.mean([run['seconds_search'] for run in runs]):.0f}",
+        f"{np.mean([run['seconds'] for run in runs]):.0f}",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def name(bits: int, scheme: str, preset: str, seed: int) -> str:
+    """A run's directory."""
+    return f"w{bits}a8-{scheme}-{preset}-seed{seed}"
+
+
+def main() -> None:
+    """Runs what is missing, then prints the table."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/study"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    args = parser.parse_args()
+    for seed, bits, scheme, preset in itertools.product(args.seeds, BITS, SCHEMES, PRESETS):
+        run_dir = args.out / name(bits, scheme, preset, seed)
+        if not (run_dir / "result.json").is_file():
+            result = run_search(make_config(args.data, bits, scheme, preset, seed), run_dir)
+            print(run_dir.name, result["init"], result["final"], result["seconds"], flush=True)
+    print(table(args.out, args.seeds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+r"""DeiT-Tiny/16: the paper's run at 4-bit weights and 8-bit activations.
+
+Setting of Evol-Q (arXiv 2308.10814) and its released code: every site quantized, FQ-ViT calibration,
+1,000 calibration images, 10 passes x 12 blocks x 3 generations of one child, qkv and proj weight scales.
+Other widths by `--quant.weight-bits 3` or `8` (with 8: `--search.epsilon 1e-4`, as released).
+
+    evolq search configs/deit_tiny_w4a8.py --model.weights hf-hub:timm/deit_tiny_patch16_224.fb_in1k \
+        --data.calibration CALIBRATION_FOLDER --data.evaluation VALIDATION_FOLDER --data.class-index INDEX.txt
+
+The paper's absolute figures for this model stand in its results table; they are for full ImageNet.
+Time: not run here on the full data (no ImageNet at hand). `--dry-run` estimates it for your device.
+"""
+
+from evolq_jax.config import DataConfig, Experiment, ModelConfig, QuantConfig, SearchConfig, faithful
+
+config = faithful(
+    Experiment(
+        name="deit_tiny_w4a8",
+        model=ModelConfig("deit_tiny_patch16_224", weights=None),
+        data=DataConfig("imagenet/calibration", "imagenet/validation", num_calibration=1000),
+        quant=QuantConfig("fully_quantized", weight_bits=4, activation_bits=8),
+        search=SearchConfig(passes=10),
+    )
+)

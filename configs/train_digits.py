@@ -1,0 +1,17 @@
+"""A small ViT (8x8 images, 4 blocks of width 64) learns scikit-learn's handwritten digits.
+
+    evolq train configs/train_digits.py
+
+writes runs/vit_digits.safetensors. The weights that evolq_jax ships were made by the same command with
+`--out models/weights/vit_digits.safetensors`.
+"""
+
+from evolq_jax.training import TrainConfig, TrainExperiment
+
+config = TrainExperiment(
+    model="vit_digits",
+    train_data="digits:train",
+    test_data="digits:test",
+    out="runs/vit_digits.safetensors",
+    train=TrainConfig(epochs=150, batch_size=32, learning_rate=1e-3, weight_decay=0.05, shift=1),
+)

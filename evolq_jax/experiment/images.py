@@ -1,0 +1,132 @@
+"""The calibration and evaluation images of a config: listed and counted first, decoded later."""
+
+from dataclasses import replace
+
+from evolq_jax.config import Experiment
+from evolq_jax.data import load_images, open_source
+from evolq_jax.errors import UserError
+from evolq_jax.experiment.setup import Setup
+from evolq_jax.experiment.watch import Progress, no_progress
+from evolq_jax.typing import Images, Preprocessing
+
+
+def count_calibration(setup: Setup, *, for_search: bool) -> int:
+    """The number of calibration images, from a listing of their source.
+
+    Raises:
+      UserError: the source is missing, empty, too small or of other images than the network takes, or the
+        number does not fit the batches.
+    """
+    data = setup.config.data
+    count = _count("calibration", data.calibration, data.num_calibration, setup.model.preprocessing)
+    check_batches(setup.config, count, for_search=for_search)
+    return count
+
+
+def count_evaluation(setup: Setup) -> int:
+    """The number of evaluation images, from a listing of their source.
+
+    Raises:
+      UserError: as `count_calibration`; or a class is unknown, or the network has no such class.
+    """
+    data = setup.config.data
+    return _count(
+        "evaluation",
+        data.evaluation,
+        data.num_evaluation,
+        _evaluation_preprocessing(setup),
+        data.class_index,
+        setup.model.config.num_classes,
+    )
+
+
+def _count(
+    what: str,
+    where: str,
+    num: int | None,
+    preprocessing: Preprocessing,
+    class_index: str | None = None,
+    num_classes: int | None = None,
+) -> int:
+    source = open_source(where, preprocessing, class_index)
+    total, channels = len(source.names), len(preprocessing.mean)
+    if num is not None and num > total:
+        raise UserError(f"data.num_{what} asks for {num} images, but '{where}' has only {total}")
+    if source.shape[2] != channels:
+        raise UserError(
+            f"'{where}' has images of {source.shape[2]} channels, but the network takes {channels}"
+        )
+    if num_classes is not None and source.labels is not None and source.labels.max() >= num_classes:
+        raise UserError(
+            f"'{where}' has label {source.labels.max()}, but the network has {num_classes} classes; "
+            "check data.class_index and the weights"
+        )
+    return num or total
+
+
+def check_batches(config: Experiment, count: int, *, for_search: bool, skipped: int = 0) -> None:
+    """Holds the number of calibration images against the batches they are used in.
+
+    Raises:
+      UserError: there are fewer than one batch, or the last batch would not be whole.
+    """
+    batches = {"calibration.batch_size": config.calibration.batch_size}
+    if for_search:
+        batches["search.batch_size"] = config.search.batch_size
+    left_out = f" ({skipped} unreadable ones left out)" if skipped else ""
+    for key, batch in batches.items():
+        if count % batch or count < batch:
+            wrong = "fewer than one batch" if count < batch else "no whole number of batches"
+            raise UserError(
+                f"{count} calibration images{left_out} are {wrong} of {batch}: "
+                f"change {key} or data.num_calibration"
+            )
+
+
+def load_calibration(setup: Setup, progress: Progress = no_progress) -> Images:
+    """The calibration images: drawn by the seed, labels not used.
+
+    Raises:
+      UserError: the source is missing, empty or too small, or an image cannot be read.
+    """
+    data = setup.config.data
+    return load_images(
+        data.calibration,
+        setup.model.preprocessing,
+        num=data.num_calibration,
+        seed=setup.config.seed,
+        cache_dir=data.cache,
+        on_corrupt=data.on_corrupt,
+        progress=progress,
+    )
+
+
+def load_evaluation(setup: Setup, progress: Progress = no_progress) -> Images:
+    """The evaluation images: the same for every seed.
+
+    Raises:
+      UserError: the source is missing or empty, a class is unknown, or an image cannot be read.
+    """
+    data = setup.config.data
+    return load_images(
+        data.evaluation,
+        _evaluation_preprocessing(setup),
+        class_index=data.class_index,
+        num=data.num_evaluation,
+        seed=0,
+        cache_dir=data.cache,
+        on_corrupt=data.on_corrupt,
+        progress=progress,
+    )
+
+
+def _evaluation_preprocessing(setup: Setup) -> Preprocessing:
+    resize = setup.config.data.evaluation_resize
+    preprocessing = setup.model.preprocessing
+    if resize == "checkpoint":
+        return preprocessing
+    if resize is not None and resize < preprocessing.size:
+        raise UserError(
+            f"data.evaluation_resize ({resize}) is below the network's image size ({preprocessing.size})"
+        )
+    return replace(preprocessing, resize=resize)

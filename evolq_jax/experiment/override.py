@@ -1,0 +1,69 @@
+"""Single fields of a config set from the command line, as in `--search.passes 3`."""
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Sequence
+from itertools import dropwhile, takewhile
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import tyro
+
+from evolq_jax.errors import UserError, suggestion
+
+Config = TypeVar("Config")
+
+
+def override(config: Config, args: Sequence[str], verb: str) -> Config:
+    """The config with `--field.name value` pairs put in, typed by the config's dataclasses.
+
+    Raises:
+      UserError: a field is unknown, a value is of the wrong type or range, or an argument is of no field.
+    """
+    framed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(framed):
+            changed, unknown = tyro.cli(
+                type(config),
+                default=config,
+                args=list(args),
+                prog=f"evolq {verb} CONFIG",
+                return_unknown_args=True,
+            )
+    except SystemExit:
+        raise UserError(_unframed(framed.getvalue())) from None
+    for arg in unknown:
+        if arg.startswith("-"):
+            name = arg.split("=")[0].replace("_", "-")
+            hint = suggestion(name, [f"--{field}" for field in _field_names(type(config))])
+            raise UserError(f"unknown option '{name}'{hint} (`evolq {verb} CONFIG --help` lists all)")
+        raise UserError(f"unexpected argument '{arg}'; fields are set as in --search.passes 3")
+    return changed
+
+
+def _unframed(message: str) -> str:
+    """The first paragraph of a message in tyro's frame, without its title."""
+
+    def is_rule(line: str) -> bool:
+        return not line.strip("─-")
+
+    _, *lines = [line.strip(" │╭╮╰╯") for line in message.splitlines() if line.strip()] or [""]
+    return " ".join(takewhile(lambda line: not is_rule(line), dropwhile(is_rule, lines)))
+
+
+def _field_names(kind: type, prefix: str = "") -> list[str]:
+    """Dotted names of all fields of nested dataclasses that an option can set."""
+    names: list[str] = []
+    for name, hint in get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            names += _field_names(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+        elif not any(dataclasses.is_dataclass(part) for part in get_args(hint)):
+            names.append((prefix + name).replace("_", "-"))
+    return names
+
+
+def print_fields(kind: type, config: Any, verb: str) -> None:
+    """Every field with its type, its meaning and its value in `config`; None: its default."""
+    default = {} if config is None else {"default": config}
+    with contextlib.suppress(SystemExit):
+        tyro.cli(kind, args=["--help"], prog=f"evolq {verb} CONFIG", **default)

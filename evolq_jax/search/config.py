@@ -1,0 +1,97 @@
+"""The search's settings."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+
+from evolq_jax.errors import UserError
+from evolq_jax.search.evolq import Mutation, Replacement
+from evolq_jax.search.space import Parametrization
+
+ATTENTION_WEIGHTS = ("*/attn/qkv/weight", "*/attn/proj/weight")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """The search's settings; the defaults are the best honest setting found so far (docs/results.md).
+
+    Attributes:
+      algorithm: `EvolQ` (the paper's tournament) or any evosax algorithm by its class name.
+      sites: patterns of the sites whose scales are searched, of those inside blocks; `*`: weights and
+        activations alike.
+      parametrization: `raw` scales, `log` ratios to the start, or one log ratio per tensor.
+      passes: times over all blocks.
+      generations: generations at each visit of a block (the paper's cycles).
+      population_size: candidates evaluated in each generation.
+      epsilon: half width of EvolQ's uniform mutation; for log parametrizations the unit of a step.
+      mutation: EvolQ: `absolute`, or `relative` to each scale.
+      pool_size: EvolQ: members kept; the released code has 15.
+      tournament_size: EvolQ: members drawn for each parent; the released code has 10.
+      replacement: EvolQ: which members leave the pool, the `worst` or the `oldest`.
+      fitness: `info_nce`, `mse`, `cosine` or `kl`, against the teacher's logits; minimised.
+      temperature: of infoNCE.
+      batch_size: contrastive batch of infoNCE: calibration images must be a multiple of it.
+      teacher: `float`, or `integer_layer_norm` (the released code's).
+      rescore_start: evaluate a block's start anew at each visit, as released, though it is known.
+      image_chunk: images run at once; None: chosen for the backend.
+      population_chunk: candidates run at once; None: chosen for the backend.
+    """
+
+    algorithm: str = "SNES"
+    sites: tuple[str, ...] = ("*",)
+    parametrization: Parametrization = "log_per_tensor"
+    passes: int = 1
+    generations: int = 2
+    population_size: int = 6
+    epsilon: float = 0.1
+    mutation: Mutation = "relative"
+    pool_size: int = 15
+    tournament_size: int = 10
+    replacement: Replacement = "worst"
+    fitness: str = "kl"
+    temperature: float = 3.0
+    batch_size: int = 100
+    teacher: Literal["float", "integer_layer_norm"] = "float"
+    rescore_start: bool = False
+    image_chunk: int | None = None
+    population_chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        """Rejects sizes that mean nothing."""
+        for name in (
+            "passes",
+            "generations",
+            "population_size",
+            "pool_size",
+            "tournament_size",
+            "batch_size",
+        ):
+            if getattr(self, name) < 1:
+                raise UserError(f"search.{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("epsilon", "temperature"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"search.{name} must be positive, not {getattr(self, name)}")
+        self._check_parametrization()
+
+    def _check_parametrization(self) -> None:
+        """EvolQ's mutations keep a log of zero (the start) at zero; evosax's steps are of size one."""
+        raw, needs_raw = self.parametrization == "raw", self.algorithm == "EvolQ"
+        if raw != needs_raw:
+            choices = "'raw'" if needs_raw else "'log' or 'log_per_tensor'"
+            raise UserError(
+                f"search.parametrization '{self.parametrization}' does not suit search.algorithm "
+                f"'{self.algorithm}'; choose {choices}"
+            )
+
+    def chunks(self) -> tuple[int, int]:
+        """Images and candidates run at once: the settings, or what suits the backend."""
+        images, population = (10, 1) if jax.default_backend() == "cpu" else (100, 16)
+        return self.image_chunk or images, self.population_chunk or population
+
+
+def num_evaluations(config: SearchConfig, num_blocks: int) -> int:
+    """Candidates that a whole search evaluates."""
+    visit = config.generations * config.population_size
+    scores = config.passes * num_blocks if config.rescore_start else 1
+    return config.passes * num_blocks * visit + scores

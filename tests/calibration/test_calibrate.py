@@ -1,0 +1,91 @@
+import jax
+import numpy as np
+import pytest
+
+from evolq_jax.calibration.calibrate import initialise
+from evolq_jax.errors import UserError
+from evolq_jax.network import at, is_stacked, observe
+from evolq_jax.quant.spec import QuantConfig, Rule, Specs, resolve
+from evolq_jax.trees import flatten
+from evolq_jax.typing import Scales
+from tests.calibration import reference
+from tests.tiny import Tiny
+
+# Every observer somewhere, inside and outside the blocks.
+CONFIG = QuantConfig(
+    scheme="fully_quantized",
+    weight_bits=4,
+    activation_observer="omse",
+    rules=(
+        Rule("image", observer="percentile"),
+        Rule("pos_embed", observer="percentile"),
+        Rule("tokens", observer="ema"),
+        Rule("blocks/norm1", observer="ema", per_channel=True),
+        Rule("blocks/attn/qkv", observer="percentile"),
+        Rule("blocks/attn/context", observer="minmax", signed=True, bits=6),
+        Rule("blocks/attn/softmax", quantizer="log2", bits=4),
+        Rule("blocks/mlp/gelu", observer="omse_shared", per_channel=True, bits=3),
+        Rule("blocks/mlp/fc2", observer="omse", per_channel=True, bits=3),
+        Rule("blocks/mlp/fc1/weight", observer="omse_shared"),
+        Rule("head/weight", observer="minmax", signed=True, bits=3),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def specs(tiny: Tiny) -> Specs:
+    return resolve(CONFIG, tiny.sites)
+
+
+def calibrate(tiny: Tiny, specs: Specs, chunk: int, num_batches: int = 2) -> Scales:
+    batches = np.split(np.asarray(tiny.images), num_batches)
+    return initialise(["ranges"], tiny.parts, specs, tiny.sites, tiny.params, batches, chunk)[1]
+
+
+@pytest.fixture(scope="module")
+def scales(tiny: Tiny, specs: Specs) -> Scales:
+    return calibrate(tiny, specs, 6)
+
+
+def test_every_site_has_the_scales_of_its_observer(tiny: Tiny, specs: Specs, scales: Scales) -> None:
+    """Stacked sites against one block at a time, on the tensors that the float network gives."""
+    uniform = {name: spec for name, spec in specs if spec.quantizer == "uniform"}
+    assert set(scales) == set(uniform)
+    activations = dict.fromkeys(name for name in uniform if not tiny.sites[name].is_weight)
+    record = jax.jit(lambda p, x: observe(tiny.parts, lambda name, x, _: x, activations, p, x))
+    recorded = [record(tiny.params, x) for x in np.split(np.asarray(tiny.images), 2)]
+    weights = flatten(tiny.params)
+    for name, spec in uniform.items():
+        found = [weights[name]] if tiny.sites[name].is_weight else [batch[name] for batch in recorded]
+        if not is_stacked(tiny.parts, name):
+            reference.check(spec, [np.asarray(x) for x in found], *map(np.asarray, scales[name]))
+            continue
+        for block in range(tiny.config.depth):
+            qparams = at(scales[name], block)
+            assert qparams.scale.ndim == found[0].ndim - 1
+            reference.check(spec, [np.asarray(x[block]) for x in found], *map(np.asarray, qparams))
+
+
+def test_the_chunk_changes_no_range(tiny: Tiny, specs: Specs, scales: Scales) -> None:
+    for name, qparams in calibrate(tiny, specs, chunk=4).items():  # which does not divide a batch of 6
+        np.testing.assert_allclose(qparams.scale, scales[name].scale, rtol=1e-5, err_msg=name)
+        np.testing.assert_array_equal(qparams.zero_point, scales[name].zero_point, err_msg=name)
+
+
+def test_weights_need_no_images_and_progress_is_told(tiny: Tiny) -> None:
+    told: list[tuple[int, int]] = []
+    weights_only = resolve(QuantConfig(rules=(Rule("*", bits=0), Rule("*/weight", bits=4))), tiny.sites)
+    params, scales = initialise(["ranges"], tiny.parts, weights_only, tiny.sites, tiny.params, [], 4)
+    assert params is tiny.params
+    assert set(scales) == {name for name, _ in weights_only}
+    one = resolve(QuantConfig(rules=(Rule("*", bits=0), Rule("head", bits=8))), tiny.sites)
+    batches = np.split(np.asarray(tiny.images), 3)
+    initialise(
+        ["ranges"], tiny.parts, one, tiny.sites, tiny.params, batches, 4, lambda *step: told.append(step)
+    )
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_an_unknown_link_of_the_chain_is_refused(tiny: Tiny) -> None:
+    with pytest.raises(UserError, match="unknown initialiser 'range'; did you mean 'ranges'"):
+        initialise(["range"], tiny.parts, (), tiny.sites, tiny.params, [], 4)

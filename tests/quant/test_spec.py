@@ -1,0 +1,99 @@
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from evolq_jax.errors import UserError
+from evolq_jax.quant.spec import QuantConfig, QuantSpec, Rule, resolve, scope, select
+from tests.tiny import Tiny
+
+# The official code's quantizers, under our names; 17 of a block and 11 outside.
+OFFICIAL = {
+    "image", "patch_embed/proj", "tokens", "pos_embed", "residual_out", "norm", "head",
+    "patch_embed/proj/weight", "head/weight",
+    *(
+        f"blocks/{name}"
+        for name in (
+            "residual_in", "norm1", "attn/qkv", "attn/logits", "attn/softmax", "attn/context", "attn/proj",
+            "residual_mid", "norm2", "mlp/gelu", "mlp/fc2",
+            "attn/qkv/weight", "attn/proj/weight", "mlp/fc1/weight", "mlp/fc2/weight",
+        )
+    ),
+}  # fmt: skip
+WEIGHTS = {name for name in OFFICIAL if name.endswith("/weight")}
+
+
+@pytest.mark.parametrize("bits", [1, 0, 9, -4])
+def test_bits_out_of_range_are_refused(bits: int) -> None:
+    with pytest.raises(UserError, match=f"from 2 to 8, not {bits}"):
+        QuantSpec(bits=bits)
+
+
+def test_fully_quantized_is_every_site_of_the_official_code(tiny: Tiny) -> None:
+    config = QuantConfig(
+        scheme="fully_quantized", edge_weight_bits=None, weight_bits=3, activation_bits=6, softmax_bits=5, activation_observer="omse",
+        weight_observer="minmax", integer_layer_norm=True, bias_correction=True,
+    )  # fmt: skip
+    specs = dict(resolve(config, tiny.sites))
+    assert set(specs) == OFFICIAL
+    assert specs["blocks/residual_in"] == QuantSpec(6, per_channel=True, observer="ptf")
+    assert specs["blocks/attn/softmax"] == QuantSpec(5, observer="omse")
+    assert specs["blocks/norm1"] == QuantSpec(6, observer="omse", integer_op=True)
+    assert specs["blocks/mlp/gelu"] == QuantSpec(6, observer="omse")
+    for name in WEIGHTS:
+        assert specs[name] == QuantSpec(3, per_channel=True, observer="minmax", bias_correction=True)
+
+
+def test_matmul_is_operands_of_products_only(tiny: Tiny) -> None:
+    specs = dict(resolve(QuantConfig(scheme="matmul", quantize_image=False), tiny.sites))
+    operands = {"norm1", "attn/q", "attn/k", "attn/v", "attn/softmax", "attn/context", "norm2", "mlp/gelu"}
+    assert set(specs) == WEIGHTS | {"norm"} | {f"blocks/{name}" for name in operands}
+    assert specs["blocks/mlp/fc1/weight"].bits == 4
+    assert specs["norm"].bits == 8
+
+
+def test_the_first_and_last_weights_have_bits_of_their_own(tiny: Tiny) -> None:
+    for edge_bits, want in ((6, 6), (None, 3)):
+        specs = dict(resolve(QuantConfig(weight_bits=3, edge_weight_bits=edge_bits), tiny.sites))
+        assert specs["head/weight"].bits == specs["patch_embed/proj/weight"].bits == want
+        assert {specs[name].bits for name in WEIGHTS if name.startswith("blocks/")} == {3}
+
+
+def test_later_rules_win_and_keep_what_they_do_not_name(tiny: Tiny) -> None:
+    rules = (Rule("*/weight", bits=3, signed=True), Rule("head/weight", bits=8))
+    specs = dict(resolve(QuantConfig(weight_observer="omse", rules=rules), tiny.sites))
+    assert specs["head/weight"] == QuantSpec(8, signed=True, per_channel=True, observer="omse")
+    assert specs["blocks/attn/qkv/weight"] == QuantSpec(3, signed=True, per_channel=True, observer="omse")
+
+
+def test_a_rule_leaves_sites_in_float_and_adds_others(tiny: Tiny) -> None:
+    rules = (Rule("blocks/mlp/*", bits=0), Rule("blocks/attn/logits", observer="ema"))
+    specs = dict(resolve(QuantConfig(rules=rules), tiny.sites))
+    assert not [name for name in specs if name.startswith("blocks/mlp")]
+    assert specs["blocks/attn/logits"] == QuantSpec(8, observer="ema")
+    again = dict(resolve(QuantConfig(rules=(Rule("*", bits=0), Rule("head/weight", bits=5))), tiny.sites))
+    assert again == {"head/weight": QuantSpec(5)}
+
+
+def test_a_pattern_without_sites_is_refused_with_a_hint(tiny: Tiny) -> None:
+    with pytest.raises(UserError, match=r"'blocks/atn/qkv/weight' matches no .*mean 'blocks/attn/qkv/weight'"):
+        resolve(QuantConfig(rules=(Rule("blocks/atn/qkv/weight", bits=3),)), tiny.sites)
+    with pytest.raises(UserError, match=r"'zzz' matches no .*the sites are: image"):
+        select(["head", "zzz"], ["image", "head"])
+
+
+def test_selected_sites_come_once_and_in_the_sites_order() -> None:
+    sites = ["a/x", "b", "a/y/weight", "c"]
+    assert select(["c", "a/*", "*/weight"], sites) == ("a/x", "a/y/weight", "c")
+
+
+def test_scope_takes_off_the_segments_prefix() -> None:
+    entries = {"blocks/a": 1, "blocks/b/c": 2, "blocksy/a": 3, "head": 4}
+    assert scope(entries, "blocks") == {"a": 1, "b/c": 2}
+    assert scope(entries, "")["head"] == 4
+
+
+def test_configs_are_static_arguments() -> None:
+    config = QuantConfig(rules=(Rule("*", bits=4),))
+    assert hash(config) == hash(QuantConfig(rules=(Rule("*", bits=4),)))
+    with pytest.raises(FrozenInstanceError):
+        config.weight_bits = 3  # type: ignore[misc]

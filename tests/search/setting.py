@@ -1,0 +1,72 @@
+"""A calibrated tiny network, and its fitness by the plainest way: whole forward passes and numpy."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from evolq_jax.calibration.calibrate import initialise
+from evolq_jax.network import forward
+from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
+from evolq_jax.quant.spec import QuantConfig, Specs, resolve
+from evolq_jax.search.evaluate import Quantized, at_scales, embed
+from evolq_jax.typing import Array, ModelParts, Params, Scales
+from tests.test_fitness import info_nce_loop
+from tests.tiny import PREPROCESSING, Tiny, make_tiny
+
+BATCH = 6  # two contrastive batches of the twelve images
+
+
+class Setting(NamedTuple):
+    tiny: Tiny
+    specs: Specs
+    scales: Scales
+    network: Quantized
+    tokens: Array
+    teacher: Array
+
+    def logits(self, scales: Scales) -> Array:
+        """Quantized logits by a whole forward pass, from the images."""
+        return quantized_forward(self.tiny.parts, self.specs)(self.tiny.params, scales, self.tiny.images)
+
+    def fitness(self, scales: Scales) -> float:
+        return fitness_loop(self.logits(scales), self.teacher)
+
+
+@cache
+def quantized_forward(parts: ModelParts, specs: Specs) -> Callable[[Params, Scales, Array], Array]:
+    def run(params: Params, scales: Scales, images: Array) -> Array:
+        return forward(parts, quant_sites(specs), fake_quant_weights(specs, params, scales), scales, images)
+
+    return jax.jit(run)
+
+
+def fitness_loop(student: Array, teacher: Array) -> float:
+    """infoNCE at temperature 3 by a double loop, averaged over the batches."""
+    pairs = zip(*(np.split(np.asarray(x), len(x) // BATCH) for x in (student, teacher)), strict=True)
+    return float(np.mean([info_nce_loop(s, t, 3.0) for s, t in pairs]))
+
+
+def with_block(scales: Scales, segment: str, block: int, block_scales: Scales) -> Scales:
+    """The scales with those of one block put in."""
+    found = dict(scales)
+    for name, qparams in block_scales.items():
+        site = f"{segment}/{name}"
+        found[site] = jax.tree.map(lambda all_, one: all_.at[block].set(one), found[site], qparams)
+    return found
+
+
+@cache
+def make_setting(depth: int = 3) -> Setting:
+    """Operands of products at W3A8, calibrated by minmax on all twelve images."""
+    tiny = make_tiny(depth)
+    config = QuantConfig("matmul", weight_bits=3, edge_weight_bits=None, weight_observer="minmax")
+    specs = resolve(config, tiny.sites)
+    _, scales = initialise(["ranges"], tiny.parts, specs, tiny.sites, tiny.params, [tiny.images], 12)
+    network = at_scales(specs, tiny.params, scales)
+    tokens = embed(tiny.parts, quant_sites(specs), 12, PREPROCESSING, network.quantized, scales, tiny.pixels)
+    teacher = forward(tiny.parts, float_sites, tiny.params, {}, tiny.images)
+    return Setting(tiny, specs, scales, network, jnp.asarray(tokens), teacher)

@@ -1,0 +1,131 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evolq_jax.network import at, forward
+from evolq_jax.quant.sites import float_sites, quant_sites
+from evolq_jax.quant.spec import QuantSpec, Specs, scope
+from evolq_jax.search.evaluate import (
+    Quantized,
+    Scoring,
+    at_scales,
+    block_inputs,
+    embed,
+    population_fitness,
+    suffix_logits,
+)
+from evolq_jax.typing import Array, ModelParts, QParams, Scales
+from tests.search.setting import BATCH, Setting, fitness_loop, quantized_forward, with_block
+from tests.tiny import PREPROCESSING
+from tests.two_segments import PARTS, make_inputs, make_params
+
+NUM_CANDIDATES = 4
+
+
+def some_candidates(block_scales: Scales, seed: int) -> Scales:
+    """Scales times 0.6 to 1.4, of weights and of activations; zero points stay."""
+    rng = np.random.default_rng(seed)
+
+    def changed(qparams: QParams) -> QParams:
+        shape = (NUM_CANDIDATES, *qparams.scale.shape)
+        scale = qparams.scale * jnp.asarray(rng.uniform(0.6, 1.4, shape), jnp.float32)
+        return QParams(
+            scale, jnp.broadcast_to(qparams.zero_point, (NUM_CANDIDATES, *qparams.zero_point.shape))
+        )
+
+    return {name: changed(qparams) for name, qparams in block_scales.items()}
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def score(
+    parts: ModelParts,
+    specs: Specs,
+    scoring: Scoring,
+    number: int,
+    network: Quantized,
+    candidates: Scales,
+    block: Array,
+    x: Array,
+    teacher: Array,
+) -> Array:
+    return population_fitness(parts, specs, scoring, number, network, candidates, block, x, teacher, 3.0)
+
+
+@pytest.mark.parametrize(("image_chunk", "population_chunk"), [(12, 4), (5, 1), (4, 3)])
+def test_a_population_scores_as_whole_forward_passes_do(
+    setting: Setting, image_chunk: int, population_chunk: int
+) -> None:
+    """For the first, a middle and the last block, in chunks of images and of candidates."""
+    scoring = Scoring("info_nce", BATCH, image_chunk, population_chunk)
+    parts, specs, scales = setting.tiny.parts, setting.specs, setting.scales
+    inputs = block_inputs(
+        parts, quant_sites(specs), 12, setting.network.quantized, scales, setting.tokens
+    )["blocks"]
+    for block in range(3):
+        candidates = some_candidates(at(scope(scales, "blocks"), block), block)
+        got = score(
+            parts, specs, scoring, 0, setting.network, candidates, jnp.int32(block), inputs[block], setting.teacher
+        )  # fmt: skip
+        want = [
+            setting.fitness(with_block(scales, "blocks", block, at(candidates, i)))
+            for i in range(NUM_CANDIDATES)
+        ]
+        np.testing.assert_allclose(got, want, rtol=1e-3)
+        assert max(want) - min(want) > 10e-3 * max(want)  # the candidates do differ
+
+
+def test_the_cached_prefix_gives_the_logits_of_a_whole_pass(setting: Setting) -> None:
+    parts, make_site, network = setting.tiny.parts, quant_sites(setting.specs), setting.network
+    want = setting.logits(setting.scales)
+    inputs = block_inputs(parts, make_site, 5, network.quantized, setting.scales, setting.tokens)["blocks"]
+    assert inputs.shape == (3, 12, 5, 32)
+    np.testing.assert_array_equal(inputs[0], setting.tokens)
+    suffix = jax.jit(
+        lambda params, scales, x, start: suffix_logits(parts, make_site, 0, params, scales, x, start)
+    )
+    for block in range(3):
+        got = suffix(network.quantized, setting.scales, inputs[block], jnp.int32(block))
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 12])
+def test_embedding_is_the_segments_entry_on_normalised_pixels(setting: Setting, chunk: int) -> None:
+    tiny, make_site = setting.tiny, quant_sites(setting.specs)
+    got = embed(
+        tiny.parts, make_site, chunk, PREPROCESSING, setting.network.quantized, setting.scales, tiny.pixels
+    )
+    want = tiny.parts.segments[0].enter(
+        setting.network.quantized, make_site("", setting.scales), tiny.images
+    )
+    np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+@pytest.mark.parametrize(("number", "block"), [(0, 0), (0, 1), (1, 0), (1, 2)])
+def test_segments_after_the_searched_one_are_run(number: int, block: int) -> None:
+    params, x = make_params(), make_inputs(12)
+    specs = tuple((name, QuantSpec(4)) for name in ("a/weight", "b/weight", "a/h", "b/h", "down"))
+
+    def qparams(step: float, *shape: int) -> QParams:
+        return QParams(jnp.full(shape, step), jnp.full(shape, 8.0))
+
+    scales = {
+        "a/weight": qparams(0.1, 2, 1, 1), "b/weight": qparams(0.15, 3, 1, 1),
+        "a/h": qparams(0.15, 2, 1, 1), "b/h": qparams(0.13, 3, 1, 1), "down": qparams(0.4, 1, 1),
+    }  # fmt: skip
+    network = at_scales(specs, params, scales)
+    teacher = forward(PARTS, float_sites, params, {}, x)
+    name = PARTS.segments[number].name
+    inputs = block_inputs(PARTS, quant_sites(specs), 4, network.quantized, scales, x)
+    assert {segment: leaf.shape for segment, leaf in inputs.items()} == {"a": (2, 12, 6), "b": (3, 12, 4)}
+    candidates = some_candidates(at(scope(scales, name), block), 0)
+    scoring = Scoring("info_nce", BATCH, 12, 2)
+    got = score(PARTS, specs, scoring, number, network, candidates, jnp.int32(block), inputs[name][block], teacher)  # fmt: skip
+    run = quantized_forward(PARTS, specs)
+    want = [
+        fitness_loop(run(params, with_block(scales, name, block, at(candidates, i)), x), teacher)
+        for i in range(NUM_CANDIDATES)
+    ]
+    np.testing.assert_allclose(got, want, rtol=1e-3)

@@ -1,0 +1,112 @@
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from evolq_jax.metrics import CONTRASTIVE_BATCH, Scores, paired_delta, score, summary
+
+
+@dataclass
+class Case:
+    logits: np.ndarray
+    teacher: np.ndarray
+    labels: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((30, 10)).astype(np.float32)
+    teacher = logits + rng.standard_normal((30, 10)).astype(np.float32)
+    return Case(logits, teacher, rng.integers(0, 10, 30).astype(np.int32))
+
+
+def make_scores(seed: int, count: int = 40, labels: bool = True) -> Scores:
+    rng = np.random.default_rng(seed)
+    hits = rng.integers(0, 2, (3, count)).astype(np.float64)
+    return Scores(
+        hits[0] if labels else None, hits[1] if labels else None, hits[2], rng.exponential(1.0, count), 1.0
+    )
+
+
+def test_scores_are_what_a_plain_loop_counts(case: Case) -> None:
+    scores = score(case.logits, case.teacher, case.labels)
+    for i, (row, teacher, label) in enumerate(zip(case.logits, case.teacher, case.labels, strict=True)):
+        ranked = sorted(range(10), key=lambda c, row=row: -row[c])
+        p, q = (np.exp(r.astype(np.float64)) / np.exp(r.astype(np.float64)).sum() for r in (teacher, row))
+        assert scores.top1 is not None
+        assert scores.top5 is not None
+        assert scores.top1[i] == (ranked[0] == label)
+        assert scores.top5[i] == (label in ranked[:5])
+        assert scores.agreement[i] == (ranked[0] == np.argmax(teacher))
+        assert scores.kl[i] == pytest.approx(np.sum(p * np.log(p / q)), rel=1e-4, abs=1e-6)
+
+
+def test_the_float_network_agrees_with_itself(case: Case) -> None:
+    scores = score(case.teacher, case.teacher, case.labels)
+    assert scores.agreement.all()
+    assert not scores.kl.any()
+
+
+def test_equal_logits_are_ranked_by_index() -> None:
+    logits = np.zeros((2, 10), np.float32)
+    scores = score(logits, logits, np.array([4, 5], np.int32))
+    assert scores.top5 is not None
+    assert scores.top1 is not None
+    assert scores.top5.tolist() == [1.0, 0.0]
+    assert scores.top1.tolist() == [0.0, 0.0]
+
+
+def test_fewer_than_five_classes_are_all_in_the_top_five() -> None:
+    logits = np.eye(3, dtype=np.float32)
+    scores = score(logits, logits, np.array([0, 0, 0], np.int32))
+    assert summary(scores)["top5"] == 1.0
+    assert summary(scores)["top1"] == pytest.approx(1 / 3)
+
+
+def test_info_nce_is_over_whole_batches_only() -> None:
+    rng = np.random.default_rng(1)
+    logits, teacher = rng.standard_normal((2, CONTRASTIVE_BATCH + 50, 10)).astype(np.float32)
+    whole = score(logits[:CONTRASTIVE_BATCH], teacher[:CONTRASTIVE_BATCH], None)
+    assert score(logits, teacher, None).info_nce == whole.info_nce
+    assert score(logits[:50], teacher[:50], None).info_nce < whole.info_nce  # fewer negatives
+
+
+def test_without_labels_accuracies_are_none(case: Case) -> None:
+    means = summary(score(case.logits, case.teacher, None))
+    assert [name for name, value in means.items() if value is None] == ["top1", "top5"]
+    assert list(means) == ["top1", "top5", "agreement", "kl", "info_nce"]
+    delta = paired_delta(make_scores(0, labels=False), make_scores(1, labels=False), 0, 10)
+    assert delta["top1"] is None
+    assert delta["kl"] is not None
+
+
+def test_the_bootstrap_is_that_of_a_plain_loop() -> None:
+    init, final = make_scores(0), make_scores(1)
+    delta = paired_delta(init, final, seed=3, num_resamples=200)
+    for name in ("top1", "top5", "agreement", "kl"):
+        difference = getattr(final, name) - getattr(init, name)
+        generator = np.random.Generator(np.random.PCG64(3))
+        means = [difference[generator.integers(0, 40, 40)].mean() for _ in range(200)]
+        interval = delta[name]
+        assert interval is not None
+        assert interval["mean"] == pytest.approx(difference.mean())
+        assert interval["low"] == pytest.approx(np.quantile(means, 0.025))
+        assert interval["high"] == pytest.approx(np.quantile(means, 0.975))
+
+
+def test_the_bootstrap_is_paired() -> None:
+    """A constant change is certain, however much the images differ."""
+    init = make_scores(0)
+    delta = paired_delta(init, init._replace(kl=init.kl - 0.25), seed=0, num_resamples=100)["kl"]
+    assert delta is not None
+    assert list(delta.values()) == pytest.approx([-0.25] * 3)
+
+
+def test_the_interval_has_the_width_of_the_normal_approximation() -> None:
+    rng = np.random.default_rng(0)
+    init = make_scores(0, 1000)
+    final = init._replace(kl=init.kl + rng.normal(0.0, 2.0, 1000))
+    delta = paired_delta(init, final, seed=0, num_resamples=2000)["kl"]
+    assert delta is not None
+    assert delta["high"] - delta["low"] == pytest.approx(2 * 1.96 * 2.0 / np.sqrt(1000), rel=0.1)

@@ -1,6 +1,6 @@
 # `make` lists what can be made. Everything runs in .venv, which the first target that needs it sets up.
 PYTHON ?= python3
-CONFIG := configs/digits_w3a8.py
+CONFIG := configs/digits_w2a8.py
 BIN := .venv/bin
 DEV := .venv/.dev-installed
 

@@ -2,7 +2,7 @@
 
     from evolq_jax import load_config, run_search
 
-    config = load_config("configs/digits_w3a8.py")
+    config = load_config("configs/digits_w2a8.py")
     result = run_search(config)
     print(result["init"]["top1"], result["final"]["top1"], result["delta"]["top1"])
 

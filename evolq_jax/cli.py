@@ -27,12 +27,14 @@ VERBS = {
     "train": "train a small float network with a training config",
     "models": "list the models of the registry",
 }
+OPTIONS = ("--help", "--preset", "--run-dir", "--dry-run")  # beside the fields of the config
 EPILOG = """\
 examples:
-  evolq search configs/digits_w3a8.py
+  evolq search configs/digits_w2a8.py
   evolq search configs/vit_tiny_w4a8.py --dry-run
-  evolq search configs/vit_tiny_w4a8.py --preset faithful --quant.scheme fully_quantized --seed 1
-  evolq search configs/vit_tiny_w4a8.py --help        (every field that can be overridden)
+  evolq search configs/vit_tiny_w4a8.py --preset faithful
+  evolq search configs/vit_tiny_w4a8.py --help    all fields, set like so:
+  evolq search configs/vit_tiny_w4a8.py --quant.weight-bits 3 --seed 1
   evolq evaluate runs/vit_tiny_w4a8-001
 """
 
@@ -109,7 +111,7 @@ def _evaluate(console: Console, options: argparse.Namespace, overrides: list[str
 
 
 def _train(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
-    config = override(load_config(_config_file(options), TrainExperiment), overrides, options.verb)
+    config = override(load_config(_config_file(options), TrainExperiment), overrides, options.verb, OPTIONS)
     command = shlex.join(["evolq", "train", options.config, *overrides])
     with make_watcher() as watcher:
         trained = run_training(config, watcher.stage("training"), command)
@@ -118,7 +120,7 @@ def _train(console: Console, options: argparse.Namespace, overrides: list[str]) 
 
 def _experiment(options: argparse.Namespace, overrides: list[str]) -> Experiment:
     """The config of a command line; fields given there hold against the preset's."""
-    config = override(load_config(_config_file(options)), overrides, options.verb)
+    config = override(load_config(_config_file(options)), overrides, options.verb, OPTIONS)
     return override(faithful(config), overrides, options.verb) if options.preset == "faithful" else config
 
 
@@ -152,7 +154,7 @@ def _make_parser() -> argparse.ArgumentParser:
             verb, help=text, description=text, add_help=not takes_config, allow_abbrev=False
         )
         what = "a run directory or a config file" if verb == "evaluate" else "a config file"
-        example = "configs/train_digits.py" if verb == "train" else "configs/digits_w3a8.py"
+        example = "configs/train_digits.py" if verb == "train" else "configs/digits_w2a8.py"
         sub.set_defaults(parser=sub, what=what, example=example, preset="default", config=None, help=False)
         if not takes_config:
             continue

@@ -157,7 +157,7 @@ def _check_bits(key: str, bits: int | None) -> None:
 
 
 def faithful(config: Experiment) -> Experiment:
-    """The released code's settings, at this experiment's bits, scheme, passes, batches and data.
+    """The released code's settings, at this experiment's bits, scheme, passes and data.
 
     What is not reproduced, on purpose: the selection of the result on the evaluation set.
     """
@@ -188,6 +188,8 @@ def faithful(config: Experiment) -> Experiment:
         replacement="worst",
         fitness="info_nce",
         temperature=3.0,
+        batch_size=100,
+        holdout=0.0,
         teacher="integer_layer_norm" if fully_quantized else "float",
         rescore_start=True,
     )

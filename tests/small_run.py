@@ -16,9 +16,9 @@ BLOCKS = 4  # of vit_digits
 BATCH = 10
 
 
-def write_weights(path: Path, **changes: Any) -> Path:
-    """Weights for `vit_digits` from numpy's generator, of about unit gain; `changes` replaces leaves."""
-    entry = get_entry("vit_digits")
+def write_weights(path: Path, model: str = "vit_digits", **changes: Any) -> Path:
+    """A model's weights from numpy's generator, of about unit gain; `changes` replaces leaves."""
+    entry = get_entry(model)
     shapes = flatten(jax.eval_shape(lambda key: entry.family.init(key, entry.config), jax.random.key(0)))
     generator = np.random.default_rng(0)
     leaves: dict[str, np.ndarray] = {}
@@ -28,7 +28,7 @@ def write_weights(path: Path, **changes: Any) -> Path:
         one = 1.0 if "norm" in name and name.endswith("weight") else 0.0
         leaves[name] = (one + gain * noise).astype(np.float32)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_params(path, unflatten(leaves | changes), {"model": "vit_digits"})
+    save_params(path, unflatten(leaves | changes), {"model": model})
     return path
 
 
@@ -48,6 +48,7 @@ def small_config(weights: Path, **changes: Any) -> Experiment:
             generations=1,
             population_size=1,
             batch_size=BATCH,
+            holdout=0.0,
         ),
         evaluation_batch=BATCH,
     )

@@ -39,7 +39,9 @@ def test_faithful_has_the_released_settings() -> None:
             signed_weights=True,
             softmax_quantizer="log2",
         ),
-        search=SearchConfig(algorithm="SNES", sites=("*",), passes=10, fitness="kl", temperature=1.0),
+        search=SearchConfig(
+            algorithm="SNES", sites=("*",), passes=10, fitness="kl", temperature=1.0, batch_size=50
+        ),
     )
     config = faithful(before)
     quant, search = config.quant, config.search
@@ -58,6 +60,7 @@ def test_faithful_has_the_released_settings() -> None:
     assert (search.passes, search.generations, search.population_size) == (10, 3, 1)
     assert (search.pool_size, search.tournament_size) == (15, 10)
     assert (search.fitness, search.temperature, search.batch_size) == ("info_nce", 3.0, 100)
+    assert search.holdout == 0.0
     assert search.teacher == "integer_layer_norm"
     assert search.rescore_start
     assert config.calibration.chain == ("ranges",)
@@ -75,14 +78,14 @@ def test_faithful_keeps_what_the_experiment_is_about() -> None:
         data=DataConfig(calibration="a", num_calibration=30),
         quant=QuantConfig("matmul", weight_bits=3, activation_bits=6, rules=(Rule("head/weight", bits=8),)),
         calibration=CalibrationConfig(batch_size=30, image_chunk=5),
-        search=SearchConfig(passes=7, batch_size=30, image_chunk=5, population_chunk=2),
+        search=SearchConfig(passes=7, image_chunk=5, population_chunk=2),
         seed=4,
     )
     config = faithful(before)
     assert (config.name, config.data, config.seed) == ("mine", before.data, 4)
     assert (config.quant.scheme, config.quant.weight_bits, config.quant.activation_bits) == ("matmul", 3, 6)
     assert config.quant.rules == before.quant.rules
-    assert (config.search.passes, config.search.batch_size) == (7, 30)
+    assert config.search.passes == 7
     assert (config.search.image_chunk, config.search.population_chunk) == (5, 2)
     assert not config.quant.integer_layer_norm  # matmul leaves LayerNorm in float
     assert config.search.teacher == "float"
@@ -134,7 +137,10 @@ def test_zero_bits_in_a_rule_leave_sites_in_float() -> None:
     [
         ("config = (", "SyntaxError"),
         ("x = 1\nconfig = nothing\n", ", line 2: NameError: name 'nothing' is not defined"),
-        ("from evolq_jax.config import DataConfig\nDataConfig(num_calibration=0)", "data.num_calibration must"),
+        (
+            "from evolq_jax.config import DataConfig\nDataConfig(num_calibration=0)",
+            "data.num_calibration must",
+        ),
         ("other = 1", "defines no `config = Experiment(...)`"),
         ("config = 1", "defines no `config = Experiment(...)`"),
     ],
@@ -149,8 +155,8 @@ def test_a_config_file_that_fails_is_named(tmp_path: Path, text: str, message: s
 
 
 def test_a_missing_config_file_is_named_with_the_closest(tmp_path: Path) -> None:
-    (tmp_path / "digits_w3a8.py").write_text("")
-    with pytest.raises(UserError, match="no config file at .*; did you mean .*digits_w3a8.py"):
+    (tmp_path / "digits_w2a8.py").write_text("")
+    with pytest.raises(UserError, match=r"no config file at .*; did you mean .*digits_w2a8\.py"):
         load_config(tmp_path / "digits_w3a.py")
 
 

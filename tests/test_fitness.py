@@ -63,9 +63,7 @@ def test_kl_is_the_loop_and_zero_for_the_teacher() -> None:
 def test_mse_and_cosine() -> None:
     student, teacher = jnp.asarray(STUDENT), jnp.asarray(TEACHER)
     np.testing.assert_allclose(mse(student, teacher), ((STUDENT - TEACHER) ** 2).mean(), rtol=1e-5)
-    cosines = [
-        s @ t / np.linalg.norm(s) / np.linalg.norm(t) for s, t in zip(STUDENT, TEACHER, strict=True)
-    ]
+    cosines = [s @ t / np.linalg.norm(s) / np.linalg.norm(t) for s, t in zip(STUDENT, TEACHER, strict=True)]
     np.testing.assert_allclose(cosine(student, teacher), 1 - np.mean(cosines), rtol=1e-5)
     np.testing.assert_allclose(cosine(7 * teacher, teacher), 0, atol=1e-6)
 

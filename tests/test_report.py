@@ -83,7 +83,9 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_rows_hold_eight_columns_in_a_narrow_terminal() -> None:
     row = ("deit_small_distilled_patch16_224", 304.3, 224, 16, 1024, 24, 16, "included")
-    text = shown(row_table("models", ("name", "M params", "image", "patch", "width", "depth", "heads", "x"), [row]))
+    text = shown(
+        row_table("models", ("name", "M params", "image", "patch", "width", "depth", "heads", "x"), [row])
+    )
     assert "deit_small_distilled_patch16_224" in text
     assert "included" in text
 

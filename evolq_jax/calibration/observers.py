@@ -22,7 +22,7 @@ SMOOTHING = 0.01  # of ema and percentile, per batch
 QUANTILE = 0.99999
 SHRINKS = 1.0 - 0.01 * np.arange(90, dtype=np.float32)
 PTF_FACTORS = np.array([1.0, 2.0, 4.0, 8.0], np.float32)
-ADDED_ROWS = 32
+ADDED_ROWS = 16
 SCORED = ("omse", "omse_shared", "ptf")
 
 Range = tuple[Array, Array]  # low, high: as scales, size 1 on every reduced axis

@@ -54,7 +54,7 @@ def _count(
         raise UserError(f"data.num_{what} asks for {num} images, but '{where}' has only {total}")
     if source.shape[2] != channels:
         raise UserError(
-            f"'{where}' has images of {source.shape[2]} channels, but the network takes {channels}"
+            f"'{where}' has {source.shape[2]}-channel images, but the network takes {channels}-channel ones"
         )
     if num_classes is not None and source.labels is not None and source.labels.max() >= num_classes:
         raise UserError(
@@ -68,7 +68,8 @@ def check_batches(config: Experiment, count: int, *, for_search: bool, skipped: 
     """Holds the number of calibration images against the batches they are used in.
 
     Raises:
-      UserError: there are fewer than one batch, or the last batch would not be whole.
+      UserError: there are fewer than one batch, the last batch would not be whole, or a search could
+        not hold out any.
     """
     batches = {"calibration.batch_size": config.calibration.batch_size}
     if for_search:
@@ -81,6 +82,8 @@ def check_batches(config: Experiment, count: int, *, for_search: bool, skipped: 
                 f"{count} calibration images{left_out} are {wrong} of {batch}: "
                 f"change {key} or data.num_calibration"
             )
+    if for_search:
+        config.search.num_held_out(count)
 
 
 def load_calibration(setup: Setup, progress: Progress = no_progress) -> Images:

@@ -14,8 +14,14 @@ from evolq_jax.errors import UserError, suggestion
 Config = TypeVar("Config")
 
 
-def override(config: Config, args: Sequence[str], verb: str) -> Config:
+def override(config: Config, args: Sequence[str], verb: str, options: Sequence[str] = ()) -> Config:
     """The config with `--field.name value` pairs put in, typed by the config's dataclasses.
+
+    Args:
+      config: what to change.
+      args: the pairs.
+      verb: of the command line, for messages.
+      options: other options of the command line, to suggest where one is misspelt.
 
     Raises:
       UserError: a field is unknown, a value is of the wrong type or range, or an argument is of no field.
@@ -35,7 +41,7 @@ def override(config: Config, args: Sequence[str], verb: str) -> Config:
     for arg in unknown:
         if arg.startswith("-"):
             name = arg.split("=")[0].replace("_", "-")
-            hint = suggestion(name, [f"--{field}" for field in _field_names(type(config))])
+            hint = suggestion(name, [*options, *(f"--{field}" for field in _field_names(type(config)))])
             raise UserError(f"unknown option '{name}'{hint} (`evolq {verb} CONFIG --help` lists all)")
         raise UserError(f"unexpected argument '{arg}'; fields are set as in --search.passes 3")
     return changed

@@ -101,7 +101,7 @@ def memory(setup: Setup, num_images: int) -> dict[str, int]:
 def _work(setup: Setup, num_images: int, num_evaluation: int) -> float:
     """The whole run's work, counted in images through the float network."""
     search, overhead = setup.config.search, OVERHEAD[setup.config.quant.scheme]
-    candidates = num_total(setup) * num_images * network_share(setup)
+    candidates = num_total(setup) * (num_images - search.num_held_out(num_images)) * network_share(setup)
     caches = search.passes * num_images
     calibration_and_teacher = 2 * num_images
     return overhead * (candidates + caches + 2 * num_evaluation) + num_evaluation + calibration_and_teacher

@@ -82,6 +82,7 @@ def run_search(
         result |= describe(setup, len(evaluation.pixels)) | environment()
         result |= {
             "evaluations": found.evaluations,
+            "moves": {"kept": found.kept, "visits": found.visits},
             "num_calibration_images": len(calibrated.images.pixels),
             "calibration_fitness": {"init": found.start_fitness, "final": found.fitness},
             "seconds": round(time.monotonic() - began, 2),

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,8 @@ class SearchResult(NamedTuple):
     start_fitness: float
     fitness: float
     evaluations: int
+    kept: int  # moves, of as many visits
+    visits: int
     seconds: float
 
 
@@ -96,6 +98,11 @@ def _decode(space: SearchSpace, population: dict[str, Array], start_scales: Scal
     return jax.vmap(lambda solution: space.decode(solution, start_scales, step))(population)
 
 
+def _alone(tree: Any) -> Any:
+    """A population of one."""
+    return jax.tree.map(lambda leaf: leaf[None], tree)
+
+
 def search(
     config: SearchConfig,
     parts: ModelParts,
@@ -107,7 +114,10 @@ def search(
     key: Array,
     on_generation: Callable[[Generation], None] = lambda record: None,
 ) -> SearchResult:
-    """Improves the scales block by block, last block first; no step makes the fitness worse.
+    """Improves the scales block by block, last block first.
+
+    No step makes the fitness worse, neither on the images that candidates are scored on nor, with a
+    `holdout`, on those held out. The evaluation images play no part.
 
     One program per segment serves all its blocks. The result does not depend on `on_generation`.
 
@@ -123,7 +133,8 @@ def search(
       on_generation: told of every generation, for progress and logs.
 
     Raises:
-      UserError: the images are no multiple of the contrastive batch, or a pattern matches nothing.
+      UserError: the images are no multiple of the contrastive batch or too few to hold some out, or a
+        pattern matches nothing.
     """
     if tokens.shape[0] % config.batch_size:
         raise UserError(
@@ -154,7 +165,9 @@ class _Search:
         self.temperature = jnp.float32(config.temperature)
         self.step = jnp.float32(config.epsilon)
         self.evaluations, self.visits, self.began = 0, 0, time.monotonic()
-        self.fitness = self.start_fitness = jnp.asarray(jnp.inf)
+        self.fitness = self.start_fitness = self.held_out_fitness = jnp.asarray(jnp.inf)
+        self.kept = 0
+        self.num_searched = len(teacher) - config.num_held_out(len(teacher))
 
     def __call__(self, network: Quantized, scales: Scales, tokens: Array) -> SearchResult:
         segments = [self._segment(number, scales) for number in range(len(self.parts.segments))]
@@ -167,7 +180,13 @@ class _Search:
                     network = self._visit(network, segment, inputs[name], pass_number, block)
         seconds = time.monotonic() - self.began
         return SearchResult(
-            network.scales, float(self.start_fitness), float(self.fitness), self.evaluations, seconds
+            network.scales,
+            float(self.start_fitness),
+            float(self.fitness),
+            self.evaluations,
+            self.kept,
+            self.visits,
+            seconds,
         )
 
     def _segment(self, number: int, scales: Scales) -> _Segment | None:
@@ -198,14 +217,21 @@ class _Search:
         index = jnp.int32(block)
         start_scales = at(scope(network.scales, name), index)
 
-        def score(candidates: Scales) -> Array:
+        def score(candidates: Scales, images: slice = slice(self.num_searched)) -> Array:
             self.evaluations += jax.tree.leaves(candidates)[0].shape[0]
             settings = self.parts, self.specs, self.scoring, segment.number
-            return _score(*settings, network, candidates, index, inputs, self.teacher, self.temperature)
+            data = inputs[:, images], self.teacher[images]
+            return _score(*settings, network, candidates, index, *data, self.temperature)
+
+        def score_held_out(block_scales: Scales) -> Array:
+            return score(_alone(block_scales), slice(self.num_searched, None))[0]
 
         if config.rescore_start or self.visits == 0:
-            self.fitness = score(jax.tree.map(lambda leaf: leaf[None], start_scales))[0]
-            self.start_fitness = self.fitness if self.visits == 0 else self.start_fitness
+            self.fitness = score(_alone(start_scales))[0]
+        if self.visits == 0:
+            self.start_fitness = self.fitness
+            if config.holdout:
+                self.held_out_fitness = score_held_out(start_scales)
         key = jax.random.fold_in(self.key, self.visits)
         self.visits += 1
         params = algorithm.default_params
@@ -220,10 +246,15 @@ class _Search:
             self._tell_watcher(pass_number, name, block, generation, fitness.min(), state.best_fitness)
         if not state.best_fitness < self.fitness:
             return network
-        self.fitness = state.best_fitness
-        best = unravel(algorithm, state.best_solution)
-        best_scales = _decode(space, jax.tree.map(lambda leaf: leaf[None], best), start_scales, self.step)
-        return _write_back(self.specs, name, network, at(best_scales, 0), index)
+        best = _alone(unravel(algorithm, state.best_solution))
+        best_scales = at(_decode(space, best, start_scales, self.step), 0)
+        if config.holdout:
+            held_out_fitness = score_held_out(best_scales)
+            if not held_out_fitness < self.held_out_fitness:
+                return network
+            self.held_out_fitness = held_out_fitness
+        self.fitness, self.kept = state.best_fitness, self.kept + 1
+        return _write_back(self.specs, name, network, best_scales, index)
 
     def _tell_watcher(
         self, pass_number: int, segment: str, block: int, generation: int, fitness: Array, best: Array

@@ -32,6 +32,8 @@ class SearchConfig:
       fitness: `info_nce`, `mse`, `cosine` or `kl`, against the teacher's logits; minimised.
       temperature: of infoNCE.
       batch_size: contrastive batch of infoNCE: calibration images must be a multiple of it.
+      holdout: share of the calibration images that candidates are not scored on, but that decide whether
+        a block's move is kept; in whole batches, from the end.
       teacher: `float`, or `integer_layer_norm` (the released code's).
       rescore_start: evaluate a block's start anew at each visit, as released, though it is known.
       image_chunk: images run at once; None: chosen for the backend.
@@ -51,7 +53,8 @@ class SearchConfig:
     replacement: Replacement = "worst"
     fitness: str = "kl"
     temperature: float = 3.0
-    batch_size: int = 100
+    batch_size: int = 50
+    holdout: float = 0.5
     teacher: Literal["float", "integer_layer_norm"] = "float"
     rescore_start: bool = False
     image_chunk: int | None = None
@@ -72,6 +75,8 @@ class SearchConfig:
         for name in ("epsilon", "temperature"):
             if not getattr(self, name) > 0:
                 raise UserError(f"search.{name} must be positive, not {getattr(self, name)}")
+        if not 0 <= self.holdout < 1:
+            raise UserError(f"search.holdout must be from 0 to below 1, not {self.holdout}")
         self._check_parametrization()
 
     def _check_parametrization(self) -> None:
@@ -84,6 +89,20 @@ class SearchConfig:
                 f"'{self.algorithm}'; choose {choices}"
             )
 
+    def num_held_out(self, num_images: int) -> int:
+        """Calibration images that only decide on moves.
+
+        Raises:
+          UserError: there are too few images for one whole batch on either side.
+        """
+        count = int(num_images * self.holdout) // self.batch_size * self.batch_size
+        if self.holdout and not 0 < count < num_images:
+            raise UserError(
+                f"search.holdout {self.holdout} of {num_images} calibration images leaves no whole batch of "
+                f"{self.batch_size} on one side: use more images, a smaller batch, or --search.holdout 0"
+            )
+        return count
+
     def chunks(self) -> tuple[int, int]:
         """Images and candidates run at once: the settings, or what suits the backend."""
         images, population = (10, 1) if jax.default_backend() == "cpu" else (100, 16)
@@ -91,7 +110,8 @@ class SearchConfig:
 
 
 def num_evaluations(config: SearchConfig, num_blocks: int) -> int:
-    """Candidates that a whole search evaluates."""
-    visit = config.generations * config.population_size
-    scores = config.passes * num_blocks if config.rescore_start else 1
-    return config.passes * num_blocks * visit + scores
+    """Candidates that a whole search evaluates at most (moves that already lost need no held-out score)."""
+    visits = config.passes * num_blocks
+    starts = visits if config.rescore_start else 1
+    held_out = visits + 1 if config.holdout else 0
+    return visits * config.generations * config.population_size + starts + held_out

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -38,7 +39,7 @@ def specs(tiny: Tiny) -> Specs:
 
 
 def calibrate(tiny: Tiny, specs: Specs, chunk: int, num_batches: int = 2) -> Scales:
-    batches = np.split(np.asarray(tiny.images), num_batches)
+    batches = jnp.split(tiny.images, num_batches)
     return initialise(["ranges"], tiny.parts, specs, tiny.sites, tiny.params, batches, chunk)[1]
 
 
@@ -53,7 +54,7 @@ def test_every_site_has_the_scales_of_its_observer(tiny: Tiny, specs: Specs, sca
     assert set(scales) == set(uniform)
     activations = dict.fromkeys(name for name in uniform if not tiny.sites[name].is_weight)
     record = jax.jit(lambda p, x: observe(tiny.parts, lambda name, x, _: x, activations, p, x))
-    recorded = [record(tiny.params, x) for x in np.split(np.asarray(tiny.images), 2)]
+    recorded = [record(tiny.params, x) for x in jnp.split(tiny.images, 2)]
     weights = flatten(tiny.params)
     for name, spec in uniform.items():
         found = [weights[name]] if tiny.sites[name].is_weight else [batch[name] for batch in recorded]
@@ -79,7 +80,7 @@ def test_weights_need_no_images_and_progress_is_told(tiny: Tiny) -> None:
     assert params is tiny.params
     assert set(scales) == {name for name, _ in weights_only}
     one = resolve(QuantConfig(rules=(Rule("*", bits=0), Rule("head", bits=8))), tiny.sites)
-    batches = np.split(np.asarray(tiny.images), 3)
+    batches = jnp.split(tiny.images, 3)
     initialise(
         ["ranges"], tiny.parts, one, tiny.sites, tiny.params, batches, 4, lambda *step: told.append(step)
     )

@@ -71,7 +71,9 @@ def test_what_is_wrong_is_said_in_one_line(apply: Callable[[dict[str, Any]], Non
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "not JSON"), ("[]", "not a config but []"), ("3", "but 3")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "not JSON"), ("[]", "not a config but []"), ("3", "but 3")]
+)
 def test_what_is_no_object_is_no_config(text: str, message: str) -> None:
     with pytest.raises(UserError, match="it: ") as caught:
         from_json(text, "it")

@@ -27,7 +27,9 @@ def pixels(calibrated: Calibrated) -> np.ndarray:
     return load_evaluation(calibrated.setup).pixels
 
 
-def logits_of(calibrated: Calibrated, pixels: np.ndarray, quantized: bool, batch_size: int = BATCH) -> np.ndarray:
+def logits_of(
+    calibrated: Calibrated, pixels: np.ndarray, quantized: bool, batch_size: int = BATCH
+) -> np.ndarray:
     setup = calibrated.setup
     specs, scales = (setup.specs, calibrated.scales) if quantized else ((), {})
     model = setup.model

@@ -102,7 +102,9 @@ def test_the_search_alone_depends_on_the_seed(weights: Path, tmp_path: Path) -> 
     images = load_images("digits:train", get_entry("vit_digits").preprocessing, num=2 * BATCH)
     np.savez(tmp_path / "few.npz", image=images.pixels)
     config = small_config(weights)
-    config = replace(config, data=replace(config.data, calibration=str(tmp_path / "few.npz"), num_calibration=None))
+    config = replace(
+        config, data=replace(config.data, calibration=str(tmp_path / "few.npz"), num_calibration=None)
+    )
     for seed in (0, 1):
         run_search(replace(config, seed=seed), tmp_path / str(seed))
     init, final = (
@@ -183,10 +185,10 @@ def test_scales_of_another_setting_are_not_taken(finished: Finished, tmp_path: P
 def test_an_unfinished_run_has_no_result(finished: Finished, tmp_path: Path) -> None:
     run = copy_run(finished, tmp_path / "run", finished.config)
     (run / "result.json").unlink()
-    with pytest.raises(UserError, match="has no result.json: it has not finished"):
+    with pytest.raises(UserError, match=r"has no result\.json: it has not finished"):
         read_result(run)
     (run / "result.json").write_text("{")
-    with pytest.raises(UserError, match="result.json' is damaged"):
+    with pytest.raises(UserError, match=r"result\.json' is damaged"):
         read_result(run)
 
 

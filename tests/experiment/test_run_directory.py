@@ -49,9 +49,13 @@ def test_a_folder_that_was_there_stays(here: Path) -> None:
 
 
 def test_a_run_that_has_written_something_stays(here: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), new_run("run", Experiment()) as run, run.open_log() as append:
-        append({"pass_number": 0})
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with new_run("run", Experiment()) as run, run.open_log() as append:
+            append({"pass_number": 0})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert names(here) == ["run", "run/config.json", "run/log.jsonl"]
     assert json.loads((here / "run" / "log.jsonl").read_text()) == {"pass_number": 0}
 
@@ -68,13 +72,15 @@ def test_nothing_is_written_over(here: Path, holds: str) -> None:
 
 def test_a_path_that_cannot_be_made_is_named(here: Path) -> None:
     (here / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write 'file/run': Not a directory; name another with --run-dir"):
-        with new_run("file/run", Experiment()):
-            pass
+    line = "cannot write 'file/run': Not a directory; name another with --run-dir"
+    with pytest.raises(UserError, match=line), new_run("file/run", Experiment()):
+        pass
     assert names(here) == ["file"]
 
 
-def test_a_failed_write_is_one_line_and_leaves_the_old_file(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_is_one_line_and_leaves_the_old_file(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = RunDirectory(here)
     run.write("x.json", b"old")
 
@@ -83,7 +89,7 @@ def test_a_failed_write_is_one_line_and_leaves_the_old_file(here: Path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(UserError, match="cannot write .*x.json': No space left on device"):
+    with pytest.raises(UserError, match=r"cannot write .*x\.json': No space left on device"):
         run.write("x.json", b"new")
     monkeypatch.undo()
     assert names(here) == ["x.json"]
@@ -92,9 +98,9 @@ def test_a_failed_write_is_one_line_and_leaves_the_old_file(here: Path, monkeypa
 
 def test_a_log_on_a_full_disk_is_one_line(here: Path) -> None:
     (here / "log.jsonl").symlink_to("/dev/full")
-    with pytest.raises(UserError, match="cannot write .*log.jsonl': No space left on device"):
-        with RunDirectory(here).open_log() as append:
-            append({"pass_number": 0})
+    line = r"cannot write .*log\.jsonl': No space left on device"
+    with pytest.raises(UserError, match=line), RunDirectory(here).open_log() as append:
+        append({"pass_number": 0})
 
 
 def test_scales_come_back_as_they_were(here: Path) -> None:
@@ -113,12 +119,12 @@ def test_scales_come_back_as_they_were(here: Path) -> None:
 def test_missing_or_damaged_scales_are_named(here: Path, content: bytes | None) -> None:
     if content is not None:
         (here / "scales.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match="no readable scales in .*scales.safetensors"):
+    with pytest.raises(UserError, match=r"no readable scales in .*scales\.safetensors"):
         RunDirectory(here).read_scales("scales.safetensors")
 
 
 def test_a_folder_without_a_config_is_no_run(here: Path) -> None:
-    with pytest.raises(UserError, match="is no run directory: it holds no config.json"):
+    with pytest.raises(UserError, match=r"is no run directory: it holds no config\.json"):
         open_run(here)
     with pytest.raises(UserError, match="is no run directory"):
         open_run(here / "nowhere")

@@ -22,7 +22,7 @@ def fake_quant(x: np.ndarray, scale: np.ndarray, zero: np.ndarray, bits: int, si
     out = np.empty_like(x)
     scale, zero = np.broadcast_to(scale, x.shape), np.broadcast_to(zero, x.shape)
     for index in np.ndindex(*x.shape):
-        q = quantize(x[index], scale[index], zero[index], bits, signed)
+        q = quantize(float(x[index]), float(scale[index]), float(zero[index]), bits, signed)
         out[index] = np.float32(q - zero[index]) * scale[index]
     return out
 

@@ -127,9 +127,8 @@ def test_fake_quant_weights_maps_the_tree_and_one_block_alike(tiny: Tiny, bias_c
     for block in range(depth):
         block_scales = at(scope(scales, "blocks"), block)
         one = fake_quant_weights(block_specs, at(tiny.params["blocks"], block), block_scales)
-        np.testing.assert_allclose(
-            one["attn"]["qkv"]["weight"], whole["blocks"]["attn"]["qkv"]["weight"][block], rtol=1e-6, atol=1e-7
-        )
+        of_whole = whole["blocks"]["attn"]["qkv"]["weight"][block]
+        np.testing.assert_allclose(one["attn"]["qkv"]["weight"], of_whole, rtol=1e-6, atol=1e-7)
         if not bias_correction:
             q = scales["blocks/attn/qkv/weight"]
             want = reference.fake_quant(

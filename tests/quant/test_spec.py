@@ -6,7 +6,7 @@ from evolq_jax.errors import UserError
 from evolq_jax.quant.spec import QuantConfig, QuantSpec, Rule, resolve, scope, select
 from tests.tiny import Tiny
 
-# The official code's quantizers, under our names; 17 of a block and 11 outside.
+# The official code's quantizers, under our names.
 OFFICIAL = {
     "image", "patch_embed/proj", "tokens", "pos_embed", "residual_out", "norm", "head",
     "patch_embed/proj/weight", "head/weight",
@@ -30,8 +30,8 @@ def test_bits_out_of_range_are_refused(bits: int) -> None:
 
 def test_fully_quantized_is_every_site_of_the_official_code(tiny: Tiny) -> None:
     config = QuantConfig(
-        scheme="fully_quantized", edge_weight_bits=None, weight_bits=3, activation_bits=6, softmax_bits=5, activation_observer="omse",
-        weight_observer="minmax", integer_layer_norm=True, bias_correction=True,
+        scheme="fully_quantized", weight_bits=3, edge_weight_bits=None, activation_bits=6, softmax_bits=5,
+        weight_observer="minmax", activation_observer="omse", integer_layer_norm=True, bias_correction=True,
     )  # fmt: skip
     specs = dict(resolve(config, tiny.sites))
     assert set(specs) == OFFICIAL
@@ -75,7 +75,8 @@ def test_a_rule_leaves_sites_in_float_and_adds_others(tiny: Tiny) -> None:
 
 
 def test_a_pattern_without_sites_is_refused_with_a_hint(tiny: Tiny) -> None:
-    with pytest.raises(UserError, match=r"'blocks/atn/qkv/weight' matches no .*mean 'blocks/attn/qkv/weight'"):
+    message = r"'blocks/atn/qkv/weight' matches no .*did you mean 'blocks/attn/qkv/weight'"
+    with pytest.raises(UserError, match=message):
         resolve(QuantConfig(rules=(Rule("blocks/atn/qkv/weight", bits=3),)), tiny.sites)
     with pytest.raises(UserError, match=r"'zzz' matches no .*the sites are: image"):
         select(["head", "zzz"], ["image", "head"])

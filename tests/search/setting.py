@@ -61,9 +61,13 @@ def with_block(scales: Scales, segment: str, block: int, block_scales: Scales) -
 
 @cache
 def make_setting(depth: int = 3) -> Setting:
-    """Operands of products at W3A8, calibrated by minmax on all twelve images."""
+    """Operands of products at W3A8, calibrated by minmax on all twelve images.
+
+    The image stays in float: with pixels from -1 to 1 its zero point would be 127.5, and every pixel a
+    tie that programs break differently.
+    """
     tiny = make_tiny(depth)
-    config = QuantConfig("matmul", weight_bits=3, edge_weight_bits=None, weight_observer="minmax")
+    config = QuantConfig("matmul", weight_bits=3, weight_observer="minmax", quantize_image=False)
     specs = resolve(config, tiny.sites)
     _, scales = initialise(["ranges"], tiny.parts, specs, tiny.sites, tiny.params, [tiny.images], 12)
     network = at_scales(specs, tiny.params, scales)

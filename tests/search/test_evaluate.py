@@ -61,14 +61,12 @@ def test_a_population_scores_as_whole_forward_passes_do(
     """For the first, a middle and the last block, in chunks of images and of candidates."""
     scoring = Scoring("info_nce", BATCH, image_chunk, population_chunk)
     parts, specs, scales = setting.tiny.parts, setting.specs, setting.scales
-    inputs = block_inputs(
-        parts, quant_sites(specs), 12, setting.network.quantized, scales, setting.tokens
-    )["blocks"]
+    quantized, make_site = setting.network.quantized, quant_sites(specs)
+    inputs = block_inputs(parts, make_site, 12, quantized, scales, setting.tokens)["blocks"]
     for block in range(3):
         candidates = some_candidates(at(scope(scales, "blocks"), block), block)
-        got = score(
-            parts, specs, scoring, 0, setting.network, candidates, jnp.int32(block), inputs[block], setting.teacher
-        )  # fmt: skip
+        at_block = candidates, jnp.int32(block), inputs[block]
+        got = score(parts, specs, scoring, 0, setting.network, *at_block, setting.teacher)
         want = [
             setting.fitness(with_block(scales, "blocks", block, at(candidates, i)))
             for i in range(NUM_CANDIDATES)
@@ -97,9 +95,7 @@ def test_embedding_is_the_segments_entry_on_normalised_pixels(setting: Setting, 
     got = embed(
         tiny.parts, make_site, chunk, PREPROCESSING, setting.network.quantized, setting.scales, tiny.pixels
     )
-    want = tiny.parts.segments[0].enter(
-        setting.network.quantized, make_site("", setting.scales), tiny.images
-    )
+    want = tiny.parts.segments[0].enter(setting.network.quantized, make_site("", setting.scales), tiny.images)
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 
@@ -122,7 +118,8 @@ def test_segments_after_the_searched_one_are_run(number: int, block: int) -> Non
     assert {segment: leaf.shape for segment, leaf in inputs.items()} == {"a": (2, 12, 6), "b": (3, 12, 4)}
     candidates = some_candidates(at(scope(scales, name), block), 0)
     scoring = Scoring("info_nce", BATCH, 12, 2)
-    got = score(PARTS, specs, scoring, number, network, candidates, jnp.int32(block), inputs[name][block], teacher)  # fmt: skip
+    at_block = candidates, jnp.int32(block), inputs[name][block]
+    got = score(PARTS, specs, scoring, number, network, *at_block, teacher)
     run = quantized_forward(PARTS, specs)
     want = [
         fitness_loop(run(params, with_block(scales, name, block, at(candidates, i)), x), teacher)

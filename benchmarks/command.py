@@ -1,0 +1,51 @@
+"""The command line that every benchmark has: options in, tables and JSON out."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import tyro
+from rich.console import Console
+
+from benchmarks.subject import Options, Subject, load
+from evolq_jax.report import row_table
+
+Measure = Callable[[Subject, Options], list[dict[str, Any]]]  # rows with the same columns
+
+
+def main(description: str | None, measures: Mapping[str, Measure]) -> None:
+    """Runs the measures one after the other; prints each as a table under its title."""
+    options = tyro.cli(Options, description=description)
+    console, report = Console(), dict[str, Any]()
+    with jax.default_matmul_precision("float32"):
+        subject = load(options)
+        report["setting"] = setting(subject, options)
+        console.print(", ".join(f"{name} {value}" for name, value in report["setting"].items()))
+        for title, measure in measures.items():
+            report[title] = rows = measure(subject, options)
+            console.print(row_table(title, rows[0], [row.values() for row in rows]))
+    report["setting"]["load at the end"] = round(os.getloadavg()[0], 2)
+    if options.json:
+        temporary = options.json.with_name(options.json.name + ".tmp")
+        temporary.write_text(json.dumps(report, indent=2) + "\n")
+        os.replace(temporary, options.json)
+
+
+def setting(subject: Subject, options: Options) -> dict[str, Any]:
+    """What the numbers depend on."""
+    return {
+        "device": jax.devices()[0].device_kind,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "jax": jax.__version__,
+        "weights": subject.weights,
+        "images": f"{len(subject.pixels)} ({subject.images})",
+        "repeats": num_repeats(options),
+        "load at the start": round(os.getloadavg()[0], 2),
+    }
+
+
+def num_repeats(options: Options) -> int:
+    """Rounds of measurements."""
+    return 1 if options.quick else options.repeats

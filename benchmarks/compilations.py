@@ -1,0 +1,59 @@
+"""What a search compiles, which must not grow with the network's depth, and the wait that it makes.
+
+    python benchmarks/compilations.py
+"""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.command import main
+from benchmarks.search_throughput import MATMUL, Case, paper_search
+from benchmarks.subject import Options, Subject
+from benchmarks.timing import count_compilations
+from evolq_jax.calibration.calibrate import initialise
+from evolq_jax.experiment.evaluate import compute_logits
+from evolq_jax.search.blockwise import search
+
+DEPTHS = (4, 8, 12)
+CASE = Case("matmul", 5)
+
+
+def row(subject: Subject, case: Case = CASE) -> dict[str, Any]:
+    """A search with nothing compiled before it, calibration and teacher being there."""
+    parts, params, number = subject.parts, subject.params, len(subject.pixels)
+    sites, specs = subject.quantizers(MATMUL)
+    _, scales = initialise(("ranges",), parts, specs, sites, params, [subject.normalised()[:10]], 10)
+    tokens = subject.tokens(specs, scales, 10)
+    pixels = np.asarray(subject.pixels)
+    teacher = compute_logits(parts, (), subject.preprocessing, params, {}, pixels, 10)
+    ends: list[float] = []
+
+    def note_end(_: Any) -> None:
+        ends.append(time.perf_counter())
+
+    config, data = paper_search(number, case), jax.numpy.asarray(teacher)
+    jax.clear_caches()
+    began = time.perf_counter()
+    with count_compilations() as compilations:
+        search(config, parts, specs, params, scales, tokens, data, jax.random.key(0), note_end)
+    return {
+        "depth": subject.config.depth,
+        "compilations": len(compilations.seconds),
+        "seconds compiling": round(sum(compilations.seconds), 1),
+        "seconds to the first generation": round(ends[0] - began, 1),
+        "seconds in all": round(time.perf_counter() - began, 1),
+    }
+
+
+def measure(subject: Subject, options: Options) -> list[dict[str, Any]]:
+    """A row for every depth, on 20 images."""
+    del options
+    subject = subject._replace(pixels=subject.pixels[:20])
+    return [row(subject.with_depth(depth)) for depth in DEPTHS if depth <= subject.config.depth]
+
+
+if __name__ == "__main__":
+    main(__doc__, {"compilations of a whole search": measure})

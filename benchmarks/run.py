@@ -1,0 +1,22 @@
+"""All benchmarks in one report: speed, compilation and memory of ViT-Tiny.
+
+    python benchmarks/run.py --quick
+    python benchmarks/run.py --json results.json
+
+On two CPU cores, `--quick` takes minutes, everything most of an hour.
+"""
+
+from benchmarks import calibration, compilations, float_forward, memory, peak, search_throughput
+from benchmarks.command import main
+
+MEASURES = {
+    "float32 matrix product": peak.measure,
+    "float forward": float_forward.measure,
+    "search: a pass of the paper's schedule": search_throughput.measure,
+    "calibration: fully quantized, omse and ptf": calibration.measure,
+    "compilations of a whole search": compilations.measure,
+    "memory of a search with 8 children": memory.measure,
+}
+
+if __name__ == "__main__":
+    main(__doc__, MEASURES)

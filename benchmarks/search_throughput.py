@@ -1,0 +1,117 @@
+"""A search's speed: candidate images a second over a whole pass, relative to the float forward.
+
+    python benchmarks/search_throughput.py
+
+A pass is what the paper does: over all blocks, last to first, 3 generations of one child, fitness on all
+images. It includes the pass over the network that caches the blocks' inputs and the start's evaluation,
+of which only the children count; it does not include compilation. A candidate that changes block b runs
+only b and what follows, so that a ratio of 12 / 6.5 = 1.85 would be quantization for nothing.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from benchmarks.command import main, num_repeats
+from benchmarks.float_forward import best_task
+from benchmarks.peak import block_flops, peak_flops
+from benchmarks.subject import Options, Subject
+from benchmarks.timing import Task, count_compilations, interleave
+from evolq_jax.calibration.calibrate import initialise
+from evolq_jax.experiment.evaluate import compute_logits
+from evolq_jax.quant.spec import QuantConfig
+from evolq_jax.search.blockwise import search
+from evolq_jax.search.config import ATTENTION_WEIGHTS, SearchConfig
+
+MATMUL = QuantConfig("matmul")
+FULLY_QUANTIZED = QuantConfig("fully_quantized", activation_observer="omse")
+INTEGER = QuantConfig("fully_quantized", activation_observer="omse", integer_layer_norm=True)
+SCHEMES = {"matmul": MATMUL, "fully_quantized": FULLY_QUANTIZED, "… integer LayerNorm": INTEGER}
+
+
+class Case(NamedTuple):
+    """One row's setting."""
+
+    scheme: str
+    image_chunk: int
+    generations: int = 3
+    children: int = 1
+    population_chunk: int = 1
+
+
+CASES = (
+    *(Case(scheme, chunk) for scheme in ("matmul", "fully_quantized") for chunk in (4, 5, 10, 20)),
+    Case("… integer LayerNorm", 10),
+    *(Case("matmul", 10, 1, 4, chunk) for chunk in (1, 4)),
+)
+QUICK = (Case("matmul", 5), Case("matmul", 10), Case("fully_quantized", 10), Case("matmul", 10, 1, 4, 4))
+
+
+def paper_search(number: int, case: Case) -> SearchConfig:
+    """One pass of the paper's search, scored on `number` images."""
+    return SearchConfig(
+        algorithm="EvolQ",
+        sites=ATTENTION_WEIGHTS,
+        parametrization="raw",
+        passes=1,
+        generations=case.generations,
+        population_size=case.children,
+        fitness="info_nce",
+        batch_size=number,
+        holdout=0.0,
+        image_chunk=case.image_chunk,
+        population_chunk=case.population_chunk,
+    )
+
+
+def one_pass(subject: Subject, case: Case) -> Task:
+    """A pass with its compilation taken off; compiles most of it now, in a pass of one generation."""
+    parts, params, number = subject.parts, subject.params, len(subject.pixels)
+    sites, specs = subject.quantizers(SCHEMES[case.scheme])
+    _, scales = initialise(("ranges",), parts, specs, sites, params, [subject.normalised()[:10]], 10)
+    tokens = subject.tokens(specs, scales, 10)
+    pixels = np.asarray(subject.pixels)
+    teacher = compute_logits(parts, (), subject.preprocessing, params, {}, pixels, 10)
+    run = partial(search, parts=parts, specs=specs, params=params, scales=scales, tokens=tokens)
+
+    def task(case: Case = case) -> float:
+        config = paper_search(number, case)
+        with count_compilations() as compilations:
+            result = run(config, teacher=jax.numpy.asarray(teacher), key=jax.random.key(0))
+        return result.seconds - sum(compilations.seconds)
+
+    task(case._replace(generations=1))
+    return task
+
+
+def row(subject: Subject, case: Case, float_forward: Task, peak: float, repeats: int) -> dict[str, Any]:
+    """The float forward and a pass in turn."""
+    seconds = interleave({"float": float_forward, "pass": one_pass(subject, case)}, repeats)
+    depth, per_block = subject.config.depth, case.generations * case.children
+    candidates = depth * per_block * len(subject.pixels)
+    ratios = candidates * np.array(seconds["float"]) / np.array(seconds["pass"])
+    blocks = (per_block * depth * (depth + 1) // 2 + depth + 1) * len(subject.pixels)
+    speed = blocks * block_flops(subject.config) / float(np.median(seconds["pass"]))
+    return {
+        "scheme": case.scheme,
+        "image chunk": case.image_chunk,
+        "children": case.children,
+        "at once": case.population_chunk,
+        "candidate images/s": round(candidates / float(np.median(seconds["pass"])), 1),
+        "float images/s": round(1 / float(np.median(seconds["float"])), 1),
+        "ratio": round(float(np.median(ratios)), 2),
+        "share of peak": round(speed / peak, 3),
+    }
+
+
+def measure(subject: Subject, options: Options) -> list[dict[str, Any]]:
+    """A row for every scheme and chunk."""
+    float_forward, peak = best_task(subject, options), peak_flops()
+    cases, repeats = QUICK if options.quick else CASES, num_repeats(options)
+    return [row(subject, case, float_forward, peak, repeats) for case in cases]
+
+
+if __name__ == "__main__":
+    main(__doc__, {"search: a pass of the paper's schedule": measure})

@@ -1,0 +1,116 @@
+"""What is measured: ViT-Tiny with real weights and images where there are some, else seeded random ones."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from evolq_jax.data import load_images
+from evolq_jax.models.checkpoint import load_checkpoint
+from evolq_jax.models.registry import VIT, get_entry, param_shapes
+from evolq_jax.models.vit import ViTConfig
+from evolq_jax.network import SiteInfo, list_sites, normalize
+from evolq_jax.quant.sites import fake_quant_weights, quant_sites
+from evolq_jax.quant.spec import QuantConfig, Specs, resolve
+from evolq_jax.search.evaluate import embed
+from evolq_jax.trees import unflatten
+from evolq_jax.typing import Array, ModelParts, Params, Preprocessing, Scales
+
+MODEL = "vit_tiny_patch16_224"
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure on, and for how long.
+
+    Attributes:
+      weights: checkpoint of ViT-Tiny/16 at 224; None: the one in ../shared/data, else random weights.
+      calibration: folder of images; None: the one in ../shared/data, else random images.
+      images: calibration images.
+      repeats: measurements of everything, of which medians are taken.
+      quick: 20 images, everything once, fewer settings: minutes, and coarser.
+      json: also write the numbers to this file.
+    """
+
+    weights: Path | None = None
+    calibration: Path | None = None
+    images: int = 100
+    repeats: int = 3
+    quick: bool = False
+    json: Path | None = None
+
+
+class Subject(NamedTuple):
+    """A network and images."""
+
+    config: ViTConfig
+    parts: ModelParts
+    params: Params
+    preprocessing: Preprocessing
+    pixels: Array  # uint8 [B, 224, 224, 3]
+    weights: str  # where they are from
+    images: str
+
+    def normalised(self) -> Array:
+        """Images as the network wants them [B, 224, 224, 3]."""
+        return jax.jit(normalize, static_argnums=0)(self.preprocessing, self.pixels)
+
+    def quantizers(self, quant: QuantConfig) -> tuple[dict[str, SiteInfo], Specs]:
+        """The quantization points and what they become under `quant`."""
+        sites = list_sites(self.parts, self.params, self.pixels.shape[1:])
+        return sites, resolve(quant, sites)
+
+    def tokens(self, specs: Specs, scales: Scales, chunk: int) -> Array:
+        """The images at the first block's input, quantized [B, N, D]."""
+
+        @jax.jit
+        def run(params: Params, scales: Scales, pixels: Array) -> Array:
+            quantized = fake_quant_weights(specs, params, scales)
+            return embed(
+                self.parts, quant_sites(specs), chunk, self.preprocessing, quantized, scales, pixels
+            )
+
+        return run(self.params, scales, self.pixels)
+
+    def with_depth(self, depth: int) -> "Subject":
+        """The same network cut off after `depth` blocks."""
+        config = replace(self.config, depth=depth)
+        blocks = jax.tree.map(lambda leaf: leaf[:depth], self.params["blocks"])
+        return self._replace(config=config, parts=VIT.make(config), params=self.params | {"blocks": blocks})
+
+
+def load(options: Options) -> Subject:
+    """Weights and images; the subject says where each is from.
+
+    Raises:
+      UserError: a file or folder that was named is missing or wrong.
+    """
+    entry, number = get_entry(MODEL), 20 if options.quick else options.images
+    found = sorted((DATA / "weights").glob(f"{MODEL}*.safetensors"))
+    weights = options.weights or (found[0] if found else None)
+    folder = DATA / "imagenet" / "calib"
+    folder = options.calibration or (folder if folder.is_dir() else None)
+    rng = np.random.default_rng(0)
+    if weights:
+        _, parts, params, preprocessing, config = load_checkpoint(MODEL, weights)
+    else:
+        parts, params = entry.make(), _random_params(rng, entry.config)
+        preprocessing, config = entry.preprocessing, entry.config
+    if folder:
+        pixels = load_images(folder, preprocessing, num=number, cache_dir=None).pixels
+    else:
+        pixels = rng.integers(0, 256, (number, config.image_size, config.image_size, 3), dtype=np.uint8)
+    sources = weights.name if weights else "random", folder.name if folder else "random"
+    return Subject(config, parts, params, preprocessing, jnp.asarray(pixels), *sources)
+
+
+def _random_params(rng: np.random.Generator, config: ViTConfig) -> Params:
+    def leaf(name: str, shape: tuple[int, ...]) -> Array:
+        values = 0.02 * rng.standard_normal(shape, dtype=np.float32)
+        return jnp.asarray(values + 1.0 if "norm" in name and name.endswith("weight") else values)
+
+    return unflatten({name: leaf(name, shape) for name, shape in param_shapes(VIT, config).items()})

@@ -1,0 +1,157 @@
+"""Parity with numbers recorded from the official code on the real ViT-Tiny."""
+
+from collections.abc import Callable
+from functools import cache
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evolq_jax.calibration.calibrate import initialise
+from evolq_jax.fitness import info_nce
+from evolq_jax.quant.sites import SiteFactory, float_sites, integer_norm_sites, quant_sites
+from evolq_jax.quant.spec import Specs, resolve
+from evolq_jax.typing import QParams, Scales
+from tests.golden import official
+from tests.golden.conftest import Golden, Recording
+from tests.golden.perturbed import Place, ensemble, logits, place
+
+pytestmark = pytest.mark.shared
+
+
+def resolved(recording: Recording, name: str, weights: bool) -> Specs:
+    """The recorded setting's specs of the weights, or of the activations."""
+    specs = resolve(official.config(name), recording.sites)
+    return tuple((site, spec) for site, spec in specs if recording.sites[site].is_weight == weights)
+
+
+@pytest.fixture(scope="session")
+def activation_scales(recording: Recording) -> Scales:
+    """Our calibration on the 100 images; the weights' bits play no part."""
+    specs = resolved(recording, "w8a8_bc1", weights=False)
+    model = recording.model
+    chain = ["ranges"]
+    return initialise(chain, model.parts, specs, recording.sites, model.params, [recording.calibration], 5)[1]
+
+
+def weight_scales(recording: Recording, name: str) -> Scales:
+    specs, model = resolved(recording, name, weights=True), recording.model
+    return initialise(["ranges"], model.parts, specs, recording.sites, model.params, [], 1)[1]
+
+
+def share_within(scales: Scales, golden: dict[str, np.ndarray], part: str) -> tuple[float, dict[str, int]]:
+    """The share of values within 1e-4 of the recorded, and how many are not, by site."""
+    total, wrong = 0, {}
+    for site, qparams in scales.items():
+        want = official.recorded(golden, site, part)
+        got = np.broadcast_to(np.asarray(getattr(qparams, part)).reshape(*want.shape[:-1], -1), want.shape)
+        off = np.abs(got - want) > 1e-4 * np.abs(want)
+        total += want.size
+        if off.any():
+            wrong[site] = int(off.sum())
+    return 1 - sum(wrong.values()) / total, wrong
+
+
+@pytest.mark.parametrize("name", official.FILES)
+def test_weight_scales_are_the_official_codes(recording: Recording, golden: Golden, name: str) -> None:
+    scales = weight_scales(recording, name)
+    assert len(scales) == 6
+    for part in QParams._fields:
+        share, wrong = share_within(scales, golden(f"evolq_{name}"), part)
+        assert share >= 0.999, (part, wrong)
+
+
+@pytest.mark.parametrize("name", ["w8a8_bc1", "w3a8_bc0"])
+def test_activation_scales_are_the_official_codes(
+    recording: Recording, golden: Golden, activation_scales: Scales, name: str
+) -> None:
+    assert set(activation_scales) == {site for site, _ in resolved(recording, name, weights=False)}
+    share, wrong = share_within(activation_scales, golden(f"evolq_{name}"), "scale")
+    assert share >= 0.99, wrong
+    _, wrong = share_within(activation_scales, golden(f"evolq_{name}"), "zero_point")
+    # Pixels run from -1 to 1, so the image's zero point is 127.5 exactly: a tie, which the last bit of
+    # a division breaks (128 in the recording). No other differs.
+    assert set(wrong) <= {"image"}
+    assert float(activation_scales["image"].zero_point.squeeze()) in (127.0, 128.0)
+
+
+def test_float_logits_are_the_official_codes(recording: Recording, golden: Golden) -> None:
+    model = recording.model
+    got = logits(model.parts, float_sites, (), model.params, {}, recording.validation)
+    want = golden("evolq_w8a8_bc1")["fp_logits"]
+    assert np.linalg.norm(got - want) / np.linalg.norm(want) < 1e-4
+
+
+@cache
+def site_factory(make: Callable[[Specs], SiteFactory], specs: Specs) -> SiteFactory:
+    """One object for equal specs, so that programs are compiled once."""
+    return make(specs)
+
+
+def quantized_logits(recording: Recording, specs: Specs, scales: Scales, images: jnp.ndarray) -> np.ndarray:
+    model = recording.model
+    return logits(model.parts, site_factory(quant_sites, specs), specs, model.params, scales, images)
+
+
+def test_the_calibrated_networks_fitness_is_the_official_codes(
+    recording: Recording, golden: Golden, activation_scales: Scales
+) -> None:
+    """Through our own calibration, from images to infoNCE against the official teacher."""
+    name = "w8a8_bc1"
+    specs = resolve(official.config(name), recording.sites)
+    scales = activation_scales | weight_scales(recording, name)
+    student = quantized_logits(recording, specs, scales, recording.calibration)
+    recorded = golden(f"evolq_{name}")
+    got = float(info_nce(jnp.asarray(student), jnp.asarray(recorded["teacher_logits_calib0"]), 3.0))
+    assert got == pytest.approx(float(recorded["infonce_layerwise"].squeeze()), abs=1e-2)
+
+
+def assert_one_of_ours(found: Place) -> None:
+    assert abs(found.rank - 0.5) < 3.5 * found.deviation, found
+    assert 0.7 < found.spread < 1.4, found
+
+
+def test_the_official_teacher_is_one_of_our_runs(recording: Recording, golden: Golden) -> None:
+    """Float but for integer LayerNorms, on 100 images: this pins the integer LayerNorm.
+
+    Of variants tried, none passes: rounding its multiplier instead of cutting it off, keeping it real or
+    giving it 7 bits, rounding halves away from zero, other input scales (4 to 16 deviations off).
+    """
+    recorded = golden("evolq_w8a8_bc1")
+    specs = resolve(official.config("w8a8_bc1"), recording.sites)
+    scales = official.recorded_scales(recorded, specs, recording.sites)
+    model, teacher = recording.model, recorded["teacher_logits_calib0"]
+    sites = site_factory(integer_norm_sites, specs)
+
+    def run(scales: Scales) -> np.ndarray:
+        return logits(model.parts, sites, (), model.params, scales, recording.calibration)
+
+    ours = ensemble(run, scales, 4)
+    assert_one_of_ours(place(ours, teacher))
+    in_float = logits(model.parts, float_sites, (), model.params, {}, recording.calibration)
+    assert np.linalg.norm(ours.mean(0) - teacher) < 0.85 * np.linalg.norm(in_float - teacher)
+
+
+@pytest.mark.parametrize("name", ["w8a8_bc1", "w4a8_bc0"])
+def test_the_official_quantized_network_is_one_of_our_runs(
+    recording: Recording, golden: Golden, name: str
+) -> None:
+    """With the recorded scales put in, on the 16 validation images."""
+    recorded = golden(f"evolq_{name}")
+    specs = resolve(official.config(name), recording.sites)
+    scales = official.recorded_scales(recorded, specs, recording.sites)
+    want = recorded["layerwise_logits"]
+
+    def run(scales: Scales) -> np.ndarray:
+        return quantized_logits(recording, specs, scales, recording.validation)
+
+    ours = ensemble(run, scales, 8)
+    assert_one_of_ours(place(ours, want))
+    # Top-1 of the recording against each of our runs, and of those among themselves, of 16 images: about
+    # 11.6 and 12 at W8A8, 7 and 9 at W4A8, give or take 2.
+    classes = ours.argmax(-1)
+    among_ours = np.mean([(a == b).sum() for i, a in enumerate(classes) for b in classes[:i]])
+    assert np.mean((classes == want.argmax(-1)).sum(1)) > among_ours - 5
+    # The last site alone leaves no room for chaos: recorded logits lie on the head's grid.
+    steps = want / recorded["act_out.scale"]
+    np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)

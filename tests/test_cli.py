@@ -1,0 +1,199 @@
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evolq_jax import __version__, cli
+from evolq_jax.config import Experiment, QuantConfig, faithful
+from evolq_jax.experiment.override import override
+from evolq_jax.experiment.train import Trained
+from evolq_jax.report import LineWatcher
+from evolq_jax.training import TrainExperiment
+from tests.small_run import BLOCKS, write_weights
+
+Evolq = Callable[..., str]
+CONFIG = """\
+from pathlib import Path
+from tests.small_run import small_config
+config = small_config(Path("weights.safetensors"))
+"""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_weights(tmp_path_factory.mktemp("weights") / "weights.safetensors")
+
+
+@pytest.fixture
+def here(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.py").write_text(CONFIG)
+    (tmp_path / "weights.safetensors").symlink_to(weights)
+    return tmp_path
+
+
+@pytest.fixture
+def evolq(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Evolq:
+    """Runs a command, which must succeed quietly, and gives what it shows, at most 80 columns wide."""
+
+    def run(*args: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["evolq", *args])
+        monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setattr(cli, "make_watcher", lambda: LineWatcher(sys.stderr, every=1e9))
+        with contextlib.suppress(SystemExit):  # of --help and --version; errors are seen below
+            cli.main()
+        shown = capsys.readouterr()
+        assert shown.err == ""
+        assert max(map(len, shown.out.splitlines())) <= 80
+        return shown.out
+
+    return run
+
+
+def caught(monkeypatch: pytest.MonkeyPatch, verb: str, result: dict[str, Any]) -> list[Any]:
+    """Puts a recorder in the place of a verb's function; gives its calls' arguments."""
+    calls: list[Any] = []
+
+    def record(*args: Any) -> dict[str, Any]:
+        calls.append(args)
+        return result
+
+    monkeypatch.setattr(cli, verb, record)
+    return calls
+
+
+def test_search_then_evaluate(evolq: Evolq, here: Path) -> None:
+    shown = evolq("search", "config.py")
+    run = here / "runs" / "small-001"
+    result = json.loads((run / "result.json").read_text())
+    assert "small: matmul W3A8 (edges W8), seed 0, 30 images" in shown
+    assert f"{2 * BLOCKS + 1} evaluations in" in shown
+    assert shown.endswith("everything is in runs/small-001\n")
+    table = shown[: shown.index(f"{2 * BLOCKS + 1} evaluations")]
+    assert f"{100 * result['final']['agreement']:.1f}" in table
+    assert evolq("evaluate", "runs/small-001") == table
+    assert "runs/small-002" in evolq("search", "config.py", "--data.num-evaluation", "20")
+
+
+def test_calibrate_and_evaluate(evolq: Evolq, here: Path) -> None:
+    shown = evolq("calibrate", "config.py", "--run-dir", "mine")
+    assert "calibrated small" in shown
+    assert sorted(file.name for file in (here / "mine").iterdir()) == [
+        "config.json",
+        "init_scales.safetensors",
+    ]
+    assert evolq("evaluate", "mine") == evolq("evaluate", "config.py")
+
+
+def test_a_plan_is_printed_and_nothing_is_written(evolq: Evolq, here: Path) -> None:
+    before = sorted(here.rglob("*"))
+    shown = evolq("search", "config.py", "--dry-run", "--search.passes", "5")
+    for words in (
+        "plan of small",
+        "searched sites",
+        "blocks/attn/qkv/weight",
+        "searched scales              │ 768",
+        f"evaluations                  │ {5 * BLOCKS + 1}",
+        "estimated time",
+        "estimated memory mib",
+    ):
+        assert words in shown
+    assert sorted(here.rglob("*")) == before
+
+
+def test_search_passes_on_what_it_was_given(evolq: Evolq, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = caught(monkeypatch, "plan_search", {"evaluations": 1})
+    changes = ("--seed", "3", "--quant.weight-bits=4", "--data.num_calibration", "None")
+    evolq("search", "config.py", "--dry-run", *changes, "--quant.bias-correction", "--search.sites", "a", "b")
+    (config,) = calls[0]
+    assert (config.seed, config.quant.weight_bits, config.data.num_calibration) == (3, 4, None)
+    assert config.quant.bias_correction
+    assert config.search.sites == ("a", "b")
+    assert config.search.passes == 2  # as in the file
+
+
+def test_the_preset_sees_the_fields_and_the_fields_win(evolq: Evolq, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = caught(monkeypatch, "plan_search", {"evaluations": 1})
+    preset = ("search", "config.py", "--preset", "faithful", "--dry-run", "--quant.scheme", "fully_quantized")
+    evolq(*preset, "--quant.weight-bits", "8")
+    evolq(*preset, "--search.epsilon", "0.5")
+    (eight,), (wide,) = calls
+    assert (eight.search.epsilon, eight.quant.integer_layer_norm) == (1e-4, True)
+    assert eight.search.teacher == "integer_layer_norm"
+    assert (wide.search.epsilon, wide.search.generations) == (0.5, 3)
+    assert faithful(eight) == eight
+
+
+@pytest.mark.parametrize(
+    ("args", "field", "value"),
+    [
+        (["--quant.bias-correction"], "bias_correction", True),
+        (["--quant.no-quantize-image"], "quantize_image", False),
+        (["--quant.softmax-bits", "4"], "softmax_bits", 4),
+        (["--quant.edge_weight_bits", "None"], "edge_weight_bits", None),
+        (["--quant.weight-observer=percentile"], "weight_observer", "percentile"),
+    ],
+)
+def test_fields_are_typed(args: list[str], field: str, value: Any) -> None:
+    assert getattr(override(Experiment(), args, "search").quant, field) == value
+
+
+def test_no_fields_change_nothing() -> None:
+    config = Experiment(quant=QuantConfig(weight_bits=5))
+    assert override(config, [], "search") == config
+
+
+def test_training_is_told_the_command(evolq: Evolq, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    def record(config: TrainExperiment, progress: Any, command: str) -> Trained:
+        calls.append((config, command))
+        return Trained(Path(config.out), 0.975, 697)
+
+    monkeypatch.setattr(cli, "run_training", record)
+    (here / "train.py").write_text(
+        "from evolq_jax.training import TrainExperiment\n"
+        "config = TrainExperiment('vit_digits', 'digits:train', 'digits:test', 'out.safetensors')\n"
+    )
+    shown = evolq("train", "train.py", "--train.epochs", "7", "--out", "my weights.safetensors")
+    assert shown == "top-1 97.5 % on 697 images; wrote my weights.safetensors\n"
+    ((config, command),) = calls
+    assert config.train.epochs == 7
+    assert command == "evolq train train.py --train.epochs 7 --out 'my weights.safetensors'"
+
+
+def test_models(evolq: Evolq) -> None:
+    shown = evolq("models")
+    for words in ("deit_small_distilled_patch16_224", "vit_digits", "M params"):
+        assert words in shown
+
+
+def test_version(evolq: Evolq) -> None:
+    assert evolq("--version") == f"evolq_jax {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--help",), ("examples:", "evolq search configs/digits_w2a8.py", "list the models")),
+        (
+            ("search", "--help"),
+            ("--dry-run", "--run-dir", "--preset", "--search.passes INT", "times over all blocks"),
+        ),
+        (("search", "config.py", "-h"), ("--search.passes INT", "(default: 2)", "weights.safetensors")),
+        (("search", "config.py", "--preset", "faithful", "--help"), ("(default: absolute)",)),
+        (("evaluate", "--help"), ("a run directory or a config file", "--data.evaluation STR")),
+        (("evaluate", ".", "--help"), ("a run directory or a config file",)),
+        (("calibrate", "--help"), ("--run-dir", "--calibration.chain")),
+        (("train", "--help"), ("--train.epochs 3", "--train-data STR")),
+        (("models", "--help"), ("usage: evolq models",)),
+    ],
+)
+def test_help(evolq: Evolq, args: tuple[str, ...], words: tuple[str, ...]) -> None:
+    shown = evolq(*args)
+    for part in words:
+        assert part in shown

@@ -6,12 +6,12 @@ writes runs/vit_digits.safetensors. The weights that evolq_jax ships were made b
 `--out models/weights/vit_digits.safetensors`.
 """
 
-from evolq_jax.training import TrainConfig, TrainExperiment
+from evolq_jax.config import TrainConfig, TrainExperiment
 
 config = TrainExperiment(
     model="vit_digits",
     train_data="digits:train",
     test_data="digits:test",
     out="runs/vit_digits.safetensors",
-    train=TrainConfig(epochs=150, batch_size=32, learning_rate=1e-3, weight_decay=0.05, shift=1),
+    train=TrainConfig(epochs=250, batch_size=32, learning_rate=7e-4, weight_decay=1.0, shift=1),
 )

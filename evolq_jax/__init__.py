@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         QuantConfig,
         Rule,
         SearchConfig,
+        TrainConfig,
+        TrainExperiment,
         faithful,
         load_config,
     )
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from evolq_jax.experiment.result import read_result
     from evolq_jax.experiment.run import run_calibrate, run_evaluate, run_search
     from evolq_jax.experiment.setup import list_models
-    from evolq_jax.experiment.train import TrainExperiment, run_training
+    from evolq_jax.experiment.train import run_training
 
 _MODULES = {
     "evolq_jax.config": (
@@ -43,6 +45,8 @@ _MODULES = {
         "QuantConfig",
         "Rule",
         "SearchConfig",
+        "TrainConfig",
+        "TrainExperiment",
         "faithful",
         "load_config",
     ),
@@ -51,7 +55,7 @@ _MODULES = {
     "evolq_jax.experiment.result": ("read_result",),
     "evolq_jax.experiment.run": ("run_calibrate", "run_evaluate", "run_search"),
     "evolq_jax.experiment.setup": ("list_models",),
-    "evolq_jax.experiment.train": ("TrainExperiment", "run_training"),
+    "evolq_jax.experiment.train": ("run_training",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -63,6 +67,7 @@ __all__ = [
     "QuantConfig",
     "Rule",
     "SearchConfig",
+    "TrainConfig",
     "TrainExperiment",
     "UserError",
     "__version__",

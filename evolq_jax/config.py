@@ -13,6 +13,7 @@ from evolq_jax.calibration.calibrate import INITIALISERS
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.quant.spec import QuantConfig, Rule
 from evolq_jax.search.config import ATTENTION_WEIGHTS, SearchConfig
+from evolq_jax.training import TrainConfig, TrainExperiment
 
 __all__ = [
     "CalibrationConfig",
@@ -23,6 +24,8 @@ __all__ = [
     "QuantConfig",
     "Rule",
     "SearchConfig",
+    "TrainConfig",
+    "TrainExperiment",
     "faithful",
     "load_config",
     "with_preset",

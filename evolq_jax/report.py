@@ -49,7 +49,7 @@ def fact_table(title: str, facts: Mapping[str, Any]) -> Table:
     table.add_column("", no_wrap=True)
     table.add_column("", overflow="fold")
     for name, value in facts.items():
-        label = name.replace("_", " ")
+        label = name.replace("_mib", " (MiB)").replace("_", " ")
         if name.endswith("seconds"):
             table.add_row(label.removesuffix("seconds") + "time", duration(value))
         else:

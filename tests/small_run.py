@@ -1,5 +1,6 @@
 """An experiment of seconds: a ViT for the digits with random weights, few images, one generation a block."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ BLOCKS = 4  # of vit_digits
 BATCH = 10
 
 
-def write_weights(path: Path, model: str = "vit_digits", **changes: Any) -> Path:
+def write_weights(
+    path: Path, model: str = "vit_digits", changes: Mapping[str, np.ndarray] | None = None
+) -> Path:
     """A model's weights from numpy's generator, of about unit gain; `changes` replaces leaves."""
     entry = get_entry(model)
     shapes = flatten(jax.eval_shape(lambda key: entry.family.init(key, entry.config), jax.random.key(0)))
@@ -28,7 +31,7 @@ def write_weights(path: Path, model: str = "vit_digits", **changes: Any) -> Path
         one = 1.0 if "norm" in name and name.endswith("weight") else 0.0
         leaves[name] = (one + gain * noise).astype(np.float32)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_params(path, unflatten(leaves | changes), {"model": model})
+    save_params(path, unflatten(leaves | dict(changes or {})), {"model": model})
     return path
 
 

@@ -99,7 +99,7 @@ def test_a_plan_is_printed_and_nothing_is_written(evolq: Evolq, here: Path) -> N
         "searched scales              │ 768",
         f"evaluations                  │ {5 * BLOCKS + 1}",
         "estimated time",
-        "estimated memory mib",
+        "estimated memory (MiB)",
     ):
         assert words in shown
     assert sorted(here.rglob("*")) == before

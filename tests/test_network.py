@@ -138,7 +138,7 @@ def test_segments_follow_each_other() -> None:
     assert records["b/h"].shape == (3, 5, 4)
 
 
-def test_float_forward_has_gradients_and_makes_no_site_calls_outside_its_scope(tiny: Tiny) -> None:
+def test_forward_has_gradients_and_calls_sites_in_their_scope(tiny: Tiny) -> None:
     called: set[tuple[str, str]] = set()
 
     class Naming(FloatSite):
@@ -152,7 +152,7 @@ def test_float_forward_has_gradients_and_makes_no_site_calls_outside_its_scope(t
     def loss(params: Params) -> Array:
         return forward(tiny.parts, lambda segment, _: Naming(segment), params, {}, tiny.images).sum()
 
-    gradient = jax.grad(loss)(tiny.params)
+    gradient = jax.jit(jax.grad(loss))(tiny.params)
     assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradient))
     assert {segment for segment, _ in called} == {"", "blocks"}
     assert ("blocks", "attn/logits") in called

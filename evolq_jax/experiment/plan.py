@@ -1,6 +1,7 @@
 """What a search would do, before it does it: counts, memory, and time from a short measurement."""
 
 import math
+import sys
 import time
 from typing import Any
 
@@ -12,6 +13,11 @@ from evolq_jax.experiment.evaluate import compute_logits
 from evolq_jax.experiment.images import count_calibration, count_evaluation
 from evolq_jax.experiment.setup import Setup, check_search, exact_matmul, load_model, searched_sites
 from evolq_jax.search.config import num_evaluations
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 # Time of a candidate relative to the float forward of the blocks it runs: fake quantization costs that
 # much more (ViT-Tiny on CPU).
@@ -51,7 +57,7 @@ def plan_search(config: Experiment) -> dict[str, Any]:
         "population_chunk": population_chunk,
         "float_images_per_second": round(rate, 1),
         "estimated_seconds": round(seconds, 1),
-        "estimated_memory_mib": round(sum(memory(setup, images).values()) / MIB, 1),
+        "estimated_memory_mib": round((_process_bytes() + sum(memory(setup, images).values())) / MIB),
         "device": jax.devices()[0].device_kind,
     }
 
@@ -92,10 +98,18 @@ def memory(setup: Setup, num_images: int) -> dict[str, int]:
     size, channels = setup.model.preprocessing.size, len(setup.model.preprocessing.mean)
     return {
         "parameters, float and quantized": 2 * weights,
-        "calibration images": num_images * size * size * channels,
+        "calibration images, as bytes and normalised": 5 * num_images * size * size * channels,
         "inputs of every block": num_images * inputs,
         "activations of one block": image_chunk * population_chunk * activations,
     }
+
+
+def _process_bytes() -> int:
+    """What this process has held at most: on a CPU, interpreter and compiler share the memory with arrays."""
+    if resource is None or jax.default_backend() != "cpu":
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _work(setup: Setup, num_images: int, num_evaluation: int) -> float:

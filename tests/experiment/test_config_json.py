@@ -9,14 +9,13 @@ from evolq_jax.config import Experiment, QuantConfig, Rule, faithful, load_confi
 from evolq_jax.errors import UserError
 from evolq_jax.experiment.config_json import from_json, to_json
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.py"))
+FOLDER = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = sorted(path for path in FOLDER.glob("*.py") if not path.stem.startswith("train_"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_file_survives_json(path: Path) -> None:
-    config = load_config(path, object)
-    if not isinstance(config, Experiment):
-        pytest.skip("a training config: no run directory is made of one")
+    config = load_config(path)
     for version in (config, faithful(config)):
         assert from_json(to_json(version), "it") == version
 

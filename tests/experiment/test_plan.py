@@ -94,7 +94,7 @@ def test_memory_grows_with_images_and_chunks(weights: Path) -> None:
     setup = setup_with(weights, image_chunk=8, population_chunk=2)
     parts = memory(setup, 100)
     assert parts["inputs of every block"] == 4 * 100 * BLOCKS * TOKENS * WIDTH
-    assert parts["calibration images"] == 100 * 8 * 8
+    assert parts["calibration images, as bytes and normalised"] == 100 * 8 * 8 * (1 + 4)
     assert memory(setup, 200)["inputs of every block"] == 2 * parts["inputs of every block"]
     larger = memory(setup_with(weights, image_chunk=16, population_chunk=2), 100)
     assert larger["activations of one block"] == 2 * parts["activations of one block"]

@@ -159,7 +159,7 @@ def other_images(config: Experiment, folder: Path) -> Experiment:
 
 
 def other_weights(config: Experiment, folder: Path) -> Experiment:
-    path = write_weights(folder / "other.safetensors", **{"head/bias": np.ones(10, np.float32)})
+    path = write_weights(folder / "other.safetensors", changes={"head/bias": np.ones(10, np.float32)})
     return replace(config, model=replace(config.model, weights=str(path)))
 
 

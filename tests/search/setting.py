@@ -60,8 +60,8 @@ def with_block(scales: Scales, segment: str, block: int, block_scales: Scales) -
 
 
 @cache
-def make_setting(depth: int = 3) -> Setting:
-    """Operands of products at W3A8, calibrated by minmax on all twelve images.
+def make_setting(depth: int = 3, activations: bool = True) -> Setting:
+    """Operands of products at W3A8 (or weights only), calibrated by minmax on all twelve images.
 
     The image stays in float: with pixels from -1 to 1 its zero point would be 127.5, and every pixel a
     tie that programs break differently.
@@ -69,6 +69,8 @@ def make_setting(depth: int = 3) -> Setting:
     tiny = make_tiny(depth)
     config = QuantConfig("matmul", weight_bits=3, weight_observer="minmax", quantize_image=False)
     specs = resolve(config, tiny.sites)
+    if not activations:
+        specs = tuple((name, spec) for name, spec in specs if tiny.sites[name].is_weight)
     _, scales = initialise(["ranges"], tiny.parts, specs, tiny.sites, tiny.params, [tiny.images], 12)
     network = at_scales(specs, tiny.params, scales)
     tokens = embed(tiny.parts, quant_sites(specs), 12, PREPROCESSING, network.quantized, scales, tiny.pixels)

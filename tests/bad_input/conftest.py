@@ -1,0 +1,103 @@
+"""What a user gets wrong ends in one line and status 2, before anything is computed, and leaves nothing."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evolq_jax import cli
+from evolq_jax.experiment import images, run
+from evolq_jax.models.registry import REGISTRY, VIT, Entry
+from evolq_jax.models.vit import ViTConfig
+from evolq_jax.report import LineWatcher
+from evolq_jax.typing import Preprocessing
+from tests.small_run import write_weights
+
+Refuse = Callable[..., str]
+CONFIG = """\
+from pathlib import Path
+from tests.small_run import small_config
+config = small_config(Path("weights.safetensors"))
+"""
+RGB = ViTConfig(image_size=8, patch_size=4, width=8, depth=1, num_heads=1, mlp_width=8, num_classes=3)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_weights(tmp_path_factory.mktemp("weights") / "weights.safetensors")
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(str(path) for path in folder.rglob("*"))
+
+
+@pytest.fixture
+def here(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with `config.py` and `weights.safetensors`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.py").write_text(CONFIG)
+    (tmp_path / "weights.safetensors").symlink_to(weights)
+    return tmp_path
+
+
+@pytest.fixture
+def refuse_late(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refuse:
+    """Runs a command that must fail in the proper way, and gives its line without the prefix."""
+
+    def refuse(*args: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["evolq", *args])
+        monkeypatch.setattr(cli, "make_watcher", lambda: LineWatcher(sys.stderr, every=1e9))
+        before = listing(here)
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        shown = capsys.readouterr()
+        assert caught.value.code == 2
+        assert shown.out == ""
+        assert shown.err.startswith("evolq: error: ")
+        assert shown.err.endswith("\n")
+        assert shown.err.count("\n") == 1
+        assert listing(here) == before
+        return shown.err.removeprefix("evolq: error: ").strip()
+
+    return refuse
+
+
+@pytest.fixture
+def refuse(refuse_late: Refuse, monkeypatch: pytest.MonkeyPatch) -> Refuse:
+    """The same, of what must be found before an image is decoded or a network run."""
+
+    def too_late(*args: object, **kwargs: object) -> NoReturn:
+        pytest.fail("the mistake was not found in time")
+
+    monkeypatch.setattr(images, "load_images", too_late)
+    monkeypatch.setattr(run, "initialise", too_late)
+    monkeypatch.setattr("evolq_jax.experiment.plan.compute_logits", too_late)
+    return refuse_late
+
+
+def npz(path: Path, count: int, channels: int = 1, labels: list[int] | None = None) -> str:
+    pixels = np.zeros((count, 8, 8, channels), np.uint8)
+    if labels is None:
+        np.savez(path, image=pixels)
+    else:
+        np.savez(path, image=pixels, label=np.array(labels))
+    return path.name
+
+
+def save_images(folder: Path, count: int) -> str:
+    folder.mkdir(parents=True)
+    for i in range(count):
+        Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(folder / f"{i}.png")
+    return str(folder)
+
+
+@pytest.fixture
+def rgb(here: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """Arguments for a network that takes images from folders."""
+    monkeypatch.setitem(REGISTRY, "vit_rgb", Entry("vit_rgb", VIT, RGB, Preprocessing(8, None)))
+    write_weights(here / "rgb.safetensors", "vit_rgb")
+    return ("search", "config.py", "--model.name", "vit_rgb", "--model.weights", "rgb.safetensors")

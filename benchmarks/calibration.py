@@ -1,6 +1,6 @@
 """Calibration's speed: omse and ptf at every site of the official code, relative to the float forward.
 
-    python benchmarks/calibration.py
+python benchmarks/calibration.py
 """
 
 from typing import Any

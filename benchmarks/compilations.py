@@ -1,6 +1,6 @@
 """What a search compiles, which must not grow with the network's depth, and the wait that it makes.
 
-    python benchmarks/compilations.py
+python benchmarks/compilations.py
 """
 
 import time

@@ -1,6 +1,6 @@
 """The float network's speed, which everything else is compared with.
 
-    python benchmarks/float_forward.py
+python benchmarks/float_forward.py
 """
 
 from functools import partial

@@ -1,8 +1,9 @@
 """The machine's float32 matrix product in GFLOP/s, and what ViTs do of it.
 
-    python benchmarks/peak.py
+python benchmarks/peak.py
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,7 +25,8 @@ def peak_flops(sizes: tuple[int, ...] = SIZES, repeats: int = 5) -> float:
         left, right = jax.random.split(jax.random.key(size))
         return jax.random.normal(left, (size, size)), jax.random.normal(right, (size, size))
 
-    tasks = {size: timed(lambda pair=operands(size): product(*pair)) for size in sizes}
+    pairs = {size: operands(size) for size in sizes}
+    tasks = {size: timed(partial(product, *pair)) for size, pair in pairs.items()}
     seconds = interleave(tasks, repeats)
     return max(2 * size**3 / min(seconds[size]) for size in sizes)
 

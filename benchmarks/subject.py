@@ -70,9 +70,7 @@ class Subject(NamedTuple):
         @jax.jit
         def run(params: Params, scales: Scales, pixels: Array) -> Array:
             quantized = fake_quant_weights(specs, params, scales)
-            return embed(
-                self.parts, quant_sites(specs), chunk, self.preprocessing, quantized, scales, pixels
-            )
+            return embed(self.parts, quant_sites(specs), chunk, self.preprocessing, quantized, scales, pixels)
 
         return run(self.params, scales, self.pixels)
 

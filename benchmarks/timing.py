@@ -1,7 +1,7 @@
 """Seconds that can be compared on a machine that others use too: measured in turn, and medians taken."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,13 +40,14 @@ class Compilations:
 
 
 @contextmanager
-def count_compilations() -> Iterator[Compilations]:
+def count_compilations() -> Generator[Compilations]:
     """Counts XLA's compilations, one by one, while it is open."""
     found = Compilations()
 
-    def listen(event: str, duration: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        del kwargs
         if event == COMPILATION:
-            found.seconds.append(duration)
+            found.seconds.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:

@@ -1,11 +1,11 @@
-"""The embedded default: a small ViT on scikit-learn's handwritten digits at 2-bit weights and 8-bit activations.
+"""The embedded default: a small ViT on scikit-learn's digits at 2-bit weights and 8-bit activations.
 
     evolq search configs/digits_w2a8.py
 
-Scheme `matmul`; patch embedding and head at 8 bits. Three bits cost this network less than a point of top-1, so
-there is nothing to win back; two bits cost about ten. 300 training images calibrate (150 of them only decide whether
-a block's move is kept), the 697 test images only measure. The search is the default one with three passes.
-Takes about 15 seconds on two CPU cores; results of five seeds: docs/results.md.
+Scheme `matmul`; patch embedding and head at 8 bits. Three bits cost this network less than a point of
+top-1, so there is nothing to win back; two bits cost about ten. 300 training images calibrate (150 of them
+only decide whether a block's move is kept), the 697 test images only measure. The search is the default one
+with three passes. Takes about 15 seconds on two CPU cores; results of five seeds: docs/results.md.
 """
 
 from evolq_jax.config import CalibrationConfig, DataConfig, Experiment, ModelConfig, QuantConfig, SearchConfig

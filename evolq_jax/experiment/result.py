@@ -10,11 +10,12 @@ import jax
 import numpy as np
 
 from evolq_jax import __version__
+from evolq_jax.data import fingerprint
 from evolq_jax.errors import UserError
 from evolq_jax.experiment.run_directory import RESULT, RunDirectory, open_run
 from evolq_jax.experiment.setup import Setup
 from evolq_jax.trees import flatten
-from evolq_jax.typing import Params
+from evolq_jax.typing import Images, Params
 
 
 def read_result(run_dir: str | Path) -> dict[str, Any]:
@@ -41,6 +42,19 @@ def describe(setup: Setup, num_evaluation_images: int) -> dict[str, Any]:
         "weight_bits": config.quant.weight_bits,
         "edge_weight_bits": config.quant.edge_weight_bits,
         "activation_bits": config.quant.activation_bits,
+    }
+
+
+def inputs(setup: Setup, calibration: Images, evaluation: Images) -> dict[str, Any]:
+    """What went in, so that it can be known again: numbers and fingerprints of images and weights."""
+    return {
+        "num_calibration_images": len(calibration.pixels),
+        "skipped_images": {"calibration": len(calibration.skipped), "evaluation": len(evaluation.skipped)},
+        "fingerprints": {
+            "weights": weights_fingerprint(setup.model.params),
+            "calibration images": fingerprint(calibration),
+            "evaluation images": fingerprint(evaluation),
+        },
     }
 
 

@@ -21,7 +21,7 @@ from evolq_jax.experiment.images import (
     load_evaluation,
 )
 from evolq_jax.experiment.plan import num_total
-from evolq_jax.experiment.result import check_fingerprints, describe, environment, weights_fingerprint
+from evolq_jax.experiment.result import check_fingerprints, describe, environment, inputs, weights_fingerprint
 from evolq_jax.experiment.run_directory import (
     FINAL_SCALES,
     INIT_SCALES,
@@ -83,21 +83,12 @@ def run_search(
         result |= {
             "evaluations": found.evaluations,
             "moves": {"kept": found.kept, "visits": found.visits},
-            "num_calibration_images": len(calibrated.images.pixels),
             "calibration_fitness": {"init": found.start_fitness, "final": found.fitness},
             "seconds": round(time.monotonic() - began, 2),
             "seconds_calibration": round(calibrated.seconds, 2),
             "seconds_search": round(found.seconds, 2),
-            "skipped_images": {
-                "calibration": len(calibrated.images.skipped),
-                "evaluation": len(evaluation.skipped),
-            },
-            "fingerprints": {
-                "weights": weights_fingerprint(setup.model.params),
-                "calibration images": fingerprint(calibrated.images),
-                "evaluation images": fingerprint(evaluation),
-            },
         }
+        result |= inputs(setup, calibrated.images, evaluation)
         run.write_json(RESULT, result)
     return result | {"run_dir": str(run.path)}
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import tyro
 from rich.console import Console
 
 from benchmarks.subject import Options, Subject, load
+from evolq_jax.errors import UserError
 from evolq_jax.report import row_table
 
 Measure = Callable[[Subject, Options], list[dict[str, Any]]]  # rows with the same columns
@@ -18,9 +20,12 @@ Measure = Callable[[Subject, Options], list[dict[str, Any]]]  # rows with the sa
 def main(description: str | None, measures: Mapping[str, Measure]) -> None:
     """Runs the measures one after the other; prints each as a table under its title."""
     options = tyro.cli(Options, description=description)
-    console, report = Console(), dict[str, Any]()
+    console, report = Console(width=None if sys.stdout.isatty() else 120), dict[str, Any]()
     with jax.default_matmul_precision("float32"):
-        subject = load(options)
+        try:
+            subject = load(options)
+        except UserError as error:
+            sys.exit(f"error: {error}")
         report["setting"] = setting(subject, options)
         console.print(", ".join(f"{name} {value}" for name, value in report["setting"].items()))
         for title, measure in measures.items():

@@ -1,9 +1,10 @@
-"""A small ViT (8x8 images, 4 blocks of width 64) learns scikit-learn's handwritten digits.
+"""A small ViT (8x8 images, 4 blocks of width 64) learns scikit-learn's handwritten digits from scratch.
 
     evolq train configs/train_digits.py
 
-writes runs/vit_digits.safetensors. The weights that evolq_jax ships were made by the same command with
-`--out models/weights/vit_digits.safetensors`.
+writes runs/vit_digits.safetensors: top-1 about 98 % on the 697 test images, after about a minute and a
+half on two CPU cores. The settings were chosen on parts of the training images. The weights that
+evolq_jax ships were made by the same command with `--out models/weights/vit_digits.safetensors`.
 """
 
 from evolq_jax.config import TrainConfig, TrainExperiment

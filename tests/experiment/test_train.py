@@ -103,6 +103,6 @@ def test_shipped_digits_weights_are_small_and_as_good_as_they_say() -> None:
     assert WEIGHTS.stat().st_size < 2**20
     known = metadata(WEIGHTS)
     found = top1(WEIGHTS, "digits:test")
-    assert found > 0.965
+    assert found > 0.97
     # another machine may round an image or two differently
     assert abs(found - float(known["top1"].split()[0])) < 3 / 697

@@ -107,15 +107,16 @@ def test_the_calibrated_networks_fitness_is_the_official_codes(
 
 
 def assert_one_of_ours(found: Place) -> None:
-    assert abs(found.rank - 0.5) < 3.5 * found.deviation, found
+    assert abs(found.rank - 0.5) < 3 * found.deviation, found
     assert 0.7 < found.spread < 1.4, found
 
 
 def test_the_official_teacher_is_one_of_our_runs(recording: Recording, golden: Golden) -> None:
     """Float but for integer LayerNorms, on 100 images: this pins the integer LayerNorm.
 
-    Of variants tried, none passes: rounding its multiplier instead of cutting it off, keeping it real or
-    giving it 7 bits, rounding halves away from zero, other input scales (4 to 16 deviations off).
+    Of variants tried, these are 3 to 6 deviations off: a multiplier that is rounded instead of cut off,
+    real, or of 7 bits; and other input scales are 8 to 15 off. Rounding halves away from zero is 2 to 3
+    off, too little to be told from chance.
     """
     recorded = golden("evolq_w8a8_bc1")
     specs = resolve(official.config("w8a8_bc1"), recording.sites)
@@ -126,17 +127,20 @@ def test_the_official_teacher_is_one_of_our_runs(recording: Recording, golden: G
     def run(scales: Scales) -> np.ndarray:
         return logits(model.parts, sites, (), model.params, scales, recording.calibration)
 
-    ours = ensemble(run, scales, 4)
+    ours = ensemble(run, scales, 6)
     assert_one_of_ours(place(ours, teacher))
     in_float = logits(model.parts, float_sites, (), model.params, {}, recording.calibration)
     assert np.linalg.norm(ours.mean(0) - teacher) < 0.85 * np.linalg.norm(in_float - teacher)
 
 
-@pytest.mark.parametrize("name", ["w8a8_bc1", "w4a8_bc0"])
+@pytest.mark.parametrize("name", ["w4a8_bc1", "w3a8_bc0"])
 def test_the_official_quantized_network_is_one_of_our_runs(
     recording: Recording, golden: Golden, name: str
 ) -> None:
-    """With the recorded scales put in, on the 16 validation images."""
+    """With the recorded scales put in, on 16 validation images.
+
+    With the bias correction the other way round it is 4 and 6 deviations off.
+    """
     recorded = golden(f"evolq_{name}")
     specs = resolve(official.config(name), recording.sites)
     scales = official.recorded_scales(recorded, specs, recording.sites)
@@ -147,8 +151,8 @@ def test_the_official_quantized_network_is_one_of_our_runs(
 
     ours = ensemble(run, scales, 8)
     assert_one_of_ours(place(ours, want))
-    # Top-1 of the recording against each of our runs, and of those among themselves, of 16 images: about
-    # 11.6 and 12 at W8A8, 7 and 9 at W4A8, give or take 2.
+    # Top-1 of the recording against each of our runs, and of these among themselves, is equal on about as
+    # many of the 16 images: 12 at W8A8, 8 at W4A8 and 4 to 6 at W3A8, give or take 2.
     classes = ours.argmax(-1)
     among_ours = np.mean([(a == b).sum() for i, a in enumerate(classes) for b in classes[:i]])
     assert np.mean((classes == want.argmax(-1)).sum(1)) > among_ours - 5

@@ -38,7 +38,7 @@ def test_unknown_names_and_impossible_sizes_are_refused() -> None:
         make("DifferentialEvolution", 2)
 
 
-@pytest.mark.parametrize("name", ["EvolQ", "SNES", "SimpleGA", "DifferentialEvolution"])
+@pytest.mark.parametrize("name", ["EvolQ", "SNES", "DifferentialEvolution"])
 def test_a_search_starts_at_the_evaluated_solution(name: str) -> None:
     """The start counts as the best, and generations spread around it and improve on a quadratic."""
     solution = {"a": jnp.full((1, 1), 2.0), "b": jnp.full((1, 3), 1.0)}

@@ -1,0 +1,101 @@
+"""The benchmarks run, and what they count is right; how fast anything is, they say and no test asserts."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import calibration, compilations, float_forward, peak, run, search_throughput
+from benchmarks.command import main
+from benchmarks.search_throughput import Case
+from benchmarks.subject import Options, Subject
+from benchmarks.timing import count_compilations, interleave
+from evolq_jax.models.vit import ViTConfig
+from tests.tiny import PREPROCESSING, make_tiny
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def tiny_subject(depth: int) -> Subject:
+    tiny = make_tiny(depth)
+    return Subject(tiny.config, tiny.parts, tiny.params, PREPROCESSING, tiny.pixels[:10], "tiny", "random")
+
+
+def test_compilations_are_counted() -> None:
+    double = jax.jit(lambda x: x * 2.125)
+    with count_compilations() as first:
+        double(jnp.ones(3)).block_until_ready()
+    with count_compilations() as again:
+        double(jnp.ones(3)).block_until_ready()
+    assert len(first.seconds) >= 1
+    assert again.seconds == []
+
+
+def test_a_search_compiles_the_same_at_any_depth() -> None:
+    case = Case("matmul", 5, generations=1)
+    rows = [compilations.row(tiny_subject(depth), case) for depth in (2, 3)]
+    assert rows[0]["compilations"] == rows[1]["compilations"] > 0
+
+
+def test_measurements_are_taken_in_turn() -> None:
+    order: list[str] = []
+
+    def task(name: str, seconds: float) -> float:
+        order.append(name)
+        return seconds
+
+    found = interleave({"a": lambda: task("a", 1.0), "b": lambda: task("b", 2.0)}, 2)
+    assert order == ["a", "b", "a", "b"]
+    assert found == {"a": [1.0, 1.0], "b": [2.0, 2.0]}
+
+
+def test_operations_of_vit_tiny() -> None:
+    config = ViTConfig(width=192, num_heads=3, mlp_width=768)
+    tokens, width = 197, 192
+    products = 2 * tokens * (width * 3 * width + width * width + 2 * width * 768)
+    attention = 2 * 2 * tokens * tokens * width
+    assert peak.block_flops(config) == products + attention
+    assert peak.forward_flops(config) == pytest.approx(2.507e9, rel=1e-3)
+
+
+def test_rows_of_a_tiny_network() -> None:
+    subject, options = tiny_subject(2), Options(quick=True)
+    assert set(float_forward.rates(subject, options)) == {4, 5, 8, 10}
+    began = time.perf_counter()
+    row = search_throughput.row(subject, Case("matmul", 5, 1), lambda: 1.0, 1e9, 1)
+    assert 1 / (time.perf_counter() - began) < row["candidate images/s"]
+    assert row["float images/s"] == 1.0
+    assert row["ratio"] == pytest.approx(row["candidate images/s"], rel=0.01)
+    assert calibration.whole(subject, 5)() > 0
+
+
+def test_report_is_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.command.load", lambda options: tiny_subject(2))
+    monkeypatch.setattr(sys, "argv", ["peak.py", "--quick", "--json", str(tmp_path / "report.json")])
+    main("peak", {"square": lambda subject, options: [{"GFLOP/s": peak.peak_flops((64,), 1) / 1e9}]})
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["square"][0]["GFLOP/s"] > 0
+    assert {"device", "cores", "jax"} <= set(report["setting"])
+    assert "square" in capsys.readouterr().out
+
+
+def test_a_wrong_folder_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["peak.py", "--calibration", str(tmp_path / "missing")])
+    with pytest.raises(SystemExit) as raised:
+        main("peak", run.MEASURES)
+    assert "missing" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_help_of_a_script() -> None:
+    command = [sys.executable, "benchmarks/run.py", "--help"]
+    environment = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "PATH": ""}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert "--quick" in done.stdout

@@ -19,13 +19,18 @@ from evolq_jax.typing import Array
 MOVES_BY_DIFFERENCES = (evosax.algorithms.DifferentialEvolution, evosax.algorithms.PSO)
 
 
+# Learned algorithms whose packaged weights evosax unpickles; nothing is unpickled here.
+UNPICKLING = ("CMAAnchoredLES", "EvoTF_ES", "LearnedES", "LearnedGA")
+
+
 def list_algorithms() -> dict[str, type[EvolutionaryAlgorithm]]:
     """Every algorithm that a config can name."""
     bases = (DistributionBasedAlgorithm, PopulationBasedAlgorithm)
     found: dict[str, type[EvolutionaryAlgorithm]] = {"EvolQ": EvolQ}
     for name in dir(evosax.algorithms):
         member = getattr(evosax.algorithms, name)
-        if isinstance(member, type) and issubclass(member, bases) and _takes_size_and_solution(member):
+        fits = isinstance(member, type) and issubclass(member, bases) and _takes_size_and_solution(member)
+        if fits and name not in UNPICKLING:
             found[name] = member
     return found
 

@@ -158,7 +158,7 @@ class _Search:
         key: Array,
         on_generation: Callable[[Generation], None],
     ) -> None:
-        self.config, self.parts, self.specs, self.teacher, self.key = config, parts, specs, teacher, key
+        self.config, self.parts, self.specs, self.key = config, parts, specs, key
         self.on_generation = on_generation
         image_chunk, population_chunk = config.chunks()
         self.scoring = Scoring(config.fitness, config.batch_size, image_chunk, population_chunk)
@@ -168,6 +168,7 @@ class _Search:
         self.fitness = self.start_fitness = self.held_out_fitness = jnp.asarray(jnp.inf)
         self.kept = 0
         self.num_searched = len(teacher) - config.num_held_out(len(teacher))
+        self.teachers = jnp.split(teacher, [self.num_searched])
 
     def __call__(self, network: Quantized, scales: Scales, tokens: Array) -> SearchResult:
         segments = [self._segment(number, scales) for number in range(len(self.parts.segments))]
@@ -176,8 +177,9 @@ class _Search:
             inputs = _block_inputs(self.parts, self.specs, self.scoring.image_chunk, network, tokens)
             for segment in reversed(searched):
                 name = self.parts.segments[segment.number].name
+                split = jnp.split(inputs.pop(name), [self.num_searched], axis=1)
                 for block in reversed(range(self.parts.segments[segment.number].length)):
-                    network = self._visit(network, segment, inputs[name], pass_number, block)
+                    network = self._visit(network, segment, split, pass_number, block)
         seconds = time.monotonic() - self.began
         return SearchResult(
             network.scales,
@@ -209,22 +211,25 @@ class _Search:
         return _Segment(number, space, algorithm)
 
     def _visit(
-        self, network: Quantized, segment: _Segment, inputs: Array, pass_number: int, block: int
+        self, network: Quantized, segment: _Segment, inputs: list[Array], pass_number: int, block: int
     ) -> Quantized:
-        """A few generations at one block; keeps the best if it is better than the start."""
+        """A few generations at one block; keeps the best if it is better than the start.
+
+        `inputs` are the blocks' inputs [L, B, ...] of the images searched on, and of those held out.
+        """
         config, algorithm, space = self.config, segment.algorithm, segment.space
         name = self.parts.segments[segment.number].name
         index = jnp.int32(block)
         start_scales = at(scope(network.scales, name), index)
 
-        def score(candidates: Scales, images: slice = slice(self.num_searched)) -> Array:
+        def score(candidates: Scales, part: int = 0) -> Array:
             self.evaluations += jax.tree.leaves(candidates)[0].shape[0]
             settings = self.parts, self.specs, self.scoring, segment.number
-            data = inputs[:, images], self.teacher[images]
+            data = inputs[part], self.teachers[part]
             return _score(*settings, network, candidates, index, *data, self.temperature)
 
         def score_held_out(block_scales: Scales) -> Array:
-            return score(_alone(block_scales), slice(self.num_searched, None))[0]
+            return score(_alone(block_scales), part=1)[0]
 
         if config.rescore_start or self.visits == 0:
             self.fitness = score(_alone(start_scales))[0]

@@ -186,10 +186,17 @@ def _some(items: Sequence[str], at_most: int = 3) -> str:
     return ", ".join(items[:at_most]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
 def _save_checked(path: Path, weights: Weights, metadata: dict[str, str]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(weights, temporary, metadata)
+        temporary.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner can read
         back = load_file(temporary)
         if not all(np.array_equal(back[key], array, equal_nan=True) for key, array in weights.items()):
             raise UserError(f"{path}: the file does not read back as it was written: check the disk")

@@ -50,3 +50,22 @@ def tiny() -> "Tiny":
     from tests.tiny import make_tiny
 
     return make_tiny()
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of the ViT for the digits."""
+    from tests.small_run import write_weights
+
+    return write_weights(tmp_path_factory.mktemp("weights") / "weights.safetensors")
+
+
+@pytest.fixture
+def here(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with `config.py` and `weights.safetensors`."""
+    monkeypatch.chdir(tmp_path)
+    from tests.small_run import CONFIG_FILE
+
+    (tmp_path / "config.py").write_text(CONFIG_FILE)
+    (tmp_path / "weights.safetensors").symlink_to(weights)
+    return tmp_path

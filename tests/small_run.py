@@ -15,6 +15,11 @@ from evolq_jax.trees import flatten, unflatten
 
 BLOCKS = 4  # of vit_digits
 BATCH = 10
+CONFIG_FILE = """\
+from pathlib import Path
+from tests.small_run import small_config
+config = small_config(Path("weights.safetensors"))
+"""
 
 
 def write_weights(

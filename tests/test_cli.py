@@ -13,27 +13,9 @@ from evolq_jax.experiment.override import override
 from evolq_jax.experiment.train import Trained
 from evolq_jax.report import LineWatcher
 from evolq_jax.training import TrainExperiment
-from tests.small_run import BLOCKS, write_weights
+from tests.small_run import BLOCKS
 
 Evolq = Callable[..., str]
-CONFIG = """\
-from pathlib import Path
-from tests.small_run import small_config
-config = small_config(Path("weights.safetensors"))
-"""
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_weights(tmp_path_factory.mktemp("weights") / "weights.safetensors")
-
-
-@pytest.fixture
-def here(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "config.py").write_text(CONFIG)
-    (tmp_path / "weights.safetensors").symlink_to(weights)
-    return tmp_path
 
 
 @pytest.fixture

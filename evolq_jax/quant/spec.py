@@ -119,6 +119,18 @@ class QuantConfig:
     quantize_image: bool = True
     rules: tuple[Rule, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Rejects integer operations that would silently not run."""
+        if self.integer_layer_norm and self.scheme == "matmul":
+            raise UserError(
+                "quant.integer_layer_norm needs quant.scheme fully_quantized: under matmul the "
+                "input of LayerNorm is not quantized"
+            )
+        if self.integer_softmax and (self.scheme == "matmul" or self.softmax_quantizer != "log2"):
+            raise UserError(
+                "quant.integer_softmax needs quant.scheme fully_quantized and quant.softmax_quantizer log2"
+            )
+
     def spec(self, site: str) -> QuantSpec | None:
         """The scheme's spec for one site name (rules not applied); None: the site stays in float."""
         local = site.split("/", 1)[1] if site.startswith("blocks/") else site

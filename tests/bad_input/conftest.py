@@ -18,30 +18,11 @@ from evolq_jax.typing import Preprocessing
 from tests.small_run import write_weights
 
 Refuse = Callable[..., str]
-CONFIG = """\
-from pathlib import Path
-from tests.small_run import small_config
-config = small_config(Path("weights.safetensors"))
-"""
 RGB = ViTConfig(image_size=8, patch_size=4, width=8, depth=1, num_heads=1, mlp_width=8, num_classes=3)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_weights(tmp_path_factory.mktemp("weights") / "weights.safetensors")
 
 
 def listing(folder: Path) -> list[str]:
     return sorted(str(path) for path in folder.rglob("*"))
-
-
-@pytest.fixture
-def here(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with `config.py` and `weights.safetensors`."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "config.py").write_text(CONFIG)
-    (tmp_path / "weights.safetensors").symlink_to(weights)
-    return tmp_path
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.bad_input.conftest import CONFIG, Refuse
+from tests.bad_input.conftest import Refuse
+from tests.small_run import CONFIG_FILE
 
 
 @pytest.mark.parametrize(
@@ -44,13 +45,14 @@ def test_fields_and_options(
         ("config = (", "config file 'mine.py': SyntaxError"),
         ("import nothing_of_that_name", "config file 'mine.py', line 1: ModuleNotFoundError"),
         ("config = 3", "config file 'mine.py' defines no `config = Experiment(...)`"),
-        (CONFIG + "config = type(config)(sead=1)", "unexpected keyword argument 'sead'"),
+        (CONFIG_FILE + "config = type(config)(sead=1)", "unexpected keyword argument 'sead'"),
         (
-            CONFIG + "from evolq_jax.config import *\nconfig = Experiment(quant=QuantConfig(weight_bits=9))",
+            CONFIG_FILE
+            + "from evolq_jax.config import *\nconfig = Experiment(quant=QuantConfig(weight_bits=9))",
             "config file 'mine.py': quant.weight_bits must be from 2 to 8, not 9",
         ),
         (
-            CONFIG + "from evolq_jax.config import *\nfrom dataclasses import replace\n"
+            CONFIG_FILE + "from evolq_jax.config import *\nfrom dataclasses import replace\n"
             "config = replace(config, quant=QuantConfig(rules=(Rule('blocks/atn/*', bits=8),)))",
             "site pattern 'blocks/atn/*' matches no quantization site",
         ),

@@ -5,18 +5,13 @@ import pytest
 
 from evolq_jax.config import Experiment
 from evolq_jax.experiment.run import run_search
-from tests.small_run import small_config, write_weights
+from tests.small_run import small_config
 
 
 class Finished(NamedTuple):
     config: Experiment
     path: Path
     result: dict[str, Any]
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_weights(tmp_path_factory.mktemp("weights") / "vit_digits.safetensors")
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ def test_a_plan_counts_without_writing_or_decoding(
     assert plan["quantized_sites"] == len(load_model(small_config(weights)).specs)
     # blocks 3, 2, 1, 0 run 1, 2, 3 and 4 of the 4 blocks: 2.5 on average
     assert plan["network_share_per_evaluation"] == 0.625
-    images = 20 * (9 * 0.625 + 2) * 1.3 + 30 * (1 + 2 * 1.3) + 2 * 20
+    images = 20 * (9 * 0.625 + 2) * 1.05 + 30 * (1 + 2 * 1.05) + 2 * 20
     assert plan["estimated_seconds"] == pytest.approx(images / 100 + 12 * 0.5, abs=0.06)
     assert plan["estimated_memory_mib"] > 0
     assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,7 @@
 """Files of every layout give one network; what can be wrong with a file is said in one line."""
 
+import os
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -195,6 +197,15 @@ def test_saved_parameters_load_again(name: str, tmp_path: Path) -> None:
     with safe_open(tmp_path / "w.safetensors", "np") as file:
         assert file.metadata() == {"model": name, "top1": "0.9"}
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_others_may_read_saved_weights(plain: Path, tmp_path: Path) -> None:
+    umask = os.umask(0o027)
+    try:
+        save_params(tmp_path / "w.safetensors", load_checkpoint("tiny", plain).params, {"model": "tiny"})
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "w.safetensors").stat().st_mode) == 0o640
 
 
 def test_saved_names_and_forms_are_timms(plain: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 from dataclasses import FrozenInstanceError
+from typing import Any
 
 import pytest
 
@@ -98,3 +99,16 @@ def test_configs_are_static_arguments() -> None:
     assert hash(config) == hash(QuantConfig(rules=(Rule("*", bits=4),)))
     with pytest.raises(FrozenInstanceError):
         config.weight_bits = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"scheme": "matmul", "integer_layer_norm": True},
+        {"scheme": "matmul", "integer_softmax": True, "softmax_quantizer": "log2"},
+        {"scheme": "fully_quantized", "integer_softmax": True, "softmax_quantizer": "uniform"},
+    ],
+)
+def test_integer_operations_that_would_not_run_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"needs quant\.scheme fully_quantized"):
+        QuantConfig(**fields)

@@ -5,7 +5,8 @@ parameters, and the loop's bounds may be traced.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from fnmatch import fnmatchcase
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +14,17 @@ import jax.numpy as jnp
 from evolq_jax.quant.sites import FloatSite, ObserveSite, SiteFactory
 from evolq_jax.quant.spec import scope
 from evolq_jax.trees import flatten
-from evolq_jax.typing import Array, ModelParts, Params, Preprocessing, PyTree, Scales, Segment
-
-
-class SiteInfo(NamedTuple):
-    """A quantization point: `shape` of its tensor (for weights of one block where it is stacked)."""
-
-    shape: tuple[int, ...]
-    depth: int | None  # L where the site belongs to a stacked segment
-    is_weight: bool
+from evolq_jax.typing import (
+    Array,
+    ModelParts,
+    Params,
+    Preprocessing,
+    PyTree,
+    Scales,
+    Segment,
+    SiteInfo,
+    SiteRoles,
+)
 
 
 def normalize(preprocessing: Preprocessing, pixels: Array) -> Array:
@@ -113,14 +116,26 @@ def observe(
 
 
 class _NamingSite(FloatSite):
-    """Collects the shape of every site it passes."""
+    """Collects every site it passes."""
 
-    def __init__(self) -> None:
-        self.shapes: dict[str, tuple[int, ...]] = {}
+    def __init__(self, prefix: str, depth: int | None) -> None:
+        self.prefix, self.depth = prefix, depth
+        self.sites: dict[str, SiteInfo] = {}
 
-    def __call__(self, name: str, x: Array) -> Array:
-        self.shapes[name] = x.shape
+    def __call__(self, name: str, x: Array, *roles: str) -> Array:
+        self.sites[self.prefix + name] = SiteInfo(x.shape, self.depth, False, frozenset(roles))
         return x
+
+    def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
+        return self(name, super().layer_norm(name, source, x, weight, bias, eps), "layer_norm")
+
+    def softmax(self, name: str, source: str, logits: Array) -> Array:
+        return self(name, super().softmax(name, source, logits), "softmax")
+
+    def add_weights(self, params: Params) -> None:
+        for name, leaf in flatten(params).items():
+            if name.endswith("weight") and leaf.ndim >= 2:
+                self.sites[self.prefix + name] = SiteInfo(leaf.shape, self.depth, True)
 
 
 def is_stacked(parts: ModelParts, name: str) -> bool:
@@ -136,25 +151,24 @@ def list_sites(
     Weights (matrices and kernels) come after the activations of their scope. Nothing is computed.
     """
     sites: dict[str, SiteInfo] = {}
-    outer = _NamingSite()
+    outer = _NamingSite("", None)
     x = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)
     for segment in parts.segments:
         x = jax.eval_shape(lambda p, x, s=segment: s.enter(p, outer, x), params, x)
-        inner = _NamingSite()
+        inner = _NamingSite(segment.name + "/", segment.length)
         block = jax.eval_shape(lambda p: at(p, 0), params[segment.name])
         x = jax.eval_shape(lambda p, x, s=segment, i=inner: s.block(p, i, x), block, x)
-        shapes = {k: (shape, False) for k, shape in inner.shapes.items()} | _weights(block)
-        for name, (shape, is_weight) in shapes.items():
-            sites[f"{segment.name}/{name}"] = SiteInfo(shape, segment.length, is_weight)
+        inner.add_weights(block)
+        sites |= inner.sites
     jax.eval_shape(lambda p, x: parts.head(p, outer, x), params, x)
-    shapes = {k: (shape, False) for k, shape in outer.shapes.items()}
-    shapes |= _weights({k: v for k, v in params.items() if not is_stacked(parts, k)})
-    return sites | {name: SiteInfo(shape, None, is_weight) for name, (shape, is_weight) in shapes.items()}
+    outer.add_weights({k: v for k, v in params.items() if not is_stacked(parts, k)})
+    sites |= outer.sites
+    return {k: info._replace(roles=info.roles | _roles(parts.roles, k)) for k, info in sites.items()}
 
 
-def _weights(params: Params) -> dict[str, tuple[tuple[int, ...], bool]]:
-    leaves = flatten(params)
-    return {k: (v.shape, True) for k, v in leaves.items() if k.endswith("weight") and v.ndim >= 2}
+def _roles(roles: SiteRoles, name: str) -> set[str]:
+    """The roles whose patterns the site's name matches."""
+    return {role for role, patterns in vars(roles).items() if any(fnmatchcase(name, p) for p in patterns)}
 
 
 def largest_divisor(total: int, at_most: int) -> int:

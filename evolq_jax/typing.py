@@ -46,6 +46,35 @@ class Site(Protocol):
         ...
 
 
+class SiteInfo(NamedTuple):
+    """A quantization point: `shape` of its tensor (for weights of one block where it is stacked)."""
+
+    shape: tuple[int, ...]
+    depth: int | None  # L where the site belongs to a stacked segment
+    is_weight: bool
+    roles: frozenset[str] = frozenset()  # the fields of `SiteRoles` it is in, `layer_norm`, `softmax`
+
+
+@dataclass(frozen=True)
+class SiteRoles:
+    """What the sites of a family of networks are to a quantization scheme: patterns of site names.
+
+    Patterns are shell style, and `*` also crosses `/`. Which sites are outputs of LayerNorm or softmax is
+    known from how they are called.
+
+    Attributes:
+      operands: activations that matrix products and convolutions multiply.
+      residual: the residual stream, where a LayerNorm receives it.
+      edge_weights: weights of the first and the last layers.
+      beyond_paper: sites that the official code does not quantize.
+    """
+
+    operands: tuple[str, ...] = ()
+    residual: tuple[str, ...] = ()
+    edge_weights: tuple[str, ...] = ()
+    beyond_paper: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Segment:
     """A run of `length` identical blocks whose parameters are stacked under `params[name]`.
@@ -66,6 +95,7 @@ class ModelParts:
 
     segments: tuple[Segment, ...]
     head: Callable[[Params, Site, Array], Array]
+    roles: SiteRoles = SiteRoles()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,19 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.models.layers import gelu, linear, merge_heads, patch_embed, prepend_token, split_heads
-from evolq_jax.typing import Array, ModelParts, Params, Segment, Site
+from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
+
+ROLES = SiteRoles(
+    # the image patches, the inputs of every linear layer, and both operands of the two attention products
+    operands=(
+        "image", "*/norm1", "*/attn/q", "*/attn/k", "*/attn/v", "*/attn/softmax", "*/attn/context",
+        "*/norm2", "*/mlp/gelu", "norm",
+    ),
+    residual=("*/residual_in", "*/residual_mid", "residual_out"),
+    edge_weights=("patch_embed/proj/weight", "head/weight", "head_dist/weight"),
+    # the official code quantizes neither q, k and v once more nor the input of GELU
+    beyond_paper=("*/attn/q", "*/attn/k", "*/attn/v", "*/mlp/fc1"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,7 @@ def head(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
 def make_vit(config: ViTConfig) -> ModelParts:
     """The network as algorithms take it: one segment, `blocks`, of `depth` identical blocks."""
     blocks = Segment("blocks", config.depth, partial(embed, config), partial(block, config))
-    return ModelParts((blocks,), partial(head, config))
+    return ModelParts((blocks,), partial(head, config), ROLES)
 
 
 def init_params(key: Array, config: ViTConfig) -> Params:

@@ -6,21 +6,11 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.typing import SiteInfo
 
 Quantizer = Literal["uniform", "log2"]
 ObserverName = Literal["minmax", "ema", "percentile", "omse", "omse_shared", "ptf"]
 Scheme = Literal["fully_quantized", "matmul"]
-
-RESIDUAL = ("residual_in", "residual_mid", "residual_out")
-# What the matrix products of a transformer multiply: the image patches, the inputs of every linear
-# layer, and both operands of the two attention products.
-MATMUL_INPUTS = (
-    "image", "norm1", "attn/q", "attn/k", "attn/v", "attn/softmax", "attn/context", "norm2", "mlp/gelu",
-    "norm",
-)  # fmt: skip
-EDGE_WEIGHTS = ("patch_embed/proj/weight", "head/weight", "head_dist/weight")
-# The official code quantizes everything but q, k and v once more and the input of GELU.
-NOT_IN_PAPER = ("attn/q", "attn/k", "attn/v", "mlp/fc1")
 
 
 @dataclass(frozen=True)
@@ -84,10 +74,11 @@ class QuantConfig:
 
     Attributes:
       scheme: `fully_quantized` (the paper's: every site of the official code, residual stream and
-        LayerNorm included) or `matmul` (inputs and weights of matrix products only, as RepQ-ViT,
-        AdaLog and ERQ count). State it with every number: the two mean very different things.
+        LayerNorm included) or `matmul` (inputs and weights of matrix products and convolutions only,
+        as RepQ-ViT, AdaLog, ERQ and, for CNNs, BRECQ count). State it with every number: the two mean
+        very different things.
       weight_bits: bits of the weight matrices.
-      edge_weight_bits: bits of the first and last layers' weights (patch embedding and heads); None:
+      edge_weight_bits: bits of the first and last layers' weights (patch embedding or stem, heads); None:
         `weight_bits`, as in the official code. 8 is common elsewhere, and costs little: state it.
       activation_bits: bits of every quantized activation.
       softmax_bits: bits of the softmax output; None: as the other activations.
@@ -131,11 +122,10 @@ class QuantConfig:
                 "quant.integer_softmax needs quant.scheme fully_quantized and quant.softmax_quantizer log2"
             )
 
-    def spec(self, site: str) -> QuantSpec | None:
-        """The scheme's spec for one site name (rules not applied); None: the site stays in float."""
-        local = site.split("/", 1)[1] if site.startswith("blocks/") else site
-        if local.endswith("/weight"):
-            edge_bits = self.edge_weight_bits if local in EDGE_WEIGHTS else None
+    def spec(self, site: str, info: SiteInfo) -> QuantSpec | None:
+        """The scheme's spec for one site (rules not applied); None: the site stays in float."""
+        if info.is_weight:
+            edge_bits = self.edge_weight_bits if "edge_weights" in info.roles else None
             return QuantSpec(
                 bits=edge_bits or self.weight_bits,
                 signed=self.signed_weights,
@@ -143,12 +133,12 @@ class QuantConfig:
                 observer=self.weight_observer,
                 bias_correction=self.bias_correction,
             )
-        if not self._quantizes(local):
+        if not self._quantizes(site, info):
             return None
-        if local in RESIDUAL:
+        if "residual" in info.roles:
             ptf = self.residual_observer == "ptf"
             return QuantSpec(self.activation_bits, per_channel=ptf, observer=self.residual_observer)
-        if local == "attn/softmax":
+        if "softmax" in info.roles:
             return QuantSpec(
                 bits=self.softmax_bits or self.activation_bits,
                 quantizer=self.softmax_quantizer,
@@ -158,27 +148,26 @@ class QuantConfig:
         return QuantSpec(
             bits=self.activation_bits,
             observer=self.activation_observer,
-            integer_op=self.integer_layer_norm and local in ("norm1", "norm2", "norm"),
+            integer_op=self.integer_layer_norm and "layer_norm" in info.roles,
         )
 
-    def _quantizes(self, local: str) -> bool:
-        if local == "image":
+    def _quantizes(self, site: str, info: SiteInfo) -> bool:
+        if site == "image":
             return self.quantize_image
-        return local in MATMUL_INPUTS if self.scheme == "matmul" else local not in NOT_IN_PAPER
+        return "operands" in info.roles if self.scheme == "matmul" else "beyond_paper" not in info.roles
 
 
-def resolve(config: QuantConfig, sites: Iterable[str]) -> Specs:
-    """Scheme and rules for the sites of one network.
+def resolve(config: QuantConfig, sites: Mapping[str, SiteInfo]) -> Specs:
+    """Scheme and rules for the sites of one network (see `evolq_jax.network.list_sites`).
 
     Raises:
       UserError: a rule's pattern matches no site.
     """
-    sites = list(sites)
     for rule in config.rules:
         select([rule.pattern], sites)
     resolved = []
-    for site in sites:
-        spec = config.spec(site)
+    for site, info in sites.items():
+        spec = config.spec(site, info)
         for rule in config.rules:
             if fnmatchcase(site, rule.pattern):
                 spec = rule.apply(spec)

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from evolq_jax.errors import UserError
 from evolq_jax.models import hub
+from evolq_jax.models.batch_norm import fold
 from evolq_jax.models.convert import Mismatch, Weights, compare, detect, num_classes, read, write
 from evolq_jax.models.registry import REGISTRY, Entry, get_entry, param_shapes
 from evolq_jax.models.sidecar import apply_sidecars
@@ -30,18 +31,20 @@ class LoadedModel(NamedTuple):
 
     name: str
     parts: ModelParts
-    params: Params  # float32, blocks stacked
+    params: Params  # float32, blocks stacked, BatchNorms folded
     preprocessing: Preprocessing
     config: Any  # the family's, with the checkpoint's number of classes, GELU form and eps
 
 
-def load_checkpoint(name: str, path: str | Path) -> LoadedModel:
+def load_checkpoint(name: str, path: str | Path, *, fold_batch_norm: bool = True) -> LoadedModel:
     """The model `name` of the registry with the weights in `path`.
 
     Args:
         name: a name of the registry, with or without timm's `.tag`.
         path: a `.safetensors` or `.npz` file, a folder with one (and the `config.json` of timm or
             transformers, which is also looked for beside a file), or `hf-hub:owner/name`.
+        fold_batch_norm: fold BatchNorms into the layers beside them (`models.batch_norm`), as quantization
+            needs; False: as the file has them, which is what `save_params` can write again.
 
     Returns:
         The model. The layout (timm, transformers, AugReg) is recognised by the keys; the number of classes
@@ -65,9 +68,10 @@ def load_checkpoint(name: str, path: str | Path) -> LoadedModel:
     if any(mismatch):
         raise UserError(f"{file}: {_explain(entry, mismatch, arrays)}")
     try:
-        params = jax.tree.map(jnp.asarray, read(layout, config, shapes, weights))
+        params = read(layout, config, shapes, weights)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
+    params = jax.tree.map(jnp.asarray, fold(params) if fold_batch_norm else params)
     return LoadedModel(name, entry.family.make(config), params, preprocessing, config)
 
 

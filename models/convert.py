@@ -35,11 +35,23 @@ CONV = Form(lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1)
 class Rule(NamedTuple):
     """Where a leaf comes from: several keys are joined on the last axis of the leaf.
 
-    A `{}` in the keys stands for a block's index: the leaf is those arrays stacked on a leading L axis.
+    A `{}` in the keys stands for a block's number, counted from `first` in steps of `step`: the leaf is
+    those arrays stacked on a leading L axis.
     """
 
     keys: tuple[str, ...]
     form: Form = SAME
+    first: int = 0
+    step: int = 1
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the leaf has an L axis."""
+        return "{}" in self.keys[0]
+
+    def key(self, template: str, index: int) -> str:
+        """One of the keys for the block at `index` of the L axis."""
+        return template.format(self.first + self.step * index)
 
 
 @dataclass(frozen=True)
@@ -114,22 +126,21 @@ def read(layout: Layout, config: Any, shapes: Shapes, weights: Weights) -> Param
     """
     leaves: dict[str, np.ndarray] = {}
     for name, rule in layout.rules(config).items():
-        stacked = "{}" in rule.keys[0]
         members = [
-            np.concatenate([rule.form.read(_checked(key.format(index), weights)) for key in rule.keys], -1)
-            for index in range(shapes[name][0] if stacked else 1)
+            np.concatenate([rule.form.read(_checked(rule.key(k, index), weights)) for k in rule.keys], -1)
+            for index in range(shapes[name][0] if rule.stacked else 1)
         ]
-        leaves[name] = np.stack(members) if stacked else members[0]
+        leaves[name] = np.stack(members) if rule.stacked else members[0]
     return unflatten(leaves)
 
 
 def _scatter(rules: dict[str, Rule], leaves: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
     """Every (key, array in the file's form) of the leaves."""
     for name, rule in rules.items():
-        for index, member in enumerate(leaves[name] if "{}" in rule.keys[0] else [leaves[name]]):
+        for index, member in enumerate(leaves[name] if rule.stacked else [leaves[name]]):
             parts = np.split(member, len(rule.keys), axis=-1)
             for key, part in zip(rule.keys, parts, strict=True):
-                yield key.format(index), rule.form.write(part)
+                yield rule.key(key, index), rule.form.write(part)
 
 
 def _checked(key: str, weights: Weights) -> np.ndarray:

@@ -1,14 +1,60 @@
 """The layers that networks share, as pure functions of explicit parameters."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.typing import Array, Params
+from evolq_jax.models.batch_norm import batch_norm
+from evolq_jax.typing import Array, Params, Site
+
+
+@dataclass(frozen=True)
+class Within:
+    """A site that puts a module's path before the names: for what is not a segment's block of its own."""
+
+    site: Site
+    path: str
+
+    def __call__(self, name: str, x: Array) -> Array:
+        """The site `path/name`."""
+        return self.site(f"{self.path}/{name}", x)
+
+    def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
+        """LayerNorm with the site `path/name`."""
+        return self.site.layer_norm(f"{self.path}/{name}", f"{self.path}/{source}", x, weight, bias, eps)
+
+    def softmax(self, name: str, source: str, logits: Array) -> Array:
+        """Softmax with the site `path/name`."""
+        return self.site.softmax(f"{self.path}/{name}", f"{self.path}/{source}", logits)
 
 
 def linear(params: Params, x: Array) -> Array:
-    """`x @ weight + bias` for `x` [..., in], `weight` [in, out], `bias` [out]."""
-    return x @ params["weight"] + params["bias"]
+    """`x @ weight + bias` for `x` [..., in], `weight` [in, out], `bias` [out]; BatchNorms where unfolded."""
+    if "bn_before" in params:
+        x = batch_norm(params["bn_before"], x)
+    x = x @ params["weight"]
+    if "bias" in params:
+        x = x + params["bias"]
+    return batch_norm(params["bn"], x) if "bn" in params else x
+
+
+def conv(params: Params, x: Array, stride: int = 1) -> Array:
+    """Convolution [B, height, width, in] -> [B, height / stride, width / stride, out].
+
+    `weight` is HWIO [k, k, in / groups, out], k odd, and the image padded with (k - 1) / 2 zeros on every
+    side, as PyTorch's networks are. The number of groups follows from the shapes.
+    """
+    weight = params["weight"]
+    x = jax.lax.conv_general_dilated(
+        x,
+        weight,
+        window_strides=(stride, stride),
+        padding=[(size // 2, size // 2) for size in weight.shape[:2]],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1] // weight.shape[2],
+    )
+    return batch_norm(params["bn"], x) if "bn" in params else x + params["bias"]
 
 
 def patch_embed(params: Params, x: Array) -> Array:
@@ -23,6 +69,11 @@ def patch_embed(params: Params, x: Array) -> Array:
     patches = x.reshape(b, h // p, p, w // p, p, channels).transpose(0, 1, 3, 2, 4, 5)
     patches = patches.reshape(b, (h // p) * (w // p), p * p * channels)
     return patches @ weight.reshape(p * p * channels, width) + params["bias"]
+
+
+def relu6(x: Array) -> Array:
+    """ReLU clipped at 6."""
+    return jnp.clip(x, 0.0, 6.0)
 
 
 def gelu(x: Array, form: str) -> Array:
@@ -45,3 +96,10 @@ def merge_heads(x: Array) -> Array:
 def prepend_token(token: Array, x: Array) -> Array:
     """Puts one learned token [1, 1, D] before the tokens of every image [B, N, D]."""
     return jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, x.shape[2])), x], axis=1)
+
+
+def max_pool(x: Array, size: int, stride: int) -> Array:
+    """Largest of `size` x `size` neighbours (odd): [B, height, width, K] -> [B, height / stride, ..., K]."""
+    pad = (size // 2, size // 2)
+    window, strides = (1, size, size, 1), (1, stride, stride, 1)
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, ((0, 0), pad, pad, (0, 0)))

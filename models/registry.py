@@ -9,8 +9,13 @@ import jax
 import numpy as np
 
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.models import cifar_resnet, mobilenetv2, regnet, resnet
+from evolq_jax.models.cifar_resnet import CifarResNetConfig
 from evolq_jax.models.convert import Layout
 from evolq_jax.models.convert_vit import VIT_LAYOUTS
+from evolq_jax.models.mobilenetv2 import MobileNetV2Config
+from evolq_jax.models.regnet import RegNetConfig
+from evolq_jax.models.resnet import ResNetConfig
 from evolq_jax.models.vit import ViTConfig, init_params, make_vit
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, ModelParts, Params, Preprocessing
@@ -57,9 +62,15 @@ class ModelRow(NamedTuple):
 
 
 VIT = Family(make_vit, init_params, VIT_LAYOUTS)
+RESNET = Family(resnet.make_resnet, resnet.init_params, (resnet.TIMM,))
+CIFAR_RESNET = Family(cifar_resnet.make_cifar_resnet, cifar_resnet.init_params, (cifar_resnet.AKAMASTER,))
+REGNET = Family(regnet.make_regnet, regnet.init_params, (regnet.TIMM,))
+MOBILENETV2 = Family(mobilenetv2.make_mobilenetv2, mobilenetv2.init_params, (mobilenetv2.TIMM,))
 
 _SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
-_DEIT = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # ImageNet's, bicubic
+_IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # bicubic, crop 0.9
+_CROP_875 = replace(_IMAGENET, resize=256)
+_TORCHVISION = replace(_CROP_875, interpolation="bilinear")
 
 
 def _config(size: str, patch: int, image: int, distilled: bool = False) -> ViTConfig:
@@ -84,7 +95,7 @@ def _deit(size: str, image: int, distilled: bool = False) -> Entry:
     their config.json lies beside the weights, that holds.
     """
     name = f"deit_{size}{'_distilled' if distilled else ''}_patch16_{image}"
-    preprocessing = replace(_DEIT, size=image, resize=image * 256 // 224)
+    preprocessing = replace(_IMAGENET, size=image, resize=image * 256 // 224)
     return Entry(name, VIT, _config(size, 16, image, distilled), preprocessing)
 
 
@@ -95,6 +106,20 @@ _ENTRIES = (
     _vit("base", 8, 224),
     *(_deit(size, 224, distilled) for distilled in (False, True) for size in ("tiny", "small", "base")),
     *(_deit("base", 384, distilled) for distilled in (False, True)),
+    Entry("resnet18", RESNET, ResNetConfig(), _TORCHVISION),
+    Entry("resnet34", RESNET, ResNetConfig((3, 4, 6, 3)), _TORCHVISION),
+    Entry("resnet50", RESNET, ResNetConfig((3, 4, 6, 3), bottleneck=True), _TORCHVISION),
+    *(
+        Entry(
+            f"resnet{6 * blocks + 2}_cifar10",
+            CIFAR_RESNET,
+            CifarResNetConfig(blocks),
+            replace(_IMAGENET, size=32, resize=None),
+        )
+        for blocks in (3, 5, 7, 9)
+    ),
+    Entry("regnetx_032", REGNET, RegNetConfig(), _CROP_875),
+    Entry("mobilenetv2_100", MOBILENETV2, MobileNetV2Config(), _CROP_875),
     Entry(
         "vit_d128_l4_cifar10",
         VIT,
@@ -146,10 +171,11 @@ def list_models() -> list[ModelRow]:
     """Every model of the registry, with its size and the preprocessing of its usual checkpoint."""
     rows: list[ModelRow] = []
     for entry in REGISTRY.values():
-        shapes = param_shapes(entry.family, entry.config).values()
+        shapes = param_shapes(entry.family, entry.config)
         names = ("patch_size", "width", "depth", "num_heads")
         patch, width, depth, heads = (getattr(entry.config, name, None) for name in names)
-        num_params = sum(int(np.prod(shape)) for shape in shapes)
+        trained = [shape for name, shape in shapes.items() if "running_" not in name]
+        num_params = sum(int(np.prod(shape)) for shape in trained)
         size = entry.preprocessing.size
         rows.append(ModelRow(entry.name, num_params, size, patch, width, depth, heads, entry.preprocessing))
     return rows

@@ -16,7 +16,7 @@ from evolq_jax.experiment.evaluate import compute_logits
 from evolq_jax.experiment.setup import exact_matmul
 from evolq_jax.experiment.watch import no_progress
 from evolq_jax.models.checkpoint import save_params
-from evolq_jax.models.registry import get_entry
+from evolq_jax.models.registry import get_entry, param_shapes
 from evolq_jax.training import TrainConfig, TrainExperiment, train
 from evolq_jax.typing import Images, Preprocessing
 
@@ -52,6 +52,8 @@ def run_training(
     model = entry.config
     if config.num_classes is not None:
         model = replace(model, num_classes=config.num_classes)
+    if any(name.endswith("running_var") for name in param_shapes(entry.family, model)):
+        raise UserError(f"model '{config.model}' has BatchNorm, which is not trained here: choose a ViT")
     learnt = _load(config.train_data, config.class_index, entry.preprocessing)
     tested = _load(config.test_data, config.class_index, entry.preprocessing)
     parts, epochs = entry.family.make(model), config.train.epochs

@@ -106,3 +106,8 @@ def test_shipped_digits_weights_are_small_and_as_good_as_they_say() -> None:
     assert found > 0.97
     # another machine may round an image or two differently
     assert abs(found - float(known["top1"].split()[0])) < 3 / 697
+
+
+def test_a_network_with_batch_norm_is_refused(experiment: TrainExperiment) -> None:
+    with pytest.raises(UserError, match=r"model 'resnet20_cifar10' has BatchNorm.*choose a ViT"):
+        run_training(replace(experiment, model="resnet20_cifar10"))

@@ -21,8 +21,12 @@ def generator(key: str) -> np.random.Generator:
 
 
 def weight(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    if key.endswith(".running_var"):
+        return (0.5 + generator(key).random(shape)).astype(np.float32)
     x = generator(key).standard_normal(shape)
-    if not key.endswith(".weight"):
+    if key.endswith(".running_mean"):
+        x = 0.1 * x
+    elif not key.endswith(".weight"):
         x = 0.02 * x
     elif len(shape) == 1:
         x = 1 + 0.1 * x

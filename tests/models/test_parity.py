@@ -42,23 +42,26 @@ def top1(model: LoadedModel, pixels: np.ndarray, labels: np.ndarray, batch: int)
         "vit_small_patch16_224",
         "deit_tiny_patch16_224",
         "deit_tiny_distilled_patch16_224",
+        "resnet18",
+        "mobilenetv2_100",
+        pytest.param("resnet50", marks=pytest.mark.slow),
         pytest.param("deit_base_patch16_224", marks=pytest.mark.slow),
     ],
 )
 def test_logits_are_timms(name: str, shared: Path, golden: Golden, tmp_path: Path) -> None:
     shapes = json.loads((shared / "golden" / "timm_keys.json").read_text())[name]
-    save_file({key: weight(key, tuple(shape)) for key, shape in shapes.items()}, tmp_path / "w.safetensors")
-    got, want = (
-        logits(load_checkpoint(name, tmp_path / "w.safetensors"), images(224, 3)),
-        golden("timm_logits")[name],
-    )
-    assert np.linalg.norm(got - want) / np.linalg.norm(want) < 1e-4
+    path, want = tmp_path / "w.safetensors", golden("timm_logits")[name]
+    save_file({key: weight(key, tuple(shape)) for key, shape in shapes.items()}, path)
+    has_batch_norm = any("running_mean" in key for key in shapes)
+    for fold in (False, True) if has_batch_norm else (True,):
+        got = logits(load_checkpoint(name, path, fold_batch_norm=fold), images(224, 3))
+        assert np.linalg.norm(got - want) / np.linalg.norm(want) < 1e-4
 
 
 def test_parameters_are_as_many_as_timms(shared: Path) -> None:
     models = json.loads((shared / "golden" / "timm_keys.json").read_text())
     known = [name for name in models if name in REGISTRY]
-    assert len(known) >= 5
+    assert len(known) >= 8
     for name in known:
         entry = get_entry(name)
         ours = sum(int(np.prod(shape)) for shape in param_shapes(entry.family, entry.config).values())
@@ -83,3 +86,14 @@ def test_real_cifar_vit_classifies(shared: Path) -> None:
         pixels, labels = data["image"][:500], data["label"][:500]
     model = load_checkpoint("vit_d128_l4_cifar10", shared / "data/weights/vit_d128_l4_cifar10.safetensors")
     assert 0.64 < top1(model, pixels, labels, 100) < 0.76  # 69.7 % on all 10,000
+
+
+@pytest.mark.parametrize(
+    ("name", "accuracy"),
+    [("resnet20_cifar10", 0.810), pytest.param("resnet56_cifar10", 0.832, marks=pytest.mark.slow)],
+)
+def test_real_cifar_resnets_classify(name: str, accuracy: float, shared: Path) -> None:
+    with np.load(shared / "data/cifar10/test.npz", allow_pickle=False) as data:
+        pixels, labels = data["image"][::5], data["label"][::5]
+    model = load_checkpoint(name, shared / f"data/weights/{name}.safetensors")
+    assert abs(top1(model, pixels, labels, 100) - accuracy) < 0.02  # `accuracy`: on all 10,000

@@ -1,0 +1,122 @@
+"""MobileNetV2 (Sandler et al., 1801.04381): inverted residuals with linear bottlenecks.
+
+Names are timm's: the first block of each stage, which changes width or resolution, stands by itself
+(`blocks.1.0`), the identical ones after it are stacked (`blocks.1`). Activations are quantized where a
+convolution or the classifier reads them: after each ReLU6, and each block's output. The last convolution of
+a block before its sum, and the logits, are sites of `fully_quantized` only.
+"""
+
+from dataclasses import dataclass
+from functools import cache, partial
+
+from evolq_jax.models import table
+from evolq_jax.models.convert import Layout
+from evolq_jax.models.layers import Within, conv, linear, relu6
+from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
+
+STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of each stage's first block
+EXPANSION = 6
+
+
+@dataclass(frozen=True)
+class MobileNetV2Config:
+    """Sizes of a MobileNetV2; the first and the last stage have one block, all others more."""
+
+    depths: tuple[int, ...] = (1, 2, 3, 4, 3, 3, 1)
+    widths: tuple[int, ...] = (16, 24, 32, 64, 96, 160, 320)
+    stem_width: int = 32
+    head_width: int = 1280
+    image_size: int = 224
+    channels: int = 3
+    num_classes: int = 1000
+
+
+def bottleneck(params: Params, site: Site, x: Array, stride: int = 1) -> Array:
+    """Expand, depthwise 3 x 3 with the stride, and project; the linear output is not quantized here."""
+    h = site("act1", relu6(conv(params["conv_pw"], x)))
+    h = site("act2", relu6(conv(params["conv_dw"], h, stride)))
+    return conv(params["conv_pwl"], h)
+
+
+def block(params: Params, site: Site, x: Array) -> Array:
+    """An inverted residual that keeps its shape: [B, height, width, K] -> the same."""
+    return site("sum", x + site("conv_pwl", bottleneck(params, site, x)))
+
+
+def first_block(stage: int, params: Params, site: Site, x: Array) -> Array:
+    """A stage's first block, without a shortcut."""
+    name = f"blocks.{stage}.0"
+    inside = Within(site, name)
+    return inside("sum", bottleneck(params[name], inside, x, STRIDES[stage]))
+
+
+def enter(stage: int, params: Params, site: Site, x: Array) -> Array:
+    """The stem and the first stage's only block before the second stage, and each stage's first block."""
+    if stage == 1:
+        x = site("act1", relu6(conv(params["conv_stem"], site("image", x), 2)))
+        inside, only = Within(site, "blocks.0.0"), params["blocks.0.0"]
+        x = inside("act1", relu6(conv(only["conv_dw"], x)))
+        x = inside("sum", conv(only["conv_pw"], x))
+    return first_block(stage, params, site, x)
+
+
+def head(config: MobileNetV2Config, params: Params, site: Site, x: Array) -> Array:
+    """The last stage's only block, a convolution, mean over positions and classifier -> logits [B, C]."""
+    x = first_block(len(config.depths) - 1, params, site, x)
+    x = site("act2", relu6(conv(params["conv_head"], x)))
+    return site("classifier", linear(params["classifier"], site("pool", x.mean((1, 2)))))
+
+
+ROLES = SiteRoles(
+    operands=("image", "act1", "*/act1", "*/act2", "*/sum", "pool"),
+    edge_weights=("conv_stem/weight", "classifier/weight"),
+)
+
+
+@cache  # equal configs share one object, and with it the programs compiled for it
+def make_mobilenetv2(config: MobileNetV2Config) -> ModelParts:
+    """The network as algorithms take it: a segment for each stage of more than one block."""
+    segments = tuple(
+        Segment(f"blocks.{stage}", config.depths[stage] - 1, partial(enter, stage), block)
+        for stage in range(1, len(config.depths) - 1)
+    )
+    return ModelParts(segments, partial(head, config), ROLES)
+
+
+def params_table(config: MobileNetV2Config) -> table.Table:
+    """All parameters, with timm's keys."""
+
+    def inverted(width_in: int, width: int) -> table.Table:
+        hidden = EXPANSION * width_in
+        expand = table.conv("conv_pw", "conv_pw", "bn1", 1, width_in, hidden)
+        depthwise = table.conv("conv_dw", "conv_dw", "bn2", 3, 1, hidden)
+        return expand | depthwise | table.conv("conv_pwl", "conv_pwl", "bn3", 1, hidden, width)
+
+    stem, (width_in, *widths) = config.stem_width, config.widths
+    only = table.conv("conv_dw", "conv_dw", "bn1", 3, 1, stem)
+    only |= table.conv("conv_pw", "conv_pw", "bn2", 1, stem, width_in)
+    leaves = table.conv("conv_stem", "conv_stem", "bn1", 3, config.channels, stem)
+    leaves |= table.under("blocks.0.0", "blocks.0.0", only)
+    for stage, width in enumerate(widths, start=1):
+        name, rest = f"blocks.{stage}", config.depths[stage] - 1
+        leaves |= table.under(f"{name}.0", f"{name}.0", inverted(width_in, width))
+        if rest:
+            leaves |= table.stacked(name, f"{name}.{{}}", inverted(width, width), rest, 1)
+        width_in = width
+    leaves |= table.conv("conv_head", "conv_head", "bn2", 1, width_in, config.head_width)
+    return leaves | table.linear("classifier", "classifier", config.head_width, config.num_classes)
+
+
+def init_params(key: Array, config: MobileNetV2Config) -> Params:
+    """Random parameters."""
+    return table.init_params(key, params_table(config))
+
+
+TIMM = Layout(
+    "timm",
+    "conv_stem.",
+    lambda config: table.rules(params_table(config)),
+    table.torch_key,
+    ignored=(table.BUFFERS,),
+    classes="classifier/bias",
+)

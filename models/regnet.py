@@ -1,0 +1,91 @@
+"""RegNetX (Radosavovic et al., 2003.13678): bottlenecks of grouped convolutions that do not narrow.
+
+Names are timm's: the first block of each stage, which has the stride, stands by itself (`s1.b1`), the
+identical ones after it are stacked (`s1`). Sites are those of `models.resnet`.
+"""
+
+from dataclasses import dataclass
+from functools import cache, partial
+
+import jax
+
+from evolq_jax.models import table
+from evolq_jax.models.convert import Layout
+from evolq_jax.models.layers import Within, conv, linear
+from evolq_jax.models.resnet import bottleneck_block
+from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
+
+
+@dataclass(frozen=True)
+class RegNetConfig:
+    """Sizes of a RegNetX; the defaults are those of 3.2 GF (table 14 of the paper)."""
+
+    widths: tuple[int, ...] = (96, 192, 432, 1008)
+    depths: tuple[int, ...] = (2, 6, 15, 2)
+    group_width: int = 48
+    stem_width: int = 32
+    image_size: int = 224
+    channels: int = 3
+    num_classes: int = 1000
+
+
+def enter(stage: int, params: Params, site: Site, x: Array) -> Array:
+    """The stem before the first stage, then the stage's first block, with stride 2."""
+    if stage == 0:
+        x = site("stem", jax.nn.relu(conv(params["stem"], site("image", x), 2)))
+    name = f"s{stage + 1}.b1"
+    return bottleneck_block(params[name], Within(site, name), x, 2)
+
+
+def head(params: Params, site: Site, x: Array) -> Array:
+    """Mean over positions and classifier: [B, height, width, K] -> logits [B, C]."""
+    return site("head", linear(params["head"], site("pool", x.mean((1, 2)))))
+
+
+ROLES = SiteRoles(
+    operands=("image", "stem", "*/act1", "*/act2", "*/act3", "pool"),
+    edge_weights=("stem/weight", "head/weight"),
+)
+
+
+@cache  # equal configs share one object, and with it the programs compiled for it
+def make_regnet(config: RegNetConfig) -> ModelParts:
+    """The network as algorithms take it: a segment for each stage."""
+    segments = tuple(
+        Segment(f"s{stage + 1}", depth - 1, partial(enter, stage), bottleneck_block)
+        for stage, depth in enumerate(config.depths)
+    )
+    return ModelParts(segments, head, ROLES)
+
+
+def params_table(config: RegNetConfig) -> table.Table:
+    """All parameters, with timm's keys."""
+
+    def conv_bn(path: str, size: int, width_in: int, width: int) -> table.Table:
+        return table.conv(path, f"{path}.conv", f"{path}.bn", size, width_in, width)
+
+    def block(width_in: int, width: int) -> table.Table:
+        leaves = conv_bn("conv1", 1, width_in, width) | conv_bn("conv2", 3, config.group_width, width)
+        return leaves | conv_bn("conv3", 1, width, width)
+
+    leaves, width_in = conv_bn("stem", 3, config.channels, config.stem_width), config.stem_width
+    for stage, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True), start=1):
+        first = block(width_in, width) | conv_bn("downsample", 1, width_in, width)
+        leaves |= table.under(f"s{stage}.b1", f"s{stage}.b1", first)
+        leaves |= table.stacked(f"s{stage}", f"s{stage}.b{{}}", block(width, width), depth - 1, 2)
+        width_in = width
+    return leaves | table.linear("head", "head.fc", width_in, config.num_classes)
+
+
+def init_params(key: Array, config: RegNetConfig) -> Params:
+    """Random parameters."""
+    return table.init_params(key, params_table(config))
+
+
+TIMM = Layout(
+    "timm",
+    "s1.b1.conv1.",
+    lambda config: table.rules(params_table(config)),
+    table.torch_key,
+    ignored=(table.BUFFERS,),
+)

@@ -1,0 +1,167 @@
+"""ResNets (He et al., 1512.03385), and the residual blocks that other CNNs are made of.
+
+Names are timm's: a stage's first block, which changes width or resolution, stands by itself (`layer2.0`),
+the identical ones after it are stacked (`layer2`). Activations are quantized where a convolution or the
+classifier reads them, that is after each ReLU (BRECQ, Li et al., 2102.05426); what the residual sum adds
+and the logits are sites of `fully_quantized` only.
+"""
+
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from evolq_jax.models import table
+from evolq_jax.models.convert import Layout
+from evolq_jax.models.layers import Within, conv, linear, max_pool
+from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
+
+
+class Block(Protocol):
+    """A block whose first convolution of size 3 has the stride."""
+
+    def __call__(self, params: Params, site: Site, x: Array, stride: int = 1) -> Array:
+        """[B, height, width, in] -> [B, height / stride, width / stride, out]."""
+        ...
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """Sizes of a ResNet for ImageNet."""
+
+    depths: tuple[int, ...] = (2, 2, 2, 2)
+    bottleneck: bool = False
+    stem_width: int = 64
+    image_size: int = 224
+    channels: int = 3
+    num_classes: int = 1000
+
+    @property
+    def block(self) -> Block:
+        """The kind of block."""
+        return bottleneck_block if self.bottleneck else basic_block
+
+    def widths(self, stage: int) -> tuple[int, int, int]:
+        """Channels that a stage receives, has inside its blocks, and gives."""
+        factor, inside = 4 if self.bottleneck else 1, self.stem_width * 2**stage
+        return (factor * inside // 2 if stage else inside), inside, factor * inside
+
+    def stacked_from(self, stage: int) -> int:
+        """0 where a stage's first block is like its others, else 1."""
+        return int(stage > 0 or self.bottleneck)
+
+
+def basic_block(params: Params, site: Site, x: Array, stride: int = 1) -> Array:
+    """Two 3 x 3 convolutions: [B, height, width, in] -> [B, height / stride, width / stride, out]."""
+    h = site("act1", jax.nn.relu(conv(params["conv1"], x, stride)))
+    h = site("conv2", conv(params["conv2"], h))
+    return site("act2", jax.nn.relu(h + shortcut(params, site, x, stride)))
+
+
+def bottleneck_block(params: Params, site: Site, x: Array, stride: int = 1) -> Array:
+    """1 x 1, 3 x 3 (grouped in RegNet; it has the stride) and 1 x 1 convolutions; shapes as above."""
+    h = site("act1", jax.nn.relu(conv(params["conv1"], x)))
+    h = site("act2", jax.nn.relu(conv(params["conv2"], h, stride)))
+    h = site("conv3", conv(params["conv3"], h))
+    return site("act3", jax.nn.relu(h + shortcut(params, site, x, stride)))
+
+
+def shortcut(params: Params, site: Site, x: Array, stride: int) -> Array:
+    """What a block adds of its input: that itself, or a convolution of it (`downsample`), or option A.
+
+    Option A, for CIFAR: a block without that convolution but with a stride takes every second pixel and
+    doubles the channels with zeros on either side.
+    """
+    if "downsample" in params:
+        return site("downsample", conv(params["downsample"], x, stride))
+    if stride == 1:
+        return x
+    pad = x.shape[-1] // 2
+    return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (pad, pad)))
+
+
+def stem(params: Params, site: Site, images: Array) -> Array:
+    """Normalised images [B, height, width, channels] -> [B, height / 4, width / 4, stem_width]."""
+    x = site("act1", jax.nn.relu(conv(params["conv1"], site("image", images), 2)))
+    return max_pool(x, size=3, stride=2)
+
+
+def enter(config: ResNetConfig, stage: int, params: Params, site: Site, x: Array) -> Array:
+    """What is before the stacked blocks of a stage: the stem, or a first block with stride 2."""
+    if stage == 0:
+        x = stem(params, site, x)
+    if not config.stacked_from(stage):
+        return x
+    name = f"layer{stage + 1}.0"
+    return config.block(params[name], Within(site, name), x, 2 if stage else 1)
+
+
+def head(params: Params, site: Site, x: Array) -> Array:
+    """Mean over positions and classifier: [B, height, width, K] -> logits [B, C]."""
+    return site("fc", linear(params["fc"], site("pool", x.mean((1, 2)))))
+
+
+ROLES = SiteRoles(
+    operands=("image", "act1", "*/act1", "*/act2", "*/act3", "pool"),
+    edge_weights=("conv1/weight", "fc/weight"),
+)
+
+
+@cache  # equal configs share one object, and with it the programs compiled for it
+def make_resnet(config: ResNetConfig) -> ModelParts:
+    """The network as algorithms take it: a segment for each of the four stages."""
+    segments = tuple(
+        Segment(
+            f"layer{stage + 1}",
+            depth - config.stacked_from(stage),
+            partial(enter, config, stage),
+            config.block,
+        )
+        for stage, depth in enumerate(config.depths)
+    )
+    return ModelParts(segments, head, ROLES)
+
+
+def block_table(config: ResNetConfig, stage: int, *, first: bool) -> table.Table:
+    """The parameters of one block of a stage."""
+    width_in, inside, width = config.widths(stage)
+    entering = width_in if first else width
+    if config.bottleneck:
+        sizes = ((1, entering, inside), (3, inside, inside), (1, inside, width))
+    else:
+        sizes = ((3, entering, inside), (3, inside, width))
+    block: table.Table = {}
+    for number, size in enumerate(sizes, start=1):
+        block |= table.conv(f"conv{number}", f"conv{number}", f"bn{number}", *size)
+    if first:
+        block |= table.conv("downsample", "downsample.0", "downsample.1", 1, entering, width)
+    return block
+
+
+def params_table(config: ResNetConfig) -> table.Table:
+    """All parameters, with timm's keys."""
+    leaves = table.conv("conv1", "conv1", "bn1", 7, config.channels, config.stem_width)
+    for stage, depth in enumerate(config.depths):
+        name, start = f"layer{stage + 1}", config.stacked_from(stage)
+        if start:
+            leaves |= table.under(f"{name}.0", f"{name}.0", block_table(config, stage, first=True))
+        rest = block_table(config, stage, first=False)
+        leaves |= table.stacked(name, f"{name}.{{}}", rest, depth - start, start)
+    return leaves | table.linear("fc", "fc", config.widths(len(config.depths) - 1)[2], config.num_classes)
+
+
+def init_params(key: Array, config: ResNetConfig) -> Params:
+    """Random parameters."""
+    return table.init_params(key, params_table(config))
+
+
+TIMM = Layout(
+    "timm or torchvision",
+    "layer1.0.conv1.",
+    lambda config: table.rules(params_table(config)),
+    table.torch_key,
+    ignored=(table.BUFFERS,),
+    classes="fc/bias",
+)

@@ -11,7 +11,6 @@ from functools import cache, partial
 import jax
 
 from evolq_jax.models import table
-from evolq_jax.models.convert import Layout
 from evolq_jax.models.layers import Within, conv, linear
 from evolq_jax.models.resnet import basic_block
 from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
@@ -79,11 +78,6 @@ def init_params(key: Array, config: CifarResNetConfig) -> Params:
     return table.init_params(key, params_table(config))
 
 
-AKAMASTER = Layout(
-    "akamaster/pytorch_resnet_cifar10",
-    "layer1.0.conv1.",
-    lambda config: table.rules(params_table(config)),
-    table.torch_key,
-    ignored=(table.BUFFERS,),
-    classes="linear/bias",
+AKAMASTER = table.layout(
+    "akamaster/pytorch_resnet_cifar10", "layer1.0.conv1.", params_table, classes="linear/bias"
 )

@@ -81,6 +81,12 @@ def gelu(x: Array, form: str) -> Array:
     return jax.nn.gelu(x, approximate=form == "tanh")
 
 
+def mlp(params: Params, site: Site, x: Array, gelu_form: str) -> Array:
+    """Two-layer perceptron with GELU: [..., D] -> [..., D]."""
+    hidden = gelu(site("mlp/fc1", linear(params["fc1"], x)), gelu_form)
+    return site("mlp/fc2", linear(params["fc2"], site("mlp/gelu", hidden)))
+
+
 def split_heads(x: Array, num_heads: int) -> Array:
     """[B, N, H * d] -> [B, H, N, d]."""
     b, n, width = x.shape

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 from evolq_jax.models import table
-from evolq_jax.models.convert import Layout
 from evolq_jax.models.layers import Within, conv, linear, relu6
 from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
 
@@ -68,7 +67,7 @@ def head(config: MobileNetV2Config, params: Params, site: Site, x: Array) -> Arr
 
 
 ROLES = SiteRoles(
-    operands=("image", "act1", "*/act1", "*/act2", "*/sum", "pool"),
+    operands=("image", "act1", "act2", "*/act1", "*/act2", "*/sum", "pool"),
     edge_weights=("conv_stem/weight", "classifier/weight"),
 )
 
@@ -112,11 +111,4 @@ def init_params(key: Array, config: MobileNetV2Config) -> Params:
     return table.init_params(key, params_table(config))
 
 
-TIMM = Layout(
-    "timm",
-    "conv_stem.",
-    lambda config: table.rules(params_table(config)),
-    table.torch_key,
-    ignored=(table.BUFFERS,),
-    classes="classifier/bias",
-)
+TIMM = table.layout("timm", "conv_stem.", params_table, classes="classifier/bias")

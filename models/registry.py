@@ -9,13 +9,15 @@ import jax
 import numpy as np
 
 from evolq_jax.errors import UserError, suggestion
-from evolq_jax.models import cifar_resnet, mobilenetv2, regnet, resnet
+from evolq_jax.models import cifar_resnet, levit, mobilenetv2, regnet, resnet, swin
 from evolq_jax.models.cifar_resnet import CifarResNetConfig
 from evolq_jax.models.convert import Layout
 from evolq_jax.models.convert_vit import VIT_LAYOUTS
+from evolq_jax.models.levit import LeViTConfig
 from evolq_jax.models.mobilenetv2 import MobileNetV2Config
 from evolq_jax.models.regnet import RegNetConfig
 from evolq_jax.models.resnet import ResNetConfig
+from evolq_jax.models.swin import SwinConfig
 from evolq_jax.models.vit import ViTConfig, init_params, make_vit
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, ModelParts, Params, Preprocessing
@@ -62,6 +64,8 @@ class ModelRow(NamedTuple):
 
 
 VIT = Family(make_vit, init_params, VIT_LAYOUTS)
+SWIN = Family(swin.make_swin, swin.init_params, swin.SWIN_LAYOUTS)
+LEVIT = Family(levit.make_levit, levit.init_params, (levit.TIMM,))
 RESNET = Family(resnet.make_resnet, resnet.init_params, (resnet.TIMM,))
 CIFAR_RESNET = Family(cifar_resnet.make_cifar_resnet, cifar_resnet.init_params, (cifar_resnet.AKAMASTER,))
 REGNET = Family(regnet.make_regnet, regnet.init_params, (regnet.TIMM,))
@@ -99,6 +103,26 @@ def _deit(size: str, image: int, distilled: bool = False) -> Entry:
     return Entry(name, VIT, _config(size, 16, image, distilled), preprocessing)
 
 
+_SWIN_SIZES = {  # width, depths and heads of the four stages
+    "tiny": (96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    "small": (96, (2, 2, 18, 2), (3, 6, 12, 24)),
+    "base": (128, (2, 2, 18, 2), (4, 8, 16, 32)),
+}
+_LEVIT_CONFIGS = {
+    "128s": LeViTConfig((128, 256, 384), (2, 3, 4), (4, 6, 8), 16),
+    "128": LeViTConfig((128, 256, 384), (4, 4, 4), (4, 8, 12), 16),
+    "192": LeViTConfig((192, 288, 384), (4, 4, 4), (3, 5, 6), 32),
+    "256": LeViTConfig((256, 384, 512), (4, 4, 4), (4, 6, 8), 32),
+    "384": LeViTConfig((384, 512, 768), (4, 4, 4), (6, 9, 12), 32),
+}
+
+
+def _swin(size: str) -> Entry:
+    width, depths, heads = _SWIN_SIZES[size]
+    config = SwinConfig(width=width, depths=depths, num_heads=heads)
+    return Entry(f"swin_{size}_patch4_window7_224", SWIN, config, _IMAGENET)
+
+
 _ENTRIES = (
     *(_vit(size, 16, 224) for size in _SIZES),
     *(_vit(size, 16, 384) for size in _SIZES),
@@ -106,6 +130,8 @@ _ENTRIES = (
     _vit("base", 8, 224),
     *(_deit(size, 224, distilled) for distilled in (False, True) for size in ("tiny", "small", "base")),
     *(_deit("base", 384, distilled) for distilled in (False, True)),
+    *(_swin(size) for size in _SWIN_SIZES),
+    *(Entry(f"levit_{name}", LEVIT, config, _IMAGENET) for name, config in _LEVIT_CONFIGS.items()),
     Entry("resnet18", RESNET, ResNetConfig(), _TORCHVISION),
     Entry("resnet34", RESNET, ResNetConfig((3, 4, 6, 3)), _TORCHVISION),
     Entry("resnet50", RESNET, ResNetConfig((3, 4, 6, 3), bottleneck=True), _TORCHVISION),

@@ -10,7 +10,6 @@ from functools import cache, partial
 import jax
 
 from evolq_jax.models import table
-from evolq_jax.models.convert import Layout
 from evolq_jax.models.layers import Within, conv, linear
 from evolq_jax.models.resnet import bottleneck_block
 from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
@@ -82,10 +81,4 @@ def init_params(key: Array, config: RegNetConfig) -> Params:
     return table.init_params(key, params_table(config))
 
 
-TIMM = Layout(
-    "timm",
-    "s1.b1.conv1.",
-    lambda config: table.rules(params_table(config)),
-    table.torch_key,
-    ignored=(table.BUFFERS,),
-)
+TIMM = table.layout("timm", "s1.b1.conv1.", params_table)

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.models import table
-from evolq_jax.models.convert import Layout
 from evolq_jax.models.layers import Within, conv, linear, max_pool
 from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
 
@@ -157,11 +156,4 @@ def init_params(key: Array, config: ResNetConfig) -> Params:
     return table.init_params(key, params_table(config))
 
 
-TIMM = Layout(
-    "timm or torchvision",
-    "layer1.0.conv1.",
-    lambda config: table.rules(params_table(config)),
-    table.torch_key,
-    ignored=(table.BUFFERS,),
-    classes="fc/bias",
-)
+TIMM = table.layout("timm or torchvision", "layer1.0.conv1.", params_table, classes="fc/bias")

@@ -6,12 +6,13 @@ for one layer, and what is done with a whole table.
 
 import math
 import zlib
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.models.convert import CONV, LINEAR, SAME, Rule
+from evolq_jax.models.convert import CONV, LINEAR, SAME, Layout, Rule
 from evolq_jax.trees import unflatten
 from evolq_jax.typing import Array, Params
 
@@ -29,10 +30,12 @@ class Leaf(NamedTuple):
 Table = dict[str, Leaf]  # by name in our tree
 
 
-def conv(path: str, key: str, bn: str, size: int, channels_in: int, channels_out: int) -> Table:
-    """A `size` x `size` convolution without bias and the BatchNorm after it, under the key `bn`."""
-    weight = Leaf(f"{key}.weight", (size, size, channels_in, channels_out))
-    return {f"{path}/weight": weight} | _batch_norm(f"{path}/bn", bn, channels_out)
+def conv(path: str, key: str, bn: str | None, size: int, channels_in: int, channels_out: int) -> Table:
+    """A `size` x `size` convolution with the BatchNorm after it, under the key `bn`; None: with a bias."""
+    weight = {f"{path}/weight": Leaf(f"{key}.weight", (size, size, channels_in, channels_out))}
+    if bn is None:
+        return weight | {f"{path}/bias": Leaf(f"{key}.bias", (channels_out,))}
+    return weight | _batch_norm(f"{path}/bn", bn, channels_out)
 
 
 def linear(path: str, key: str, width_in: int, width_out: int, *, bias: bool = True) -> Table:
@@ -92,15 +95,25 @@ def init_params(key: Array, table: Table) -> Params:
     return unflatten({name: values(name, leaf) for name, leaf in table.items()})
 
 
+_BUFFERS = ("num_batches_tracked", "attention_bias_idxs", "relative_position_index", "attn_mask")
+
+
 def torch_key(key: str) -> str:
     """A state dict's key without what wrappers put before it; buffers that count or index set apart."""
     for prefix in ("module.", "model."):
         key = key.removeprefix(prefix)
-    return f"{BUFFERS}.{key}" if key.endswith(_BUFFER_NAMES) else key
+    return f"buffer:{key}" if key.endswith(_BUFFERS) else key
 
 
-BUFFERS = "buffers"
-_BUFFER_NAMES = ("num_batches_tracked", "attention_bias_idxs", "relative_position_index", "attn_mask")
+def layout(
+    name: str,
+    probe: str,
+    table: Callable[[Any], Table],
+    rename: Callable[[str], str] = torch_key,
+    classes: str = "head/bias",
+) -> Layout:
+    """The files that hold a family's table under its keys; see `Layout`."""
+    return Layout(name, probe, lambda config: rules(table(config)), rename, ("buffer:",), classes)
 
 
 def _batch_norm(path: str, key: str, width: int) -> Table:

@@ -13,7 +13,7 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.models.layers import gelu, linear, merge_heads, patch_embed, prepend_token, split_heads
+from evolq_jax.models.layers import linear, merge_heads, mlp, patch_embed, prepend_token, split_heads
 from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
 
 ROLES = SiteRoles(
@@ -72,12 +72,6 @@ def attention(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
     return site("attn/proj", linear(params["proj"], site("attn/context", context)))
 
 
-def mlp(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
-    """Two-layer perceptron with GELU: [B, N, D] -> [B, N, D]."""
-    hidden = gelu(site("mlp/fc1", linear(params["fc1"], x)), config.gelu_form)
-    return site("mlp/fc2", linear(params["fc2"], site("mlp/gelu", hidden)))
-
-
 def block(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
     """One pre-norm transformer block: [B, N, D] -> [B, N, D]."""
     norm1, norm2 = params["norm1"], params["norm2"]
@@ -85,7 +79,7 @@ def block(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
     h = site.layer_norm("norm1", "residual_in", x, norm1["weight"], norm1["bias"], config.eps)
     x = site("residual_mid", x + attention(config, params["attn"], site, h))
     h = site.layer_norm("norm2", "residual_mid", x, norm2["weight"], norm2["bias"], config.eps)
-    return x + mlp(config, params["mlp"], site, h)
+    return x + mlp(params["mlp"], site, h, config.gelu_form)
 
 
 def head(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:

@@ -42,6 +42,9 @@ def top1(model: LoadedModel, pixels: np.ndarray, labels: np.ndarray, batch: int)
         "vit_small_patch16_224",
         "deit_tiny_patch16_224",
         "deit_tiny_distilled_patch16_224",
+        "swin_tiny_patch4_window7_224",
+        "levit_128s",
+        pytest.param("levit_256", marks=pytest.mark.slow),
         "resnet18",
         "mobilenetv2_100",
         pytest.param("resnet50", marks=pytest.mark.slow),
@@ -61,7 +64,7 @@ def test_logits_are_timms(name: str, shared: Path, golden: Golden, tmp_path: Pat
 def test_parameters_are_as_many_as_timms(shared: Path) -> None:
     models = json.loads((shared / "golden" / "timm_keys.json").read_text())
     known = [name for name in models if name in REGISTRY]
-    assert len(known) >= 8
+    assert len(known) >= 11
     for name in known:
         entry = get_entry(name)
         ours = sum(int(np.prod(shape)) for shape in param_shapes(entry.family, entry.config).values())

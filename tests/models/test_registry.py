@@ -20,6 +20,18 @@ NUM_PARAMS = {
     "vit_large_patch16_224": 304_326_632,
     "deit_tiny_distilled_patch16_224": 5_910_800,
     "deit_base_distilled_patch16_224": 87_338_192,
+    "swin_tiny_patch4_window7_224": 28_288_354,
+    "swin_small_patch4_window7_224": 49_606_258,
+    "swin_base_patch4_window7_224": 87_768_224,
+    "levit_256": 18_893_876,
+    "levit_384": 39_128_836,
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet20_cifar10": 269_722,
+    "resnet56_cifar10": 853_018,
+    "regnetx_032": 15_296_552,
+    "mobilenetv2_100": 3_504_872,
 }
 
 

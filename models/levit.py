@@ -1,0 +1,227 @@
+"""LeViT (Graham et al., 2104.01136): convolutions, then attention at three resolutions, BatchNorm throughout.
+
+Names are timm's. A segment is a stage of identical blocks; the attention that halves the resolution and the
+perceptron after it stand between (`stages.1.downsample`). Every linear layer's output is a quantization site
+(with its BatchNorm folded in), as are the attention's logits before and after their biases, softmax,
+Hardswish and the residual sums. There is no LayerNorm, so the residual stream is quantized like any other
+activation. The two heads are averaged, as at inference in the paper.
+"""
+
+from dataclasses import dataclass
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from evolq_jax.errors import UserError
+from evolq_jax.models import table
+from evolq_jax.models.layers import Within, conv, linear, merge_heads
+from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
+
+VALUE_RATIO = 2  # width of a value relative to a key's, in blocks
+DOWNSAMPLE_VALUE_RATIO = 4  # and where the resolution is halved
+MLP_RATIO = 2
+STEM = ("conv1", "conv2", "conv3", "conv4")  # each halves the resolution
+
+
+@dataclass(frozen=True)
+class LeViTConfig:
+    """Sizes of a LeViT with two heads (distilled)."""
+
+    widths: tuple[int, ...] = (128, 256, 384)
+    depths: tuple[int, ...] = (2, 3, 4)
+    num_heads: tuple[int, ...] = (4, 6, 8)
+    key_width: int = 16  # of one head
+    image_size: int = 224
+    channels: int = 3
+    num_classes: int = 1000
+
+    def __post_init__(self) -> None:
+        """Rejects images that the stem does not divide."""
+        if self.image_size % 2 ** len(STEM) or self.image_size < 1:
+            raise UserError(f"image_size {self.image_size} is no multiple of the stem's {2 ** len(STEM)}")
+
+    def resolution(self, stage: int) -> int:
+        """Tokens along each side of a stage."""
+        return -(-self.image_size // 2 ** (len(STEM) + stage))
+
+    def downsample_heads(self, stage: int) -> int:
+        """Heads of the attention before a stage."""
+        return self.widths[stage - 1] // self.key_width
+
+
+def bias_index(resolution: int, stride: int) -> np.ndarray:
+    """Which bias a (query, key) has, by their distances along both axes: [queries, keys]."""
+
+    def grid(step: int) -> np.ndarray:
+        at = np.arange(0, resolution, step)
+        return np.stack(np.meshgrid(at, at, indexing="ij")).reshape(2, -1)
+
+    distance = np.abs(grid(stride)[:, :, None] - grid(1)[:, None])
+    return distance[0] * resolution + distance[1]
+
+
+def to_heads(x: Array, num_heads: int) -> Array:
+    """[B, N, H * d] -> [B, H, N, d]."""
+    return x.reshape(*x.shape[:2], num_heads, -1).swapaxes(1, 2)
+
+
+def attend(params: Params, site: Site, q: Array, k: Array, v: Array, index: np.ndarray) -> Array:
+    """Attention with biases by distance, Hardswish and projection.
+
+    Args:
+      params: the biases and the projection.
+      site: called within the attention module.
+      q: queries [B, H, M, d].
+      k: keys [B, H, N, d].
+      v: values [B, H, N, e].
+      index: of the biases [M, N].
+
+    Returns:
+      [B, M, D].
+    """
+    q, k, v = site("q", q), site("k", k), site("v", v)
+    logits = site("logits", jnp.einsum("bhnd,bhmd->bhnm", q, k) * q.shape[-1] ** -0.5)
+    biases = site("attention_biases", params["attention_biases"])[:, index]
+    weights = site.softmax("softmax", "biased_logits", site("biased_logits", logits + biases))
+    context = site("context", merge_heads(jnp.einsum("bhnm,bhmd->bhnd", weights, v)))
+    return site("proj", linear(params["proj"], site("act", jax.nn.hard_swish(context))))
+
+
+def attention(config: LeViTConfig, stage: int, params: Params, site: Site, x: Array) -> Array:
+    """Multi-head self-attention: [B, N, D] -> [B, N, D]."""
+    qkv = to_heads(site("qkv", linear(params["qkv"], x)), config.num_heads[stage])
+    q, k, v = jnp.split(qkv, (config.key_width, 2 * config.key_width), axis=-1)
+    return attend(params, site, q, k, v, bias_index(config.resolution(stage), 1))
+
+
+def subsampling_attention(config: LeViTConfig, stage: int, params: Params, site: Site, x: Array) -> Array:
+    """Attention whose queries are every second token along both axes: [B, N, in] -> [B, M, out]."""
+    heads, side = config.downsample_heads(stage), config.resolution(stage - 1)
+    k, v = jnp.split(to_heads(site("kv", linear(params["kv"], x)), heads), (config.key_width,), axis=-1)
+    kept = x.reshape(-1, side, side, x.shape[-1])[:, ::2, ::2].reshape(x.shape[0], -1, x.shape[-1])
+    q = to_heads(linear(params["q"], kept), heads)
+    return attend(params, site, q, k, v, bias_index(side, 2))
+
+
+def mlp(params: Params, site: Site, x: Array) -> Array:
+    """Two-layer perceptron with Hardswish: [B, N, D] -> [B, N, D]."""
+    hidden = site("act", jax.nn.hard_swish(site("ln1", linear(params["ln1"], x))))
+    return site("ln2", linear(params["ln2"], hidden))
+
+
+def block(config: LeViTConfig, stage: int, params: Params, site: Site, x: Array) -> Array:
+    """Attention and perceptron, each added to its input: [B, N, D] -> [B, N, D]."""
+    x = site("residual_in", x)
+    x = site("residual_mid", x + attention(config, stage, params["attn"], Within(site, "attn"), x))
+    return x + mlp(params["mlp"], Within(site, "mlp"), x)
+
+
+def stem(params: Params, site: Site, images: Array) -> Array:
+    """Normalised images [B, height, width, channels] -> tokens [B, N, D]."""
+    x = site("image", images)
+    for number, name in enumerate(STEM, start=1):
+        x = site(f"stem/{name}", conv(params["stem"][name], x, 2))
+        if name != STEM[-1]:
+            x = site(f"stem/act{number}", jax.nn.hard_swish(x))
+    return x.reshape(x.shape[0], -1, x.shape[-1])
+
+
+def enter(config: LeViTConfig, stage: int, params: Params, site: Site, x: Array) -> Array:
+    """The stem before the first stage; subsampling attention and a perceptron before the others."""
+    if stage == 0:
+        return stem(params, site, x)
+    name = f"stages.{stage}.downsample"
+    inside, params = Within(site, name), params[name]
+    attn = Within(inside, "attn_downsample")
+    x = subsampling_attention(config, stage, params["attn_downsample"], attn, inside("residual_in", x))
+    return x + mlp(params["mlp"], Within(inside, "mlp"), x)
+
+
+def head(params: Params, site: Site, x: Array) -> Array:
+    """Mean over tokens and the mean of both classifiers: [B, N, D] -> logits [B, C]."""
+    x = site("pool", site("residual_out", x).mean(1))
+    return (site("head", linear(params["head"], x)) + site("head_dist", linear(params["head_dist"], x))) / 2
+
+
+ROLES = SiteRoles(
+    operands=(
+        "image", "stem/act*", "*/residual_in", "*/residual_mid", "*/q", "*/k", "*/v", "*/softmax", "*/act",
+        "*/attn_downsample/proj", "pool",
+    ),
+    edge_weights=("stem/conv1/weight", "head/weight", "head_dist/weight"),
+    # parts of a layer's output, which is quantized already (the subsampling query is the whole output)
+    beyond_paper=("*/attn/q", "*/k", "*/v"),
+)  # fmt: skip
+
+
+@cache  # equal configs share one object, and with it the programs compiled for it
+def make_levit(config: LeViTConfig) -> ModelParts:
+    """The network as algorithms take it: a segment for each stage."""
+    segments = tuple(
+        Segment(f"stages.{stage}", depth, partial(enter, config, stage), partial(block, config, stage))
+        for stage, depth in enumerate(config.depths)
+    )
+    return ModelParts(segments, head, ROLES)
+
+
+def mlp_table(width: int) -> table.Table:
+    """The parameters of a perceptron."""
+    hidden = MLP_RATIO * width
+    return table.linear_bn("mlp/ln1", "mlp.ln1", width, hidden) | table.linear_bn(
+        "mlp/ln2", "mlp.ln2", hidden, width
+    )
+
+
+def block_table(config: LeViTConfig, stage: int) -> table.Table:
+    """The parameters of one block of a stage."""
+    d, heads = config.widths[stage], config.num_heads[stage]
+    key, value = heads * config.key_width, VALUE_RATIO * heads * config.key_width
+    return (
+        {"attn/attention_biases": table.Leaf("attn.attention_biases", (heads, config.resolution(stage) ** 2))}
+        | table.linear_bn("attn/qkv", "attn.qkv", d, 2 * key + value)
+        | table.linear_bn("attn/proj", "attn.proj.ln", value, d)
+        | mlp_table(d)
+    )
+
+
+def downsample_table(config: LeViTConfig, stage: int) -> table.Table:
+    """The parameters of what is between the stage before and this one."""
+    width_in, width, heads = config.widths[stage - 1], config.widths[stage], config.downsample_heads(stage)
+    key, value = heads * config.key_width, DOWNSAMPLE_VALUE_RATIO * heads * config.key_width
+    biases = table.Leaf("attention_biases", (heads, config.resolution(stage - 1) ** 2))
+    attn = (
+        {"attention_biases": biases}
+        | table.linear_bn("kv", "kv", width_in, key + value)
+        | table.linear_bn("q", "q.ln", width_in, key)
+        | table.linear_bn("proj", "proj.ln", value, width)
+    )
+    return table.under("attn_downsample", "attn_downsample", attn) | mlp_table(width)
+
+
+def params_table(config: LeViTConfig) -> table.Table:
+    """All parameters, with timm's keys."""
+    leaves: table.Table = {}
+    entering, first = config.channels, config.widths[0]
+    for number, name in enumerate(STEM, start=1):
+        width, key = first // 2 ** (len(STEM) - number), f"stem.{name}"
+        leaves |= table.conv(f"stem/{name}", f"{key}.linear", f"{key}.bn", 3, entering, width)
+        entering = width
+    for stage, depth in enumerate(config.depths):
+        name = f"stages.{stage}"
+        if stage:
+            between = downsample_table(config, stage)
+            leaves |= table.under(f"{name}.downsample", f"{name}.downsample", between)
+        leaves |= table.stacked(name, f"{name}.blocks.{{}}", block_table(config, stage), depth)
+    for name in ("head", "head_dist"):
+        leaves |= table.bn_linear(name, name, config.widths[-1], config.num_classes)
+    return leaves
+
+
+def init_params(key: Array, config: LeViTConfig) -> Params:
+    """Random parameters."""
+    return table.init_params(key, params_table(config))
+
+
+TIMM = table.layout("timm", "stem.conv1.linear.", params_table)

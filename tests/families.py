@@ -61,7 +61,7 @@ ENTRIES = {
 SEARCHED = {
     name: ("*/attn/qkv/weight", "*/attn/proj/weight")
     if name in ("small_swin", "small_levit")
-    else ("*/conv*",)
+    else ("*/conv*/weight",)
     for name in ENTRIES
 }
 

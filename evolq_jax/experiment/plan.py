@@ -12,7 +12,11 @@ from evolq_jax.config import Experiment
 from evolq_jax.experiment.evaluate import compute_logits
 from evolq_jax.experiment.images import count_calibration, count_evaluation
 from evolq_jax.experiment.setup import Setup, check_search, exact_matmul, load_model, searched_sites
+from evolq_jax.models.checkpoint import LoadedModel
+from evolq_jax.quant.sites import float_sites
 from evolq_jax.search.config import num_evaluations
+from evolq_jax.search.evaluate import block_inputs
+from evolq_jax.typing import Array, Params
 
 try:
     import resource
@@ -92,7 +96,6 @@ def memory(setup: Setup, num_images: int) -> dict[str, int]:
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(setup.model.params))
     names = [segment.name + "/" for segment in setup.model.parts.segments]
     blocks = [[info for name, info in setup.sites.items() if name.startswith(prefix)] for prefix in names]
-    inputs = sum(4 * math.prod(block[0].shape) * (block[0].depth or 1) for block in blocks)
     activations = max(
         sum(4 * math.prod(info.shape) for info in block if not info.is_weight) for block in blocks
     )
@@ -100,9 +103,21 @@ def memory(setup: Setup, num_images: int) -> dict[str, int]:
     return {
         "parameters, float and quantized": 2 * weights,
         "calibration images, as bytes and normalised": 5 * num_images * size * size * channels,
-        "inputs of every block": num_images * inputs,
+        "inputs of every block": num_images * _input_bytes(setup.model),
         "activations of one block": image_chunk * population_chunk * activations,
     }
+
+
+def _input_bytes(model: LoadedModel) -> int:
+    """The inputs of all blocks for one image."""
+    parts, size = model.parts, model.preprocessing.size
+
+    def inputs(params: Params, image: Array) -> dict[str, Array]:
+        tokens = parts.segments[0].enter(params, float_sites("", {}), image)
+        return block_inputs(parts, float_sites, 1, params, {}, tokens)
+
+    image = jax.ShapeDtypeStruct((1, size, size, len(model.preprocessing.mean)), "float32")
+    return sum(4 * leaf.size for leaf in jax.tree.leaves(jax.eval_shape(inputs, model.params, image)))
 
 
 def _process_bytes() -> int:

@@ -9,6 +9,9 @@ from evolq_jax.errors import UserError
 from evolq_jax.experiment import plan as plan_module
 from evolq_jax.experiment.plan import memory, network_share, num_total, plan_search, searched_blocks
 from evolq_jax.experiment.setup import Setup, load_model, searched_sites
+from evolq_jax.models.checkpoint import save_params
+from evolq_jax.models.registry import REGISTRY
+from tests.families import ENTRIES, unfolded_params
 from tests.small_run import BLOCKS, small_config
 
 WIDTH, TOKENS = 64, 17
@@ -117,3 +120,18 @@ def test_the_paper_s_run_is_counted_as_in_the_paper(shared: Path) -> None:
     setup = load_model(replace(config, model=replace(config.model, weights=str(weights))))
     assert num_total(setup) == 10 * 12 * 4
     assert searched_sites(setup) == ("blocks/attn/proj/weight", "blocks/attn/qkv/weight")
+
+
+def test_inputs_of_blocks_are_of_each_segments_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bottleneck's first site is narrower than its input: 32 channels at 4 x 4, then 64 at 2 x 2 twice."""
+    entry = ENTRIES["small_resnet"]
+    monkeypatch.setitem(REGISTRY, entry.name, entry)
+    save_params(tmp_path / "w.safetensors", unfolded_params(entry), {"model": entry.name})
+    config = small_config(tmp_path / "w.safetensors")
+    config = replace(
+        config,
+        model=replace(config.model, name=entry.name),
+        search=replace(config.search, sites=("layer1/conv*/weight",)),
+    )
+    parts = memory(load_model(config), 100)
+    assert parts["inputs of every block"] == 4 * 100 * (1 * 32 * 4 * 4 + 2 * 64 * 2 * 2)

@@ -1,0 +1,126 @@
+"""The cached prefix gives every family's whole forward pass, in logits and in fitness."""
+
+from functools import cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evolq_jax.calibration.calibrate import initialise
+from evolq_jax.network import at, forward
+from evolq_jax.quant.sites import float_sites, quant_sites
+from evolq_jax.quant.spec import QuantConfig, Specs, resolve, scope
+from evolq_jax.search.evaluate import (
+    Quantized,
+    Scoring,
+    at_scales,
+    block_inputs,
+    population_fitness,
+    suffix_logits,
+)
+from evolq_jax.search.space import make_space
+from evolq_jax.typing import Array, ModelParts, QParams, Scales
+from tests.families import ENTRIES, SEARCHED, Small, make_small
+from tests.search.setting import BATCH, quantized_forward, with_block
+
+ALL = pytest.mark.parametrize("name", ENTRIES)
+
+
+class Calibrated(NamedTuple):
+    small: Small
+    specs: Specs
+    scales: Scales
+    network: Quantized
+    inputs: dict[str, Array]  # of every block, by segment
+
+
+@cache
+def calibrated(name: str) -> Calibrated:
+    """Operands at W4A8, calibrated by minmax on all twelve images, which stay in float."""
+    small = make_small(name)
+    config = QuantConfig("matmul", weight_bits=4, weight_observer="minmax", quantize_image=False)
+    specs = resolve(config, small.sites)
+    _, scales = initialise(["ranges"], small.parts, specs, small.sites, small.params, [small.images], 12)
+    network, make_site = at_scales(specs, small.params, scales), quant_sites(specs)
+    first = small.parts.segments[0]
+
+    @jax.jit
+    def inputs(network: Quantized, images: Array) -> dict[str, Array]:
+        tokens = first.enter(network.quantized, make_site("", network.scales), images)
+        return block_inputs(small.parts, make_site, 6, network.quantized, network.scales, tokens)
+
+    return Calibrated(small, specs, scales, network, inputs(network, small.images))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def cached_logits(
+    parts: ModelParts, specs: Specs, number: int, network: Quantized, x: Array, start: Array
+) -> Array:
+    return suffix_logits(parts, quant_sites(specs), number, network.quantized, network.scales, x, start)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def score(
+    parts: ModelParts,
+    specs: Specs,
+    number: int,
+    network: Quantized,
+    candidates: Scales,
+    block: Array,
+    x: Array,
+    teacher: Array,
+) -> Array:
+    scoring = Scoring("mse", BATCH, image_chunk=6, population_chunk=2)
+    return population_fitness(parts, specs, scoring, number, network, candidates, block, x, teacher, 3.0)
+
+
+@ALL
+def test_calibration_gives_scales_to_every_site(name: str) -> None:
+    _, specs, scales, network, _ = calibrated(name)
+    assert set(scales) == {site for site, _ in specs}
+    assert all(float(qparams.scale.min()) > 0 for qparams in scales.values())
+    small = make_small(name)
+    quantized = quantized_forward(small.parts, specs)(small.params, scales, small.images)
+    exact = forward(small.parts, float_sites, small.params, {}, small.images)
+    relative = float(jnp.linalg.norm(quantized - exact) / jnp.linalg.norm(exact))
+    assert 1e-3 < relative < 0.7  # it is quantized, and still that network
+    assert network.scales is scales
+
+
+@ALL
+def test_the_cached_prefix_gives_the_logits_of_a_whole_pass(name: str) -> None:
+    small, specs, scales, network, inputs = calibrated(name)
+    want = quantized_forward(small.parts, specs)(small.params, scales, small.images)
+    for number, segment in enumerate(small.parts.segments):
+        for block in range(segment.length):
+            got = cached_logits(
+                small.parts, specs, number, network, inputs[segment.name][block], jnp.int32(block)
+            )
+            np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3 * float(jnp.abs(want).max()))
+
+
+@ALL
+def test_a_population_scores_as_whole_forward_passes_do(name: str) -> None:
+    """Two candidates for the last block of every segment, one with coarser steps than the other."""
+    small, specs, scales, network, inputs = calibrated(name)
+    teacher = forward(small.parts, float_sites, small.params, {}, small.images)
+    whole, rng = quantized_forward(small.parts, specs), np.random.default_rng(0)
+    for number, segment in enumerate(small.parts.segments):
+        space, block = make_space(SEARCHED[name], scales, "raw", segment.name), segment.length - 1
+        start = at(scope(scales, segment.name), block)
+        candidates = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), start)
+        for site in space.sites:
+            factor = rng.uniform(0.9, 1.1, (2, *start[site].scale.shape)).astype(np.float32)
+            factor[1] *= 2
+            candidates[site] = QParams(start[site].scale * factor, candidates[site].zero_point)
+        x = inputs[segment.name][block]
+        got = score(small.parts, specs, number, network, candidates, jnp.int32(block), x, teacher)
+        logits = [
+            whole(small.params, with_block(scales, segment.name, block, at(candidates, i)), small.images)
+            for i in range(2)
+        ]
+        want = [float(np.mean((np.asarray(one) - np.asarray(teacher)) ** 2)) for one in logits]
+        np.testing.assert_allclose(got, want, rtol=1e-3)
+        assert abs(want[0] - want[1]) > 1e-2 * want[0]  # the candidates do differ

@@ -202,7 +202,7 @@ def _models_table() -> Table:
         (
             model["name"],
             round(model["num_params"] / 1e6, 1),
-            *(model[size] for size in ("image_size", "patch_size", "width", "depth", "num_heads")),
+            *(model[size] or "-" for size in ("image_size", "patch_size", "width", "depth", "num_heads")),
             "included" if model["weights_included"] else "",
         )
         for model in list_models()

@@ -64,7 +64,7 @@ class SiteRoles:
 
     Attributes:
       operands: activations that matrix products and convolutions multiply.
-      residual: the residual stream, where a LayerNorm receives it.
+      residual: the residual stream, where a block, a norm or a head receives it.
       edge_weights: weights of the first and the last layers.
       beyond_paper: sites that the official code does not quantize.
     """

@@ -1,10 +1,11 @@
 """LeViT (Graham et al., 2104.01136): convolutions, then attention at three resolutions, BatchNorm throughout.
 
 Names are timm's. A segment is a stage of identical blocks; the attention that halves the resolution and the
-perceptron after it stand between (`stages.1.downsample`). Every linear layer's output is a quantization site
-(with its BatchNorm folded in), as are the attention's logits before and after their biases, softmax,
-Hardswish and the residual sums. There is no LayerNorm, so the residual stream is quantized like any other
-activation. The two heads are averaged, as at inference in the paper.
+perceptron after it stand between (`stages.1.downsample`). The output of every convolution and linear layer
+is a quantization site (with its BatchNorm folded in; queries, keys and values apart), as are the attention's
+logits before and after their biases, softmax, the context, Hardswish and the residual sums. The official
+Evol-Q code has these too, but for Hardswish in a block's attention and the perceptrons' second layer. The two
+heads are averaged, as at inference in the paper.
 """
 
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def attend(params: Params, site: Site, q: Array, k: Array, v: Array, index: np.n
     """
     q, k, v = site("q", q), site("k", k), site("v", v)
     logits = site("logits", jnp.einsum("bhnd,bhmd->bhnm", q, k) * q.shape[-1] ** -0.5)
-    biases = site("attention_biases", params["attention_biases"])[:, index]
+    biases = params["attention_biases"][:, index]
     weights = site.softmax("softmax", "biased_logits", site("biased_logits", logits + biases))
     context = site("context", merge_heads(jnp.einsum("bhnm,bhmd->bhnd", weights, v)))
     return site("proj", linear(params["proj"], site("act", jax.nn.hard_swish(context))))
@@ -91,7 +92,7 @@ def attend(params: Params, site: Site, q: Array, k: Array, v: Array, index: np.n
 
 def attention(config: LeViTConfig, stage: int, params: Params, site: Site, x: Array) -> Array:
     """Multi-head self-attention: [B, N, D] -> [B, N, D]."""
-    qkv = to_heads(site("qkv", linear(params["qkv"], x)), config.num_heads[stage])
+    qkv = to_heads(linear(params["qkv"], x), config.num_heads[stage])
     q, k, v = jnp.split(qkv, (config.key_width, 2 * config.key_width), axis=-1)
     return attend(params, site, q, k, v, bias_index(config.resolution(stage), 1))
 
@@ -99,7 +100,7 @@ def attention(config: LeViTConfig, stage: int, params: Params, site: Site, x: Ar
 def subsampling_attention(config: LeViTConfig, stage: int, params: Params, site: Site, x: Array) -> Array:
     """Attention whose queries are every second token along both axes: [B, N, in] -> [B, M, out]."""
     heads, side = config.downsample_heads(stage), config.resolution(stage - 1)
-    k, v = jnp.split(to_heads(site("kv", linear(params["kv"], x)), heads), (config.key_width,), axis=-1)
+    k, v = jnp.split(to_heads(linear(params["kv"], x), heads), (config.key_width,), axis=-1)
     kept = x.reshape(-1, side, side, x.shape[-1])[:, ::2, ::2].reshape(x.shape[0], -1, x.shape[-1])
     q = to_heads(linear(params["q"], kept), heads)
     return attend(params, site, q, k, v, bias_index(side, 2))
@@ -150,9 +151,8 @@ ROLES = SiteRoles(
         "image", "stem/act*", "*/residual_in", "*/residual_mid", "*/q", "*/k", "*/v", "*/softmax", "*/act",
         "*/attn_downsample/proj", "pool",
     ),
+    residual=("*/residual_in", "*/residual_mid", "residual_out"),
     edge_weights=("stem/conv1/weight", "head/weight", "head_dist/weight"),
-    # parts of a layer's output, which is quantized already (the subsampling query is the whole output)
-    beyond_paper=("*/attn/q", "*/k", "*/v"),
 )  # fmt: skip
 
 

@@ -51,7 +51,7 @@ class Entry:
 
 
 class ModelRow(NamedTuple):
-    """One line of the list of models; sizes that a family does not have are None."""
+    """One line of the list of models; sizes that a family has not, or one for each stage of, are None."""
 
     name: str
     num_params: int
@@ -119,7 +119,7 @@ _LEVIT_CONFIGS = {
 
 def _swin(size: str) -> Entry:
     width, depths, heads = _SWIN_SIZES[size]
-    config = SwinConfig(width=width, depths=depths, num_heads=heads)
+    config = SwinConfig(first_width=width, depths=depths, num_heads=heads)
     return Entry(f"swin_{size}_patch4_window7_224", SWIN, config, _IMAGENET)
 
 
@@ -199,7 +199,8 @@ def list_models() -> list[ModelRow]:
     for entry in REGISTRY.values():
         shapes = param_shapes(entry.family, entry.config)
         names = ("patch_size", "width", "depth", "num_heads")
-        patch, width, depth, heads = (getattr(entry.config, name, None) for name in names)
+        sizes = (getattr(entry.config, name, None) for name in names)
+        patch, width, depth, heads = (size if isinstance(size, int) else None for size in sizes)
         trained = [shape for name, shape in shapes.items() if "running_" not in name]
         num_params = sum(int(np.prod(shape)) for shape in trained)
         size = entry.preprocessing.size

@@ -1,10 +1,10 @@
 """Swin transformers (Liu et al., 2103.14030): attention in windows, shifted in every second block.
 
 Names are timm's. A segment is a stage, its stacked unit a pair of blocks: `regular` windows, then `shifted`
-ones. Quantization sites are those of the official Evol-Q and FQ-ViT code, named as in `models.vit`; besides
-those, the table of position biases and the biased logits are quantized, and in patch merging the residual
-stream, the norm and the reduction. Where the released code repeats the stream's scales for the four merged
-neighbours, here the merged tensor has scales of its own.
+ones. Quantization sites are those of the official Evol-Q code, named as in `models.vit`; beyond a ViT's they
+are the table of position biases, the biased logits, and the stream and the norm of patch merging. What the
+reduction gives is quantized where the next block receives it. Where the released code repeats the stream's
+scales for the four merged neighbours, here the merged tensor has scales of its own.
 """
 
 import re
@@ -27,7 +27,7 @@ MASKED = -100.0  # added to the logits of tokens that a shift has brought togeth
 class SwinConfig:
     """Sizes of a Swin transformer and the numerical form of its checkpoint."""
 
-    width: int = 96  # of the first stage; doubles from stage to stage
+    first_width: int = 96  # of the first stage; doubles from stage to stage
     depths: tuple[int, ...] = (2, 2, 6, 2)
     num_heads: tuple[int, ...] = (3, 6, 12, 24)
     window: int = 7
@@ -130,14 +130,14 @@ def enter(config: SwinConfig, stage: int, params: Params, site: Site, x: Array) 
         x = site("patch_embed/proj", patch_embed(params["patch_embed"]["proj"], site("image", x)))
         source = "patch_embed/proj"
         x = site.layer_norm("patch_embed/norm", source, x, norm["weight"], norm["bias"], config.eps)
-        return x.reshape(-1, side, side, config.width)
+        return x.reshape(-1, side, side, config.first_width)
     name = f"layers.{stage}.downsample"
     norm, inside = params[name]["norm"], Within(site, name)
     b, h, w, d = x.shape
     x = x.reshape(b, h // 2, 2, w // 2, 2, d).transpose(0, 1, 3, 4, 2, 5)  # neighbours column by column
     x = inside("residual_in", x.reshape(b, h // 2, w // 2, 4 * d))
     x = inside.layer_norm("norm", "residual_in", x, norm["weight"], norm["bias"], config.eps)
-    return inside("reduction", linear(params[name]["reduction"], x))
+    return linear(params[name]["reduction"], x)
 
 
 def head(config: SwinConfig, params: Params, site: Site, x: Array) -> Array:
@@ -170,7 +170,7 @@ def make_swin(config: SwinConfig) -> ModelParts:
 
 def block_table(config: SwinConfig, stage: int) -> table.Table:
     """The parameters of one block of a stage."""
-    d, name = config.width * 2**stage, "relative_position_bias_table"
+    d, name = config.first_width * 2**stage, "relative_position_bias_table"
     positions = table.Leaf(f"attn.{name}", ((2 * config.window - 1) ** 2, config.num_heads[stage]))
     return (
         table.norm("norm1", "norm1", d)
@@ -186,10 +186,10 @@ def block_table(config: SwinConfig, stage: int) -> table.Table:
 def params_table(config: SwinConfig) -> table.Table:
     """All parameters, with timm's keys."""
     proj = "patch_embed/proj", "patch_embed.proj", None
-    leaves = table.conv(*proj, config.patch_size, config.channels, config.width)
-    leaves |= table.norm("patch_embed/norm", "patch_embed.norm", config.width)
+    leaves = table.conv(*proj, config.patch_size, config.channels, config.first_width)
+    leaves |= table.norm("patch_embed/norm", "patch_embed.norm", config.first_width)
     for stage, depth in enumerate(config.depths):
-        name, d = f"layers.{stage}", config.width * 2**stage
+        name, d = f"layers.{stage}", config.first_width * 2**stage
         if stage:
             merging = table.norm("norm", "norm", 2 * d)
             merging |= table.linear("reduction", "reduction", 2 * d, d, bias=False)
@@ -197,7 +197,7 @@ def params_table(config: SwinConfig) -> table.Table:
         for first, member in enumerate(("regular", "shifted")):
             unit, path = block_table(config, stage), f"{name}/{member}"
             leaves |= table.stacked(path, f"{name}.blocks.{{}}", unit, depth // 2, first, 2)
-    d = config.width * 2 ** (len(config.depths) - 1)
+    d = config.first_width * 2 ** (len(config.depths) - 1)
     return leaves | table.norm("norm", "norm", d) | table.linear("head", "head.fc", d, config.num_classes)
 
 

@@ -84,7 +84,8 @@ class QuantConfig:
       softmax_bits: bits of the softmax output; None: as the other activations.
       weight_observer: how weight ranges are found (per output channel).
       activation_observer: how activation ranges are found (per tensor).
-      residual_observer: the same for the residual stream (`ptf`: power-of-two factors per channel).
+      residual_observer: the same for the residual stream in fully_quantized (`ptf`: power-of-two
+        factors per channel).
       signed_weights: symmetric `int` weights instead of affine `uint`.
       softmax_quantizer: `uniform` or `log2`.
       integer_layer_norm: FQ-ViT's integer LayerNorm (fully_quantized only).
@@ -135,7 +136,7 @@ class QuantConfig:
             )
         if not self._quantizes(site, info):
             return None
-        if "residual" in info.roles:
+        if "residual" in info.roles and self.scheme == "fully_quantized":
             ptf = self.residual_observer == "ptf"
             return QuantSpec(self.activation_bits, per_channel=ptf, observer=self.residual_observer)
         if "softmax" in info.roles:

@@ -47,6 +47,11 @@ def test_row_of_a_vit() -> None:
     assert row.preprocessing.mean == (0.485, 0.456, 0.406)
 
 
+def test_row_of_a_network_of_stages() -> None:
+    row = next(row for row in list_models() if row.name == "swin_small_patch4_window7_224")
+    assert row[2:7] == (224, 4, None, None, None)
+
+
 def test_a_tag_names_the_same_model() -> None:
     assert get_entry("vit_tiny_patch16_224.augreg_in21k_ft_in1k") is get_entry("vit_tiny_patch16_224")
 

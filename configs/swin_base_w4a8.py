@@ -1,0 +1,26 @@
+r"""Swin-Base, windows of 7: the paper's run at 4-bit weights and 8-bit activations.
+
+Setting of Evol-Q (arXiv 2308.10814) and its released code: every site quantized, FQ-ViT calibration, 1,000
+calibration images, 10 passes x 12 pairs of blocks x 3 generations of one child, qkv and proj weight scales.
+One unit of the search is a pair of blocks, with regular and with shifted windows.
+Other widths by `--quant.weight-bits 3` or `8` (with 8: `--search.epsilon 1e-4`, as released).
+
+    evolq search configs/swin_base_w4a8.py \
+        --model.weights hf-hub:timm/swin_base_patch4_window7_224.ms_in1k \
+        --data.calibration CALIBRATION_FOLDER --data.evaluation VALIDATION_FOLDER --data.class-index INDEX.txt
+
+The paper's absolute figures are for full ImageNet and stand in its tables.
+Time: not run here on the full data (no ImageNet at hand). `--dry-run` estimates it for your device.
+"""
+
+from evolq_jax.config import DataConfig, Experiment, ModelConfig, QuantConfig, SearchConfig, faithful
+
+config = faithful(
+    Experiment(
+        name="swin_base_w4a8",
+        model=ModelConfig("swin_base_patch4_window7_224", weights=None),
+        data=DataConfig("imagenet/calibration", "imagenet/validation", num_calibration=1000),
+        quant=QuantConfig("fully_quantized", weight_bits=4, activation_bits=8),
+        search=SearchConfig(passes=10),
+    )
+)

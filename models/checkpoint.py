@@ -82,7 +82,7 @@ def save_params(path: str | Path, params: Params, metadata: Mapping[str, str]) -
 
     Args:
         path: the file to write; its folder must exist.
-        params: the tree of a registry model, with any number of classes.
+        params: the tree of a registry model, with any number of classes and its BatchNorms not folded.
         metadata: kept in the file's header; `metadata["model"]` is the model's name in the registry.
 
     Raises:

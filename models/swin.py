@@ -3,8 +3,9 @@
 Names are timm's. A segment is a stage, its stacked unit a pair of blocks: `regular` windows, then `shifted`
 ones. Quantization sites are those of the official Evol-Q code, named as in `models.vit`; beyond a ViT's they
 are the table of position biases, the biased logits, and the stream and the norm of patch merging. What the
-reduction gives is quantized where the next block receives it. Where the released code repeats the stream's
-scales for the four merged neighbours, here the merged tensor has scales of its own.
+reduction gives is quantized where the next block receives it; that block receives what patch embedding's
+norm gives quantized already, and quantizes it as its stream once more. Where the released code repeats the
+stream's scales for the four merged neighbours, here the merged tensor has scales of its own.
 """
 
 import re

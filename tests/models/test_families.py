@@ -1,5 +1,6 @@
 """What holds for the networks of all families: pieces, folding, roles of sites, files, bad input."""
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -178,3 +179,11 @@ def test_images_that_the_stem_does_not_divide_are_refused() -> None:
     with pytest.raises(UserError, match="image_size 220 is no multiple of the stem's 16"):
         LeViTConfig(image_size=220)
     assert [LeViTConfig().resolution(stage) for stage in range(3)] == [14, 7, 4]
+
+
+def test_a_checkpoint_for_other_images_is_refused(tmp_path: Path) -> None:
+    saved("small_swin", tmp_path / "model.safetensors")
+    settings = {"architecture": "small_swin", "pretrained_cfg": {"input_size": [3, 20, 20]}}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="images are cropped to 20 pixels, but the model takes 16"):
+        load_checkpoint("small_swin", tmp_path)

@@ -14,7 +14,8 @@ from benchmarks.peak import forward_flops, peak_flops
 from benchmarks.search_throughput import FULLY_QUANTIZED
 from benchmarks.subject import Options, Subject
 from benchmarks.timing import Task, interleave, timed
-from evolq_jax.calibration.calibrate import initialise
+from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.state import Calibration
 from evolq_jax.typing import Scales
 
 CHUNKS = (4, 5, 10, 20)
@@ -26,7 +27,9 @@ def whole(subject: Subject, chunk: int) -> Task:
     sites, specs = subject.quantizers(FULLY_QUANTIZED)
 
     def run() -> Scales:
-        return initialise(("ranges",), subject.parts, specs, sites, subject.params, [images], chunk)[1]
+        return initialise(
+            ("ranges",), Calibration(subject.parts, specs, sites, [images], chunk), subject.params
+        )[1]
 
     task = timed(run)
     return lambda: task() / len(images)

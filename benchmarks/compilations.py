@@ -13,7 +13,8 @@ from benchmarks.command import main
 from benchmarks.search_throughput import MATMUL, Case, paper_search
 from benchmarks.subject import Options, Subject
 from benchmarks.timing import count_compilations
-from evolq_jax.calibration.calibrate import initialise
+from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.state import Calibration
 from evolq_jax.experiment.evaluate import compute_logits
 from evolq_jax.search.blockwise import search
 
@@ -25,7 +26,9 @@ def row(subject: Subject, case: Case = CASE) -> dict[str, Any]:
     """A search with nothing compiled before it, calibration and teacher being there."""
     parts, params, number = subject.parts, subject.params, len(subject.pixels)
     sites, specs = subject.quantizers(MATMUL)
-    _, scales = initialise(("ranges",), parts, specs, sites, params, [subject.normalised()[:10]], 10)
+    _, scales = initialise(
+        ("ranges",), Calibration(parts, specs, sites, [subject.normalised()[:10]], 10), params
+    )
     tokens = subject.tokens(specs, scales, 10)
     pixels = np.asarray(subject.pixels)
     teacher = compute_logits(parts, (), subject.preprocessing, params, {}, pixels, 10)

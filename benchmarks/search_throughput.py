@@ -19,7 +19,8 @@ from benchmarks.float_forward import best_task
 from benchmarks.peak import block_flops, peak_flops
 from benchmarks.subject import Options, Subject
 from benchmarks.timing import Task, count_compilations, interleave
-from evolq_jax.calibration.calibrate import initialise
+from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.state import Calibration
 from evolq_jax.experiment.evaluate import compute_logits
 from evolq_jax.quant.spec import QuantConfig
 from evolq_jax.search.blockwise import search
@@ -70,7 +71,9 @@ def one_pass(subject: Subject, case: Case) -> Task:
     """A pass with its compilation taken off; compiles most of it now, in a pass of one generation."""
     parts, params, number = subject.parts, subject.params, len(subject.pixels)
     sites, specs = subject.quantizers(SCHEMES[case.scheme])
-    _, scales = initialise(("ranges",), parts, specs, sites, params, [subject.normalised()[:10]], 10)
+    _, scales = initialise(
+        ("ranges",), Calibration(parts, specs, sites, [subject.normalised()[:10]], 10), params
+    )
     tokens = subject.tokens(specs, scales, 10)
     pixels = np.asarray(subject.pixels)
     teacher = compute_logits(parts, (), subject.preprocessing, params, {}, pixels, 10)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from evolq_jax.calibration.calibrate import INITIALISERS
+from evolq_jax.calibration.chain import INITIALISERS
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.quant.spec import QuantConfig, Rule
 from evolq_jax.search.config import ATTENTION_WEIGHTS, SearchConfig
@@ -86,12 +86,20 @@ class CalibrationConfig:
     """How the first scales are found.
 
     Attributes:
-      chain: initialisers in order; `ranges` is the paper's.
+      chain: initialisers in order. `ranges` (the paper's) finds scales on the float network; then, layer by
+        layer on quantized inputs, `ridge` corrects weights, `gptq` rounds them with error feedback, and
+        `bias` corrects biases.
+      damping: how strongly `ridge` holds on to the float weights, relative to each input channel's own
+        second moment.
+      pull: share (0 to 1) of the residual stream's error that `ridge` and `bias` correct at the end of
+        each branch.
       batch_size: images of one batch: smoothing observers update, and omse and ptf score, per batch.
       image_chunk: images run at once.
     """
 
     chain: tuple[str, ...] = ("ranges",)
+    damping: float = 1.0
+    pull: float = 0.5
     batch_size: int = 100
     image_chunk: int = 10
 
@@ -99,8 +107,12 @@ class CalibrationConfig:
         """Rejects unknown initialisers and sizes that mean nothing."""
         _at_least_one("calibration.batch_size", self.batch_size)
         _at_least_one("calibration.image_chunk", self.image_chunk)
-        if not self.chain:
-            raise UserError("calibration.chain is empty: name at least `ranges`")
+        if not self.damping > 0:
+            raise UserError(f"calibration.damping must be positive, not {self.damping}")
+        if not 0 <= self.pull <= 1:
+            raise UserError(f"calibration.pull must be from 0 to 1, not {self.pull}")
+        if self.chain[:1] != ("ranges",):
+            raise UserError("calibration.chain must begin with `ranges`, which finds the first scales")
         for link in self.chain:
             if link not in INITIALISERS:
                 known = ", ".join(INITIALISERS)
@@ -143,7 +155,13 @@ class Experiment:
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed must be from 0 to {2**32 - 1}, not {self.seed}")
         _at_least_one("evaluation_batch", self.evaluation_batch)
-        for name in ("weight_bits", "edge_weight_bits", "activation_bits", "softmax_bits"):
+        for name in (
+            "weight_bits",
+            "edge_weight_bits",
+            "activation_bits",
+            "edge_activation_bits",
+            "softmax_bits",
+        ):
             _check_bits(f"quant.{name}", getattr(self.quant, name))
         for rule in self.quant.rules:
             _check_bits(f"quant.rules, pattern '{rule.pattern}': bits", rule.bits or None)
@@ -171,6 +189,7 @@ def faithful(config: Experiment) -> Experiment:
         activation_observer="omse",
         residual_observer="ptf",
         edge_weight_bits=None,
+        edge_activation_bits=None,
         signed_weights=False,
         softmax_quantizer="uniform",
         integer_layer_norm=fully_quantized,

@@ -66,13 +66,26 @@ class SiteRoles:
       operands: activations that matrix products and convolutions multiply.
       residual: the residual stream, where a block, a norm or a head receives it.
       edge_weights: weights of the first and the last layers.
+      edge_inputs: the operands that these multiply.
+      per_tensor: activations that cannot have a range for each channel: their last axis is tokens, or, for
+        logits, no calibration set has every class at its highest.
       beyond_paper: sites that the official code does not quantize.
     """
 
     operands: tuple[str, ...] = ()
     residual: tuple[str, ...] = ()
     edge_weights: tuple[str, ...] = ()
+    edge_inputs: tuple[str, ...] = ()
+    per_tensor: tuple[str, ...] = ()
     beyond_paper: tuple[str, ...] = ()
+
+
+class Linear(NamedTuple):
+    """A linear layer of a block, as calibration sees it: `params[name]` holds its weight and bias."""
+
+    name: str
+    source: str  # the site of its input
+    residual: str | None = None  # the site of what its output is added to, where it ends a branch
 
 
 @dataclass(frozen=True)
@@ -80,13 +93,15 @@ class Segment:
     """A run of `length` identical blocks whose parameters are stacked under `params[name]`.
 
     `enter(params, site, x)` leads into the segment (embedding for the first, downsampling for later
-    ones) and gets the whole parameter tree; `block(block_params, site, x)` is one block.
+    ones) and gets the whole parameter tree; `block(block_params, site, x)` is one block. `linears` are
+    the layers that compensating initialisers may change, in the order in which the block runs them.
     """
 
     name: str
     length: int
     enter: Callable[[Params, Site, Array], Array]
     block: Callable[[Params, Site, Array], Array]
+    linears: tuple[Linear, ...] = ()
 
 
 @dataclass(frozen=True)

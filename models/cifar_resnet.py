@@ -44,6 +44,8 @@ def head(params: Params, site: Site, x: Array) -> Array:
 ROLES = SiteRoles(
     operands=("image", "act1", "*/act1", "*/act2", "pool"),
     edge_weights=("conv1/weight", "linear/weight"),
+    edge_inputs=("image", "pool"),
+    per_tensor=("linear",),
 )
 
 

@@ -153,6 +153,8 @@ ROLES = SiteRoles(
     ),
     residual=("*/residual_in", "*/residual_mid", "residual_out"),
     edge_weights=("stem/conv1/weight", "head/weight", "head_dist/weight"),
+    edge_inputs=("image", "pool"),
+    per_tensor=("*/logits", "*/softmax", "head", "head_dist"),
 )  # fmt: skip
 
 

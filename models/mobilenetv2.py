@@ -69,6 +69,8 @@ def head(config: MobileNetV2Config, params: Params, site: Site, x: Array) -> Arr
 ROLES = SiteRoles(
     operands=("image", "act1", "act2", "*/act1", "*/act2", "*/sum", "pool"),
     edge_weights=("conv_stem/weight", "classifier/weight"),
+    edge_inputs=("image", "pool"),
+    per_tensor=("classifier",),
 )
 
 

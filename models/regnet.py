@@ -44,6 +44,8 @@ def head(params: Params, site: Site, x: Array) -> Array:
 ROLES = SiteRoles(
     operands=("image", "stem", "*/act1", "*/act2", "*/act3", "pool"),
     edge_weights=("stem/weight", "head/weight"),
+    edge_inputs=("image", "pool"),
+    per_tensor=("head",),
 )
 
 

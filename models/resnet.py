@@ -105,6 +105,8 @@ def head(params: Params, site: Site, x: Array) -> Array:
 ROLES = SiteRoles(
     operands=("image", "act1", "*/act1", "*/act2", "*/act3", "pool"),
     edge_weights=("conv1/weight", "fc/weight"),
+    edge_inputs=("image", "pool"),
+    per_tensor=("fc",),
 )
 
 

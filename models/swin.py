@@ -155,6 +155,8 @@ ROLES = SiteRoles(
     ),
     residual=("*/residual_in", "*/residual_mid", "residual_out"),
     edge_weights=("patch_embed/proj/weight", "head/weight"),
+    edge_inputs=("image", "pool"),
+    per_tensor=("*/logits", "*/softmax", "head"),
     beyond_paper=("*/attn/q", "*/attn/k", "*/attn/v", "*/mlp/fc1"),
 )  # fmt: skip
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.models.layers import linear, merge_heads, mlp, patch_embed, prepend_token, split_heads
-from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
+from evolq_jax.typing import Array, Linear, ModelParts, Params, Segment, Site, SiteRoles
 
 ROLES = SiteRoles(
     # the image patches, the inputs of every linear layer, and both operands of the two attention products
@@ -24,9 +24,17 @@ ROLES = SiteRoles(
     ),
     residual=("*/residual_in", "*/residual_mid", "residual_out"),
     edge_weights=("patch_embed/proj/weight", "head/weight", "head_dist/weight"),
+    edge_inputs=("image", "norm"),
+    per_tensor=("*/logits", "*/softmax", "head", "head_dist"),
     # the official code quantizes neither q, k and v once more nor the input of GELU
     beyond_paper=("*/attn/q", "*/attn/k", "*/attn/v", "*/mlp/fc1"),
 )  # fmt: skip
+LINEARS = (
+    Linear("attn/qkv", "norm1"),
+    Linear("attn/proj", "attn/context", residual="residual_in"),
+    Linear("mlp/fc1", "norm2"),
+    Linear("mlp/fc2", "mlp/gelu", residual="residual_mid"),
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ def head(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
 @cache  # equal configs share one object, and with it the programs compiled for it
 def make_vit(config: ViTConfig) -> ModelParts:
     """The network as algorithms take it: one segment, `blocks`, of `depth` identical blocks."""
-    blocks = Segment("blocks", config.depth, partial(embed, config), partial(block, config))
+    blocks = Segment("blocks", config.depth, partial(embed, config), partial(block, config), LINEARS)
     return ModelParts((blocks,), partial(head, config), ROLES)
 
 

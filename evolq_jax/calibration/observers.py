@@ -8,11 +8,14 @@ of a batch add up, so memory is bounded by the chunk.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evolq_jax.calibration import power_of_two
+from evolq_jax.quant.log2 import log_fake_quant
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.quant.uniform import int_range
 from evolq_jax.typing import Array, QParams
@@ -22,10 +25,16 @@ SMOOTHING = 0.01  # of ema and percentile, per batch
 QUANTILE = 0.99999
 SHRINKS = 1.0 - 0.01 * np.arange(90, dtype=np.float32)
 PTF_FACTORS = np.array([1.0, 2.0, 4.0, 8.0], np.float32)
+LOG_BASES = 6  # steps of 1, 1/2, ... octaves that a logarithmic quantizer chooses from
 ADDED_ROWS = 16
-SCORED = ("omse", "omse_shared", "ptf")
+SCORED = ("omse", "omse_shared", "ptf", "pow2")
 
 Range = tuple[Array, Array]  # low, high: as scales, size 1 on every reduced axis
+
+
+def is_scored(spec: QuantSpec) -> bool:
+    """Whether candidates are compared by their error."""
+    return spec.quantizer == "log" or spec.observer in SCORED
 
 
 def reduced_axes(spec: QuantSpec, ndim: int) -> tuple[int, ...]:
@@ -99,7 +108,10 @@ def range_qparams(spec: QuantSpec, bounds: Range) -> QParams:
 
 
 def candidates(spec: QuantSpec, bounds: Range) -> Callable[[Array], QParams]:
-    """The quantizer of the i-th candidate: shrinks of the range (omse) or power-of-two factors (ptf)."""
+    """The quantizer of the i-th candidate: a shrink of the range, power-of-two factors, or a base."""
+    if spec.quantizer == "log":
+        low = bounds[0]
+        return lambda index: QParams(jnp.full_like(low, 1.0) / (index + 1.0), jnp.zeros_like(low))
 
     def shrunk(index: Array) -> QParams:
         low, high = bounds
@@ -111,12 +123,17 @@ def candidates(spec: QuantSpec, bounds: Range) -> Callable[[Array], QParams]:
             coarsest.scale / PTF_FACTORS[-1] * jnp.asarray(PTF_FACTORS)[index], coarsest.zero_point
         )
 
+    if spec.observer == "pow2":
+        return partial(power_of_two.candidate, spec, bounds)
     return factored if spec.observer == "ptf" else shrunk
 
 
 def num_candidates(spec: QuantSpec) -> int:
     """How many quantizers the score step compares."""
-    return len(PTF_FACTORS) if spec.observer == "ptf" else len(SHRINKS)
+    if spec.quantizer == "log":
+        return LOG_BASES
+    others = {"ptf": len(PTF_FACTORS), "pow2": power_of_two.NUM_CANDIDATES}
+    return others.get(spec.observer, len(SHRINKS))
 
 
 def chunk_errors(spec: QuantSpec, bounds: Range, x: Array) -> Array:
@@ -126,6 +143,8 @@ def chunk_errors(spec: QuantSpec, bounds: Range, x: Array) -> Array:
     `ADDED_ROWS` at a time by plain additions, which keeps each candidate one loop over the tensor with
     few stores (a reduction would first write rounded values out; measured 3 to 4 times slower).
     """
+    if spec.quantizer == "log":
+        return _log_errors(spec, bounds, x)
     qmin, qmax = int_range(spec)
     channels = x.shape[-1] if spec.per_channel else 1
     rows = x.reshape(-1, channels)
@@ -150,9 +169,26 @@ def chunk_errors(spec: QuantSpec, bounds: Range, x: Array) -> Array:
     return errors.sum(-1, keepdims=True) if spec.observer == "omse_shared" else errors
 
 
+def _log_errors(spec: QuantSpec, bounds: Range, x: Array) -> Array:
+    """What rounding the weights [..., N] of a mean does to it: single errors, and those of their sum.
+
+    For values v of mean m and deviation s, E |sum(error * v)|^2 = s^2 sum(error^2) + m^2 sum(error)^2; m and
+    s are taken as equal. Squared errors alone would choose so fine a base that most weights become zero.
+    """
+
+    def error(quantizer: QParams) -> Array:
+        difference = log_fake_quant(spec, quantizer, x) - x
+        return (difference**2).sum(keepdims=True) + (difference.sum(-1, keepdims=True) ** 2).sum(
+            keepdims=True
+        )
+
+    return jax.lax.map(error, jax.vmap(candidates(spec, bounds))(jnp.arange(num_candidates(spec))))
+
+
 def finish(spec: QuantSpec, bounds: Range, errors: Array | None) -> QParams:
     """The quantizer of a range, or of the candidate with the least error (the first among equals)."""
     if errors is None:
         return range_qparams(spec, bounds)
-    best = jnp.argmin(errors, axis=0)
+    by_powers = spec.observer == "pow2" and spec.quantizer == "uniform"
+    best = power_of_two.choose(errors) if by_powers else jnp.argmin(errors, axis=0)
     return candidates(spec, bounds)(best)

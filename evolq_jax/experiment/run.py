@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.calibration.calibrate import initialise
+from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.state import Calibration
 from evolq_jax.config import Experiment
 from evolq_jax.data import fingerprint
 from evolq_jax.errors import UserError
@@ -25,17 +26,19 @@ from evolq_jax.experiment.result import check_fingerprints, describe, environmen
 from evolq_jax.experiment.run_directory import (
     FINAL_SCALES,
     INIT_SCALES,
+    PARAMS,
     RESULT,
     RunDirectory,
     new_run,
     open_run,
 )
 from evolq_jax.experiment.setup import Setup, check_search, exact_matmul, load_model
-from evolq_jax.experiment.watch import Silent, Watcher
+from evolq_jax.experiment.watch import Progress, Silent, Watcher
 from evolq_jax.network import normalize
 from evolq_jax.quant.sites import quant_sites
 from evolq_jax.search.blockwise import Generation, SearchResult, search
 from evolq_jax.search.evaluate import embed
+from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, Images, Params, Scales
 
 
@@ -74,7 +77,7 @@ def run_search(
         count_evaluation(setup)
         evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
         calibrated = calibrate(setup, watcher, for_search=True)
-        run.write_scales(INIT_SCALES, calibrated.scales)
+        _write_calibrated(run, calibrated)
         found = _search(calibrated, run, watcher)
         run.write_scales(FINAL_SCALES, found.scales)
         networks = {"init": calibrated.scales, "final": found.scales}
@@ -105,7 +108,7 @@ def run_calibrate(
         setup = load_model(config)
         count_calibration(setup, for_search=False)
         calibrated = calibrate(setup, watcher or Silent(), for_search=False)
-        run.write_scales(INIT_SCALES, calibrated.scales)
+        _write_calibrated(run, calibrated)
     return {
         "model": setup.model.name,
         "scheme": config.quant.scheme,
@@ -142,8 +145,8 @@ def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None
         else:
             run = open_run(target)
             setup = load_model(run.config())
-            params, networks = setup.model.params, _read_networks(run, setup)
-            check_fingerprints(run, {"weights": weights_fingerprint(params)})
+            params, networks = _read_params(run, setup), _read_networks(run, setup)
+            check_fingerprints(run, {"weights": weights_fingerprint(setup.model.params)})
             count_evaluation(setup)
             evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
             check_fingerprints(run, {"evaluation images": fingerprint(evaluation)})
@@ -164,16 +167,20 @@ def calibrate(setup: Setup, watcher: Watcher, *, for_search: bool) -> Calibrated
     preprocess = jax.jit(partial(normalize, setup.model.preprocessing))
     size = config.calibration.batch_size
     batches = [images.pixels[i : i + size] for i in range(0, len(images.pixels), size)]
-    params, scales = initialise(
-        config.calibration.chain,
+    calibration = Calibration(
         setup.model.parts,
         setup.specs,
         setup.sites,
-        setup.model.params,
         [preprocess(jnp.asarray(batch)) for batch in batches],
         config.calibration.image_chunk,
-        watcher.stage("calibrating"),
+        config.calibration.damping,
+        config.calibration.pull,
     )
+
+    def stage(name: str) -> Progress:
+        return watcher.stage(f"calibrating ({name})")
+
+    params, scales = initialise(config.calibration.chain, calibration, setup.model.params, stage)
     jax.block_until_ready(scales)
     return Calibrated(setup, params, scales, images, time.monotonic() - began)
 
@@ -224,9 +231,26 @@ def _search(calibrated: Calibrated, run: RunDirectory, watcher: Watcher) -> Sear
         )
 
 
+def _write_calibrated(run: RunDirectory, calibrated: Calibrated) -> None:
+    """The first scales and, where the chain changed them, the parameters that they are for."""
+    if set(calibrated.setup.config.calibration.chain) != {"ranges"}:
+        run.write_arrays(PARAMS, flatten(calibrated.params))
+    run.write_scales(INIT_SCALES, calibrated.scales)
+
+
+def _read_params(run: RunDirectory, setup: Setup) -> Params:
+    """The parameters that the run's scales are for: its own, or the float network's."""
+    if not run.has(PARAMS):
+        return setup.model.params
+    arrays, expected = run.read_arrays(PARAMS), flatten(setup.model.params)
+    if {k: v.shape for k, v in arrays.items()} != {k: v.shape for k, v in expected.items()}:
+        raise UserError(f"the parameters in '{run.path}' do not fit its config: run it again")
+    return unflatten({name: jnp.asarray(arrays[name]) for name in expected})
+
+
 def _read_networks(run: RunDirectory, setup: Setup) -> dict[str, Scales]:
     """The run's scales: `init` and, where the search has ended, `final`."""
-    expected = {name for name, spec in setup.specs if spec.quantizer == "uniform"}
+    expected = {name for name, spec in setup.specs if spec.has_scale}
     networks = {"init": run.read_scales(INIT_SCALES)}
     if run.has(FINAL_SCALES):
         networks["final"] = run.read_scales(FINAL_SCALES)

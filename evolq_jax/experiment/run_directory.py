@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from evolq_jax.typing import QParams, Scales
 
 CONFIG, LOG, RESULT = "config.json", "log.jsonl", "result.json"
 INIT_SCALES, FINAL_SCALES = "init_scales.safetensors", "scales.safetensors"
+PARAMS = "params.safetensors"  # where calibration changed them
 
 
 class RunDirectory:
@@ -82,14 +83,27 @@ class RunDirectory:
             with _reported(file):
                 log.close()
 
+    def write_arrays(self, name: str, arrays: Mapping[str, Any]) -> None:
+        """Arrays as `.safetensors`, float32."""
+        self.write(
+            name, save({k: np.ascontiguousarray(np.asarray(v, np.float32)) for k, v in arrays.items()})
+        )
+
+    def read_arrays(self, name: str) -> dict[str, np.ndarray]:
+        """Arrays written by `write_arrays`.
+
+        Raises:
+          UserError: the file is missing or damaged.
+        """
+        try:
+            return load_file(self.path / name)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"no readable arrays in '{self.path / name}' ({error}); run it again") from error
+
     def write_scales(self, name: str, scales: Scales) -> None:
         """Scales as `.safetensors`: `SITE.scale` and `SITE.zero_point`."""
-        arrays = {
-            f"{site}.{field}": np.ascontiguousarray(np.asarray(value, np.float32))
-            for site, qparams in scales.items()
-            for field, value in qparams._asdict().items()
-        }
-        self.write(name, save(arrays))
+        fields = ((site, qparams._asdict()) for site, qparams in scales.items())
+        self.write_arrays(name, {f"{site}.{field}": v for site, part in fields for field, v in part.items()})
 
     def read_scales(self, name: str) -> Scales:
         """Scales written by `write_scales`.
@@ -97,16 +111,15 @@ class RunDirectory:
         Raises:
           UserError: the file is missing or damaged.
         """
-        file = self.path / name
+        arrays = self.read_arrays(name)
+        sites = sorted({key.rpartition(".")[0] for key in arrays})
         try:
-            arrays = load_file(file)
-            sites = sorted({key.rpartition(".")[0] for key in arrays})
             return {
                 site: QParams(jnp.asarray(arrays[f"{site}.scale"]), jnp.asarray(arrays[f"{site}.zero_point"]))
                 for site in sites
             }
-        except (OSError, SafetensorError, KeyError) as error:
-            raise UserError(f"no readable scales in '{file}' ({error}); run it again") from error
+        except KeyError as error:
+            raise UserError(f"'{self.path / name}' lacks {error}; run it again") from error
 
 
 def open_run(path: str | Path) -> RunDirectory:

@@ -77,7 +77,7 @@ def searched_sites(setup: Setup) -> tuple[str, ...]:
       UserError: a pattern matches no site that has scales, or all lie outside the blocks.
     """
     patterns = setup.config.search.sites
-    with_scales = [name for name, spec in setup.specs if spec.quantizer == "uniform"]
+    with_scales = [name for name, spec in setup.specs if spec.has_scale]
     chosen = select(patterns, with_scales)
     inside = tuple(name for name in chosen if is_stacked(setup.model.parts, name))
     if not inside:

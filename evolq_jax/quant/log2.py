@@ -1,9 +1,15 @@
-"""The power-of-two quantizer for softmax outputs (FQ-ViT, Lin et al., 2111.13824, section 4.2)."""
+"""Logarithmic quantizers for softmax outputs.
+
+`log2`: powers of two (FQ-ViT, Lin et al., 2111.13824, section 4.2), multiplied as shifts. `log`: powers
+of a base that calibration chooses (log-sqrt2 of RepQ-ViT, Li et al., 2212.08254; adaptive bases of
+AdaLog, Wu et al., 2407.12951), multiplied as a shift and one of a few constants, or by a table of at
+most 2**bits fixed-point values.
+"""
 
 import jax.numpy as jnp
 
 from evolq_jax.quant.spec import QuantSpec
-from evolq_jax.typing import Array
+from evolq_jax.typing import Array, QParams
 
 
 def power_of_two(exponent: Array) -> Array:
@@ -26,3 +32,10 @@ def log2_dequantize(spec: QuantSpec, exponent: Array) -> Array:
 def log2_fake_quant(spec: QuantSpec, x: Array) -> Array:
     """`x` rounded to a power of two, or to zero where the exponent does not fit into `bits`."""
     return log2_dequantize(spec, log2_quantize(spec, x))
+
+
+def log_fake_quant(spec: QuantSpec, qparams: QParams, x: Array) -> Array:
+    """`x` in (0, 1] rounded to `2 ** (-scale * q)`; the highest of the 2**bits codes stands for zero."""
+    q = jnp.maximum(jnp.round(-jnp.log2(x) / qparams.scale), 0.0)
+    zero = 2**spec.bits - 1
+    return jnp.where(q < zero, jnp.exp2(-qparams.scale * jnp.minimum(q, zero)), 0.0)

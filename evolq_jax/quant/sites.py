@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from evolq_jax.quant.integer import integer_layer_norm, integer_softmax
-from evolq_jax.quant.log2 import log2_fake_quant
+from evolq_jax.quant.log2 import log2_fake_quant, log_fake_quant
 from evolq_jax.quant.spec import QuantSpec, Specs, scope
 from evolq_jax.quant.uniform import fake_quant, match_channel_statistics
 from evolq_jax.trees import flatten, unflatten
@@ -53,6 +53,8 @@ class QuantSite(FloatSite):
             return x
         if spec.quantizer == "log2":
             return log2_fake_quant(spec, x)
+        if spec.quantizer == "log":
+            return log_fake_quant(spec, self.scales[name], x)
         return fake_quant(spec, self.scales[name], x)
 
     def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
@@ -91,6 +93,32 @@ class ObserveSite(FloatSite):
         """Returns `x`, observed."""
         if name in self.names:
             self.records[name] = self.observe(name, x)
+        return x
+
+
+@dataclass(frozen=True)
+class RecordSite:
+    """Another reading, with what leaves the named sites kept."""
+
+    site: Site
+    names: frozenset[str]
+    kept: dict[str, Array] = field(default_factory=dict)
+
+    def __call__(self, name: str, x: Array) -> Array:
+        """The other reading's."""
+        return self._keep(name, self.site(name, x))
+
+    def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
+        """The other reading's."""
+        return self._keep(name, self.site.layer_norm(name, source, x, weight, bias, eps))
+
+    def softmax(self, name: str, source: str, logits: Array) -> Array:
+        """The other reading's."""
+        return self._keep(name, self.site.softmax(name, source, logits))
+
+    def _keep(self, name: str, x: Array) -> Array:
+        if name in self.names:
+            self.kept[name] = x
         return x
 
 

@@ -8,9 +8,11 @@ from typing import Any, Literal
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.typing import SiteInfo
 
-Quantizer = Literal["uniform", "log2"]
-ObserverName = Literal["minmax", "ema", "percentile", "omse", "omse_shared", "ptf"]
+Quantizer = Literal["uniform", "log2", "log"]
+ObserverName = Literal["minmax", "ema", "percentile", "omse", "omse_shared", "ptf", "pow2"]
 Scheme = Literal["fully_quantized", "matmul"]
+
+BY_CHANNEL = ("ptf", "pow2")  # observers that give activations a power of two for each channel
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class QuantSpec:
       bits: 2 to 8.
       signed: `int` b (symmetric, zero point 0) instead of `uint` b (affine).
       per_channel: one scale per index of the last axis (weights: per output channel).
-      quantizer: `uniform`, or `log2` for values in (0, 1].
+      quantizer: `uniform`; for values in (0, 1] also `log2` (powers of two) or `log` (equal steps of the
+        logarithm, whose size, in octaves, is the scale).
       observer: how calibration turns data into scales; see `evolq_jax.calibration.observers`.
       integer_op: run the LayerNorm or softmax before the site in FQ-ViT's integer arithmetic.
       bias_correction: weights only: the released code's shift and stretch to the float channel's
@@ -40,6 +43,11 @@ class QuantSpec:
         """Rejects bit widths outside 2 to 8."""
         if not 2 <= self.bits <= 8:
             raise UserError(f"bits must be from 2 to 8, not {self.bits}; choose for example 4")
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether calibration finds a scale; `log2` has none."""
+        return self.quantizer != "log2"
 
 
 Specs = tuple[tuple[str, QuantSpec], ...]  # resolved: (site name, spec) in order; hashable
@@ -81,13 +89,15 @@ class QuantConfig:
       edge_weight_bits: bits of the first and last layers' weights (patch embedding or stem, heads); None:
         `weight_bits`, as in the official code. 8 is common elsewhere, and costs little: state it.
       activation_bits: bits of every quantized activation.
+      edge_activation_bits: bits of the first and last layers' inputs (image, and what heads multiply); None:
+        `activation_bits`, as in the official code.
       softmax_bits: bits of the softmax output; None: as the other activations.
       weight_observer: how weight ranges are found (per output channel).
-      activation_observer: how activation ranges are found (per tensor).
-      residual_observer: the same for the residual stream in fully_quantized (`ptf`: power-of-two
-        factors per channel).
+      activation_observer: how activation ranges are found (per tensor; `ptf` and `pow2`: with power-of-two
+        factors per channel, and minmax where channels have no range of their own).
+      residual_observer: the same for the residual stream in fully_quantized.
       signed_weights: symmetric `int` weights instead of affine `uint`.
-      softmax_quantizer: `uniform` or `log2`.
+      softmax_quantizer: `uniform`, `log2` or `log`.
       integer_layer_norm: FQ-ViT's integer LayerNorm (fully_quantized only).
       integer_softmax: FQ-ViT's log-int-softmax (with `log2`; needs quantized attention logits).
       bias_correction: the released code's weight correction; leaves the integer grid.
@@ -99,6 +109,7 @@ class QuantConfig:
     weight_bits: int = 4
     edge_weight_bits: int | None = 8
     activation_bits: int = 8
+    edge_activation_bits: int | None = 8
     softmax_bits: int | None = None
     weight_observer: ObserverName = "omse"
     activation_observer: ObserverName = "minmax"
@@ -136,20 +147,20 @@ class QuantConfig:
             )
         if not self._quantizes(site, info):
             return None
-        if "residual" in info.roles and self.scheme == "fully_quantized":
-            ptf = self.residual_observer == "ptf"
-            return QuantSpec(self.activation_bits, per_channel=ptf, observer=self.residual_observer)
-        if "softmax" in info.roles:
-            return QuantSpec(
-                bits=self.softmax_bits or self.activation_bits,
-                quantizer=self.softmax_quantizer,
-                observer=self.activation_observer,
-                integer_op=self.integer_softmax,
-            )
+        residual = "residual" in info.roles and self.scheme == "fully_quantized"
+        observer = self.residual_observer if residual else self.activation_observer
+        by_channel = observer in BY_CHANNEL
+        if by_channel and "per_tensor" in info.roles:
+            by_channel, observer = False, "minmax"
+        edge_bits = self.edge_activation_bits if "edge_inputs" in info.roles else None
+        softmax = "softmax" in info.roles
         return QuantSpec(
-            bits=self.activation_bits,
-            observer=self.activation_observer,
-            integer_op=self.integer_layer_norm and "layer_norm" in info.roles,
+            bits=(self.softmax_bits if softmax else edge_bits) or self.activation_bits,
+            per_channel=by_channel,
+            quantizer=self.softmax_quantizer if softmax else "uniform",
+            observer=observer,
+            integer_op=(softmax and self.integer_softmax)
+            or (self.integer_layer_norm and "layer_norm" in info.roles),
         )
 
     def _quantizes(self, site: str, info: SiteInfo) -> bool:

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from evolq_jax.calibration.calibrate import initialise
+from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.state import Calibration
 from evolq_jax.network import forward
 from evolq_jax.quant.sites import SiteFactory, fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, resolve
@@ -17,7 +18,9 @@ def test_eight_bits_everywhere_change_little(name: str) -> None:
     small = make_small(name)
     config = QuantConfig("fully_quantized", weight_bits=8, weight_observer="minmax", integer_layer_norm=True)
     specs = resolve(config, small.sites)
-    params, scales = initialise(["ranges"], small.parts, specs, small.sites, small.params, [small.images], 12)
+    params, scales = initialise(
+        ["ranges"], Calibration(small.parts, specs, small.sites, [small.images], 12), small.params
+    )
 
     def logits(make_site: SiteFactory, params: Params, scales: Scales) -> Array:
         return jax.jit(lambda p, s, x: forward(small.parts, make_site, p, s, x))(params, scales, small.images)

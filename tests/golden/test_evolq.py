@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.calibration.calibrate import initialise
+from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.state import Calibration
 from evolq_jax.fitness import info_nce
 from evolq_jax.quant.sites import SiteFactory, float_sites, integer_norm_sites, quant_sites
 from evolq_jax.quant.spec import Specs, resolve
@@ -31,12 +32,14 @@ def activation_scales(recording: Recording) -> Scales:
     specs = resolved(recording, "w8a8_bc1", weights=False)
     model = recording.model
     chain = ["ranges"]
-    return initialise(chain, model.parts, specs, recording.sites, model.params, [recording.calibration], 5)[1]
+    return initialise(
+        chain, Calibration(model.parts, specs, recording.sites, [recording.calibration], 5), model.params
+    )[1]
 
 
 def weight_scales(recording: Recording, name: str) -> Scales:
     specs, model = resolved(recording, name, weights=True), recording.model
-    return initialise(["ranges"], model.parts, specs, recording.sites, model.params, [], 1)[1]
+    return initialise(["ranges"], Calibration(model.parts, specs, recording.sites, [], 1), model.params)[1]
 
 
 def share_within(scales: Scales, golden: dict[str, np.ndarray], part: str) -> tuple[float, dict[str, int]]:

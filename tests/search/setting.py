@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evolq_jax.calibration.calibrate import initialise
+from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.state import Calibration
 from evolq_jax.network import forward
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, Specs, resolve
@@ -71,7 +72,9 @@ def make_setting(depth: int = 3, activations: bool = True) -> Setting:
     specs = resolve(config, tiny.sites)
     if not activations:
         specs = tuple((name, spec) for name, spec in specs if tiny.sites[name].is_weight)
-    _, scales = initialise(["ranges"], tiny.parts, specs, tiny.sites, tiny.params, [tiny.images], 12)
+    _, scales = initialise(
+        ["ranges"], Calibration(tiny.parts, specs, tiny.sites, [tiny.images], 12), tiny.params
+    )
     network = at_scales(specs, tiny.params, scales)
     tokens = embed(tiny.parts, quant_sites(specs), 12, PREPROCESSING, network.quantized, scales, tiny.pixels)
     teacher = forward(tiny.parts, float_sites, tiny.params, {}, tiny.images)

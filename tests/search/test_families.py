@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.calibration.calibrate import initialise
+from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.state import Calibration
 from evolq_jax.network import at, forward
 from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, Specs, resolve, scope
@@ -42,7 +43,9 @@ def calibrated(name: str) -> Calibrated:
     small = make_small(name)
     config = QuantConfig("matmul", weight_bits=4, weight_observer="minmax", quantize_image=False)
     specs = resolve(config, small.sites)
-    _, scales = initialise(["ranges"], small.parts, specs, small.sites, small.params, [small.images], 12)
+    _, scales = initialise(
+        ["ranges"], Calibration(small.parts, specs, small.sites, [small.images], 12), small.params
+    )
     network, make_site = at_scales(specs, small.params, scales), quant_sites(specs)
     first = small.parts.segments[0]
 

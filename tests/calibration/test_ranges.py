@@ -1,9 +1,12 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.calibration.calibrate import initialise
+from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.state import Calibration
 from evolq_jax.errors import UserError
 from evolq_jax.network import at, is_stacked, observe
 from evolq_jax.quant.spec import QuantConfig, Rule, Specs, resolve
@@ -42,7 +45,7 @@ def specs(tiny: Tiny) -> Specs:
 
 def calibrate(tiny: Tiny, specs: Specs, chunk: int, num_batches: int = 2) -> Scales:
     batches = jnp.split(tiny.images, num_batches)
-    return initialise(["ranges"], tiny.parts, specs, tiny.sites, tiny.params, batches, chunk)[1]
+    return initialise(["ranges"], Calibration(tiny.parts, specs, tiny.sites, batches, chunk), tiny.params)[1]
 
 
 @pytest.fixture(scope="module")
@@ -76,19 +79,20 @@ def test_the_chunk_changes_no_range(tiny: Tiny, specs: Specs, scales: Scales) ->
 
 
 def test_weights_need_no_images_and_progress_is_told(tiny: Tiny) -> None:
-    told: list[tuple[int, int]] = []
+    told: list[tuple[Any, ...]] = []
     weights_only = resolve(QuantConfig(rules=(Rule("*", bits=0), Rule("*/weight", bits=4))), tiny.sites)
-    params, scales = initialise(["ranges"], tiny.parts, weights_only, tiny.sites, tiny.params, [], 4)
+    params, scales = initialise(
+        ["ranges"], Calibration(tiny.parts, weights_only, tiny.sites, [], 4), tiny.params
+    )
     assert params is tiny.params
     assert set(scales) == {name for name, _ in weights_only}
     one = resolve(QuantConfig(rules=(Rule("*", bits=0), Rule("head", bits=8))), tiny.sites)
     batches = jnp.split(tiny.images, 3)
-    initialise(
-        ["ranges"], tiny.parts, one, tiny.sites, tiny.params, batches, 4, lambda *step: told.append(step)
-    )
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    calibration = Calibration(tiny.parts, one, tiny.sites, batches, 4)
+    initialise(["ranges"], calibration, tiny.params, lambda name: lambda *step: told.append((name, *step)))
+    assert told == [("ranges", done, 4) for done in (1, 2, 3, 4)]
 
 
 def test_an_unknown_link_of_the_chain_is_refused(tiny: Tiny) -> None:
     with pytest.raises(UserError, match="unknown initialiser 'range'; did you mean 'ranges'"):
-        initialise(["range"], tiny.parts, (), tiny.sites, tiny.params, [], 4)
+        initialise(["range"], Calibration(tiny.parts, (), tiny.sites, [], 4), tiny.params)

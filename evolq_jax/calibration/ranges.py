@@ -1,11 +1,6 @@
-"""Calibration: the first scales of a network, as a chain of pure functions.
+"""The first link of every chain: scales from observers on the float network (FQ-ViT's calibration)."""
 
-A link of the chain takes the network, its specs, `(params, scales)` and calibration images, and gives
-new `(params, scales)`. The first link, `ranges`, is the paper's init (FQ-ViT style observers on the
-float network); links that fold, compensate or reconstruct have the same form.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,86 +8,39 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.calibration import observers
-from evolq_jax.errors import UserError, suggestion
-from evolq_jax.network import SiteInfo, is_stacked, largest_divisor, list_sites, observe
+from evolq_jax.calibration.state import Calibration, State
+from evolq_jax.network import is_stacked, largest_divisor, list_sites, observe
 from evolq_jax.quant.spec import QuantSpec, Specs
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales
 
-State = tuple[Params, Scales]
-Progress = Callable[[int, int], None]  # (steps done, steps in all)
-Initialiser = Callable[..., State]  # see `ranges`
 
-
-def initialise(
-    chain: Sequence[str],
-    parts: ModelParts,
-    specs: Specs,
-    sites: dict[str, SiteInfo],
-    params: Params,
-    batches: Sequence[Array],
-    chunk: int,
-    progress: Progress = lambda done, total: None,
-) -> State:
-    """Runs the links of `chain` in order, starting from no scales.
-
-    Args:
-      chain: names from `INITIALISERS`.
-      parts: the network.
-      specs: what to quantize, resolved for this network.
-      sites: the network's quantization points.
-      params: float parameters.
-      batches: normalised calibration images, each [B, height, width, channels].
-      chunk: images run at once (bounds memory; does not change ranges).
-      progress: told the steps done.
-
-    Raises:
-      UserError: a link's name is unknown.
-    """
-    state: State = (params, {})
-    for link in chain:
-        if link not in INITIALISERS:
-            raise UserError(f"unknown initialiser '{link}'{suggestion(link, INITIALISERS)}")
-        state = INITIALISERS[link](parts, specs, sites, state, batches, chunk, progress)
-    return state
-
-
-def ranges(
-    parts: ModelParts,
-    specs: Specs,
-    sites: dict[str, SiteInfo],
-    state: State,
-    batches: Sequence[Array],
-    chunk: int,
-    progress: Progress,
-) -> State:
+def ranges(calibration: Calibration, state: State) -> State:
     """Scales from each site's observer, on the float network (the released code's calibration)."""
-    params, scales = state
-    uniform = [(name, spec) for name, spec in specs if spec.quantizer == "uniform"]
-    activations = tuple((name, spec) for name, spec in uniform if not sites[name].is_weight)
-    weights = tuple((name, spec) for name, spec in uniform if sites[name].is_weight)
-    scales = scales | _weight_qparams(parts, weights, params)
+    parts, sites, params = calibration.parts, calibration.sites, state.params
+    scaled = [(name, spec) for name, spec in calibration.specs if spec.has_scale]
+    activations = tuple((name, spec) for name, spec in scaled if not sites[name].is_weight)
+    weights = tuple((name, spec) for name, spec in scaled if sites[name].is_weight)
+    scales = state.scales | _weight_qparams(parts, weights, params)
     if not activations:
-        return params, scales
+        return state._replace(scales=scales)
 
-    steps = len(batches) + 1
+    steps, chunk = len(calibration.batches) + 1, calibration.chunk
     per_batch = []
-    for done, images in enumerate(batches):
+    for done, images in enumerate(calibration.batches):
         size = largest_divisor(images.shape[0], chunk)
         per_batch.append(_batch_ranges(parts, activations, size, params, images))
-        progress(done + 1, steps)
+        calibration.progress(done + 1, steps)
     bounds = _combine(activations, per_batch)
-    scored = tuple((name, spec) for name, spec in activations if spec.observer in observers.SCORED)
+    scored = tuple((name, spec) for name, spec in activations if observers.is_scored(spec))
     errors = {}
     if scored:
-        last, size = batches[-1], largest_divisor(batches[-1].shape[0], chunk)
+        last = calibration.batches[-1]
+        size = largest_divisor(last.shape[0], chunk)
         errors = _errors(parts, scored, size, params, {name: bounds[name] for name, _ in scored}, last)
     jax.block_until_ready(errors)
-    progress(steps, steps)
-    return params, scales | _finish(parts, activations, bounds, errors)
-
-
-INITIALISERS: dict[str, Initialiser] = {"ranges": ranges}
+    calibration.progress(steps, steps)
+    return state._replace(scales=scales | _finish(parts, activations, bounds, errors))
 
 
 def _per_block(parts: ModelParts, name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -103,16 +51,17 @@ def _per_block(parts: ModelParts, name: str, fn: Callable[..., Any]) -> Callable
 @partial(jax.jit, static_argnames=("parts", "specs"))
 def _weight_qparams(parts: ModelParts, specs: Specs, params: Params) -> Scales:
     leaves = flatten(params)
+    return {
+        name: _per_block(parts, name, partial(weight_qparams, spec))(leaves[name]) for name, spec in specs
+    }
 
-    def qparams(spec: QuantSpec, weight: Array) -> QParams:
-        tail = observers.tail_size(spec, weight.shape)
-        bounds = observers.batch_range(spec, weight.shape, observers.chunk_range(spec, tail, weight))
-        scored = spec.observer in observers.SCORED
-        return observers.finish(
-            spec, bounds, observers.chunk_errors(spec, bounds, weight) if scored else None
-        )
 
-    return {name: _per_block(parts, name, partial(qparams, spec))(leaves[name]) for name, spec in specs}
+def weight_qparams(spec: QuantSpec, weight: Array) -> QParams:
+    """The quantizer of one weight [..., K] by its spec's observer."""
+    tail = observers.tail_size(spec, weight.shape)
+    bounds = observers.batch_range(spec, weight.shape, observers.chunk_range(spec, tail, weight))
+    errors = observers.chunk_errors(spec, bounds, weight) if observers.is_scored(spec) else None
+    return observers.finish(spec, bounds, errors)
 
 
 @partial(jax.jit, static_argnames=("parts", "specs", "chunk"))

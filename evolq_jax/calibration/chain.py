@@ -1,0 +1,61 @@
+"""Calibration: the first scales of a network, by a chain of initialisers.
+
+A link takes the fixed surroundings (`Calibration`) and a `State`, and gives a new state. No link uses
+labels or evaluation images.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import groupby
+
+from evolq_jax.calibration.compensation import LINKS
+from evolq_jax.calibration.layerwise import walk
+from evolq_jax.calibration.ranges import ranges
+from evolq_jax.calibration.state import Calibration, Initialiser, Progress, State
+from evolq_jax.errors import UserError, suggestion
+from evolq_jax.typing import Params, Scales
+
+WHOLE: dict[str, Initialiser] = {"ranges": ranges}  # links that see the whole network at once
+INITIALISERS = (*WHOLE, *LINKS)
+
+
+def initialise(
+    chain: Sequence[str],
+    calibration: Calibration,
+    params: Params,
+    stage: Callable[[str], Progress] = lambda name: lambda done, total: None,
+) -> tuple[Params, Scales]:
+    """Runs the links of `chain` in order, starting from the float parameters and no scales.
+
+    Neighbouring layer-wise links share one walk through the network.
+
+    Args:
+      chain: names from `INITIALISERS`.
+      calibration: network, quantizers, images and settings.
+      params: float parameters.
+      stage: gives, for the name of a step of the chain, what is told its progress.
+
+    Returns:
+      The parameters, changed where links fold or compensate, and their scales.
+
+    Raises:
+      UserError: a link's name is unknown.
+    """
+    state = State(params, params, {})
+    for name, link in _links(chain):
+        state = link(calibration._replace(progress=stage(name)), state)
+    return state.params, state.scales
+
+
+def _links(chain: Sequence[str]) -> list[tuple[str, Initialiser]]:
+    links: list[tuple[str, Initialiser]] = []
+    for layerwise, names in groupby(chain, key=lambda name: name in LINKS):
+        group = tuple(names)
+        if layerwise:
+            links.append((", ".join(group), partial(walk, group)))
+            continue
+        for name in group:
+            if name not in WHOLE:
+                raise UserError(f"unknown initialiser '{name}'{suggestion(name, INITIALISERS)}")
+            links.append((name, WHOLE[name]))
+    return links

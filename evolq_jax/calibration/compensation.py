@@ -1,0 +1,151 @@
+"""Closed-form corrections of one linear layer whose input is quantized.
+
+All work on second moments of the layer's input over the calibration tokens, so their cost does not grow
+with the number of images once those are summed up.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from evolq_jax.calibration.ranges import weight_qparams
+from evolq_jax.quant.spec import QuantSpec
+from evolq_jax.quant.uniform import fake_quant
+from evolq_jax.typing import Array, QParams
+
+GPTQ_DAMPING = 0.01  # of each channel's second moment
+SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55)
+
+
+class Moments(NamedTuple):
+    """Sums over tokens of a layer's input as the quantized network has it (x) and what is wanted."""
+
+    total: Array  # scalar: the sum of the tokens' weights
+    x: Array  # [in]
+    target: Array  # [out]: of the wanted output
+    xx: Array  # [in, in]
+    xt: Array  # [in, out]: input times wanted output
+
+
+class Layer(NamedTuple):
+    """A linear layer: weight [in, out], bias [out], and the weight's quantizer (None: float)."""
+
+    weight: Array
+    bias: Array
+    qparams: QParams | None
+
+
+def centred(moments: Moments) -> tuple[Array, Array]:
+    """Covariances, times the count, of input with input [in, in] and with the wanted output [in, out]."""
+    mean = moments.x / moments.total
+    return moments.xx - jnp.outer(mean, moments.x), moments.xt - jnp.outer(mean, moments.target)
+
+
+def damped(xx: Array, damping: float) -> Array:
+    """`xx` with `damping` of each channel's own second moment added; empty channels get a floor.
+
+    The usual share of the mean moment would let a few outlier channels, thousands of times the others,
+    set the strength for all.
+    """
+    diagonal = jnp.diag(xx)
+    return xx + jnp.diag(damping * diagonal + 1e-6 * diagonal.mean() + 1e-12)
+
+
+def ridge(moments: Moments, weight: Array, damping: float) -> Array:
+    """The weight [in, out] that best gives the wanted output t from the quantized input x.
+
+    Minimises |x W - t|^2 + damping * |W - weight|^2, the latter weighted by each channel's second moment,
+    both centred (the bias takes up the means): ridge regression towards the float weight, as in ERQ
+    (Zhong et al., 2407.06794, section 3.1).
+    """
+    xx, xt = centred(moments)
+    factor = jax.scipy.linalg.cho_factor(damped(xx, damping))
+    return weight + jax.scipy.linalg.cho_solve(factor, xt - xx @ weight)
+
+
+def matching_bias(moments: Moments, weight: Array) -> Array:
+    """The bias [out] with which the layer's mean output is the wanted one."""
+    return (moments.target - moments.x @ weight) / moments.total
+
+
+def ridge_link(spec: QuantSpec | None, moments: Moments, layer: Layer, damping: float) -> Layer:
+    """Corrects weight and bias for the quantized input (see `ridge`); the weight's range is found anew."""
+    weight = ridge(moments, layer.weight, damping)
+    qparams = None if spec is None else weight_qparams(spec, weight)
+    return Layer(weight, matching_bias(moments, _rounded(spec, weight, qparams)), qparams)
+
+
+def gptq_link(spec: QuantSpec | None, moments: Moments, layer: Layer, damping: float) -> Layer:
+    """Rounds the weight with error feedback (see `error_feedback`); leaves it on its integer grid."""
+    if spec is None or layer.qparams is None:
+        return layer
+    weight, qparams = error_feedback(spec, moments, layer.weight, layer.qparams, GPTQ_DAMPING)
+    return Layer(weight, layer.bias, qparams)
+
+
+def bias_link(spec: QuantSpec | None, moments: Moments, layer: Layer, damping: float) -> Layer:
+    """Corrects the bias alone: the layer's mean output becomes the wanted one."""
+    del damping
+    weight = _rounded(spec, layer.weight, layer.qparams)
+    return layer._replace(bias=matching_bias(moments, weight))
+
+
+def _rounded(spec: QuantSpec | None, weight: Array, qparams: QParams | None) -> Array:
+    return weight if spec is None or qparams is None else fake_quant(spec, qparams, weight)
+
+
+LINKS: dict[str, Callable[[QuantSpec | None, Moments, Layer, float], Layer]] = {
+    "ridge": ridge_link,
+    "gptq": gptq_link,
+    "bias": bias_link,
+}
+
+
+def error_feedback(
+    spec: QuantSpec, moments: Moments, weight: Array, qparams: QParams, damping: float
+) -> tuple[Array, QParams]:
+    """GPTQ (Frantar et al., 2210.17323): the channels still to come take up each one's rounding error.
+
+    Input channels go by falling second moment. Every output channel takes, of ten clipped ranges, that
+    with the least error after the feedback.
+
+    Returns:
+      The weight [in, out] on the integer grid of the qparams beside it [1, out].
+    """
+    xx, _ = centred(moments)
+    order = jnp.argsort(-jnp.diag(xx))
+    xx = damped(xx, damping)[order][:, order]
+    upper = jnp.linalg.cholesky(jnp.linalg.inv(xx), upper=True)
+    rows = weight[order]
+
+    def attempt(shrink: Array) -> tuple[Array, Array, QParams]:
+        candidate = qparams._replace(scale=shrink * qparams.scale)  # clipped around zero
+        rounded = _feedback(spec, candidate, upper, rows)
+        difference = rounded - rows
+        return ((xx @ difference) * difference).sum(0, keepdims=True), rounded, candidate
+
+    errors, rounded, candidates = jax.lax.map(attempt, jnp.asarray(SHRINKS))
+    best = errors.argmin(0)  # [1, out]
+
+    def chosen(attempts: Array) -> Array:
+        return jnp.take_along_axis(attempts, best[None], axis=0)[0]
+
+    return chosen(rounded)[jnp.argsort(order)], QParams(*map(chosen, candidates))
+
+
+def _feedback(spec: QuantSpec, qparams: QParams, upper: Array, rows: Array) -> Array:
+    """One pass over the input channels of `rows` [in, out]; `upper` is the inverse's Cholesky factor."""
+    following = jnp.arange(len(rows))
+
+    def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        rows, rounded = state
+        row = jax.lax.dynamic_slice_in_dim(rows, i, 1)
+        q = fake_quant(spec, qparams, row)
+        factors = jax.lax.dynamic_index_in_dim(upper, i, keepdims=False)
+        error = (row - q) / factors[i]
+        later = jnp.where(following > i, factors, 0.0)
+        return rows - later[:, None] * error, jax.lax.dynamic_update_slice_in_dim(rounded, q, i, 0)
+
+    return jax.lax.fori_loop(0, len(rows), step, (rows, jnp.zeros_like(rows)))[1]

@@ -1,0 +1,167 @@
+"""The walk of compensating links: layer by layer, on what the quantized network feeds each layer.
+
+Two sets of activations go through the network side by side: the float network's, and those of the
+network as quantized and corrected so far. At each linear layer of a block the moments of its quantized
+input and of the output wanted there are summed over all calibration images, and the links change the
+layer in turn. Consecutive links share one walk: a layer is corrected by all of them before the walk
+moves on, as GPTQ and ERQ do.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from evolq_jax.calibration.compensation import LINKS, Layer, Moments
+from evolq_jax.calibration.state import Calibration, State
+from evolq_jax.network import at, largest_divisor
+from evolq_jax.quant.sites import RecordSite, fake_quant_weights, float_sites, quant_sites
+from evolq_jax.quant.spec import Specs, scope
+from evolq_jax.trees import flatten, unflatten
+from evolq_jax.typing import Array, Linear, ModelParts, Params, Scales
+
+Streams = tuple[Array, Array]  # the float and the quantized network's activations [chunks, B, ...]
+
+
+def walk(links: tuple[str, ...], calibration: Calibration, state: State) -> State:
+    """Applies `links` (names from `LINKS`) to every linear layer, in the order of the forward pass."""
+    parts, specs, damping, pull = calibration.parts, calibration.specs, calibration.damping, calibration.pull
+    steps = sum(segment.length * (len(segment.linears) + 1) for segment in parts.segments)
+    done = 0
+    streams = _chunks(calibration)
+    for number, segment in enumerate(parts.segments):
+        streams = _enter(parts, specs, number, state, streams)
+        for block in range(segment.length):
+            index = jnp.int32(block)
+            for linear in segment.linears:
+                state = _correct(parts, specs, number, linear, links, damping, pull, state, streams, index)
+                done += 1
+                calibration.progress(done, steps)
+            streams = jax.block_until_ready(_advance(parts, specs, number, state, streams, index))
+            done += 1
+            calibration.progress(done, steps)
+    return state
+
+
+def _chunks(calibration: Calibration) -> Streams:
+    images = jnp.concatenate(list(calibration.batches))
+    size = largest_divisor(images.shape[0], calibration.chunk)
+    images = images.reshape(-1, size, *images.shape[1:])
+    return images, images
+
+
+@partial(jax.jit, static_argnames=("parts", "specs", "number"))
+def _enter(parts: ModelParts, specs: Specs, number: int, state: State, streams: Streams) -> Streams:
+    """Both networks' activations at the entry of a segment."""
+    enter = parts.segments[number].enter
+    quantized = fake_quant_weights(specs, state.params, state.scales)
+    float_site, quant_site = float_sites("", {}), quant_sites(specs)("", state.scales)
+    return (
+        jax.lax.map(lambda x: enter(state.reference, float_site, x), streams[0]),
+        jax.lax.map(lambda x: enter(quantized, quant_site, x), streams[1]),
+    )
+
+
+@partial(jax.jit, static_argnames=("parts", "specs", "number"))
+def _advance(
+    parts: ModelParts, specs: Specs, number: int, state: State, streams: Streams, index: Array
+) -> Streams:
+    """Both networks' activations behind block `index`."""
+    segment = parts.segments[number]
+    reference, params, scales = _block(parts, number, state, index)
+    quantized = fake_quant_weights(_local(specs, segment.name), params, scales)
+    float_site, quant_site = float_sites(segment.name, {}), quant_sites(specs)(segment.name, scales)
+    return (
+        jax.lax.map(lambda x: segment.block(reference, float_site, x), streams[0]),
+        jax.lax.map(lambda x: segment.block(quantized, quant_site, x), streams[1]),
+    )
+
+
+@partial(jax.jit, static_argnames=("parts", "specs", "number", "linear", "links"))
+def _correct(
+    parts: ModelParts,
+    specs: Specs,
+    number: int,
+    linear: Linear,
+    links: tuple[str, ...],
+    damping: float,
+    pull: float,
+    state: State,
+    streams: Streams,
+    index: Array,
+) -> State:
+    """One layer of block `index`, changed by all links."""
+    segment = parts.segments[number]
+    moments = _moments(parts, specs, number, linear, pull, state, streams, index)
+    _, block, scales = _block(parts, number, state, index)
+    leaves, site = flatten(block), f"{linear.name}/weight"
+    layer = Layer(leaves[site], leaves[f"{linear.name}/bias"], scales.get(site))
+    spec = scope(specs, segment.name).get(site)
+    for link in links:
+        layer = LINKS[link](spec, moments, layer, damping)
+    stacked = flatten(state.params)
+    for name, value in ((site, layer.weight), (f"{linear.name}/bias", layer.bias)):
+        stacked[f"{segment.name}/{name}"] = stacked[f"{segment.name}/{name}"].at[index].set(value)
+    all_scales = dict(state.scales)
+    if layer.qparams is not None:
+        name = f"{segment.name}/{site}"
+        all_scales[name] = jax.tree.map(lambda a, b: a.at[index].set(b), all_scales[name], layer.qparams)
+    return state._replace(params=unflatten(stacked), scales=all_scales)
+
+
+def _moments(
+    parts: ModelParts,
+    specs: Specs,
+    number: int,
+    linear: Linear,
+    pull: float,
+    state: State,
+    streams: Streams,
+    index: Array,
+) -> Moments:
+    """Of the layer's quantized input, and of the output that would bring both networks together."""
+    segment = parts.segments[number]
+    reference, params, scales = _block(parts, number, state, index)
+    quantized = fake_quant_weights(_local(specs, segment.name), params, scales)
+    weight, bias = (flatten(reference)[f"{linear.name}/{leaf}"] for leaf in ("weight", "bias"))
+
+    def one_chunk(sums: Moments, chunk: Streams) -> tuple[Moments, None]:
+        kept = []
+        for factory, block, x in (
+            (float_sites, reference, chunk[0]),
+            (quant_sites(specs), quantized, chunk[1]),
+        ):
+            site = RecordSite(factory(segment.name, scales), frozenset(filter(None, linear[1:])))
+            segment.block(block, site, x)
+            kept.append({name: value.reshape(-1, value.shape[-1]) for name, value in site.kept.items()})
+        wanted = kept[0][linear.source] @ weight + bias
+        x = kept[1][linear.source]
+        token = jnp.ones((len(x), 1))
+        if linear.residual:
+            token = 1 / ((wanted + kept[0][linear.residual]) ** 2).mean(-1, keepdims=True)
+            wanted += pull * (kept[0][linear.residual] - kept[1][linear.residual])
+        weighted = token * x
+        new = Moments(
+            token.sum(), weighted.sum(0), (token * wanted).sum(0), weighted.T @ x, weighted.T @ wanted
+        )
+        return jax.tree.map(jnp.add, sums, new), None
+
+    inputs, outputs = weight.shape
+    zero = Moments(
+        jnp.float32(0),
+        jnp.zeros(inputs),
+        jnp.zeros(outputs),
+        jnp.zeros((inputs, inputs)),
+        jnp.zeros((inputs, outputs)),
+    )
+    return jax.lax.scan(one_chunk, zero, streams)[0]
+
+
+def _block(parts: ModelParts, number: int, state: State, index: Array) -> tuple[Params, Params, Scales]:
+    """Reference, parameters and scales of one block."""
+    name = parts.segments[number].name
+    return at((state.reference[name], state.params[name], scope(state.scales, name)), index)
+
+
+def _local(specs: Specs, segment: str) -> Specs:
+    return tuple(scope(specs, segment).items())

@@ -1,0 +1,53 @@
+"""What the links of the chain are given, and what they change."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from evolq_jax.network import SiteInfo
+from evolq_jax.quant.spec import Specs
+from evolq_jax.typing import Array, ModelParts, Params, Scales
+
+Progress = Callable[[int, int], None]  # (steps done, steps in all)
+
+
+class Calibration(NamedTuple):
+    """The fixed surroundings of a chain.
+
+    Attributes:
+      parts: the network.
+      specs: what to quantize, resolved for this network.
+      sites: the network's quantization points.
+      batches: normalised calibration images, each [B, height, width, channels].
+      chunk: images run at once (bounds memory; changes results by rounding at most).
+      damping: how strongly `ridge` holds on to the float weights, relative to each input channel's own
+        second moment.
+      pull: share of the residual stream's error so far that `ridge` and `bias` correct at the end of
+        each branch.
+      progress: told the steps done.
+    """
+
+    parts: ModelParts
+    specs: Specs
+    sites: dict[str, SiteInfo]
+    batches: Sequence[Array]
+    chunk: int
+    damping: float = 1.0
+    pull: float = 0.5
+    progress: Progress = lambda done, total: None
+
+
+class State(NamedTuple):
+    """What a link returns anew.
+
+    Attributes:
+      params: parameters to quantize with `scales`; compensated once a link has done so.
+      reference: float parameters of the network to imitate: folded where links fold, never compensated.
+      scales: the quantizers' numbers so far.
+    """
+
+    params: Params
+    reference: Params
+    scales: Scales
+
+
+Initialiser = Callable[[Calibration, State], State]

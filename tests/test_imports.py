@@ -31,7 +31,7 @@ LAYERS = {
     "metrics": "errors typing trees fitness",
     "calibration": f"{NUMERICS} fitness",
     "search": f"{NUMERICS} fitness",
-    "landscape": f"{NUMERICS} fitness",
+    "landscape": f"{NUMERICS} fitness search",
     "baselines": f"{NUMERICS} fitness",
     "training": f"{NUMERICS} fitness",
     "config": f"{NUMERICS} {STORES} {ALGORITHMS}",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         CalibrationConfig,
         DataConfig,
         Experiment,
+        LandscapeConfig,
         ModelConfig,
         QuantConfig,
         Rule,
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
         load_config,
     )
     from evolq_jax.errors import UserError
+    from evolq_jax.experiment.landscape.plan import plan_landscape
+    from evolq_jax.experiment.landscape.record import read_landscape
+    from evolq_jax.experiment.landscape.run import run_landscape
     from evolq_jax.experiment.plan import plan_search
     from evolq_jax.experiment.result import read_result
     from evolq_jax.experiment.run import run_calibrate, run_evaluate, run_search
@@ -41,6 +45,7 @@ _MODULES = {
         "CalibrationConfig",
         "DataConfig",
         "Experiment",
+        "LandscapeConfig",
         "ModelConfig",
         "QuantConfig",
         "Rule",
@@ -51,6 +56,9 @@ _MODULES = {
         "load_config",
     ),
     "evolq_jax.errors": ("UserError",),
+    "evolq_jax.experiment.landscape.plan": ("plan_landscape",),
+    "evolq_jax.experiment.landscape.record": ("read_landscape",),
+    "evolq_jax.experiment.landscape.run": ("run_landscape",),
     "evolq_jax.experiment.plan": ("plan_search",),
     "evolq_jax.experiment.result": ("read_result",),
     "evolq_jax.experiment.run": ("run_calibrate", "run_evaluate", "run_search"),
@@ -63,6 +71,7 @@ __all__ = [
     "CalibrationConfig",
     "DataConfig",
     "Experiment",
+    "LandscapeConfig",
     "ModelConfig",
     "QuantConfig",
     "Rule",
@@ -74,10 +83,13 @@ __all__ = [
     "faithful",
     "list_models",
     "load_config",
+    "plan_landscape",
     "plan_search",
+    "read_landscape",
     "read_result",
     "run_calibrate",
     "run_evaluate",
+    "run_landscape",
     "run_search",
     "run_training",
 ]

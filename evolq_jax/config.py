@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from evolq_jax.calibration.calibrate import INITIALISERS
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.quant.spec import QuantConfig, Rule
 from evolq_jax.search.config import ATTENTION_WEIGHTS, SearchConfig
 from evolq_jax.training import TrainConfig, TrainExperiment
@@ -19,6 +20,7 @@ __all__ = [
     "CalibrationConfig",
     "DataConfig",
     "Experiment",
+    "LandscapeConfig",
     "ModelConfig",
     "Preset",
     "QuantConfig",
@@ -121,6 +123,7 @@ class Experiment:
       quant: which sites are quantized and how.
       calibration: the initialisation.
       search: the evolutionary search.
+      landscape: the scan of the loss over scale space.
       evaluation_batch: images of one evaluation batch.
       seed: draws the calibration images and drives the search.
     """
@@ -131,6 +134,7 @@ class Experiment:
     quant: QuantConfig = field(default_factory=QuantConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
+    landscape: LandscapeConfig = field(default_factory=LandscapeConfig)
     evaluation_batch: int = 20
     seed: int = 0
 

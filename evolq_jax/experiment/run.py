@@ -142,7 +142,7 @@ def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None
         else:
             run = open_run(target)
             setup = load_model(run.config())
-            params, networks = setup.model.params, _read_networks(run, setup)
+            params, networks = setup.model.params, read_networks(run, setup)
             check_fingerprints(run, {"weights": weights_fingerprint(params)})
             count_evaluation(setup)
             evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
@@ -224,8 +224,12 @@ def _search(calibrated: Calibrated, run: RunDirectory, watcher: Watcher) -> Sear
         )
 
 
-def _read_networks(run: RunDirectory, setup: Setup) -> dict[str, Scales]:
-    """The run's scales: `init` and, where the search has ended, `final`."""
+def read_networks(run: RunDirectory, setup: Setup) -> dict[str, Scales]:
+    """The run's scales: `init` and, where the search has ended, `final`.
+
+    Raises:
+      UserError: a file is missing or damaged, or holds scales of other sites than the config's.
+    """
     expected = {name for name, spec in setup.specs if spec.quantizer == "uniform"}
     networks = {"init": run.read_scales(INIT_SCALES)}
     if run.has(FINAL_SCALES):

@@ -94,6 +94,11 @@ class LandscapeConfig:
             )
         if self.second is not None and self.kind != "plane":
             raise UserError("landscape.second is a plane's: set landscape.kind plane")
+        if self.kind == "plane" and self.axes in (("ratio", "ratio"), ("between", "between")):
+            raise UserError(
+                f"there is one direction '{self.direction}', and a plane needs two: set landscape.second, "
+                "for example to gaussian"
+            )
 
     def _check_range(self) -> None:
         if not self.epsilon > 0:

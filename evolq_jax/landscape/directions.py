@@ -142,9 +142,31 @@ def scales_at(
       directions: of the sites that move.
       point: where.
     """
-    moved: Scales = {}
+    moved = _signed(parts, log, origin, directions, point)
+    positive = {site: jnp.maximum(jnp.abs(scale), SMALLEST) for site, scale in moved.items()}
+    return origin | {site: QParams(scale, origin[site].zero_point) for site, scale in positive.items()}
+
+
+@partial(jax.jit, static_argnames=("parts", "log"))
+def reflected_share(
+    parts: ModelParts, log: tuple[bool, ...], origin: Scales, directions: Directions, points: Points
+) -> Array:
+    """Largest share, over the points, of moving scales that the absolute value had to make positive."""
+
+    def share(point: Points) -> Array:
+        leaves = jax.tree.leaves(_signed(parts, log, origin, directions, point))
+        return jnp.mean(jnp.concatenate([leaf.ravel() <= 0 for leaf in leaves]))
+
+    return jnp.max(jax.lax.map(share, points))
+
+
+def _signed(
+    parts: ModelParts, log: Sequence[bool], origin: Scales, directions: Directions, point: Points
+) -> dict[str, Array]:
+    """What the moving sites' scales would be without the absolute value."""
+    moved: dict[str, Array] = {}
     for number, site in enumerate(sorted(directions)):
-        scale, zero_point = origin[site]
+        scale = origin[site].scale
         mask = (point.site < 0) | (point.site == number)
         if is_stacked(parts, site):
             here = (point.block < 0) | (jnp.arange(scale.shape[0]) == point.block)
@@ -154,6 +176,5 @@ def scales_at(
             along = directions[site][point.directions[axis]]
             step = jnp.where(mask, point.coordinates[axis] * along, 0.0)
             factor, shift = (factor + step, shift) if in_logarithm else (factor, shift + step)
-        positive = jnp.maximum(jnp.abs(scale * jnp.exp(factor) + shift), SMALLEST)
-        moved[site] = QParams(positive, zero_point)
-    return origin | moved
+        moved[site] = scale * jnp.exp(factor) + shift
+    return moved

@@ -19,7 +19,7 @@ def grid_of(setting: Setting, config: LandscapeConfig, moving: tuple[str, ...] =
 def test_a_line_has_every_direction_on_the_same_axis(setting: Setting) -> None:
     grid = grid_of(setting, LINE)
     assert grid.shape == (3, 5)
-    np.testing.assert_array_equal(grid.axis, np.float32([-1, -0.5, 0, 0.5, 1]))
+    np.testing.assert_array_equal(grid.axis, np.array([-1, -0.5, 0, 0.5, 1], np.float32))
     np.testing.assert_array_equal(grid.points.coordinates[:, 0].reshape(3, 5)[1], grid.axis)
     np.testing.assert_array_equal(grid.points.directions[:, 0].reshape(3, 5)[:, 0], [0, 1, 2])
     assert (grid.points.site == -1).all()
@@ -35,8 +35,8 @@ def test_a_plane_runs_along_x_first(setting: Setting) -> None:
     grid = grid_of(setting, replace(LINE, kind="plane", low=0.0, high=4.0))
     assert grid.shape == (5, 5)
     coordinates, along = np.asarray(grid.points.coordinates), np.asarray(grid.points.directions)
-    np.testing.assert_array_equal(coordinates[:7, 0], np.float32([0, 1, 2, 3, 4, 0, 1]))
-    np.testing.assert_array_equal(coordinates[:7, 1], np.float32([0, 0, 0, 0, 0, 1, 1]))
+    np.testing.assert_array_equal(coordinates[:7, 0], np.array([0, 1, 2, 3, 4, 0, 1], np.float32))
+    np.testing.assert_array_equal(coordinates[:7, 1], np.array([0, 0, 0, 0, 0, 1, 1], np.float32))
     assert (along == [0, 1]).all()
 
 

@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from evolq_jax.config import (
+        BaselineConfig,
         CalibrationConfig,
         DataConfig,
         Experiment,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         load_config,
     )
     from evolq_jax.errors import UserError
+    from evolq_jax.experiment.baseline import run_baseline
     from evolq_jax.experiment.landscape.plan import plan_landscape
     from evolq_jax.experiment.landscape.record import read_landscape
     from evolq_jax.experiment.landscape.run import run_landscape
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "evolq_jax.config": (
+        "BaselineConfig",
         "CalibrationConfig",
         "DataConfig",
         "Experiment",
@@ -56,6 +59,7 @@ _MODULES = {
         "load_config",
     ),
     "evolq_jax.errors": ("UserError",),
+    "evolq_jax.experiment.baseline": ("run_baseline",),
     "evolq_jax.experiment.landscape.plan": ("plan_landscape",),
     "evolq_jax.experiment.landscape.record": ("read_landscape",),
     "evolq_jax.experiment.landscape.run": ("run_landscape",),
@@ -68,6 +72,7 @@ _MODULES = {
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "BaselineConfig",
     "CalibrationConfig",
     "DataConfig",
     "Experiment",
@@ -87,6 +92,7 @@ __all__ = [
     "plan_search",
     "read_landscape",
     "read_result",
+    "run_baseline",
     "run_calibrate",
     "run_evaluate",
     "run_landscape",

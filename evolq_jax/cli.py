@@ -13,6 +13,7 @@ from rich.table import Table
 from evolq_jax import __version__
 from evolq_jax.config import Experiment, LandscapeConfig, faithful, load_config
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.experiment.baseline import run_baseline
 from evolq_jax.experiment.landscape.plan import plan_landscape
 from evolq_jax.experiment.landscape.run import run_landscape
 from evolq_jax.experiment.override import override, print_fields
@@ -26,6 +27,7 @@ from evolq_jax.report import duration, fact_table, jaggedness_table, make_watche
 VERBS = {
     "search": "calibrate, search, and compare float, init and final on held-out images",
     "calibrate": "find the first scales and write them",
+    "baseline": "as search, with gradient descent in the place of the search",
     "landscape": "scan the loss over scale space around an init or a result: lines, planes, layers",
     "evaluate": "score a run, or a config's float network and init, on held-out images",
     "train": "train a small float network with a training config",
@@ -41,6 +43,7 @@ examples:
   evolq search configs/vit_tiny_w4a8.py --quant.weight-bits 3 --seed 1
   evolq evaluate runs/vit_tiny_w4a8-001
   evolq landscape configs/digits_w2a8.py --landscape.kind plane
+  evolq baseline configs/digits_w2a8.py --baseline.optimizer adam
   evolq landscape runs/digits_w2a8-001 --landscape.direction between
 """
 
@@ -78,6 +81,8 @@ def run(args: Sequence[str]) -> None:
         _train(console, options, overrides)
     elif options.verb == "evaluate":
         _evaluate(console, options, overrides)
+    elif options.verb == "baseline":
+        _baseline(console, options, overrides)
     elif options.verb == "landscape":
         _landscape(console, options, overrides)
     elif options.verb == "calibrate":
@@ -116,6 +121,18 @@ def _evaluate(console: Console, options: argparse.Namespace, overrides: list[str
     with make_watcher() as watcher:
         result = run_evaluate(target, watcher)
     console.print(result_table(result))
+
+
+def _baseline(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
+    config = _experiment(options, overrides)
+    with make_watcher() as watcher:
+        result = run_baseline(config, options.run_dir, watcher)
+    console.print(result_table(result))
+    spent = f"{result['candidate_images']:,} candidate-images of {result['budget']:,}"
+    console.print(
+        f"{result['steps']} steps of {result['optimizer']}, {spent} in "
+        f"{duration(result['seconds_search'])}; everything is in {result['run_dir']}"
+    )
 
 
 def _landscape(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
@@ -205,7 +222,7 @@ def _make_parser() -> argparse.ArgumentParser:
         if verb != "train":
             presets = "the config as it stands, or with the released code's settings"
             sub.add_argument("--preset", choices=["default", "faithful"], default="default", help=presets)
-        if verb in ("search", "calibrate", "landscape"):
+        if verb in ("search", "calibrate", "baseline", "landscape"):
             where = "where to write (default: the next free runs/NAME-NNN)"
             continued = "; an unfinished scan there is continued" if verb == "landscape" else ""
             sub.add_argument("--run-dir", help=where + continued)

@@ -11,12 +11,14 @@ from typing import Any, Literal
 
 from evolq_jax.calibration.calibrate import INITIALISERS
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.quant.spec import QuantConfig, Rule
 from evolq_jax.search.config import ATTENTION_WEIGHTS, SearchConfig
 from evolq_jax.training import TrainConfig, TrainExperiment
 
 __all__ = [
+    "BaselineConfig",
     "CalibrationConfig",
     "DataConfig",
     "Experiment",
@@ -124,6 +126,7 @@ class Experiment:
       calibration: the initialisation.
       search: the evolutionary search.
       landscape: the scan of the loss over scale space.
+      baseline: gradient descent in the search's place.
       evaluation_batch: images of one evaluation batch.
       seed: draws the calibration images and drives the search.
     """
@@ -135,6 +138,7 @@ class Experiment:
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     landscape: LandscapeConfig = field(default_factory=LandscapeConfig)
+    baseline: BaselineConfig = field(default_factory=BaselineConfig)
     evaluation_batch: int = 20
     seed: int = 0
 

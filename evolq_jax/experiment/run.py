@@ -196,14 +196,19 @@ def teacher_logits(calibrated: Calibrated, watcher: Watcher) -> Array:
     return jnp.asarray(logits)
 
 
+def first_tokens(calibrated: Calibrated) -> Array:
+    """The calibration images at the first block's input, quantized at the first scales [B, ...]."""
+    setup, specs = calibrated.setup, calibrated.setup.specs
+    chunk, _ = setup.config.search.chunks()
+    enter = jax.jit(partial(embed, setup.model.parts, quant_sites(specs), chunk, setup.model.preprocessing))
+    quantized = quantize_weights(specs, calibrated.params, calibrated.scales)
+    return enter(quantized, calibrated.scales, jnp.asarray(calibrated.images.pixels))
+
+
 def _search(calibrated: Calibrated, run: RunDirectory, watcher: Watcher) -> SearchResult:
     setup, config = calibrated.setup, calibrated.setup.config
     parts, specs = setup.model.parts, setup.specs
-    teacher = teacher_logits(calibrated, watcher)
-    chunk, _ = config.search.chunks()
-    enter = jax.jit(partial(embed, parts, quant_sites(specs), chunk, setup.model.preprocessing))
-    quantized = quantize_weights(specs, calibrated.params, calibrated.scales)
-    tokens = enter(quantized, calibrated.scales, jnp.asarray(calibrated.images.pixels))
+    teacher, tokens = teacher_logits(calibrated, watcher), first_tokens(calibrated)
     total, key = num_total(setup), jax.random.key(config.seed)
     with run.open_log() as append:
 

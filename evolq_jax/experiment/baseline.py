@@ -16,7 +16,8 @@ from evolq_jax.experiment.run import Calibrated, calibrate, first_tokens, teache
 from evolq_jax.experiment.run_directory import FINAL_SCALES, INIT_SCALES, RESULT, RunDirectory, new_run
 from evolq_jax.experiment.setup import Setup, check_search, exact_matmul, load_model, searched_sites
 from evolq_jax.experiment.watch import Silent, Watcher
-from evolq_jax.gradient.descend import Data, Descent, Evaluation, Problem, descend
+from evolq_jax.gradient.descend import Descent, Evaluation, descend
+from evolq_jax.gradient.loss import Data, Problem
 from evolq_jax.gradient.optimizers import make_optimizer
 
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,43 +11,14 @@ import numpy as np
 import optax
 
 from evolq_jax.fitness import batched, make_fitness
-from evolq_jax.gradient.config import BACKWARD, BaselineConfig
+from evolq_jax.gradient.config import BACKWARD
+from evolq_jax.gradient.loss import Data, Problem, Theta, decode, encode, spsa, straight_through_loss
 from evolq_jax.gradient.optimizers import make_optimizer
-from evolq_jax.gradient.straight_through import straight_through_sites, straight_through_weights
-from evolq_jax.network import largest_divisor, scan_blocks
+from evolq_jax.network import in_chunks
 from evolq_jax.quant.sites import quant_sites
-from evolq_jax.quant.spec import Specs
 from evolq_jax.search.config import SearchConfig
 from evolq_jax.search.evaluate import at_scales, suffix_logits
-from evolq_jax.search.space import Parametrization
-from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales
-
-SMALLEST = 1e-12  # of a raw scale that lands on zero
-
-Theta = dict[str, Array]  # site -> what the optimiser moves
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Static settings of the descent."""
-
-    parts: ModelParts
-    specs: Specs
-    sites: tuple[str, ...]
-    fitness: str
-    batch_size: int
-    image_chunk: int
-    baseline: BaselineConfig
-
-
-class Data(NamedTuple):
-    """The arrays of the descent."""
-
-    params: Params
-    start: Scales
-    tokens: Array  # images at the first segment's entry [B, ...]
-    teacher: Array  # [B, C]
-    temperature: Array
+from evolq_jax.typing import Array, Scales
 
 
 class Evaluation(NamedTuple):
@@ -71,26 +41,6 @@ class Descent(NamedTuple):
     steps: int
     candidate_images: int
     seconds: float
-
-
-def encode(parametrization: Parametrization, sites: tuple[str, ...], scales: Scales) -> Theta:
-    """What stands for `scales` themselves, the start."""
-    if parametrization == "raw":
-        return {site: scales[site].scale for site in sites}
-    if parametrization == "log":
-        return {site: jnp.zeros_like(scales[site].scale) for site in sites}
-    # One number for each block's tensor: sites that descend are stacked.
-    return {site: jnp.zeros((len(s := scales[site].scale), *(1,) * (s.ndim - 1))) for site in sites}
-
-
-def decode(parametrization: Parametrization, theta: Theta, start: Scales) -> Scales:
-    """All scales, with those that `theta` stands for put in; zero points stay."""
-    raw = parametrization == "raw"
-    moved = {
-        site: jnp.maximum(jnp.abs(value), SMALLEST) if raw else start[site].scale * jnp.exp(value)
-        for site, value in theta.items()
-    }
-    return start | {site: QParams(scale, start[site].zero_point) for site, scale in moved.items()}
 
 
 def descend(
@@ -196,7 +146,7 @@ def _fitness(problem: Problem, num_images: int, data: Data, scales: Scales) -> t
         make_site = quant_sites(problem.specs)
         return suffix_logits(problem.parts, make_site, 0, network.quantized, network.scales, x, 0)
 
-    logits = _in_chunks(chunk_logits, data.tokens, problem.image_chunk)
+    logits = in_chunks(chunk_logits, data.tokens, problem.image_chunk)
     fitness_fn = make_fitness(problem.fitness, data.temperature)
     score = partial(batched, fitness_fn, batch_size=problem.batch_size)
     searched = score(logits[:num_images], data.teacher[:num_images])
@@ -228,54 +178,3 @@ def _step(
     updates, state = optimizer.update(gradient, state, theta, value=value, grad=gradient, value_fn=loss)
     line_steps = optax.tree.get(state, "num_linesearch_steps", 0)
     return optax.apply_updates(theta, updates), state, jnp.asarray(line_steps)  # type: ignore[return-value]
-
-
-def straight_through_loss(problem: Problem, data: Data, theta: Theta, x: Array, teacher: Array) -> Array:
-    """The fitness on images at the first segment's entry [B, ...], with straight-through gradients.
-
-    Chunks of images are run again in the backward pass, so that memory is one chunk's.
-    """
-    parts, lsq = problem.parts, problem.baseline.lsq_scaling
-    scales = decode(problem.baseline.parametrization, theta, data.start)
-    params = straight_through_weights(problem.specs, data.params, scales, lsq)
-    make_site = straight_through_sites(problem.specs, lsq)
-
-    @jax.checkpoint
-    def chunk_logits(params: Params, scales: Scales, x: Array) -> Array:
-        outer = make_site("", scales)
-        for number, segment in enumerate(parts.segments):
-            x = segment.enter(params, outer, x) if number else x
-            x, _ = scan_blocks(segment, make_site, params, scales, x)
-        return parts.head(params, outer, x)
-
-    logits = _in_chunks(partial(chunk_logits, params, scales), x, problem.image_chunk)
-    fitness_fn = make_fitness(problem.fitness, data.temperature)
-    return batched(fitness_fn, logits, teacher, problem.batch_size)
-
-
-def spsa(
-    loss: Callable[[Theta], Array], theta: Theta, key: Array, config: BaselineConfig
-) -> tuple[Array, Theta]:
-    """Mean loss of the points tried, and the gradient from differences along random signs (Spall 1992)."""
-
-    def one(key: Array) -> tuple[Array, Theta]:
-        keys = dict(zip(theta, jax.random.split(key, len(theta)), strict=True))
-        signs = {
-            site: jax.random.rademacher(keys[site], leaf.shape, leaf.dtype) for site, leaf in theta.items()
-        }
-        ends = [
-            loss({site: theta[site] + side * config.spsa_radius * signs[site] for site in theta})
-            for side in (1.0, -1.0)
-        ]
-        slope = (ends[0] - ends[1]) / (2.0 * config.spsa_radius)
-        return (ends[0] + ends[1]) / 2.0, {site: slope * sign for site, sign in signs.items()}
-
-    values, gradients = jax.lax.map(one, jax.random.split(key, config.spsa_samples))
-    return jnp.mean(values), jax.tree.map(lambda leaf: leaf.mean(0), gradients)
-
-
-def _in_chunks(fn: Callable[[Array], Array], x: Array, chunk: int) -> Array:
-    """`fn` on chunks of the leading axis [B, ...], one after the other."""
-    size = largest_divisor(x.shape[0], chunk)
-    found = jax.lax.map(fn, x.reshape(-1, size, *x.shape[1:]))
-    return found.reshape(-1, *found.shape[2:])

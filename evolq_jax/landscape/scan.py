@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from evolq_jax.landscape.config import LossName
 from evolq_jax.landscape.directions import Directions, Points, scales_at
 from evolq_jax.landscape.grid import Batch, Grid, Start, batches
 from evolq_jax.landscape.losses import all_losses
-from evolq_jax.network import at, largest_divisor, normalize, run_blocks
+from evolq_jax.network import at, in_chunks, normalize, run_blocks
 from evolq_jax.quant.sites import fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import Specs
 from evolq_jax.search.evaluate import Quantized, at_scales, embed, suffix_logits
@@ -117,7 +117,7 @@ def _losses_at(
             x = parts.segments[0].enter(params, make_site("", scales), images)
         return suffix_logits(parts, make_site, segment or 0, params, scales, x, start)
 
-    logits = _in_chunks(chunk_logits, x, program.image_chunk)
+    logits = in_chunks(chunk_logits, x, program.image_chunk)
     data = ground.teacher, ground.labels, ground.temperatures
     return all_losses(program.losses, program.batch_size, logits, *data)
 
@@ -165,7 +165,7 @@ def _enter(program: Program, number: int, network: Quantized, x: Array) -> Array
         settings = program.parts, make_site, program.image_chunk, program.preprocessing
         return embed(*settings, params, scales, x)
     segment = program.parts.segments[number]
-    return _in_chunks(lambda x: segment.enter(params, make_site("", scales), x), x, program.image_chunk)
+    return in_chunks(lambda x: segment.enter(params, make_site("", scales), x), x, program.image_chunk)
 
 
 @partial(jax.jit, static_argnames=("program", "number"))
@@ -175,11 +175,4 @@ def _run_block(program: Program, number: int, network: Quantized, x: Array, bloc
     def one_chunk(x: Array) -> Array:
         return run_blocks(segment, make_site, network.quantized, network.scales, x, block, block + 1)
 
-    return _in_chunks(one_chunk, x, program.image_chunk)
-
-
-def _in_chunks(fn: Any, x: Array, chunk: int) -> Array:
-    """`fn` on chunks of the leading axis [B, ...], one after the other."""
-    size = largest_divisor(x.shape[0], chunk)
-    found = jax.lax.map(fn, x.reshape(-1, size, *x.shape[1:]))
-    return found.reshape(-1, *found.shape[2:])
+    return in_chunks(one_chunk, x, program.image_chunk)

@@ -105,6 +105,15 @@ def test_a_landscape_of_a_config_and_of_a_run(evolq: Evolq, here: Path) -> None:
     assert (metadata["landscape"]["direction"], metadata["landscape"]["low"]) == ("between", -0.5)
 
 
+def test_a_baseline_says_what_it_spent(evolq: Evolq, here: Path) -> None:
+    budget = ("--baseline.minibatch", "10", "--baseline.budget", "130", "--baseline.optimizer", "lion")
+    shown = " ".join(evolq("baseline", "config.py", *budget).split())
+    # two evaluations of 20 images, and three steps of 30
+    assert "3 steps of lion, 130 candidate-images of 130 in" in shown
+    assert "everything is in runs/small-001" in shown
+    assert "final - init" in shown
+
+
 def test_what_a_landscape_could_not_do_is_said(evolq: Evolq, here: Path) -> None:
     np.savez(here / "few.npz", image=np.zeros((20, 8, 8, 1), np.uint8))
     small = ("--landscape.num-images", "10", "--landscape.batch-size", "10", "--landscape.points", "3")

@@ -6,13 +6,14 @@
 On two CPU cores, `--quick` takes minutes, everything most of an hour.
 """
 
-from benchmarks import calibration, compilations, float_forward, memory, peak, search_throughput
+from benchmarks import calibration, compilations, float_forward, landscape, memory, peak, search_throughput
 from benchmarks.command import main
 
 MEASURES = {
     "float32 matrix product": peak.measure,
     "float forward": float_forward.measure,
     "search: a pass of the paper's schedule": search_throughput.measure,
+    "landscape: a plane": landscape.measure,
     "calibration: fully quantized, omse and ptf": calibration.measure,
     "compilations of a whole search": compilations.measure,
     "memory of a search with 8 children": memory.measure,

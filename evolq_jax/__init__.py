@@ -17,9 +17,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from evolq_jax.config import (
+        BaselineConfig,
         CalibrationConfig,
         DataConfig,
         Experiment,
+        LandscapeConfig,
         ModelConfig,
         QuantConfig,
         Rule,
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
         load_config,
     )
     from evolq_jax.errors import UserError
+    from evolq_jax.experiment.baseline import run_baseline
+    from evolq_jax.experiment.landscape.plan import plan_landscape
+    from evolq_jax.experiment.landscape.record import read_landscape
+    from evolq_jax.experiment.landscape.run import run_landscape
     from evolq_jax.experiment.plan import plan_search
     from evolq_jax.experiment.result import read_result
     from evolq_jax.experiment.run import run_calibrate, run_evaluate, run_search
@@ -38,9 +44,11 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "evolq_jax.config": (
+        "BaselineConfig",
         "CalibrationConfig",
         "DataConfig",
         "Experiment",
+        "LandscapeConfig",
         "ModelConfig",
         "QuantConfig",
         "Rule",
@@ -51,6 +59,10 @@ _MODULES = {
         "load_config",
     ),
     "evolq_jax.errors": ("UserError",),
+    "evolq_jax.experiment.baseline": ("run_baseline",),
+    "evolq_jax.experiment.landscape.plan": ("plan_landscape",),
+    "evolq_jax.experiment.landscape.record": ("read_landscape",),
+    "evolq_jax.experiment.landscape.run": ("run_landscape",),
     "evolq_jax.experiment.plan": ("plan_search",),
     "evolq_jax.experiment.result": ("read_result",),
     "evolq_jax.experiment.run": ("run_calibrate", "run_evaluate", "run_search"),
@@ -60,9 +72,11 @@ _MODULES = {
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "BaselineConfig",
     "CalibrationConfig",
     "DataConfig",
     "Experiment",
+    "LandscapeConfig",
     "ModelConfig",
     "QuantConfig",
     "Rule",
@@ -74,10 +88,14 @@ __all__ = [
     "faithful",
     "list_models",
     "load_config",
+    "plan_landscape",
     "plan_search",
+    "read_landscape",
     "read_result",
+    "run_baseline",
     "run_calibrate",
     "run_evaluate",
+    "run_landscape",
     "run_search",
     "run_training",
 ]

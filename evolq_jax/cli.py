@@ -11,18 +11,24 @@ from rich.console import Console
 from rich.table import Table
 
 from evolq_jax import __version__
-from evolq_jax.config import Experiment, faithful, load_config
+from evolq_jax.config import Experiment, LandscapeConfig, faithful, load_config
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.experiment.baseline import run_baseline
+from evolq_jax.experiment.landscape.plan import plan_landscape
+from evolq_jax.experiment.landscape.run import run_landscape
 from evolq_jax.experiment.override import override, print_fields
 from evolq_jax.experiment.plan import plan_search
 from evolq_jax.experiment.run import run_calibrate, run_evaluate, run_search
+from evolq_jax.experiment.run_directory import open_run
 from evolq_jax.experiment.setup import list_models
 from evolq_jax.experiment.train import TrainExperiment, run_training
-from evolq_jax.report import duration, fact_table, make_watcher, result_table, row_table
+from evolq_jax.report import duration, fact_table, jaggedness_table, make_watcher, result_table, row_table
 
 VERBS = {
     "search": "calibrate, search, and compare float, init and final on held-out images",
     "calibrate": "find the first scales and write them",
+    "baseline": "as search, with gradient descent in the place of the search",
+    "landscape": "scan the loss over scale space around an init or a result: lines, planes, layers",
     "evaluate": "score a run, or a config's float network and init, on held-out images",
     "train": "train a small float network with a training config",
     "models": "list the models of the registry",
@@ -36,6 +42,9 @@ examples:
   evolq search configs/vit_tiny_w4a8.py --help    all fields, set like so:
   evolq search configs/vit_tiny_w4a8.py --quant.weight-bits 3 --seed 1
   evolq evaluate runs/vit_tiny_w4a8-001
+  evolq landscape configs/digits_w2a8.py --landscape.kind plane
+  evolq baseline configs/digits_w2a8.py --baseline.optimizer adam
+  evolq landscape runs/digits_w2a8-001 --landscape.direction between
 """
 
 
@@ -72,6 +81,10 @@ def run(args: Sequence[str]) -> None:
         _train(console, options, overrides)
     elif options.verb == "evaluate":
         _evaluate(console, options, overrides)
+    elif options.verb == "baseline":
+        _baseline(console, options, overrides)
+    elif options.verb == "landscape":
+        _landscape(console, options, overrides)
     elif options.verb == "calibrate":
         _calibrate(console, options, overrides)
     else:
@@ -108,6 +121,52 @@ def _evaluate(console: Console, options: argparse.Namespace, overrides: list[str
     with make_watcher() as watcher:
         result = run_evaluate(target, watcher)
     console.print(result_table(result))
+
+
+def _baseline(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
+    config = _experiment(options, overrides)
+    with make_watcher() as watcher:
+        result = run_baseline(config, options.run_dir, watcher)
+    console.print(result_table(result))
+    spent = f"{result['candidate_images']:,} candidate-images of {result['budget']:,}"
+    console.print(
+        f"{result['steps']} steps of {result['optimizer']}, {spent} in "
+        f"{duration(result['seconds_search'])}; everything is in {result['run_dir']}"
+    )
+
+
+def _landscape(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
+    target, settings = options.config, None
+    if target is None or not Path(target).is_dir():
+        target = _experiment(options, overrides)
+    else:
+        settings = _landscape_of_run(target, options, overrides)
+    if options.dry_run:
+        console.print(fact_table("plan of a landscape", plan_landscape(target, settings)))
+        return
+    with make_watcher() as watcher:
+        summary = run_landscape(target, settings, options.run_dir, watcher)
+    console.print(jaggedness_table(summary))
+    if summary["left_out"]:
+        console.print(f"left out, since the images have no labels: {', '.join(summary['left_out'])}")
+    if summary["reflected_share"]:
+        console.print(
+            f"up to {100 * summary['reflected_share']:.1f} % of the moved scales were reflected at zero; "
+            "a smaller --landscape.epsilon keeps them positive"
+        )
+    console.print(f"all in {duration(summary['seconds'])}; everything is in {summary['run_dir']}")
+
+
+def _landscape_of_run(target: str, options: argparse.Namespace, overrides: list[str]) -> LandscapeConfig:
+    """A run keeps its config but for what concerns the scan."""
+    others = [arg for arg in overrides if arg.startswith("--") and not arg.startswith("--landscape.")]
+    if others or options.preset != "default":
+        raise UserError(
+            f"a run keeps its config, so '{(others or ['--preset'])[0]}' cannot be set on one; "
+            "--landscape fields can"
+        )
+    config = open_run(target).config()
+    return override(config, overrides, options.verb, OPTIONS).landscape
 
 
 def _train(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
@@ -153,7 +212,7 @@ def _make_parser() -> argparse.ArgumentParser:
         sub = verbs.add_parser(
             verb, help=text, description=text, add_help=not takes_config, allow_abbrev=False
         )
-        what = "a run directory or a config file" if verb == "evaluate" else "a config file"
+        what = "a run directory or a config file" if verb in ("evaluate", "landscape") else "a config file"
         example = "configs/train_digits.py" if verb == "train" else "configs/digits_w2a8.py"
         sub.set_defaults(parser=sub, what=what, example=example, preset="default", config=None, help=False)
         if not takes_config:
@@ -163,9 +222,11 @@ def _make_parser() -> argparse.ArgumentParser:
         if verb != "train":
             presets = "the config as it stands, or with the released code's settings"
             sub.add_argument("--preset", choices=["default", "faithful"], default="default", help=presets)
-        if verb in ("search", "calibrate"):
-            sub.add_argument("--run-dir", help="where to write (default: the next free runs/NAME-NNN)")
-        if verb == "search":
+        if verb in ("search", "calibrate", "baseline", "landscape"):
+            where = "where to write (default: the next free runs/NAME-NNN)"
+            continued = "; an unfinished scan there is continued" if verb == "landscape" else ""
+            sub.add_argument("--run-dir", help=where + continued)
+        if verb in ("search", "landscape"):
             sub.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     return parser
 

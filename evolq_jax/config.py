@@ -11,14 +11,18 @@ from typing import Any, Literal
 
 from evolq_jax.calibration.chain import INITIALISERS
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.gradient.config import BaselineConfig
+from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.quant.spec import QuantConfig, Rule
 from evolq_jax.search.config import ATTENTION_WEIGHTS, SearchConfig
 from evolq_jax.training import TrainConfig, TrainExperiment
 
 __all__ = [
+    "BaselineConfig",
     "CalibrationConfig",
     "DataConfig",
     "Experiment",
+    "LandscapeConfig",
     "ModelConfig",
     "Preset",
     "QuantConfig",
@@ -133,6 +137,8 @@ class Experiment:
       quant: which sites are quantized and how.
       calibration: the initialisation.
       search: the evolutionary search.
+      landscape: the scan of the loss over scale space.
+      baseline: gradient descent in the search's place.
       evaluation_batch: images of one evaluation batch.
       seed: draws the calibration images and drives the search.
     """
@@ -143,6 +149,8 @@ class Experiment:
     quant: QuantConfig = field(default_factory=QuantConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
+    landscape: LandscapeConfig = field(default_factory=LandscapeConfig)
+    baseline: BaselineConfig = field(default_factory=BaselineConfig)
     evaluation_batch: int = 20
     seed: int = 0
 

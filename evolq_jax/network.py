@@ -174,3 +174,10 @@ def _roles(roles: SiteRoles, name: str) -> set[str]:
 def largest_divisor(total: int, at_most: int) -> int:
     """The largest divisor of `total` up to `at_most`: a chunk size that needs no padding."""
     return next(size for size in range(min(total, max(at_most, 1)), 0, -1) if total % size == 0)
+
+
+def in_chunks(fn: Callable[[Array], Array], x: Array, chunk: int) -> Array:
+    """`fn` on chunks of the leading axis [B, ...], one after the other; at most `chunk` at once."""
+    size = largest_divisor(x.shape[0], chunk)
+    found = jax.lax.map(fn, x.reshape(-1, size, *x.shape[1:]))
+    return found.reshape(-1, *found.shape[2:])

@@ -19,6 +19,13 @@ TITLES = {
     "info_nce": "infoNCE",
 }
 
+JAGGEDNESS = {
+    "minima_per_unit": "minima / unit",
+    "total_variation": "variation",
+    "roughness": "roughness",
+    "autocorrelation_length": "corr. length",
+}
+
 
 def result_table(result: Mapping[str, Any]) -> Table:
     """Float, init and final next to each other, and what the search changed with its interval."""
@@ -40,6 +47,19 @@ def result_table(result: Mapping[str, Any]) -> Table:
         if "delta" in result:
             cells.append(_interval(metric, result["delta"].get(metric)))
         table.add_row(heading, *cells)
+    return table
+
+
+def jaggedness_table(summary: Mapping[str, Any]) -> Table:
+    """How jagged every loss of a scan is, over its lines (docs/landscapes.md has the definitions)."""
+    scanned = f"{summary['kind']}, {summary['num_images']} images"
+    title = f"{summary['name']}: {scanned}; mean ± deviation over lines"
+    table = Table(title=title, box=None, padding=(0, 2, 0, 0), pad_edge=False, title_justify="left")
+    table.add_column("loss", no_wrap=True, min_width=14)
+    for heading in JAGGEDNESS.values():
+        table.add_column(heading, justify="right", no_wrap=True, min_width=13)
+    for column, numbers in summary["jaggedness"].items():
+        table.add_row(column, *(_spread(numbers[name]["1"]) for name in JAGGEDNESS))
     return table
 
 
@@ -80,6 +100,12 @@ def _cell(metric: str, value: float | None) -> str:
     if value is None:
         return "-"
     return f"{100 * value:.1f}" if metric in PERCENT else f"{value:.4f}"
+
+
+def _spread(numbers: Mapping[str, Any]) -> str:
+    if numbers["mean"] is None:
+        return "-"
+    return f"{numbers['mean']:.3g}" + ("" if numbers["std"] is None else f" ± {numbers['std']:.1g}")
 
 
 def _interval(metric: str, delta: Mapping[str, float] | None) -> str:
@@ -150,8 +176,18 @@ class LineWatcher:
         del kind, error, trace
 
     def stage(self, name: str) -> Callable[[int, int], None]:
-        """Lines of a new stage."""
-        return lambda done, total: self._tell(f"{name} {done}/{total}")
+        """Lines of a new stage, with the time left once there is a rate."""
+        begin: tuple[int, float] | None = None
+
+        def update(done: int, total: int) -> None:
+            nonlocal begin
+            now = time.monotonic()
+            begin = begin or (done, now)  # a continued scan does not begin at nothing
+            steps = done - begin[0]
+            left = f", {duration((now - begin[1]) / steps * (total - done))} left" if steps else ""
+            self._tell(f"{name} {done}/{total}{left}")
+
+        return update
 
     def generation(self, record: Any, total_evaluations: int) -> None:
         """A line that says where the search is, and how long it will go on."""

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import compilations, float_forward, peak, run, search_throughput
+from benchmarks import compilations, float_forward, landscape, peak, run, search_throughput
 from benchmarks.command import main
 from benchmarks.search_throughput import Case
 from benchmarks.subject import Subject
@@ -80,6 +80,16 @@ def test_candidates_are_counted_without_the_start() -> None:
     blocks = 10 * (1 + 2 + 2 + 1)  # candidates, the pass that fills the cache, the start
     speed = blocks * peak.block_flops(subject.config) / seconds
     assert row["share of peak"] == pytest.approx(speed / peak_of_machine, rel=0.05, abs=1e-3)
+
+
+def test_points_of_a_plane_are_counted() -> None:
+    subject = tiny_subject(2)
+    began = time.perf_counter()
+    row = landscape.row(subject, landscape.Case("matmul", 5, first_block=0.5), 3, lambda: 1.0, 1)
+    assert row["first block"] == 1
+    seconds = 9 * 10 / row["point-images/s"]  # 3 x 3 points, 10 images
+    assert 0 < seconds < time.perf_counter() - began
+    assert row["ratio"] == pytest.approx(row["point-images/s"], rel=0.01)
 
 
 def test_report_is_written(

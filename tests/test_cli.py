@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from evolq_jax import __version__, cli
@@ -83,6 +84,51 @@ def test_a_plan_is_printed_and_nothing_is_written(evolq: Evolq, here: Path) -> N
         "estimated time",
         "estimated memory (MiB)",
     ):
+        assert words in shown
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_landscape_of_a_config_and_of_a_run(evolq: Evolq, here: Path) -> None:
+    small = ("--landscape.num-images", "10", "--landscape.batch-size", "10", "--landscape.points", "3")
+    quick = (*small, "--landscape.losses", "kl", "error_rate", "--landscape.image-chunk", "10")
+    shown = evolq("landscape", "config.py", *quick, "--landscape.directions", "2")
+    assert "small: line, 10 images; mean ± deviation over lines" in shown
+    for words in ("minima / unit", "corr. length", "error_rate", "everything is in runs/small-001"):
+        assert words in shown
+    assert (here / "runs" / "small-001" / "lines_kl.png").is_file()
+    evolq("search", "config.py", "--search.passes", "1")
+    between = ("--landscape.direction", "between", "--landscape.low", "-0.5", "--landscape.no-plots")
+    shown = evolq("landscape", "runs/small-002", "--run-dir", "mine", *quick, *between)
+    assert "everything is in mine" in shown
+    metadata = json.loads((here / "mine" / "landscape.json").read_text())
+    assert metadata["target"] == "runs/small-002"
+    assert (metadata["landscape"]["direction"], metadata["landscape"]["low"]) == ("between", -0.5)
+
+
+def test_a_baseline_says_what_it_spent(evolq: Evolq, here: Path) -> None:
+    budget = ("--baseline.minibatch", "10", "--baseline.budget", "130", "--baseline.optimizer", "lion")
+    shown = " ".join(evolq("baseline", "config.py", *budget).split())
+    # two evaluations of 20 images, and three steps of 30
+    assert "3 steps of lion, 130 candidate-images of 130 in" in shown
+    assert "everything is in runs/small-001" in shown
+    assert "final - init" in shown
+
+
+def test_what_a_landscape_could_not_do_is_said(evolq: Evolq, here: Path) -> None:
+    np.savez(here / "few.npz", image=np.zeros((20, 8, 8, 1), np.uint8))
+    small = ("--landscape.num-images", "10", "--landscape.batch-size", "10", "--landscape.points", "3")
+    box = ("--landscape.direction", "uniform", "--landscape.epsilon", "9", "--landscape.directions", "1")
+    source = ("--data.calibration", "few.npz", "--landscape.no-plots", "--landscape.image-chunk", "10")
+    shown = " ".join(evolq("landscape", "config.py", *small, *box, *source).split())
+    assert "left out, since the images have no labels: cross_entropy, error_rate" in shown
+    assert "% of the moved scales were reflected at zero" in shown
+
+
+def test_a_landscape_is_planned(evolq: Evolq, here: Path) -> None:
+    before = sorted(here.rglob("*"))
+    small = ("--landscape.num-images", "10", "--landscape.batch-size", "10")
+    shown = evolq("landscape", "config.py", "--dry-run", *small, "--landscape.kind", "plane")
+    for words in ("plan of a landscape", "51 × 51", "2,601", "estimated time", "estimated memory (MiB)"):
         assert words in shown
     assert sorted(here.rglob("*")) == before
 

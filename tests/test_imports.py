@@ -17,7 +17,7 @@ MAX_LINES = 350
 # `evolq_jax/x.py` and everything under `evolq_jax/x/` are layer x; "" is `evolq_jax/__init__.py`.
 NUMERICS = "errors typing trees quant network"
 STORES = "data checkpoint fitness metrics"
-ALGORITHMS = "calibration search landscape baselines training"
+ALGORITHMS = "calibration search landscape gradient training"
 LAYERS = {
     "errors": "",
     "typing": "errors",
@@ -31,8 +31,8 @@ LAYERS = {
     "metrics": "errors typing trees fitness",
     "calibration": f"{NUMERICS} fitness",
     "search": f"{NUMERICS} fitness",
-    "landscape": f"{NUMERICS} fitness",
-    "baselines": f"{NUMERICS} fitness",
+    "landscape": f"{NUMERICS} fitness search",
+    "gradient": f"{NUMERICS} fitness search",
     "training": f"{NUMERICS} fitness",
     "config": f"{NUMERICS} {STORES} {ALGORITHMS}",
     "experiment": f"{NUMERICS} {STORES} {ALGORITHMS} models config",

@@ -4,7 +4,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from evolq_jax.report import LineWatcher, TerminalWatcher, duration, fact_table, result_table, row_table
+from evolq_jax.report import (
+    LineWatcher,
+    TerminalWatcher,
+    duration,
+    fact_table,
+    jaggedness_table,
+    result_table,
+    row_table,
+)
 from evolq_jax.search.blockwise import Generation
 
 SCORES = {"top1": 0.5, "top5": 0.75, "agreement": 1.0, "kl": 0.125, "info_nce": 7.0}
@@ -88,6 +96,30 @@ def test_rows_hold_eight_columns_in_a_narrow_terminal() -> None:
     )
     assert "deit_small_distilled_patch16_224" in text
     assert "included" in text
+
+
+def test_jaggedness_fits_a_narrow_terminal() -> None:
+    names = ("minima_per_unit", "total_variation", "roughness", "autocorrelation_length")
+    numbers = {name: {"1": {"mean": 0.12345, "std": 0.0678, "lines": 5}} for name in names}
+    single = {name: {"1": {"mean": 0.5, "std": None, "lines": 1}} for name in names}
+    single["autocorrelation_length"]["1"]["mean"] = None
+    losses = {"info_nce_t0.3": numbers, "kl": single}
+    text = shown(jaggedness_table({"name": "x", "kind": "line", "num_images": 9, "jaggedness": losses}))
+    row = next(line for line in text.splitlines() if line.startswith("info_nce_t0.3"))
+    assert row.count("0.123 ± 0.07") == 4
+    row = next(line for line in text.splitlines() if line.startswith("kl"))
+    assert row.split() == ["kl", "0.5", "0.5", "0.5", "-"]
+
+
+def test_a_continued_stage_counts_its_own_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins at 100 of 200; ten points in 50 seconds leave 90 for 450."""
+    times = iter([0.0, 0.0, 0.0, 50.0, 50.0])
+    monkeypatch.setattr("evolq_jax.report.time.monotonic", lambda: next(times))
+    file = io.StringIO()
+    progress = LineWatcher(file, every=0.0).stage("landscape")
+    progress(100, 200)
+    progress(110, 200)
+    assert file.getvalue().splitlines() == ["landscape 100/200", "landscape 110/200, 8 min left"]
 
 
 def follow(watcher: TerminalWatcher | LineWatcher) -> None:

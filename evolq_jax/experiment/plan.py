@@ -45,7 +45,7 @@ def plan_search(config: Experiment) -> dict[str, Any]:
         setup = load_model(config)
         check_search(setup)
         images, evaluation = count_calibration(setup, for_search=True), count_evaluation(setup)
-        compiling, rate = _float_speed(setup)
+        compiling, rate = float_speed(setup, config.search.chunks()[0])
     image_chunk, population_chunk = config.search.chunks()
     seconds = _work(setup, images, evaluation) / rate + PROGRAMS * compiling
     return {
@@ -62,7 +62,7 @@ def plan_search(config: Experiment) -> dict[str, Any]:
         "population_chunk": population_chunk,
         "float_images_per_second": round(rate, 1),
         "estimated_seconds": round(seconds, 1),
-        "estimated_memory_mib": round((_process_bytes() + sum(memory(setup, images).values())) / MIB),
+        "estimated_memory_mib": round((process_bytes() + sum(memory(setup, images).values())) / MIB),
         "device": jax.devices()[0].device_kind,
     }
 
@@ -120,7 +120,7 @@ def _input_bytes(model: LoadedModel) -> int:
     return sum(4 * leaf.size for leaf in jax.tree.leaves(jax.eval_shape(inputs, model.params, image)))
 
 
-def _process_bytes() -> int:
+def process_bytes() -> int:
     """What this process has held at most: on a CPU, interpreter and compiler share the memory with arrays."""
     if resource is None or jax.default_backend() != "cpu":
         return 0
@@ -138,10 +138,9 @@ def _work(setup: Setup, num_images: int, num_evaluation: int) -> float:
     return overhead * (candidates + caches + 2 * num_evaluation) + num_evaluation + calibration_and_teacher
 
 
-def _float_speed(setup: Setup) -> tuple[float, float]:
+def float_speed(setup: Setup, batch: int) -> tuple[float, float]:
     """Seconds to compile the float forward, and the images it then does in a second."""
     parts, preprocessing, params = setup.model.parts, setup.model.preprocessing, setup.model.params
-    batch, _ = setup.config.search.chunks()
     shape = (4 * batch, preprocessing.size, preprocessing.size, len(preprocessing.mean))
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 

@@ -145,7 +145,7 @@ def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None
         else:
             run = open_run(target)
             setup = load_model(run.config())
-            params, networks = _read_params(run, setup), _read_networks(run, setup)
+            params, networks = read_params(run, setup), read_networks(run, setup)
             check_fingerprints(run, {"weights": weights_fingerprint(setup.model.params)})
             count_evaluation(setup)
             evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
@@ -203,14 +203,19 @@ def teacher_logits(calibrated: Calibrated, watcher: Watcher) -> Array:
     return jnp.asarray(logits)
 
 
+def first_tokens(calibrated: Calibrated) -> Array:
+    """The calibration images at the first block's input, quantized at the first scales [B, ...]."""
+    setup, specs = calibrated.setup, calibrated.setup.specs
+    chunk, _ = setup.config.search.chunks()
+    enter = jax.jit(partial(embed, setup.model.parts, quant_sites(specs), chunk, setup.model.preprocessing))
+    quantized = quantize_weights(specs, calibrated.params, calibrated.scales)
+    return enter(quantized, calibrated.scales, jnp.asarray(calibrated.images.pixels))
+
+
 def _search(calibrated: Calibrated, run: RunDirectory, watcher: Watcher) -> SearchResult:
     setup, config = calibrated.setup, calibrated.setup.config
     parts, specs = setup.model.parts, setup.specs
-    teacher = teacher_logits(calibrated, watcher)
-    chunk, _ = config.search.chunks()
-    enter = jax.jit(partial(embed, parts, quant_sites(specs), chunk, setup.model.preprocessing))
-    quantized = quantize_weights(specs, calibrated.params, calibrated.scales)
-    tokens = enter(quantized, calibrated.scales, jnp.asarray(calibrated.images.pixels))
+    teacher, tokens = teacher_logits(calibrated, watcher), first_tokens(calibrated)
     total, key = num_total(setup), jax.random.key(config.seed)
     with run.open_log() as append:
 
@@ -238,7 +243,7 @@ def _write_calibrated(run: RunDirectory, calibrated: Calibrated) -> None:
     run.write_scales(INIT_SCALES, calibrated.scales)
 
 
-def _read_params(run: RunDirectory, setup: Setup) -> Params:
+def read_params(run: RunDirectory, setup: Setup) -> Params:
     """The parameters that the run's scales are for: its own, or the float network's."""
     if not run.has(PARAMS):
         return setup.model.params
@@ -248,8 +253,12 @@ def _read_params(run: RunDirectory, setup: Setup) -> Params:
     return unflatten({name: jnp.asarray(arrays[name]) for name in expected})
 
 
-def _read_networks(run: RunDirectory, setup: Setup) -> dict[str, Scales]:
-    """The run's scales: `init` and, where the search has ended, `final`."""
+def read_networks(run: RunDirectory, setup: Setup) -> dict[str, Scales]:
+    """The run's scales: `init` and, where the search has ended, `final`.
+
+    Raises:
+      UserError: a file is missing or damaged, or holds scales of other sites than the config's.
+    """
     expected = {name for name, spec in setup.specs if spec.has_scale}
     networks = {"init": run.read_scales(INIT_SCALES)}
     if run.has(FINAL_SCALES):

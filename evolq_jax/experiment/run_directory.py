@@ -61,6 +61,15 @@ class RunDirectory:
             finally:
                 temporary.unlink(missing_ok=True)
 
+    def append(self, name: str, content: bytes) -> None:
+        """Puts something at the end of a file, at once on disk.
+
+        Raises:
+          UserError: the disk is full or the directory cannot be written.
+        """
+        with _reported(self.path / name), (self.path / name).open("ab") as file:
+            file.write(content)
+
     def write_json(self, name: str, content: Any) -> None:
         """One JSON file, in one step."""
         self.write(name, (json.dumps(content, indent=2) + "\n").encode())

@@ -66,7 +66,7 @@ def test_config_files(refuse: Refuse, here: Path, text: str, message: str) -> No
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((), "name what to do (one of search, calibrate, evaluate, train, models; `evolq --help`"),
+        ((), "name what to do (one of search, calibrate, baseline, landscape, evaluate, train, models; "),
         (("serach", "config.py"), "unknown verb 'serach'; did you mean 'search'?"),
         (("search",), "`evolq search` needs a config file, as in: evolq search configs/"),
         (("train",), "`evolq train` needs a config file, as in: evolq train configs/train_digits.py"),

@@ -30,7 +30,7 @@ def setup_with(weights: Path, quant: dict[str, Any] | None = None, **search: Any
 
 @pytest.fixture
 def no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "_float_speed", lambda setup: (0.5, 100.0))
+    monkeypatch.setattr(plan_module, "float_speed", lambda setup, batch: (0.5, 100.0))
 
 
 @pytest.mark.usefixtures("no_timing")

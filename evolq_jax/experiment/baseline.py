@@ -1,0 +1,116 @@
+"""The verb `baseline`: gradient descent in the search's place, all else being equal."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from evolq_jax.config import Experiment
+from evolq_jax.experiment.evaluate import score_networks
+from evolq_jax.experiment.images import count_calibration, count_evaluation, load_evaluation
+from evolq_jax.experiment.plan import num_total
+from evolq_jax.experiment.result import describe, environment, inputs
+from evolq_jax.experiment.run import Calibrated, calibrate, first_tokens, teacher_logits
+from evolq_jax.experiment.run_directory import FINAL_SCALES, INIT_SCALES, RESULT, RunDirectory, new_run
+from evolq_jax.experiment.setup import Setup, check_search, exact_matmul, load_model, searched_sites
+from evolq_jax.experiment.watch import Silent, Watcher
+from evolq_jax.gradient.descend import Descent, Evaluation, descend
+from evolq_jax.gradient.loss import Data, Problem
+from evolq_jax.gradient.optimizers import make_optimizer
+
+
+def run_baseline(
+    config: Experiment, run_dir: str | Path | None = None, watcher: Watcher | None = None
+) -> dict[str, Any]:
+    """Calibrates, descends and evaluates: `run_search` with gradients.
+
+    Same scales, init, calibration images, fitness, teacher and held-out images as the search of this
+    config, and by default its budget.
+
+    Args:
+      config: the experiment.
+      run_dir: where to write; must not hold anything. None: the next free `runs/NAME-NNN`.
+      watcher: told how it goes on.
+
+    Returns:
+      The content of `result.json`, with the run's path under `run_dir`.
+
+    Raises:
+      UserError: something in the config, the weights, the images or the run directory is wrong.
+    """
+    watcher, began = watcher or Silent(), time.monotonic()
+    with new_run(run_dir, config) as run, exact_matmul():
+        setup = load_model(config)
+        check_baseline(setup, count_calibration(setup, for_search=True))
+        count_evaluation(setup)
+        evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
+        calibrated = calibrate(setup, watcher, for_search=True)
+        run.write_scales(INIT_SCALES, calibrated.scales)
+        budget = budget_of(setup, len(calibrated.images.pixels))
+        found = _descend(calibrated, budget, run, watcher)
+        run.write_scales(FINAL_SCALES, found.scales)
+        networks = {"init": calibrated.scales, "final": found.scales}
+        result = score_networks(setup, calibrated.params, networks, evaluation, watcher)
+        result |= describe(setup, len(evaluation.pixels)) | environment()
+        result |= {
+            "optimizer": config.baseline.optimizer,
+            "steps": found.steps,
+            "candidate_images": found.candidate_images,
+            "budget": budget,
+            "calibration_fitness": {"init": found.start_fitness, "final": found.fitness},
+            "seconds": round(time.monotonic() - began, 2),
+            "seconds_calibration": round(calibrated.seconds, 2),
+            "seconds_search": round(found.seconds, 2),
+        }
+        result |= inputs(setup, calibrated.images, evaluation)
+        run.write_json(RESULT, result)
+    return result | {"run_dir": str(run.path)}
+
+
+def check_baseline(setup: Setup, num_images: int) -> None:
+    """Finds out before anything is computed what would stop the descent.
+
+    Raises:
+      UserError: the sites, the fitness, the optimiser, the mini-batch or the budget are wrong.
+    """
+    check_search(setup)
+    search, baseline = setup.config.search, setup.config.baseline
+    make_optimizer(baseline, 1)
+    size = baseline.check_minibatch(num_images - search.num_held_out(num_images), search.batch_size)
+    baseline.check_budget(budget_of(setup, num_images), size, num_images)
+
+
+def budget_of(setup: Setup, num_images: int) -> int:
+    """Candidate-images: the config's, or as many as the search would evaluate.
+
+    A candidate of the search counts as a whole forward, though cached prefixes make it cheaper.
+    """
+    search = setup.config.search
+    return setup.config.baseline.budget or num_total(setup) * (num_images - search.num_held_out(num_images))
+
+
+def _descend(calibrated: Calibrated, budget: int, run: RunDirectory, watcher: Watcher) -> Descent:
+    setup, config = calibrated.setup, calibrated.setup.config
+    search, (image_chunk, _) = config.search, config.search.chunks()
+    problem = Problem(
+        parts=setup.model.parts,
+        specs=setup.specs,
+        sites=searched_sites(setup),
+        fitness=search.fitness,
+        batch_size=search.batch_size,
+        image_chunk=image_chunk,
+        baseline=config.baseline,
+    )
+    teacher = teacher_logits(calibrated, watcher)
+    temperature = jnp.float32(search.temperature)
+    data = Data(calibrated.params, calibrated.scales, first_tokens(calibrated), teacher, temperature)
+    progress = watcher.stage("descending (candidate-images)")
+    with run.open_log() as append:
+
+        def on_evaluation(record: Evaluation) -> None:
+            append(record._asdict())
+            progress(min(record.candidate_images, budget), budget)
+
+        return descend(problem, search, data, budget, jax.random.key(config.seed), on_evaluation)

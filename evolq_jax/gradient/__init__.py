@@ -1,0 +1,1 @@
+"""Gradient baselines for the search: optax over the same scales, with straight-through rounding."""

@@ -1,0 +1,103 @@
+"""A gradient baseline's settings."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from evolq_jax.errors import UserError
+from evolq_jax.search.space import Parametrization
+
+BACKWARD = 2  # forwards that a backward pass counts as
+
+
+@dataclass(frozen=True)
+class BaselineConfig:
+    """How scales descend; sites, fitness, contrastive batch, holdout and teacher are the search's.
+
+    Attributes:
+      optimizer: any of optax by name: `adam`, `adamw`, `sgd`, `lion`, `lbfgs`, ...
+      learning_rate: its first; of lbfgs a line search finds the steps.
+      momentum: of optimisers that have one (`sgd`, `rmsprop`, `lars`, ...).
+      schedule: of the learning rate over the budget: `constant`, `cosine` (to zero) or `linear` (to zero).
+      warmup: share of the steps in which the learning rate rises from zero.
+      clip: largest norm of the gradient over all scales; None: not clipped.
+      gradient: `straight_through` (rounding passes gradients, with LSQ's for scales), or `spsa`:
+        differences along random signs (Spall 1992), no backward pass.
+      lsq_scaling: LSQ's factor 1 / sqrt(elements per scale x largest integer) (Esser et al. 2020).
+      spsa_radius: how far apart SPSA's two points are, over two.
+      spsa_samples: pairs of points averaged.
+      parametrization: `log` ratios to the start, one per tensor (`log_per_tensor`), or `raw` scales.
+      minibatch: images of a step, whole contrastive batches; None: all that are searched on.
+      budget: candidate-images: a forward of one image is one, a backward two. None: those of the search
+        in this config.
+      evaluate_every: steps between two evaluations of the quantized network (paid from the budget).
+    """
+
+    optimizer: str = "adam"
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    warmup: float = 0.0
+    clip: float | None = None
+    gradient: Literal["straight_through", "spsa"] = "straight_through"
+    lsq_scaling: bool = True
+    spsa_radius: float = 0.05
+    spsa_samples: int = 1
+    parametrization: Parametrization = "log"
+    minibatch: int | None = None
+    budget: int | None = None
+    evaluate_every: int = 5
+
+    def __post_init__(self) -> None:
+        """Rejects sizes that mean nothing."""
+        for name in ("spsa_samples", "minibatch", "budget", "evaluate_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"baseline.{name} must be at least 1, not {value}")
+        for name in ("learning_rate", "spsa_radius", "clip"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"baseline.{name} must be positive, not {value}")
+        for name in ("momentum", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"baseline.{name} must be from 0 to below 1, not {getattr(self, name)}")
+        if self.optimizer == "lbfgs" and (self.gradient, self.minibatch) != ("straight_through", None):
+            raise UserError(
+                "baseline.optimizer lbfgs searches along lines of one function: "
+                "set baseline.gradient straight_through and baseline.minibatch None"
+            )
+
+    def check_minibatch(self, num_images: int, batch_size: int) -> int:
+        """Images of a step, of `num_images` that are searched on.
+
+        Raises:
+          UserError: there are fewer, or they are no whole contrastive batches.
+        """
+        number = self.minibatch or num_images
+        if number > num_images or number % batch_size:
+            raise UserError(
+                f"baseline.minibatch ({number}) must be a multiple of search.batch_size ({batch_size}) "
+                f"and at most the {num_images} images searched on"
+            )
+        return number
+
+    def check_budget(self, budget: int, images: int, evaluated: int) -> None:
+        """Leaves room for a step on `images` between two evaluations on `evaluated` images.
+
+        Raises:
+          UserError: there is none.
+        """
+        needed = 2 * evaluated + self.step_cost(images)
+        if budget < needed:
+            raise UserError(
+                f"a budget of {budget} candidate-images is below the {needed} of two evaluations and a "
+                "step: raise baseline.budget, or lower baseline.minibatch"
+            )
+
+    def step_cost(self, images: int) -> int:
+        """Candidate-images of one gradient on so many images."""
+        forwards = 2 * self.spsa_samples if self.gradient == "spsa" else 1 + BACKWARD
+        return forwards * images
+
+    def num_steps(self, budget: int, images: int, evaluated: int) -> int:
+        """Steps that a budget allows with evaluations on `evaluated` images in between."""
+        return max(1, int(budget / (self.step_cost(images) + evaluated / self.evaluate_every)))

@@ -1,0 +1,108 @@
+"""What descends: the fitness as a function of a few arrays, with straight-through gradients or SPSA's."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from evolq_jax.fitness import batched, make_fitness
+from evolq_jax.gradient.config import BaselineConfig
+from evolq_jax.gradient.straight_through import straight_through_sites, straight_through_weights
+from evolq_jax.network import in_chunks, scan_blocks
+from evolq_jax.quant.spec import Specs
+from evolq_jax.search.space import Parametrization
+from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales
+
+SMALLEST = 1e-12  # of a raw scale that lands on zero
+
+Theta = dict[str, Array]  # site -> what the optimiser moves
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Static settings of the descent."""
+
+    parts: ModelParts
+    specs: Specs
+    sites: tuple[str, ...]
+    fitness: str
+    batch_size: int
+    image_chunk: int
+    baseline: BaselineConfig
+
+
+class Data(NamedTuple):
+    """The arrays of the descent."""
+
+    params: Params
+    start: Scales
+    tokens: Array  # images at the first segment's entry [B, ...]
+    teacher: Array  # [B, C]
+    temperature: Array
+
+
+def encode(parametrization: Parametrization, sites: tuple[str, ...], scales: Scales) -> Theta:
+    """What stands for `scales` themselves, the start."""
+    if parametrization == "raw":
+        return {site: scales[site].scale for site in sites}
+    if parametrization == "log":
+        return {site: jnp.zeros_like(scales[site].scale) for site in sites}
+    # One number for each block's tensor: sites that descend are stacked.
+    return {site: jnp.zeros((len(s := scales[site].scale), *(1,) * (s.ndim - 1))) for site in sites}
+
+
+def decode(parametrization: Parametrization, theta: Theta, start: Scales) -> Scales:
+    """All scales, with those that `theta` stands for put in; zero points stay."""
+    raw = parametrization == "raw"
+    moved = {
+        site: jnp.maximum(jnp.abs(value), SMALLEST) if raw else start[site].scale * jnp.exp(value)
+        for site, value in theta.items()
+    }
+    return start | {site: QParams(scale, start[site].zero_point) for site, scale in moved.items()}
+
+
+def straight_through_loss(problem: Problem, data: Data, theta: Theta, x: Array, teacher: Array) -> Array:
+    """The fitness on images at the first segment's entry [B, ...], with straight-through gradients.
+
+    Chunks of images are run again in the backward pass, so that memory is one chunk's.
+    """
+    parts, lsq = problem.parts, problem.baseline.lsq_scaling
+    scales = decode(problem.baseline.parametrization, theta, data.start)
+    params = straight_through_weights(problem.specs, data.params, scales, lsq)
+    make_site = straight_through_sites(problem.specs, lsq)
+
+    @jax.checkpoint
+    def chunk_logits(params: Params, scales: Scales, x: Array) -> Array:
+        outer = make_site("", scales)
+        for number, segment in enumerate(parts.segments):
+            x = segment.enter(params, outer, x) if number else x
+            x, _ = scan_blocks(segment, make_site, params, scales, x)
+        return parts.head(params, outer, x)
+
+    logits = in_chunks(partial(chunk_logits, params, scales), x, problem.image_chunk)
+    fitness_fn = make_fitness(problem.fitness, data.temperature)
+    return batched(fitness_fn, logits, teacher, problem.batch_size)
+
+
+def spsa(
+    loss: Callable[[Theta], Array], theta: Theta, key: Array, config: BaselineConfig
+) -> tuple[Array, Theta]:
+    """Mean loss of the points tried, and the gradient from differences along random signs (Spall 1992)."""
+
+    def one(key: Array) -> tuple[Array, Theta]:
+        keys = dict(zip(theta, jax.random.split(key, len(theta)), strict=True))
+        signs = {
+            site: jax.random.rademacher(keys[site], leaf.shape, leaf.dtype) for site, leaf in theta.items()
+        }
+        ends = [
+            loss({site: theta[site] + side * config.spsa_radius * signs[site] for site in theta})
+            for side in (1.0, -1.0)
+        ]
+        slope = (ends[0] - ends[1]) / (2.0 * config.spsa_radius)
+        return (ends[0] + ends[1]) / 2.0, {site: slope * sign for site, sign in signs.items()}
+
+    values, gradients = jax.lax.map(one, jax.random.split(key, config.spsa_samples))
+    return jnp.mean(values), jax.tree.map(lambda leaf: leaf.mean(0), gradients)

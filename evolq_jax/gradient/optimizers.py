@@ -1,0 +1,59 @@
+"""optax optimisers by name, with a schedule and clipping."""
+
+import inspect
+from collections.abc import Callable
+
+import optax
+
+from evolq_jax.errors import UserError, suggestion
+from evolq_jax.gradient.config import BaselineConfig
+
+
+def list_optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
+    """Every optimiser of optax that needs no more than a learning rate."""
+    found: dict[str, Callable[..., optax.GradientTransformation]] = {}
+    for name in dir(optax):
+        member = getattr(optax, name)
+        if name.startswith(("_", "scale_by")) or not inspect.isfunction(member):
+            continue
+        parameters = inspect.signature(member).parameters
+        needed = [p.name for p in parameters.values() if p.default is p.empty]
+        if next(iter(parameters), None) == "learning_rate" and set(needed) <= {"learning_rate"}:
+            found[name] = member
+    return found
+
+
+def make_schedule(config: BaselineConfig, num_steps: int) -> optax.Schedule:
+    """The learning rate by step."""
+    warmup = int(config.warmup * num_steps)
+    rest = max(num_steps - warmup, 1)
+    after = {
+        "constant": optax.constant_schedule(config.learning_rate),
+        "cosine": optax.cosine_decay_schedule(config.learning_rate, rest),
+        "linear": optax.linear_schedule(config.learning_rate, 0.0, rest),
+    }[config.schedule]
+    if not warmup:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, config.learning_rate, warmup), after], [warmup])
+
+
+def make_optimizer(config: BaselineConfig, num_steps: int) -> optax.GradientTransformationExtraArgs:
+    """The optimiser over `num_steps` steps. Each instance compiles anew: build one and keep it.
+
+    Of `lbfgs` a line search finds the steps: the learning rate and clipping play no part.
+
+    Raises:
+      UserError: the name is unknown.
+    """
+    known = list_optimizers()
+    if config.optimizer not in known:
+        hint = suggestion(config.optimizer, known) or f" (known: {', '.join(known)})"
+        raise UserError(f"unknown baseline.optimizer '{config.optimizer}'{hint}")
+    factory = known[config.optimizer]
+    if config.optimizer == "lbfgs":
+        return optax.with_extra_args_support(factory())
+    takes_momentum = "momentum" in inspect.signature(factory).parameters
+    momentum = {"momentum": config.momentum} if takes_momentum else {}
+    optimizer = factory(make_schedule(config, num_steps), **momentum)
+    clips = () if config.clip is None else (optax.clip_by_global_norm(config.clip),)
+    return optax.with_extra_args_support(optax.chain(*clips, optimizer))

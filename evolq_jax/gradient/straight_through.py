@@ -1,0 +1,133 @@
+"""Fake quantization whose rounding lets gradients through: LSQ (Esser et al. 2020) with a zero point.
+
+Values are exactly those of `quant`; only the gradients are made up.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from evolq_jax.quant.integer import integer_softmax
+from evolq_jax.quant.log2 import log2_fake_quant, log_fake_quant
+from evolq_jax.quant.sites import FloatSite, IntegerNormSite, QuantSite, SiteFactory
+from evolq_jax.quant.spec import QuantSpec, Specs, scope
+from evolq_jax.quant.uniform import fake_quant, int_range, match_channel_statistics, quantize
+from evolq_jax.trees import flatten, unflatten
+from evolq_jax.typing import Array, Params, QParams
+
+
+def lsq_fake_quant(spec: QuantSpec, factor: float, qparams: QParams, x: Array) -> Array:
+    """`fake_quant` with LSQ's gradients; `factor` multiplies that of the scale (see `lsq_factor`).
+
+    With v = x / s + z and q = clip(round(v)): the gradient passes to x where qmin <= v <= qmax; that of s is
+    q - z - x / s there, and q - z outside (equation 3 of the paper, with a zero point). z gets none.
+    """
+    return _lsq(spec, factor, qparams, x)  # type: ignore[return-value]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _lsq(spec: QuantSpec, factor: float, qparams: QParams, x: Array) -> Array:
+    del factor
+    return fake_quant(spec, qparams, x)
+
+
+def _forward(
+    spec: QuantSpec, factor: float, qparams: QParams, x: Array
+) -> tuple[Array, tuple[QParams, Array]]:
+    del factor
+    return fake_quant(spec, qparams, x), (qparams, x)
+
+
+def _backward(
+    spec: QuantSpec, factor: float, saved: tuple[QParams, Array], cotangent: Array
+) -> tuple[QParams, Array]:
+    (scale, zero_point), x = saved
+    (qmin, qmax), ratio = int_range(spec), x / scale
+    inside = (ratio + zero_point >= qmin) & (ratio + zero_point <= qmax)
+    level = quantize(spec, QParams(scale, zero_point), x) - zero_point
+    slope = jnp.where(inside, level - ratio, level)
+    to_scale = factor * _sum_to(scale.shape, cotangent * slope)
+    return QParams(to_scale, jnp.zeros_like(zero_point)), jnp.where(inside, cotangent, 0.0)
+
+
+_lsq.defvjp(_forward, _backward)
+
+
+def _sum_to(shape: tuple[int, ...], x: Array) -> Array:
+    """The transpose of broadcasting `shape` to that of `x`."""
+    missing = x.ndim - len(shape)
+    shared = [i + missing for i, n in enumerate(shape) if n == 1 and x.shape[i + missing] > 1]
+    axes = (*range(missing), *shared)
+    return x.sum(axes, keepdims=True).reshape(shape)
+
+
+def lsq_factor(spec: QuantSpec, num_elements: int) -> float:
+    """1 / sqrt(elements that share the scale x qmax): section 2.2 of LSQ."""
+    return 1.0 / math.sqrt(num_elements * int_range(spec)[1])
+
+
+@dataclass(frozen=True)
+class StraightThroughSite(QuantSite):
+    """The quantized reading with straight-through gradients; elements are counted for one image."""
+
+    lsq_scaling: bool = True
+
+    def __call__(self, name: str, x: Array) -> Array:
+        """Returns `x` as integer arithmetic would see it."""
+        spec = self.specs.get(name)
+        if spec is None:
+            return x
+        if spec.quantizer == "log2":
+            return _straight(x, log2_fake_quant(spec, x))
+        if spec.quantizer == "log":  # its base is not learnt
+            return _straight(x, log_fake_quant(spec, self.scales[name], x))
+        qparams = self.scales[name]
+        # The leading axis is the images', but of a table that all images share.
+        elements = max(1, x[0].size // qparams.scale.size)
+        return lsq_fake_quant(spec, lsq_factor(spec, elements) if self.lsq_scaling else 1.0, qparams, x)
+
+    def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
+        """Integer LayerNorm where the spec asks for it, with the gradient of the float one."""
+        smooth = FloatSite().layer_norm(name, source, x, weight, bias, eps)
+        integer = IntegerNormSite(self.specs, self.scales).layer_norm(name, source, x, weight, bias, eps)
+        return self(name, _straight(smooth, integer))
+
+    def softmax(self, name: str, source: str, logits: Array) -> Array:
+        """Log-int-softmax where the spec asks for it, with the gradient of the float one."""
+        spec, smooth = self.specs.get(name), jax.nn.softmax(logits, axis=-1)
+        if spec is None or not spec.integer_op or source not in self.specs:
+            return self(name, smooth)
+        return _straight(smooth, integer_softmax(spec, logits, self.scales[source].scale))
+
+
+def _straight(smooth: Array, exact: Array) -> Array:
+    """The value of `exact` (to rounding) with the gradient of `smooth`."""
+    return smooth + jax.lax.stop_gradient(exact - smooth)
+
+
+def straight_through_sites(specs: Specs, lsq_scaling: bool = True) -> SiteFactory:
+    """The site factory of the quantized network with straight-through gradients."""
+    return lambda segment, scales: StraightThroughSite(scope(specs, segment), scales, lsq_scaling)
+
+
+def straight_through_weights(
+    specs: Specs, params: Params, scales: Mapping[str, QParams], lsq_scaling: bool = True
+) -> Params:
+    """`quant.sites.fake_quant_weights` with LSQ's gradients."""
+    leaves = flatten(params)
+    for name, spec in specs:
+        if name not in leaves:
+            continue
+        weight, qparams = leaves[name], scales[name]
+        elements = weight.size // qparams.scale.size
+        factor = lsq_factor(spec, elements) if lsq_scaling else 1.0
+        quantized = lsq_fake_quant(spec, factor, qparams, weight)
+        if spec.bias_correction:
+            axes = tuple(axis for axis, size in enumerate(qparams.scale.shape[:-1]) if size == 1)
+            quantized = match_channel_statistics(weight, quantized, axes)
+        leaves[name] = quantized
+    return unflatten(leaves)

@@ -1,0 +1,149 @@
+"""A scan's settings."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import jax
+
+from evolq_jax.errors import UserError, suggestion
+
+Kind = Literal["line", "plane", "layers"]
+DirectionName = Literal["uniform", "gaussian", "filter", "ratio", "between", "principal"]
+LossName = Literal["cross_entropy", "error_rate", "info_nce", "mse", "cosine", "kl"]
+
+LOSSES: tuple[LossName, ...] = get_args(LossName)
+WITH_LABELS = ("cross_entropy", "error_rate")
+MIN_POINTS = 3  # a second difference takes three
+
+
+@dataclass(frozen=True)
+class LandscapeConfig:
+    """What is scanned, and on which images; docs/landscapes.md explains the choices.
+
+    Attributes:
+      kind: `line` (1-D, several directions), `plane` (2-D, one pair of directions), or `layers` (lines
+        that move one site of one block at a time, several directions each).
+      direction: `uniform` (box of +-epsilon, absolute, as Evol-Q mutates), `gaussian` (normal in the
+        logarithm of each scale, of size epsilon), `filter` (normal, each site of each block normalised to
+        epsilon times the norm of its scales: Li et al. 2018), `ratio` (all scales times the same ratio),
+        `between` (towards the other end: see `towards`) or `principal` (of the results in `results`).
+      second: a plane's second direction; None: as the first.
+      origin: the point scanned around: `init`, or a finished run's `final`.
+      towards: run directory whose result is the other end of `between`; None: this run's final or init.
+      results: run directories whose results' principal directions `principal` takes.
+      sites: patterns of the sites whose scales move; zero points stay.
+      blocks: numbers of the blocks whose scales move; empty: all, and what lies outside of them.
+      epsilon: size of a move at coordinate 1 (not of `between` and `principal`).
+      points: grid points along an axis; odd numbers put one on the origin.
+      low: first coordinate of an axis; the origin is at 0, and of `between` the other end at 1.
+      high: last coordinate of an axis.
+      directions: random directions of lines and layers (of `principal`: how many of the first).
+      losses: what is computed at every point; those that need labels are left out where there are none.
+      temperatures: of infoNCE, each a loss of its own.
+      images: `calibration` or `evaluation` images; folders of calibration images have no labels.
+      num_images: how many of them, drawn by the seed; None: all.
+      batch_size: contrastive batch of infoNCE.
+      image_chunk: images run at once; None: chosen for the backend.
+      point_chunk: grid points run at once on each device; None: chosen for the backend.
+      plots: also draw pictures (needs matplotlib).
+    """
+
+    kind: Kind = "line"
+    direction: DirectionName = "gaussian"
+    second: DirectionName | None = None
+    origin: Literal["init", "final"] = "init"
+    towards: str | None = None
+    results: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ("*/attn/*/weight", "*/mlp/*/weight")
+    blocks: tuple[int, ...] = ()
+    epsilon: float = 0.1
+    points: int = 51
+    low: float = -1.0
+    high: float = 1.0
+    directions: int = 5
+    losses: tuple[LossName, ...] = LOSSES
+    temperatures: tuple[float, ...] = (0.3, 1.0, 3.0)
+    images: Literal["calibration", "evaluation"] = "calibration"
+    num_images: int | None = 100
+    batch_size: int = 50
+    image_chunk: int | None = None
+    point_chunk: int | None = None
+    plots: bool = True
+
+    def __post_init__(self) -> None:
+        """Rejects names, sizes and ranges that mean nothing."""
+        _check_name("kind", self.kind, get_args(Kind))
+        for key in ("direction", "second"):
+            if getattr(self, key) is not None:
+                _check_name(key, getattr(self, key), get_args(DirectionName))
+        for loss in self.losses:
+            _check_name("losses", loss, LOSSES)
+        for key in ("sites", "losses"):
+            if not getattr(self, key):
+                raise UserError(f"landscape.{key} is empty: name at least one")
+        if self.points < MIN_POINTS:
+            raise UserError(f"landscape.points must be at least {MIN_POINTS}, not {self.points}")
+        for key in ("directions", "num_images", "batch_size", "image_chunk", "point_chunk"):
+            if getattr(self, key) is not None and getattr(self, key) < 1:
+                raise UserError(f"landscape.{key} must be at least 1, not {getattr(self, key)}")
+        self._check_range()
+        if self.kind == "layers" and self.direction in ("between", "principal"):
+            raise UserError(
+                f"landscape.direction '{self.direction}' is one of the whole network; for layers take "
+                "'uniform', 'gaussian', 'filter' or 'ratio'"
+            )
+        if self.second is not None and self.kind != "plane":
+            raise UserError("landscape.second is a plane's: set landscape.kind plane")
+        if self.kind == "plane" and self.axes in (("ratio", "ratio"), ("between", "between")):
+            raise UserError(
+                f"there is one direction '{self.direction}', and a plane needs two: set landscape.second, "
+                "for example to gaussian"
+            )
+
+    def _check_range(self) -> None:
+        if not self.epsilon > 0:
+            raise UserError(f"landscape.epsilon must be positive, not {self.epsilon}")
+        if "info_nce" in self.losses and not self.temperatures:
+            raise UserError("landscape.temperatures is empty: name one, or leave info_nce out of the losses")
+        for temperature in self.temperatures:
+            if not temperature > 0:
+                raise UserError(f"landscape.temperatures must be positive, not {temperature}")
+        if not self.low < self.high:
+            raise UserError(f"landscape.low ({self.low}) must be below landscape.high ({self.high})")
+
+    @property
+    def axes(self) -> tuple[DirectionName, ...]:
+        """The direction of each axis of the scan."""
+        if self.kind != "plane":
+            return (self.direction,)
+        return self.direction, self.second or self.direction
+
+    def chunks(self) -> tuple[int, int]:
+        """Images and points run at once on a device: the settings, or what suits the backend."""
+        images, points = (10, 1) if jax.default_backend() == "cpu" else (100, 16)
+        return self.image_chunk or images, self.point_chunk or points
+
+    def check_batches(self, count: int) -> int:
+        """The number of images scanned on, of `count` that there are.
+
+        Raises:
+          UserError: there are fewer, or infoNCE's batches would not be whole.
+        """
+        number = self.num_images or count
+        if number > count:
+            raise UserError(
+                f"landscape.num_images asks for {number} images, but there are {count} {self.images} ones"
+            )
+        if "info_nce" in self.losses and number % self.batch_size:
+            raise UserError(
+                f"{number} images are no whole number of infoNCE's batches of {self.batch_size}: "
+                "change landscape.num_images or landscape.batch_size"
+            )
+        return number
+
+
+def _check_name(key: str, name: Any, known: tuple[str, ...]) -> None:
+    if name not in known:
+        raise UserError(
+            f"unknown landscape.{key} '{name}'{suggestion(str(name), known)} (known: {', '.join(known)})"
+        )

@@ -1,0 +1,178 @@
+"""Losses at many points of scale space: one program a segment, points over devices, images in chunks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from evolq_jax.landscape.config import LossName
+from evolq_jax.landscape.directions import Directions, Points, scales_at
+from evolq_jax.landscape.grid import Batch, Grid, Start, batches
+from evolq_jax.landscape.losses import all_losses
+from evolq_jax.network import at, in_chunks, normalize, run_blocks
+from evolq_jax.quant.sites import fake_quant_weights, quant_sites
+from evolq_jax.quant.spec import Specs
+from evolq_jax.search.evaluate import Quantized, at_scales, embed, suffix_logits
+from evolq_jax.typing import Array, ModelParts, Params, Preprocessing, Scales
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a scan's program is compiled for (static); `log` says which axes are in the logarithm."""
+
+    parts: ModelParts
+    specs: Specs
+    preprocessing: Preprocessing
+    losses: tuple[LossName, ...]
+    batch_size: int
+    image_chunk: int
+    point_chunk: int
+    log: tuple[bool, ...]
+
+
+class Ground(NamedTuple):
+    """The arrays of a scan that are the same for all points."""
+
+    params: Params
+    origin: Scales
+    directions: Directions
+    teacher: Array  # [B, C]
+    labels: Array | None  # int32 [B]
+    temperatures: Array  # [temperatures]
+
+
+def make_mesh(num_devices: int | None = None) -> Mesh:
+    """One axis, `points`, over this process's devices (or the first of them)."""
+    devices = jax.local_devices()[:num_devices]
+    return jax.make_mesh((len(devices),), ("points",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def scan(
+    program: Program, ground: Ground, grid: Grid, pixels: Array, mesh: Mesh, first: int = 0
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """The losses [points, columns] of one batch of grid points after the other, from point `first` on.
+
+    Every call is of the same number of points (the rest is padding), so each segment's blocks share one
+    program, and a scan continued at the end of a batch gives the same bits as one that never stopped.
+
+    Args:
+      program: static settings.
+      ground: what is the same for all points.
+      grid: the points.
+      pixels: uint8 images [B, height, width, channels].
+      mesh: devices that points are spread over.
+      first: the point to begin with, a batch's first.
+    """
+    size = program.point_chunk * mesh.size
+    # Once, or every call would copy them from the first device to the others.
+    ground, pixels = jax.device_put((ground, pixels), NamedSharding(mesh, P()))
+    prefix = _Prefix(program, ground, pixels)
+    for batch in batches(grid, size):
+        if batch.first < first:
+            continue
+        x, segment = prefix.input_of(batch.start), batch.start.segment
+        rows = np.minimum(np.arange(batch.first, batch.first + size), batch.last - 1)
+        points = jax.tree.map(lambda leaf, rows=rows: leaf[rows], grid.points)
+        found = _losses(program, segment, mesh, ground, points, x, jnp.int32(batch.start.block))
+        yield batch, np.asarray(found)[: batch.last - batch.first]
+
+
+@partial(jax.jit, static_argnames=("program", "segment", "mesh"))
+def _losses(
+    program: Program, segment: int | None, mesh: Mesh, ground: Ground, points: Points, x: Array, start: Array
+) -> Array:
+    """Losses [P, columns] at `points`, from the input `x` [B, ...] of block `start` (None: from images)."""
+
+    def on_device(ground: Ground, points: Points, x: Array, start: Array) -> Array:
+        def one(point: Points) -> Array:
+            return _losses_at(program, segment, ground, point, x, start)
+
+        if program.point_chunk == 1:  # a mapped axis of one costs a slower matrix product on CPU
+            return one(at(points, 0))[None]
+        return jax.vmap(one)(points)
+
+    specs = P(), P("points"), P(), P()
+    # Loops carry activations that become different on each device: no check of what is replicated.
+    spread = jax.shard_map(on_device, mesh=mesh, in_specs=specs, out_specs=P("points"), check_vma=False)
+    return spread(ground, points, x, start)
+
+
+def _losses_at(
+    program: Program, segment: int | None, ground: Ground, point: Points, x: Array, start: Array
+) -> Array:
+    """Losses [columns] at one point."""
+    parts, make_site = program.parts, quant_sites(program.specs)
+    scales = scales_at(parts, program.log, ground.origin, ground.directions, point)
+    params = fake_quant_weights(program.specs, ground.params, scales)
+
+    def chunk_logits(x: Array) -> Array:
+        if segment is None:
+            images = normalize(program.preprocessing, x)
+            x = parts.segments[0].enter(params, make_site("", scales), images)
+        return suffix_logits(parts, make_site, segment or 0, params, scales, x, start)
+
+    logits = in_chunks(chunk_logits, x, program.image_chunk)
+    data = ground.teacher, ground.labels, ground.temperatures
+    return all_losses(program.losses, program.batch_size, logits, *data)
+
+
+class _Prefix:
+    """The input of the block that a batch of points starts with; starts come in the network's order."""
+
+    def __init__(self, program: Program, ground: Ground, pixels: Array) -> None:
+        self._program, self._pixels = program, pixels
+        self._network = _at_origin(program, ground)
+        self._place, self._input = Start(None, 0), pixels
+
+    def input_of(self, start: Start) -> Array:
+        """The images, or the activations [B, ...] before a block, advanced from those asked for before."""
+        if start.segment is None:
+            return self._pixels
+        while self._place != start:
+            self._advance()
+        return self._input
+
+    def _advance(self) -> None:
+        """One block, or into the next segment."""
+        (segment, block), args = self._place, (self._network, self._input)
+        if segment is None:
+            self._place, self._input = Start(0, 0), _enter(self._program, 0, *args)
+        elif block < self._program.parts.segments[segment].length:
+            self._place, self._input = (
+                Start(segment, block + 1),
+                _run_block(self._program, segment, *args, jnp.int32(block)),
+            )
+        else:
+            self._place, self._input = Start(segment + 1, 0), _enter(self._program, segment + 1, *args)
+
+
+@partial(jax.jit, static_argnames=("program",))
+def _at_origin(program: Program, ground: Ground) -> Quantized:
+    return at_scales(program.specs, ground.params, ground.origin)
+
+
+@partial(jax.jit, static_argnames=("program", "number"))
+def _enter(program: Program, number: int, network: Quantized, x: Array) -> Array:
+    """Into a segment: the first takes uint8 images, later ones the output of the one before."""
+    make_site, (_, params, scales) = quant_sites(program.specs), network
+    if number == 0:
+        settings = program.parts, make_site, program.image_chunk, program.preprocessing
+        return embed(*settings, params, scales, x)
+    segment = program.parts.segments[number]
+    return in_chunks(lambda x: segment.enter(params, make_site("", scales), x), x, program.image_chunk)
+
+
+@partial(jax.jit, static_argnames=("program", "number"))
+def _run_block(program: Program, number: int, network: Quantized, x: Array, block: Array) -> Array:
+    segment, make_site = program.parts.segments[number], quant_sites(program.specs)
+
+    def one_chunk(x: Array) -> Array:
+        return run_blocks(segment, make_site, network.quantized, network.scales, x, block, block + 1)
+
+    return in_chunks(one_chunk, x, program.image_chunk)

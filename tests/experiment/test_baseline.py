@@ -1,0 +1,38 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evolq_jax.config import BaselineConfig
+from evolq_jax.experiment.baseline import run_baseline
+from evolq_jax.experiment.run import run_evaluate
+from evolq_jax.experiment.run_directory import open_run
+from tests.experiment.conftest import Finished
+from tests.small_run import BATCH, BLOCKS
+
+
+def test_a_baseline_is_a_run_like_a_search_s(finished: Finished, tmp_path: Path) -> None:
+    config = replace(finished.config, baseline=BaselineConfig(learning_rate=0.02, minibatch=BATCH))
+    result = run_baseline(config, tmp_path / "run")
+    path = tmp_path / "run"
+    assert sorted(file.name for file in path.iterdir()) == sorted(f.name for f in finished.path.iterdir())
+    assert (path / "init_scales.safetensors").read_bytes() == (
+        finished.path / "init_scales.safetensors"
+    ).read_bytes()
+    assert result["budget"] == finished.result["evaluations"] * 2 * BATCH == (2 * BLOCKS + 1) * 2 * BATCH
+    assert result["candidate_images"] <= result["budget"]
+    for name in ("float", "init", "fingerprints"):
+        assert result[name] == finished.result[name]
+    fitness, of_search = result["calibration_fitness"], finished.result["calibration_fitness"]
+    assert fitness["init"] == pytest.approx(of_search["init"], rel=1e-3)
+    assert fitness["final"] < fitness["init"]
+    lines = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["candidate_images"] == result["candidate_images"]
+    assert lines[-1]["best_fitness"] == fitness["final"]
+    again = run_evaluate(path)
+    assert again["final"] == result["final"]
+    moved = open_run(path).read_scales("scales.safetensors")
+    init = open_run(path).read_scales("init_scales.safetensors")
+    changed = {name for name in moved if (moved[name].scale != init[name].scale).any()}
+    assert changed == {"blocks/attn/qkv/weight"}  # the search's sites

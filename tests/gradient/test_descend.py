@@ -1,0 +1,163 @@
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evolq_jax.errors import UserError
+from evolq_jax.gradient.config import BaselineConfig
+from evolq_jax.gradient.descend import Descent, Evaluation, descend
+from evolq_jax.gradient.loss import Data, Problem, decode, encode, spsa, straight_through_loss
+from evolq_jax.search.config import SearchConfig
+from tests.search.setting import BATCH, Setting, fitness_loop
+
+SITES = ("blocks/attn/qkv/weight", "blocks/mlp/fc2/weight", "blocks/norm1")
+SEARCH = SearchConfig(fitness="info_nce", batch_size=BATCH, holdout=0.0)
+BASELINE = BaselineConfig(learning_rate=0.02, evaluate_every=2)
+
+
+def problem_of(setting: Setting, baseline: BaselineConfig = BASELINE, fitness: str = "info_nce") -> Problem:
+    return Problem(setting.tiny.parts, setting.specs, SITES, fitness, BATCH, 12, baseline)
+
+
+def data_of(setting: Setting) -> Data:
+    return Data(setting.tiny.params, setting.scales, setting.tokens, setting.teacher, jnp.float32(3.0))
+
+
+def run(
+    setting: Setting, baseline: BaselineConfig, budget: int, search: SearchConfig = SEARCH, seed: int = 0
+) -> tuple[Descent, list[Evaluation]]:
+    seen: list[Evaluation] = []
+    problem = problem_of(setting, baseline, search.fitness)
+    found = descend(problem, search, data_of(setting), budget, jax.random.key(seed), seen.append)
+    return found, seen
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"parametrization": "log_per_tensor", "learning_rate": 0.1, "minibatch": BATCH, "clip": 1.0},
+        {"parametrization": "raw", "learning_rate": 0.002},
+    ],
+    ids=["adam", "minibatches", "raw"],
+)
+def test_it_finds_something_and_reports_what_the_scales_give(
+    setting: Setting, changes: dict[str, Any]
+) -> None:
+    found, seen = run(setting, replace(BASELINE, **changes), 60 * 12)
+    assert found.start_fitness == pytest.approx(setting.fitness(setting.scales), rel=1e-3)
+    assert found.fitness == pytest.approx(setting.fitness(found.scales), rel=1e-3)
+    assert found.fitness < 0.998 * found.start_fitness  # beyond rounding
+    assert found.fitness == min(record.fitness for record in seen) == seen[-1].best_fitness
+    for name, qparams in found.scales.items():
+        np.testing.assert_array_equal(qparams.zero_point, setting.scales[name].zero_point)
+        assert float(qparams.scale.min()) > 0
+        moved = not np.array_equal(qparams.scale, setting.scales[name].scale)
+        assert moved == (name in SITES)
+
+
+def test_the_budget_is_counted_in_forwards(setting: Setting) -> None:
+    """Twelve images: 36 a step, 12 an evaluation, at the start and after steps 2, 4 and the last."""
+    found, seen = run(setting, BASELINE, 12 + 5 * 36 + 3 * 12)
+    assert (found.steps, found.candidate_images) == (5, 228)
+    assert [record.step for record in seen] == [0, 2, 4, 5]
+    assert [record.candidate_images for record in seen] == [12, 96, 180, 228]
+    one_less, _ = run(setting, BASELINE, 227)
+    assert one_less.steps == 4
+    spsa_, _ = run(
+        setting, replace(BASELINE, gradient="spsa", minibatch=BATCH, evaluate_every=100), 12 + 24 + 12
+    )
+    assert (spsa_.steps, spsa_.candidate_images) == (2, 48)
+
+
+def test_a_line_search_pays_for_its_points(setting: Setting) -> None:
+    """A gradient of twelve images, one point or more of as much, and an evaluation."""
+    baseline = replace(BASELINE, optimizer="lbfgs", evaluate_every=1)
+    found, seen = run(setting, baseline, 1000)
+    cost = seen[1].candidate_images - seen[0].candidate_images
+    assert cost >= 36 + 36 + 12
+    assert (cost - 12) % 36 == 0
+    assert seen[-1].candidate_images <= 1000
+    assert found.fitness == min(record.fitness for record in seen)
+
+
+def test_what_a_line_search_finds_beyond_the_budget_does_not_count(setting: Setting) -> None:
+    baseline = replace(BASELINE, optimizer="lbfgs", evaluate_every=1)
+    found, seen = run(setting, baseline, 12 + 36 + 12)
+    assert found.steps == len(seen) == 1
+    assert found.candidate_images > 60
+    assert found.fitness == found.start_fitness
+
+
+def test_the_key_draws_the_minibatches(setting: Setting) -> None:
+    baseline = replace(BASELINE, minibatch=BATCH)
+    first, again, other = (run(setting, baseline, 200, seed=seed)[0] for seed in (0, 0, 1))
+    same = jax.tree.map(np.array_equal, first.scales, again.scales)
+    assert jax.tree.all(same)
+    assert first.fitness != other.fitness
+
+
+def test_held_out_images_decide(setting: Setting) -> None:
+    """Their teacher is the start itself, so that every move away from it is a loss there."""
+    start = setting.logits(setting.scales)
+    teacher = jnp.concatenate([setting.teacher[:BATCH], start[BATCH:]])
+    search = replace(SEARCH, fitness="mse", holdout=0.5)
+    found, seen = run(setting._replace(teacher=teacher), BASELINE, 300, search)
+    assert min(record.fitness for record in seen) < found.start_fitness
+    assert found.fitness == found.start_fitness
+    assert jax.tree.all(jax.tree.map(np.array_equal, found.scales, setting.scales))
+
+
+def test_the_loss_is_the_search_s_fitness_and_its_gradient_points_uphill(setting: Setting) -> None:
+    problem, data = problem_of(setting), data_of(setting)
+    theta = encode("log", SITES, setting.scales)
+
+    @jax.jit
+    def value_and_grad(theta: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        loss = lambda t: straight_through_loss(problem, data, t, data.tokens, data.teacher)  # noqa: E731
+        return jax.value_and_grad(loss)(theta)
+
+    value, gradient = value_and_grad(theta)
+    assert float(value) == pytest.approx(
+        fitness_loop(setting.logits(setting.scales), setting.teacher), rel=1e-3
+    )
+    norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in gradient.values()))
+    assert norm > 0
+    step = {site: 0.3 * leaf / norm for site, leaf in gradient.items()}
+    up = value_and_grad({site: theta[site] + step[site] for site in theta})[0]
+    down = value_and_grad({site: theta[site] - step[site] for site in theta})[0]
+    assert float(down) < float(up)
+
+
+@pytest.mark.parametrize("parametrization", ["raw", "log", "log_per_tensor"])
+def test_what_is_encoded_decodes_to_the_start(setting: Setting, parametrization: Any) -> None:
+    theta = encode(parametrization, SITES, setting.scales)
+    found = decode(parametrization, theta, setting.scales)
+    for name, qparams in found.items():
+        np.testing.assert_allclose(qparams.scale, setting.scales[name].scale, rtol=1e-6)
+    if parametrization == "log_per_tensor":
+        assert theta["blocks/attn/qkv/weight"].shape == (3, 1, 1)
+
+
+def test_spsa_estimates_the_gradient() -> None:
+    """Of a linear function exactly along the signs, and on average the gradient itself."""
+    slope = {"a": jnp.array([1.0, -2.0]), "b": jnp.array([[0.5]])}
+
+    def loss(theta: dict[str, jax.Array]) -> jax.Array:
+        return 7.0 + sum(jnp.sum(slope[site] * theta[site]) for site in slope)  # type: ignore[return-value]
+
+    theta = jax.tree.map(jnp.zeros_like, slope)
+    config = replace(BASELINE, gradient="spsa", spsa_samples=4000)
+    value, gradient = jax.jit(lambda key: spsa(loss, theta, key, config))(jax.random.key(0))
+    assert float(value) == pytest.approx(7.0, abs=1e-4)
+    for site in slope:
+        np.testing.assert_allclose(gradient[site], slope[site], atol=0.15)
+
+
+@pytest.mark.parametrize("minibatch", [24, 5, 9])
+def test_minibatches_are_whole_contrastive_batches(setting: Setting, minibatch: int) -> None:
+    with pytest.raises(UserError, match=rf"baseline\.minibatch \({minibatch}\) must be a multiple"):
+        run(setting, replace(BASELINE, minibatch=minibatch), 500)

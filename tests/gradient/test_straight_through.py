@@ -1,0 +1,116 @@
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evolq_jax.gradient.straight_through import (
+    lsq_factor,
+    lsq_fake_quant,
+    straight_through_sites,
+    straight_through_weights,
+)
+from evolq_jax.network import forward
+from evolq_jax.quant.sites import fake_quant_weights, quant_sites
+from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve
+from evolq_jax.quant.uniform import fake_quant
+from evolq_jax.typing import Array, QParams, Scales
+from tests.search.setting import Setting
+
+RNG = np.random.default_rng(0)
+X = jnp.asarray(RNG.standard_normal((5, 4, 3)), jnp.float32)
+COTANGENT = jnp.asarray(RNG.standard_normal((5, 4, 3)), jnp.float32)
+
+
+def by_formula(
+    spec: QuantSpec, scale: np.ndarray, zero_point: np.ndarray, factor: float
+) -> tuple[np.ndarray, ...]:
+    """Equation 3 of LSQ, element by element, with a zero point."""
+    qmin, qmax = (-(2 ** (spec.bits - 1)), 2 ** (spec.bits - 1) - 1) if spec.signed else (0, 2**spec.bits - 1)
+    to_scale, to_x = np.zeros_like(scale), np.zeros(X.shape)
+    for index in np.ndindex(*X.shape):
+        at = tuple(0 if size == 1 else i for i, size in zip(index, scale.shape, strict=True))
+        v = float(X[index]) / scale[at] + zero_point[at]
+        if v < qmin or v > qmax:
+            slope = (qmin if v < qmin else qmax) - zero_point[at]
+        else:
+            slope = np.round(v) - v
+            to_x[index] = float(COTANGENT[index])
+        to_scale[at] += factor * float(COTANGENT[index]) * slope
+    return to_scale, to_x
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 3), (5, 1, 3)], ids=["tensor", "channel", "stacked"])
+@pytest.mark.parametrize("signed", [False, True])
+def test_gradients_are_lsq_s(shape: tuple[int, ...], signed: bool) -> None:
+    spec = QuantSpec(3, signed=signed)
+    scale = np.broadcast_to(np.array([0.21, 0.33, 0.4], np.float32)[: shape[-1]], shape).copy()
+    zero_point = np.full(shape, 0.0 if signed else 3.0, np.float32)
+    qparams = QParams(jnp.asarray(scale), jnp.asarray(zero_point))
+    value, pull = jax.vjp(lambda q, x: lsq_fake_quant(spec, 0.25, q, x), qparams, X)
+    np.testing.assert_array_equal(value, fake_quant(spec, qparams, X))
+    to_qparams, to_x = pull(COTANGENT)
+    want_scale, want_x = by_formula(spec, scale, zero_point, 0.25)
+    np.testing.assert_allclose(to_qparams.scale, want_scale, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(to_x, want_x, rtol=1e-6)
+    assert 0 < (want_x == 0).mean() < 0.5  # some are clipped
+    np.testing.assert_array_equal(to_qparams.zero_point, 0.0)
+
+
+def test_where_all_is_clipped_the_gradient_is_the_derivative() -> None:
+    """There q does not depend on the scale, so that no gradient is made up."""
+    spec, x = QuantSpec(2), jnp.full((1, 8), 9.0)
+
+    def value(scale: Array) -> Array:
+        return lsq_fake_quant(spec, 1.0, QParams(scale, jnp.zeros((1, 1))), x).sum()
+
+    scale, step = jnp.full((1, 1), 0.5), 1e-2
+    difference = (value(scale + step) - value(scale - step)) / (2 * step)
+    np.testing.assert_allclose(jax.grad(value)(scale)[0, 0], difference, rtol=1e-3)
+
+
+def test_the_factor_is_the_paper_s() -> None:
+    assert lsq_factor(QuantSpec(4), 100) == pytest.approx(1 / np.sqrt(100 * 15))
+    assert lsq_factor(QuantSpec(4, signed=True), 100) == pytest.approx(1 / np.sqrt(100 * 7))
+
+
+@pytest.mark.parametrize(
+    "quant",
+    [
+        QuantConfig("matmul", weight_bits=3, bias_correction=True, softmax_quantizer="log2"),
+        QuantConfig("fully_quantized", weight_bits=3, integer_layer_norm=True),
+    ],
+    ids=["matmul", "integer"],
+)
+def test_the_network_s_values_are_those_of_the_quantized_one(setting: Setting, quant: QuantConfig) -> None:
+    from evolq_jax.calibration.chain import initialise
+    from evolq_jax.calibration.state import Calibration
+
+    tiny = setting.tiny
+    specs = resolve(replace(quant, quantize_image=False), tiny.sites)
+    _, scales = initialise(
+        ["ranges"], Calibration(tiny.parts, specs, tiny.sites, [tiny.images], 12), tiny.params
+    )
+
+    @jax.jit
+    def made_up(scales: Scales) -> Array:
+        params = straight_through_weights(specs, tiny.params, scales)
+        return forward(tiny.parts, straight_through_sites(specs), params, scales, tiny.images)
+
+    @jax.jit
+    def exact(scales: Scales) -> Array:
+        params = fake_quant_weights(specs, tiny.params, scales)
+        return forward(tiny.parts, quant_sites(specs), params, scales, tiny.images)
+
+    got, want = made_up(scales), exact(scales)
+    close = np.isclose(got, want, rtol=1e-3, atol=1e-3).mean()
+    assert close > (0.3 if quant.integer_layer_norm else 0.95)  # rounding flips, which integer norms amplify
+
+    gradient = jax.jit(jax.grad(lambda scales: jnp.sum(made_up(scales) ** 2)))(scales)
+    for name, qparams in gradient.items():
+        assert np.isfinite(qparams.scale).all(), name
+    moving = [name for name, qparams in gradient.items() if np.abs(qparams.scale).max() > 0]
+    assert "blocks/attn/qkv/weight" in moving
+    assert "blocks/norm1" in moving
+    assert len(moving) > 0.8 * len(gradient)

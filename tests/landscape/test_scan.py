@@ -1,0 +1,175 @@
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.timing import count_compilations
+from evolq_jax.landscape.config import LandscapeConfig
+from evolq_jax.landscape.directions import Points, keep_blocks, random_directions, scales_at
+from evolq_jax.landscape.grid import Grid, make_grid
+from evolq_jax.landscape.losses import all_losses
+from evolq_jax.landscape.scan import Ground, Program, make_mesh, scan
+from evolq_jax.network import forward
+from evolq_jax.quant.sites import float_sites, quant_sites
+from evolq_jax.quant.spec import QuantSpec
+from evolq_jax.search.evaluate import at_scales
+from evolq_jax.typing import QParams, Scales
+from tests.search.setting import BATCH, Setting
+from tests.tiny import PREPROCESSING
+from tests.two_segments import PARTS, make_inputs, make_params
+
+ROOT = Path(__file__).resolve().parents[2]
+WEIGHTS = ("blocks/attn/qkv/weight", "blocks/mlp/fc2/weight")
+CONFIG = LandscapeConfig(points=3, directions=2)
+LOSSES = ("cross_entropy", "info_nce", "kl")
+TEMPERATURES = jnp.array([1.0, 3.0])
+
+
+def program_of(setting: Setting, **changes: Any) -> Program:
+    specs, parts = setting.specs, setting.tiny.parts
+    return replace(Program(parts, specs, PREPROCESSING, LOSSES, BATCH, 6, 1, (True,)), **changes)
+
+
+def ground_of(setting: Setting, moving: Sequence[str], count: int = 2) -> Ground:
+    origin = {site: setting.scales[site] for site in moving}
+    directions = random_directions(setting.tiny.parts, "gaussian", count, origin, 0.2, jax.random.key(0))
+    labels = jnp.asarray(np.random.default_rng(0).integers(0, 10, 12), jnp.int32)
+    return Ground(setting.tiny.params, setting.scales, directions, setting.teacher, labels, TEMPERATURES)
+
+
+def grid_of(setting: Setting, moving: Sequence[str], **changes: Any) -> Grid:
+    return make_grid(replace(CONFIG, **changes), setting.tiny.parts, moving, 2)
+
+
+def run(program: Program, ground: Ground, grid: Grid, setting: Setting, first: int = 0) -> np.ndarray:
+    found = scan(program, ground, grid, setting.tiny.pixels, make_mesh(), first)
+    return np.concatenate([losses for _, losses in found])
+
+
+def by_whole_passes(setting: Setting, program: Program, ground: Ground, points: Points) -> np.ndarray:
+    """Point by point, from the images."""
+    rows: list[np.ndarray] = []
+    for number in range(len(points.coordinates)):
+        point = jax.tree.map(lambda leaf, n=number: jnp.asarray(leaf[n]), points)
+        scales = scales_at(program.parts, program.log, ground.origin, ground.directions, point)
+        data = setting.logits(scales), ground.teacher, ground.labels, ground.temperatures
+        rows.append(np.asarray(all_losses(program.losses, program.batch_size, *data)))
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize(
+    ("moving", "changes", "settings"),
+    [
+        ((*WEIGHTS, "head/weight"), {}, {}),  # from the images
+        (WEIGHTS, {"kind": "plane", "blocks": (1, 2)}, {"log": (True, True)}),
+        ((*WEIGHTS, "blocks/norm1"), {"kind": "layers"}, {"point_chunk": 4, "image_chunk": 12}),
+    ],
+    ids=["line", "plane", "layers"],
+)
+def test_points_score_as_whole_forward_passes_do(
+    setting: Setting, moving: tuple[str, ...], changes: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    program, ground = program_of(setting, **settings), ground_of(setting, moving)
+    if "blocks" in changes:
+        kept = keep_blocks(program.parts, ground.directions, changes["blocks"])
+        ground = ground._replace(directions=kept)
+    grid = grid_of(setting, moving, **changes)
+    got, want = run(program, ground, grid, setting), by_whole_passes(setting, program, ground, grid.points)
+    assert got.shape == (np.prod(grid.shape), 4)
+    # Rounding flips: a few of the points, by a few thousandths.
+    np.testing.assert_allclose(got, want, rtol=2e-2, atol=2e-3)
+    assert np.median(np.abs(got / want - 1)) < 1e-4
+    assert np.ptp(want[:, -1]) > 0.05 * want[:, -1].max()  # the points do differ
+
+
+def test_a_scan_compiles_one_program_for_all_blocks(setting: Setting) -> None:
+    """Other origins, directions, coordinates, temperatures and blocks are arguments."""
+    program, ground = program_of(setting), ground_of(setting, WEIGHTS)
+    run(program, ground, grid_of(setting, WEIGHTS, kind="layers"), setting)
+    other = jax.tree.map(lambda leaf: 1.01 * leaf if leaf.dtype == jnp.float32 else leaf, ground)
+    grid = grid_of(setting, WEIGHTS, kind="layers", points=4, blocks=(1, 2), low=-2.0)
+    with count_compilations() as compilations:
+        run(program, other, grid, setting)
+    assert compilations.seconds == []
+
+
+def test_a_continued_scan_gives_the_same_bits(setting: Setting) -> None:
+    program, ground = program_of(setting, point_chunk=2), ground_of(setting, WEIGHTS)
+    grid = grid_of(setting, WEIGHTS, kind="layers")
+    whole = run(program, ground, grid, setting)
+    for first in (2, 24, 34):
+        np.testing.assert_array_equal(run(program, ground, grid, setting, first), whole[first:])
+
+
+def test_labels_are_not_needed_where_no_loss_has_them(setting: Setting) -> None:
+    program = program_of(setting, losses=("kl",))
+    ground = ground_of(setting, WEIGHTS)._replace(labels=None)
+    assert run(program, ground, grid_of(setting, WEIGHTS), setting).shape == (6, 1)
+
+
+def test_segments_before_the_moved_one_are_run_once() -> None:
+    """Of two segments, blocks of the second: the prefix runs through the first and into the second."""
+    params, x = make_params(), make_inputs(12)
+    specs = tuple((name, QuantSpec(4)) for name in ("a/weight", "b/weight", "a/h", "b/h", "down"))
+
+    def qparams(step: float, *shape: int) -> QParams:
+        return QParams(jnp.full(shape, step), jnp.full(shape, 8.0))
+
+    scales: Scales = {
+        "a/weight": qparams(0.1, 2, 1, 1), "b/weight": qparams(0.15, 3, 1, 1),
+        "a/h": qparams(0.15, 2, 1, 1), "b/h": qparams(0.13, 3, 1, 1), "down": qparams(0.4, 1, 1),
+    }  # fmt: skip
+    moving = ("a/weight", "b/weight")
+    grid = make_grid(LandscapeConfig(kind="layers", points=3, directions=1), PARTS, moving, 1)
+    assert [line.block for line in grid.lines] == [0, 1, 0, 1, 2]
+    origin = {site: scales[site] for site in moving}
+    directions = random_directions(PARTS, "gaussian", 1, origin, 0.3, jax.random.key(0))
+    preprocessing = replace(PREPROCESSING, mean=(0.0,), std=(1 / 255,))  # leaves the inputs as they are
+    teacher = forward(PARTS, float_sites, params, {}, x)
+    ground = Ground(params, scales, directions, teacher, None, TEMPERATURES)
+    program = Program(PARTS, specs, preprocessing, ("mse",), BATCH, 6, 1, (True,))
+    found = scan(program, ground, grid, x, make_mesh(1))
+    got = np.concatenate([losses for _, losses in found])[:, 0]
+
+    @jax.jit
+    def mse_at(point: Points) -> jax.Array:
+        network = at_scales(specs, params, scales_at(PARTS, (True,), scales, directions, point))
+        logits = forward(PARTS, quant_sites(specs), network.quantized, network.scales, x)
+        return jnp.mean((logits - teacher) ** 2)
+
+    points = [jax.tree.map(lambda leaf, n=n: leaf[n], grid.points) for n in range(len(got))]
+    want = [float(mse_at(point)) for point in points]
+    np.testing.assert_allclose(got, want, rtol=1e-3)
+    assert len(set(np.round(want, 6))) > 5
+
+
+FIVE_DEVICES = """
+import numpy as np
+from tests.landscape.test_scan import WEIGHTS, grid_of, ground_of, program_of, run
+from tests.search.setting import make_setting
+setting = make_setting()
+grid = grid_of(setting, WEIGHTS, kind="layers")
+found = run(program_of(setting), ground_of(setting, WEIGHTS), grid, setting)
+np.save("found.npy", found)
+"""
+
+
+@pytest.mark.slow
+def test_points_over_five_devices_score_as_on_one(setting: Setting, tmp_path: Path) -> None:
+    """Twelve points a block on five devices: the last call of each block is padded."""
+    environment = {
+        "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "PATH": "",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=5",
+    }  # fmt: skip
+    subprocess.run([sys.executable, "-c", FIVE_DEVICES], cwd=tmp_path, env=environment, check=True)
+    grid = grid_of(setting, WEIGHTS, kind="layers")
+    want = run(program_of(setting), ground_of(setting, WEIGHTS), grid, setting)
+    got = np.load(tmp_path / "found.npy", allow_pickle=False)
+    np.testing.assert_allclose(got, want, rtol=1e-3)

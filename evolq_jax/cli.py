@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from evolq_jax import __version__
-from evolq_jax.config import Experiment, LandscapeConfig, faithful, load_config
+from evolq_jax.config import PRESETS, Experiment, LandscapeConfig, load_config, with_preset
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.experiment.baseline import run_baseline
 from evolq_jax.experiment.landscape.plan import plan_landscape
@@ -180,7 +180,9 @@ def _train(console: Console, options: argparse.Namespace, overrides: list[str]) 
 def _experiment(options: argparse.Namespace, overrides: list[str]) -> Experiment:
     """The config of a command line; fields given there hold against the preset's."""
     config = override(load_config(_config_file(options)), overrides, options.verb, OPTIONS)
-    return override(faithful(config), overrides, options.verb) if options.preset == "faithful" else config
+    if options.preset == "default":
+        return config
+    return override(with_preset(config, options.preset), overrides, options.verb)
 
 
 def _config_file(options: argparse.Namespace) -> str:
@@ -220,8 +222,11 @@ def _make_parser() -> argparse.ArgumentParser:
         sub.add_argument("config", nargs="?", metavar="CONFIG", help=what)
         sub.add_argument("-h", "--help", action="store_true", help="show this and every field of the config")
         if verb != "train":
-            presets = "the config as it stands, or with the released code's settings"
-            sub.add_argument("--preset", choices=["default", "faithful"], default="default", help=presets)
+            presets = (
+                "settings put over the config's: the released code's (faithful), outlier-aware (fast), "
+                "these and corrected weights (strong)"
+            )
+            sub.add_argument("--preset", choices=[*PRESETS], default="default", help=presets)
         if verb in ("search", "calibrate", "baseline", "landscape"):
             where = "where to write (default: the next free runs/NAME-NNN)"
             continued = "; an unfinished scan there is continued" if verb == "landscape" else ""
@@ -250,7 +255,7 @@ def _print_help(options: argparse.Namespace) -> None:
     config = None
     if options.config is not None and not Path(options.config).is_dir():
         config = load_config(options.config, kind)
-        config = faithful(config) if options.preset == "faithful" else config
+        config = with_preset(config, options.preset)
     options.parser.print_help()
     field = "--train.epochs 3" if options.verb == "train" else "--search.passes 3"
     print(f"\nEvery field of the config can be set as in {field}:\n", flush=True)

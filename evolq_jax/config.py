@@ -5,11 +5,13 @@ Config files (`configs/*.py`) hold `config = Experiment(...)`; the command line 
 
 import runpy
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from evolq_jax.calibration.chain import INITIALISERS
+from evolq_jax.calibration.compensation import LINKS
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.landscape.config import LandscapeConfig
@@ -18,6 +20,7 @@ from evolq_jax.search.config import ATTENTION_WEIGHTS, SearchConfig
 from evolq_jax.training import TrainConfig, TrainExperiment
 
 __all__ = [
+    "PRESETS",
     "BaselineConfig",
     "CalibrationConfig",
     "DataConfig",
@@ -31,11 +34,13 @@ __all__ = [
     "TrainConfig",
     "TrainExperiment",
     "faithful",
+    "fast",
     "load_config",
+    "strong",
     "with_preset",
 ]
 
-Preset = Literal["default", "faithful"]
+Preset = Literal["default", "faithful", "fast", "strong"]
 
 
 @dataclass(frozen=True)
@@ -102,8 +107,8 @@ class CalibrationConfig:
     """
 
     chain: tuple[str, ...] = ("ranges",)
-    damping: float = 1.0
-    pull: float = 0.5
+    damping: float = 3.0
+    pull: float = 0.9
     batch_size: int = 100
     image_chunk: int = 10
 
@@ -115,8 +120,6 @@ class CalibrationConfig:
             raise UserError(f"calibration.damping must be positive, not {self.damping}")
         if not 0 <= self.pull <= 1:
             raise UserError(f"calibration.pull must be from 0 to 1, not {self.pull}")
-        if self.chain[:1] != ("ranges",):
-            raise UserError("calibration.chain must begin with `ranges`, which finds the first scales")
         for link in self.chain:
             if link not in INITIALISERS:
                 known = ", ".join(INITIALISERS)
@@ -124,6 +127,8 @@ class CalibrationConfig:
                     f"calibration.chain has the unknown initialiser '{link}'"
                     f"{suggestion(link, INITIALISERS)} (known: {known})"
                 )
+        if self.chain[:1] != ("ranges",):
+            raise UserError("calibration.chain is empty or begins otherwise: `ranges` comes first")
 
 
 @dataclass(frozen=True)
@@ -171,6 +176,11 @@ class Experiment:
             "softmax_bits",
         ):
             _check_bits(f"quant.{name}", getattr(self.quant, name))
+        layerwise = [link for link in self.calibration.chain if link in LINKS]
+        if self.quant.bias_correction and layerwise:
+            raise UserError(
+                f"calibration.chain's '{layerwise[0]}' needs quant.bias_correction off: both correct weights"
+            )
         for rule in self.quant.rules:
             _check_bits(f"quant.rules, pattern '{rule.pattern}': bits", rule.bits or None)
 
@@ -227,9 +237,49 @@ def faithful(config: Experiment) -> Experiment:
     return replace(config, quant=quant, search=search, calibration=calibration)
 
 
+def fast(config: Experiment) -> Experiment:
+    """Outlier-aware ranges, at this experiment's bits, scheme, search and data; seconds more than `default`.
+
+    Activations get a power-of-two factor for each channel, a softmax output of fewer than 8 bits a
+    logarithmic quantizer, and the input of the first and last layer 8 bits. The image is not quantized
+    again: it comes as 8-bit pixels, and its normalisation folds into the first layer.
+    """
+    quant = config.quant
+    narrow_softmax = (quant.softmax_bits or quant.activation_bits) < 8
+    quant = replace(
+        quant,
+        weight_observer="omse",
+        activation_observer="pow2",
+        residual_observer="pow2",
+        edge_weight_bits=8,
+        edge_activation_bits=8,
+        softmax_quantizer="log" if narrow_softmax else "uniform",
+        quantize_image=False,
+        integer_layer_norm=False,
+        integer_softmax=False,
+        bias_correction=False,
+    )
+    return replace(config, quant=quant, calibration=replace(config.calibration, chain=("ranges",)))
+
+
+def strong(config: Experiment) -> Experiment:
+    """`fast`, then every linear layer corrected and rounded on its quantized input; a minute or so more."""
+    chain = ("ranges", "ridge", "gptq", "bias")
+    config = fast(config)
+    return replace(config, calibration=replace(config.calibration, chain=chain))
+
+
+PRESETS: dict[Preset, Callable[[Experiment], Experiment]] = {
+    "default": lambda config: config,
+    "faithful": faithful,
+    "fast": fast,
+    "strong": strong,
+}
+
+
 def with_preset(config: Experiment, preset: Preset) -> Experiment:
     """The config under a preset: `default` is the config as its file says."""
-    return faithful(config) if preset == "faithful" else config
+    return PRESETS[preset](config)
 
 
 def load_config(path: str | Path, kind: type = Experiment) -> Any:

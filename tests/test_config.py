@@ -106,6 +106,16 @@ def test_presets_by_name() -> None:
         (lambda: CalibrationConfig(batch_size=0), "calibration.batch_size must be at least 1"),
         (lambda: CalibrationConfig(image_chunk=0), "calibration.image_chunk must be at least 1"),
         (lambda: CalibrationConfig(chain=()), "calibration.chain is empty"),
+        (lambda: CalibrationConfig(chain=("gptq",)), "calibration.chain is empty or begins otherwise"),
+        (lambda: CalibrationConfig(damping=0.0), "calibration.damping must be positive, not 0.0"),
+        (lambda: CalibrationConfig(pull=1.5), "calibration.pull must be from 0 to 1, not 1.5"),
+        (
+            lambda: Experiment(
+                quant=QuantConfig(bias_correction=True),
+                calibration=CalibrationConfig(chain=("ranges", "gptq")),
+            ),
+            "calibration.chain's 'gptq' needs quant.bias_correction off",
+        ),
         (lambda: CalibrationConfig(chain=("range",)), "unknown initialiser 'range'; did you mean 'ranges'?"),
         (lambda: Experiment(evaluation_batch=0), "evaluation_batch must be at least 1"),
         (lambda: Experiment(seed=-1), "seed must be from 0 to 4294967295, not -1"),
@@ -165,3 +175,21 @@ def test_loading_leaves_nothing_beside_the_file(tmp_path: Path) -> None:
     path.write_text("from evolq_jax.config import Experiment\nconfig = Experiment(seed=5)\n")
     assert load_config(path).seed == 5
     assert [file.name for file in tmp_path.iterdir()] == ["mine.py"]
+
+
+@pytest.mark.parametrize(("bits", "softmax"), [(8, "uniform"), (4, "log")])
+def test_strong_is_fast_with_corrected_weights_at_the_config_s_bits(bits: int, softmax: str) -> None:
+    quant = QuantConfig("fully_quantized", weight_bits=3, activation_bits=bits, integer_layer_norm=True)
+    config = Experiment(quant=quant)
+    first, more = (with_preset(config, preset) for preset in ("fast", "strong"))
+    assert first.quant == more.quant
+    assert (more.quant.scheme, more.quant.weight_bits, more.quant.activation_bits) == (
+        "fully_quantized",
+        3,
+        bits,
+    )
+    assert (more.quant.activation_observer, more.quant.softmax_quantizer) == ("pow2", softmax)
+    assert not more.quant.integer_layer_norm
+    assert first.calibration.chain == ("ranges",)
+    assert more.calibration.chain == ("ranges", "ridge", "gptq", "bias")
+    assert more.search == config.search

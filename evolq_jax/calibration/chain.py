@@ -13,7 +13,7 @@ from evolq_jax.calibration.layerwise import walk
 from evolq_jax.calibration.ranges import ranges
 from evolq_jax.calibration.state import Calibration, Initialiser, Progress, State
 from evolq_jax.errors import UserError, suggestion
-from evolq_jax.typing import Params, Scales
+from evolq_jax.typing import ModelParts, Params, Scales
 
 WHOLE: dict[str, Initialiser] = {"ranges": ranges}  # links that see the whole network at once
 INITIALISERS = (*WHOLE, *LINKS)
@@ -39,12 +39,29 @@ def initialise(
       The parameters, changed where links fold or compensate, and their scales.
 
     Raises:
-      UserError: a link's name is unknown.
+      UserError: a link's name is unknown, or there is nothing in this network that it could correct.
     """
+    check_chain(chain, calibration.parts)
     state = State(params, params, {})
     for name, link in _links(chain):
         state = link(calibration._replace(progress=stage(name)), state)
     return state.params, state.scales
+
+
+def check_chain(chain: Sequence[str], parts: ModelParts) -> None:
+    """Finds out before anything is computed whether a chain can run on a network.
+
+    Raises:
+      UserError: a link's name is unknown, or there is nothing in this network that it could correct.
+    """
+    for name in chain:
+        if name not in INITIALISERS:
+            raise UserError(f"unknown initialiser '{name}'{suggestion(name, INITIALISERS)}")
+        if name in LINKS and not any(segment.linears for segment in parts.segments):
+            raise UserError(
+                f"initialiser '{name}' corrects linear layers of ViT and DeiT; this network names none: "
+                "leave it out of calibration.chain"
+            )
 
 
 def _links(chain: Sequence[str]) -> list[tuple[str, Initialiser]]:
@@ -53,9 +70,6 @@ def _links(chain: Sequence[str]) -> list[tuple[str, Initialiser]]:
         group = tuple(names)
         if layerwise:
             links.append((", ".join(group), partial(walk, group)))
-            continue
-        for name in group:
-            if name not in WHOLE:
-                raise UserError(f"unknown initialiser '{name}'{suggestion(name, INITIALISERS)}")
-            links.append((name, WHOLE[name]))
+        else:
+            links += [(name, WHOLE[name]) for name in group]
     return links

@@ -1,8 +1,9 @@
-"""How much each token's output of a linear layer matters to the network's output.
+"""How much each token of a linear layer's output matters to the network's output.
 
-The diagonal Fisher information of the logits, by one random vector for each image: with v standard normal
+The diagonal of the logits' Fisher information by one random vector for each image: with v standard normal
 and p the float network's probabilities, the gradient g of `sum_c v_c sqrt(p_c) log p_c` has E[g g^T] equal
-to the Hessian of the KL divergence to the float network (as PTQ4ViT's and BRECQ's weights, without labels).
+to the Hessian of the KL divergence from the float network. PTQ4ViT (Yuan et al., 2111.12293) and BRECQ
+weight errors by squared gradients in the same way, the latter's with labels; no labels are used here.
 """
 
 from functools import partial
@@ -10,15 +11,15 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.network import forward
+from evolq_jax.network import forward, list_sites
 from evolq_jax.quant.sites import FloatSite
 from evolq_jax.typing import Array, ModelParts, Params
 
-Weights = dict[str, Array]  # "segment/layer" -> [chunks, L, B, N]
+TokenWeights = dict[str, Array]  # "segment/layer" -> [chunks, L, B, ...]: the output's axes but its last
 
 
 class _AddSite(FloatSite):
-    """The float network with something added at some sites."""
+    """The float network with something added at some sites, to take gradients at."""
 
     def __init__(self, added: dict[str, Array]) -> None:
         self.added = added
@@ -28,39 +29,41 @@ class _AddSite(FloatSite):
 
 
 @partial(jax.jit, static_argnames=("parts",))
-def token_weights(parts: ModelParts, params: Params, chunks: Array, key: Array) -> Weights:
-    """Mean squared gradient of every linear layer's output at every token.
+def token_weights(parts: ModelParts, params: Params, images: Array, key: Array) -> TokenWeights:
+    """Mean squared gradient at every token of every linear layer's output.
 
-    Each image's weights have mean 1 in every layer.
+    The weights of one image in one layer have mean 1: unsure images count no more than others.
+
+    Args:
+      parts: the network; a layer's output must be a site of the layer's name.
+      params: float parameters.
+      images: normalised images in chunks [chunks, B, height, width, channels].
+      key: PRNG key; consumed.
     """
-    names = [f"{segment.name}/{linear.name}" for segment in parts.segments for linear in segment.linears]
+    sites = list_sites(parts, params, images.shape[2:], images.shape[1])
+    layers = [f"{segment.name}/{linear.name}" for segment in parts.segments for linear in segment.linears]
+    nothing = {name: jnp.zeros((sites[name].depth or 1, *sites[name].shape)) for name in layers}
 
-    def score(added: dict[str, Array], images: Array, v: Array) -> Array:
+    def log_probabilities(added: dict[str, Array], images: Array) -> Array:
         logits = forward(parts, lambda segment, entries: _AddSite(dict(entries)), params, added, images)
-        log_p = jax.nn.log_softmax(logits)
-        return (v * jax.lax.stop_gradient(jnp.exp(log_p / 2)) * log_p).sum()
+        return jax.nn.log_softmax(logits)
 
-    def one_chunk(args: tuple[Array, Array]) -> Weights:
-        images, key = args
-        zeros = _zeros(parts, params, images, names)
-        classes = jax.eval_shape(lambda: _float_logits(parts, params, images)).shape[-1]
-        v = jax.random.normal(key, (images.shape[0], classes))
-        gradients = jax.grad(score)(zeros, images, v)
-        squares = {name: (g**2).mean(-1) for name, g in gradients.items()}  # [L, B, N]
-        return {
-            name: s / jnp.maximum(s.mean(tuple(range(2, s.ndim)), keepdims=True), 1e-30)
-            for name, s in squares.items()
-        }
+    def one_chunk(chunk: tuple[Array, Array]) -> TokenWeights:
+        images, keys = chunk
 
-    return jax.lax.map(one_chunk, (chunks, jax.random.split(key, len(chunks))))
+        def projected(added: dict[str, Array]) -> Array:
+            log_p = log_probabilities(added, images)
+            v = jax.vmap(lambda key: jax.random.normal(key, log_p.shape[1:]))(keys)
+            return (v * jax.lax.stop_gradient(jnp.exp(log_p / 2)) * log_p).sum()
 
+        gradients = jax.grad(projected)(nothing)
+        return {name: _normalised((g**2).mean(-1)) for name, g in gradients.items()}
 
-def _float_logits(parts: ModelParts, params: Params, images: Array) -> Array:
-    return forward(parts, lambda segment, entries: FloatSite(), params, {}, images)
+    keys = jax.random.split(key, images.shape[:2])  # an image's vector does not depend on the chunks
+    return jax.lax.map(one_chunk, (images, keys))
 
 
-def _zeros(parts: ModelParts, params: Params, images: Array, names: list[str]) -> dict[str, Array]:
-    from evolq_jax.network import list_sites
-
-    sites = list_sites(parts, params, images.shape[1:], images.shape[0])
-    return {name: jnp.zeros((sites[name].depth or 1, *sites[name].shape)) for name in names}
+def _normalised(weights: Array) -> Array:
+    """[L, B, ...] -> the same with mean 1 for every block and image (0 where all are 0)."""
+    mean = weights.mean(tuple(range(2, weights.ndim)), keepdims=True)
+    return weights / jnp.where(mean > 0, mean, 1.0)

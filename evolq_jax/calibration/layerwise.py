@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.calibration.compensation import LINKS, Layer, Moments
+from evolq_jax.calibration.fisher import token_weights
 from evolq_jax.calibration.state import Calibration, State
 from evolq_jax.network import at, largest_divisor
 from evolq_jax.quant.sites import RecordSite, fake_quant_weights, float_sites, quant_sites
@@ -29,12 +30,16 @@ def walk(links: tuple[str, ...], calibration: Calibration, state: State) -> Stat
     steps = sum(segment.length * (len(segment.linears) + 1) for segment in parts.segments)
     done = 0
     streams = _chunks(calibration)
+    fisher = token_weights(parts, state.reference, streams[0], jax.random.key(0))
     for number, segment in enumerate(parts.segments):
         streams = _enter(parts, specs, number, state, streams)
         for block in range(segment.length):
             index = jnp.int32(block)
             for linear in segment.linears:
-                state = _correct(parts, specs, number, linear, links, damping, pull, state, streams, index)
+                tokens = fisher[f"{segment.name}/{linear.name}"][:, block]
+                state = _correct(
+                    parts, specs, number, linear, links, damping, pull, state, streams, tokens, index
+                )
                 done += 1
                 calibration.progress(done, steps)
             streams = jax.block_until_ready(_advance(parts, specs, number, state, streams, index))
@@ -88,11 +93,12 @@ def _correct(
     pull: float,
     state: State,
     streams: Streams,
+    tokens: Array,
     index: Array,
 ) -> State:
     """One layer of block `index`, changed by all links."""
     segment = parts.segments[number]
-    moments = _moments(parts, specs, number, linear, pull, state, streams, index)
+    moments = _moments(parts, specs, number, linear, pull, state, streams, tokens, index)
     _, block, scales = _block(parts, number, state, index)
     leaves, site = flatten(block), f"{linear.name}/weight"
     layer = Layer(leaves[site], leaves[f"{linear.name}/bias"], scales.get(site))
@@ -117,6 +123,7 @@ def _moments(
     pull: float,
     state: State,
     streams: Streams,
+    tokens: Array,
     index: Array,
 ) -> Moments:
     """Of the layer's quantized input, and of the output that would bring both networks together."""
@@ -125,7 +132,7 @@ def _moments(
     quantized = fake_quant_weights(_local(specs, segment.name), params, scales)
     weight, bias = (flatten(reference)[f"{linear.name}/{leaf}"] for leaf in ("weight", "bias"))
 
-    def one_chunk(sums: Moments, chunk: Streams) -> tuple[Moments, None]:
+    def one_chunk(sums: Moments, chunk: tuple[Array, Array, Array]) -> tuple[Moments, None]:
         kept = []
         for factory, block, x in (
             (float_sites, reference, chunk[0]),
@@ -136,9 +143,11 @@ def _moments(
             kept.append({name: value.reshape(-1, value.shape[-1]) for name, value in site.kept.items()})
         wanted = kept[0][linear.source] @ weight + bias
         x = kept[1][linear.source]
-        token = jnp.ones((len(x), 1))
+        token = 1 + chunk[2].reshape(-1, 1)
         if linear.residual:
-            token = 1 / ((wanted + kept[0][linear.residual]) ** 2).mean(-1, keepdims=True)
+            # What follows is a norm: only a token's error relative to the whole stream counts. Without this,
+            # the few tokens with massive activations are all that is fitted.
+            token /= ((wanted + kept[0][linear.residual]) ** 2).mean(-1, keepdims=True)
             wanted += pull * (kept[0][linear.residual] - kept[1][linear.residual])
         weighted = token * x
         new = Moments(
@@ -154,7 +163,7 @@ def _moments(
         jnp.zeros((inputs, inputs)),
         jnp.zeros((inputs, outputs)),
     )
-    return jax.lax.scan(one_chunk, zero, streams)[0]
+    return jax.lax.scan(one_chunk, zero, (*streams, tokens))[0]
 
 
 def _block(parts: ModelParts, number: int, state: State, index: Array) -> tuple[Params, Params, Scales]:

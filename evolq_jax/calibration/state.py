@@ -31,8 +31,8 @@ class Calibration(NamedTuple):
     sites: dict[str, SiteInfo]
     batches: Sequence[Array]
     chunk: int
-    damping: float = 1.0
-    pull: float = 0.5
+    damping: float = 3.0
+    pull: float = 0.9
     progress: Progress = lambda done, total: None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from evolq_jax.calibration.compensation import LINKS
 from evolq_jax.config import Experiment
 from evolq_jax.experiment.evaluate import compute_logits
 from evolq_jax.experiment.images import count_calibration, count_evaluation
@@ -27,6 +28,7 @@ except ImportError:  # Windows
 # much more (ViT-Tiny on CPU).
 OVERHEAD = {"fully_quantized": 1.15, "matmul": 1.05}
 INTEGER_LAYER_NORM = 1.2  # times that
+WALK = 20  # forward passes for each image that the layer-wise links take, measured on ViT-Tiny
 # Compiling all that a search runs, relative to compiling the float forward.
 PROGRAMS = 12
 MIB = 2**20
@@ -135,6 +137,8 @@ def _work(setup: Setup, num_images: int, num_evaluation: int) -> float:
     candidates = num_total(setup) * (num_images - search.num_held_out(num_images)) * network_share(setup)
     caches = search.passes * num_images
     calibration_and_teacher = 2 * num_images
+    if set(setup.config.calibration.chain) & set(LINKS):
+        calibration_and_teacher += WALK * num_images
     return overhead * (candidates + caches + 2 * num_evaluation) + num_evaluation + calibration_and_teacher
 
 

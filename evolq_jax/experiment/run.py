@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.compensation import LINKS
 from evolq_jax.calibration.state import Calibration
 from evolq_jax.config import Experiment
 from evolq_jax.data import fingerprint
@@ -238,15 +239,27 @@ def _search(calibrated: Calibrated, run: RunDirectory, watcher: Watcher) -> Sear
 
 def _write_calibrated(run: RunDirectory, calibrated: Calibrated) -> None:
     """The first scales and, where the chain changed them, the parameters that they are for."""
-    if set(calibrated.setup.config.calibration.chain) != {"ranges"}:
+    if _changes_params(calibrated.setup):
         run.write_arrays(PARAMS, flatten(calibrated.params))
     run.write_scales(INIT_SCALES, calibrated.scales)
 
 
+def _changes_params(setup: Setup) -> bool:
+    return any(link in LINKS for link in setup.config.calibration.chain)
+
+
 def read_params(run: RunDirectory, setup: Setup) -> Params:
-    """The parameters that the run's scales are for: its own, or the float network's."""
-    if not run.has(PARAMS):
+    """The parameters that the run's scales are for: its own, or the float network's.
+
+    Raises:
+      UserError: its own are missing, damaged or those of another network.
+    """
+    if not _changes_params(setup):
         return setup.model.params
+    if not run.has(PARAMS):
+        raise UserError(
+            f"run '{run.path}' lacks {PARAMS}, which its chain of initialisers writes: run it again"
+        )
     arrays, expected = run.read_arrays(PARAMS), flatten(setup.model.params)
     if {k: v.shape for k, v in arrays.items()} != {k: v.shape for k, v in expected.items()}:
         raise UserError(f"the parameters in '{run.path}' do not fit its config: run it again")

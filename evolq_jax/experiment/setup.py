@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 import evolq_jax.models
+from evolq_jax.calibration.chain import check_chain
 from evolq_jax.config import Experiment
 from evolq_jax.errors import UserError
 from evolq_jax.fitness import make_fitness
@@ -38,11 +39,12 @@ def load_model(config: Experiment) -> Setup:
     """Reads the weights and resolves the quantizers.
 
     Raises:
-      UserError: the model, its weights or a site pattern is wrong.
+      UserError: the model, its weights, the chain of initialisers or a site pattern is wrong.
     """
     weights = config.model.weights or shipped_weights(config.model.name)
     model = load_checkpoint(config.model.name, weights)
     size = model.preprocessing.size
+    check_chain(config.calibration.chain, model.parts)
     sites = list_sites(model.parts, model.params, (size, size, len(model.preprocessing.mean)))
     return Setup(config, model, sites, resolve(config.quant, sites))
 

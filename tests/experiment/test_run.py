@@ -145,6 +145,25 @@ def test_a_calibrated_run_can_be_evaluated(finished: Finished, tmp_path: Path) -
     assert from_run["init"] == finished.result["init"]
 
 
+def test_a_run_keeps_the_weights_that_calibration_changed(weights: Path, tmp_path: Path) -> None:
+    config = small_config(weights)
+    config = replace(
+        config, calibration=replace(config.calibration, chain=("ranges", "ridge", "gptq", "bias"))
+    )
+    result = run_search(config, tmp_path / "run")
+    again = run_evaluate(tmp_path / "run")
+    for name in ("float", "init", "final", "delta"):
+        assert again[name] == result[name]
+    plain = run_evaluate(small_config(weights))
+    assert plain["init"]["kl"] != again["init"]["kl"]
+    (tmp_path / "run" / "params.safetensors").write_bytes(b"no")
+    with pytest.raises(UserError, match=r"no readable arrays in '.*params\.safetensors'"):
+        run_evaluate(tmp_path / "run")
+    (tmp_path / "run" / "params.safetensors").unlink()
+    with pytest.raises(UserError, match=r"lacks params\.safetensors"):
+        run_evaluate(tmp_path / "run")
+
+
 def copy_run(finished: Finished, to: Path, config: Experiment) -> Path:
     from evolq_jax.experiment.config_json import to_json
 
@@ -211,7 +230,11 @@ def test_the_watcher_hears_of_every_stage_and_changes_nothing(finished: Finished
     ).read_bytes()
     ends = {name: calls[-1] for name, calls in ear.stages.items()}
     assert ends.keys() == {
-        "calibrating", "computing the teacher", "evaluating float", "evaluating init", "evaluating final"
-    }  # fmt: skip
+        "calibrating (ranges)",
+        "computing the teacher",
+        "evaluating float",
+        "evaluating init",
+        "evaluating final",
+    }
     assert all(done == total for done, total in ends.values())
     assert ear.generations[-1] == (finished.result["evaluations"],) * 2

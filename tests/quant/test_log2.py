@@ -2,8 +2,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.quant.log2 import log2_dequantize, log2_fake_quant, log2_quantize
+from evolq_jax.quant.log2 import log2_dequantize, log2_fake_quant, log2_quantize, log_fake_quant
 from evolq_jax.quant.spec import QuantSpec
+from evolq_jax.typing import QParams
 from tests.quant import reference
 
 
@@ -21,3 +22,25 @@ def test_log2_exponents_that_do_not_fit_are_zero() -> None:
     x = jnp.array([1.0, 0.5, 0.26, 0.125, 0.0625, 0.0])
     assert log2_quantize(spec, x).tolist() == [0, 1, 2, 3, 4, np.inf]
     assert log2_dequantize(spec, log2_quantize(spec, x)).tolist() == [1, 0.5, 0.25, 0.125, 0, 0]
+
+
+def test_log_with_steps_of_an_octave_is_log2_but_for_its_code_for_zero() -> None:
+    x = jnp.asarray(reference.attention_like(np.random.default_rng(0), 6, 40))
+    octave = QParams(jnp.ones((1, 1)), jnp.zeros((1, 1)))
+    got = np.asarray(log_fake_quant(QuantSpec(4, quantizer="log"), octave, x))
+    want = np.asarray(log2_fake_quant(QuantSpec(4, quantizer="log2"), x))
+    lowest = 2.0**-15  # log2 has 16 exponents and zero besides: one value more than 4 bits hold
+    np.testing.assert_allclose(got, np.where(want <= lowest, 0.0, want), rtol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [3, 4, 6])
+def test_log_has_no_more_values_than_codes_and_finer_steps_for_finer_scales(bits: int) -> None:
+    x = jnp.linspace(0.0, 1.0, 4001)
+    spec, errors = QuantSpec(bits, quantizer="log"), []
+    for step in (1.0, 0.5):
+        got = log_fake_quant(spec, QParams(jnp.full(1, step), jnp.zeros(1)), x)
+        assert len(np.unique(got)) <= 2**bits
+        assert got[0] == 0
+        large = x > 0.5
+        errors.append(float(jnp.abs(got - x)[large].max()))
+    assert errors[1] < 0.7 * errors[0]

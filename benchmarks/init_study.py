@@ -1,0 +1,133 @@
+"""The study of initialisations in docs/results.md: ViT-Tiny before any search, by bits, scheme and preset.
+
+    python -m benchmarks.init_study --data ../shared/data --out runs/init_study
+
+Every setting is calibrated on 128 images drawn by the seed and scored on all validation images. Finished
+settings are not run again, so a killed study goes on where it was. Prints the tables in Markdown.
+"""
+
+import argparse
+import itertools
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.vit_tiny_study import make_config
+from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig, fast, strong
+from evolq_jax.experiment.evaluate import compute_logits
+from evolq_jax.experiment.images import load_evaluation
+from evolq_jax.experiment.run import calibrate
+from evolq_jax.experiment.setup import exact_matmul, load_model
+from evolq_jax.experiment.watch import Silent
+from evolq_jax.metrics import score, summary
+
+IMAGES = 128
+BITS: dict[str, dict[str, Any]] = {
+    "W8A8": {"weight_bits": 8, "activation_bits": 8},
+    "W6A6": {"weight_bits": 6, "activation_bits": 6},
+    "W4A8": {"weight_bits": 4, "activation_bits": 8},
+    "W3A8": {"weight_bits": 3, "activation_bits": 8},
+    "W4A4": {"weight_bits": 4, "activation_bits": 4},
+    "W4A4, softmax 8": {"weight_bits": 4, "activation_bits": 4, "softmax_bits": 8},
+    "W3A3": {"weight_bits": 3, "activation_bits": 3},
+}
+PRESETS = {"fast": fast, "strong": strong}
+# What `strong` adds to the plain ranges of the default config, step by step.
+STEPS = ("plain ranges", "power-of-two ranges", "+ bias", "+ gptq, bias", "+ ridge, gptq, bias")
+CHAINS = (("ranges",), ("ranges",), ("ranges", "bias"), ("ranges", "gptq", "bias"), None)
+
+
+def settings(seeds: list[int]) -> list[tuple[str, str, str, int]]:
+    """(scheme, bits, preset or step, seed) of every run, the most wanted first."""
+    first, *others = seeds
+    schemes = ("matmul", "fully_quantized")
+    rows: list[tuple[str, str, str, int]] = [*itertools.product(schemes, BITS, PRESETS, [first])]
+    rows += itertools.product(["matmul"], ["W4A8", "W4A4"], STEPS[:-1], [first])
+    for preset in ("strong", "fast"):
+        rows += itertools.product(schemes, BITS, [preset], others)
+    return rows
+
+
+def make(data: Path, scheme: str, bits: str, name: str, seed: int) -> Experiment:
+    """One setting's config."""
+    config = make_config(data, 4, scheme, "default", seed)
+    config = replace(
+        config,
+        data=replace(config.data, num_calibration=IMAGES),
+        calibration=CalibrationConfig(batch_size=IMAGES // 2, image_chunk=16),
+        quant=QuantConfig(scheme, **BITS[bits]),  # type: ignore[arg-type]
+    )
+    if name in PRESETS:
+        return PRESETS[name](config)
+    number = STEPS.index(name)
+    chain = CHAINS[number] or ()
+    if number:
+        config = fast(config)
+    return replace(config, calibration=replace(config.calibration, chain=chain))
+
+
+def run(config: Experiment, teacher: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Calibrates and scores; `teacher` keeps the float network's logits between settings."""
+    with exact_matmul():
+        setup = load_model(config)
+        evaluation = load_evaluation(setup)
+        parts, preprocessing = setup.model.parts, setup.model.preprocessing
+        if "logits" not in teacher:
+            teacher["logits"] = compute_logits(
+                parts, (), preprocessing, setup.model.params, {}, evaluation.pixels, 20
+            )
+        jax.clear_caches()
+        began = time.monotonic()
+        calibrated = calibrate(setup, Silent(), for_search=False)
+        seconds = time.monotonic() - began
+        arguments = setup.specs, preprocessing, calibrated.params, calibrated.scales, evaluation.pixels, 20
+        logits = compute_logits(parts, *arguments)
+    scores = summary(score(logits, teacher["logits"], evaluation.labels))
+    return scores | {"seconds": round(seconds, 1), "num_evaluation_images": len(evaluation.pixels)}
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Markdown: mean over seeds, with the lowest and highest top-1."""
+    lines = [
+        "| scheme | bits | initialisation | seeds | top-1 (lowest to highest) | agreement | KL | seconds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    keys = list(dict.fromkeys((r["scheme"], r["bits"], r["name"]) for r in results))
+    for scheme, bits, name in sorted(keys, key=lambda k: (k[0] != "matmul", list(BITS).index(k[1]))):
+        rows = [r for r in results if (r["scheme"], r["bits"], r["name"]) == (scheme, bits, name)]
+        top1 = [100 * r["top1"] for r in rows]
+        spread = f" ({min(top1):.1f} to {max(top1):.1f})" if len(rows) > 1 else ""
+        agreement, kl, seconds = (np.mean([r[k] for r in rows]) for k in ("agreement", "kl", "seconds"))
+        cells = f"{np.mean(top1):.1f}{spread} | {100 * agreement:.1f} | {kl:.3f} | {seconds:.0f}"
+        lines.append(f"| {scheme} | {bits} | {name} | {len(rows)} | {cells} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs what is missing, then prints the table."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/init_study"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    teacher: dict[str, np.ndarray] = {}
+    results: list[dict[str, Any]] = []
+    for scheme, bits, name, seed in settings(args.seeds):
+        file = args.out / f"{scheme}-{bits}-{name}-{seed}.json".replace(" ", "_")
+        if not file.is_file():
+            result = run(make(args.data, scheme, bits, name, seed), teacher)
+            key = {"scheme": scheme, "bits": bits, "name": name, "seed": seed}
+            file.write_text(json.dumps(key | result) + "\n")
+            print(file.stem, result, flush=True)
+        results.append(json.loads(file.read_text()))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.timing import count_compilations
+from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.fisher import token_weights
+from evolq_jax.calibration.state import Calibration
+from evolq_jax.errors import UserError
+from evolq_jax.fitness import kl
+from evolq_jax.network import forward
+from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
+from evolq_jax.quant.spec import QuantConfig, Specs, resolve
+from evolq_jax.trees import flatten
+from evolq_jax.typing import Array, Params, Scales
+from tests.tiny import Tiny, make_tiny
+
+QUANT = QuantConfig("matmul", weight_bits=3, activation_bits=4, activation_observer="pow2")
+LAYERS = ("attn/qkv", "attn/proj", "mlp/fc1", "mlp/fc2")
+
+
+@pytest.fixture(scope="module")
+def specs(tiny: Tiny) -> Specs:
+    return resolve(QUANT, tiny.sites)
+
+
+def run(
+    tiny: Tiny, specs: Specs, *chain: str, images: Array | None = None, chunk: int = 6
+) -> tuple[Params, Scales]:
+    batches = [tiny.images if images is None else images]
+    return initialise(chain, Calibration(tiny.parts, specs, tiny.sites, batches, chunk), tiny.params)
+
+
+def divergence(tiny: Tiny, specs: Specs, params: Params, scales: Scales) -> float:
+    """KL from the float network on images that calibration has not seen."""
+    images = jnp.asarray(np.random.default_rng(9).standard_normal((64, 16, 16, 3)), jnp.float32) * 0.6
+
+    @jax.jit
+    def both(params: Params, scales: Scales) -> tuple[Array, Array]:
+        quantized = fake_quant_weights(specs, params, scales)
+        student = forward(tiny.parts, quant_sites(specs), quantized, scales, images)
+        return student, forward(tiny.parts, float_sites, tiny.params, {}, images)
+
+    return float(kl(*both(params, scales)))
+
+
+@pytest.fixture(scope="module")
+def corrected(tiny: Tiny, specs: Specs) -> dict[tuple[str, ...], tuple[Params, Scales]]:
+    """Parameters and scales after some chains on 96 images."""
+    images = jnp.asarray(np.random.default_rng(1).standard_normal((96, 16, 16, 3)), jnp.float32) * 0.6
+    chains = (("ranges",), ("ranges", "gptq", "bias"), ("ranges", "ridge", "gptq", "bias"))
+    return {chain: run(tiny, specs, *chain, images=images, chunk=16) for chain in chains}
+
+
+def test_each_step_brings_the_network_nearer_to_the_float_one(
+    tiny: Tiny, specs: Specs, corrected: dict[tuple[str, ...], tuple[Params, Scales]]
+) -> None:
+    plain, rounded, both = (divergence(tiny, specs, *result) for result in corrected.values())
+    assert rounded < 0.9 * plain
+    assert both < 0.9 * rounded
+
+
+def test_rounded_weights_lie_on_their_grid_and_the_rest_is_untouched(
+    tiny: Tiny, specs: Specs, corrected: dict[tuple[str, ...], tuple[Params, Scales]]
+) -> None:
+    params, scales = corrected["ranges", "ridge", "gptq", "bias"]
+    before, after = flatten(tiny.params), flatten(params)
+    quantized = flatten(jax.jit(lambda p, s: fake_quant_weights(specs, p, s))(params, scales))
+    layers = {f"blocks/{layer}/{leaf}" for layer in LAYERS for leaf in ("weight", "bias")}
+    for name, leaf in after.items():
+        assert np.array_equal(leaf, before[name]) == (name not in layers)
+        if name in layers and name.endswith("weight"):
+            np.testing.assert_allclose(quantized[name], leaf, atol=1e-5)
+
+
+def test_bias_alone_changes_biases_alone(tiny: Tiny, specs: Specs) -> None:
+    params, scales = run(tiny, specs, "ranges", "bias")
+    changed = {
+        name for name, leaf in flatten(params).items() if not np.array_equal(leaf, flatten(tiny.params)[name])
+    }
+    assert changed == {f"blocks/{layer}/bias" for layer in LAYERS}
+    _, plain = run(tiny, specs, "ranges")
+    assert all(np.array_equal(scales[name].scale, plain[name].scale) for name in plain)
+
+
+def test_without_quantizers_nothing_is_corrected(tiny: Tiny) -> None:
+    params, scales = run(tiny, (), "ranges", "ridge", "bias")
+    assert scales == {}
+    for name, leaf in flatten(params).items():
+        np.testing.assert_allclose(leaf, flatten(tiny.params)[name], atol=2e-4)
+
+
+def test_the_same_calibration_gives_the_same_bits_and_chunks_only_round(tiny: Tiny, specs: Specs) -> None:
+    (first, _), (again, _), (other, _) = (
+        run(tiny, specs, "ranges", "bias", chunk=chunk) for chunk in (6, 6, 12)
+    )
+    near = []
+    for name, leaf in flatten(first).items():
+        np.testing.assert_array_equal(leaf, flatten(again)[name])
+        near.append(np.abs(np.asarray(leaf - flatten(other)[name])).mean())
+    assert max(near) < 1e-3  # rounding flips
+
+
+def test_programs_serve_all_blocks() -> None:
+    def compilations(depth: int) -> int:
+        tiny = make_tiny(depth)
+        jax.clear_caches()
+        with count_compilations() as found:
+            run(tiny, resolve(QUANT, tiny.sites), "ranges", "bias", chunk=12)
+        return len(found.seconds)
+
+    assert compilations(2) == compilations(5) > 0
+
+
+def test_token_weights_have_mean_one_and_know_what_the_head_reads(tiny: Tiny) -> None:
+    chunks = tiny.images.reshape(3, 4, *tiny.images.shape[1:])
+    weights = token_weights(tiny.parts, tiny.params, chunks, jax.random.key(0))
+    assert set(weights) == {f"blocks/{layer}" for layer in LAYERS}
+    for weight in weights.values():
+        assert weight.shape == (3, 3, 4, 5)
+        np.testing.assert_allclose(weight.mean(-1), 1.0, rtol=1e-5)
+    # Behind the last attention nothing passes from one token to another, and the head reads the first.
+    last = np.asarray(weights["blocks/mlp/fc2"])[:, -1]
+    assert (last[..., 0] > 0).all()
+    assert (last[..., 1:] == 0).all()
+
+
+def test_networks_without_named_layers_are_refused(tiny: Tiny, specs: Specs) -> None:
+    bare = replace(tiny.parts, segments=tuple(replace(s, linears=()) for s in tiny.parts.segments))
+    calibration = Calibration(bare, specs, tiny.sites, [tiny.images], 12)
+    with pytest.raises(
+        UserError, match="'gptq' corrects linear layers of ViT and DeiT; this network names none"
+    ):
+        initialise(("ranges", "gptq"), calibration, tiny.params)

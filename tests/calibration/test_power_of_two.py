@@ -1,0 +1,66 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evolq_jax.calibration import observers, power_of_two
+from evolq_jax.quant.spec import QuantSpec
+from evolq_jax.quant.uniform import fake_quant
+from evolq_jax.typing import QParams
+
+SPREADS = np.array([0.02, 0.3, 1.0, 40.0, 500.0, 0.0])  # the last channel is always zero
+
+
+def outliers(seed: int = 0) -> jnp.ndarray:
+    noise = np.random.default_rng(seed).standard_normal((6, 20, len(SPREADS)))
+    return jnp.asarray(noise * SPREADS + 0.3 * SPREADS, jnp.float32)
+
+
+def observe(spec: QuantSpec, x: jnp.ndarray) -> QParams:
+    bounds = observers.batch_range(spec, x.shape, observers.chunk_range(spec, 1, x))
+    return observers.finish(spec, bounds, observers.chunk_errors(spec, bounds, x))
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("signed", [False, True])
+def test_steps_are_powers_of_two_apart_and_zero_points_are_integers(bits: int, signed: bool) -> None:
+    spec = QuantSpec(bits, signed=signed, per_channel=True, observer="pow2")
+    qparams = observe(spec, outliers())
+    assert qparams.scale.shape == qparams.zero_point.shape == (1, 1, len(SPREADS))
+    shifts = np.log2(np.asarray(qparams.scale / qparams.scale.max()))
+    np.testing.assert_allclose(shifts, np.round(shifts), atol=1e-5)
+    assert len(set(np.round(shifts).ravel())) >= 4
+    np.testing.assert_array_equal(qparams.zero_point, jnp.round(qparams.zero_point))
+    assert (qparams.zero_point == 0).all() == signed
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_channels_keep_their_relative_precision(bits: int) -> None:
+    spec, x = QuantSpec(bits, per_channel=True, observer="pow2"), outliers()
+    error = np.asarray(((fake_quant(spec, observe(spec, x), x) - x) ** 2).mean((0, 1)))
+    exact = QuantSpec(bits, per_channel=True, observer="omse")
+    ideal = np.asarray(((fake_quant(exact, observe(exact, x), x) - x) ** 2).mean((0, 1)))
+    assert error[-1] == 0
+    # A power of two is at most a factor sqrt(2) off each way, if the common offset can choose.
+    assert (error[:-1] <= 4 * ideal[:-1]).all()
+    shared = QuantSpec(bits, observer="omse")
+    alike = np.asarray(((fake_quant(shared, observe(shared, x), x) - x) ** 2).mean((0, 1)))
+    assert (error[:3] < alike[:3] / 20).all()  # the narrow channels are lost under one scale for all
+
+
+def test_the_choice_is_the_best_of_all_offsets_and_clips() -> None:
+    errors = jnp.asarray(np.random.default_rng(3).random((power_of_two.NUM_CANDIDATES, 1, 5)))
+    table = np.asarray(errors).reshape(power_of_two.OFFSETS, power_of_two.CLIPS, 5)
+    offset = table.min(1).sum(-1).argmin()
+    want = offset * power_of_two.CLIPS + table[offset].argmin(0)
+    np.testing.assert_array_equal(power_of_two.choose(errors)[0], want)
+
+
+def test_every_candidate_without_clipping_holds_the_range() -> None:
+    spec, x = QuantSpec(4, per_channel=True, observer="pow2"), outliers()
+    bounds = observers.batch_range(spec, x.shape, observers.chunk_range(spec, 1, x))
+    for index in range(0, power_of_two.NUM_CANDIDATES, power_of_two.CLIPS):
+        qparams = jax.jit(lambda i: power_of_two.candidate(spec, bounds, i))(index)
+        error = jnp.abs(fake_quant(spec, qparams, x) - x)
+        # half a step, and as much again where the zero point was rounded
+        assert (error <= 1.001 * qparams.scale).all()

@@ -112,10 +112,10 @@ def test_sites_are_listed_in_the_order_of_the_forward_pass(tiny: Tiny) -> None:
     outside = [name for name in sites if not is_stacked(tiny.parts, name)]
     order = ["image", "patch_embed/proj", "tokens", "pos_embed", "residual_out", "norm", "head"]
     assert outside == [*order, "patch_embed/proj/weight", "head/weight"]
-    assert sites["image"] == ((1, 16, 16, 3), None, False, {"operands"})
-    assert sites["blocks/attn/logits"] == ((1, 2, 5, 5), 3, False, set())
-    assert sites["blocks/attn/softmax"] == ((1, 2, 5, 5), 3, False, {"operands", "softmax"})
-    assert sites["norm"] == ((1, 1, 32), None, False, {"operands", "layer_norm"})
+    assert sites["image"] == ((1, 16, 16, 3), None, False, {"operands", "edge_inputs"})
+    assert sites["blocks/attn/logits"] == ((1, 2, 5, 5), 3, False, {"per_tensor"})
+    assert sites["blocks/attn/softmax"] == ((1, 2, 5, 5), 3, False, {"operands", "softmax", "per_tensor"})
+    assert sites["norm"] == ((1, 1, 32), None, False, {"operands", "layer_norm", "edge_inputs"})
     assert sites["blocks/attn/qkv/weight"] == ((32, 96), 3, True, set())
     assert sites["patch_embed/proj/weight"] == ((8, 8, 3, 32), None, True, {"edge_weights"})
     batch = list_sites(tiny.parts, tiny.params, (16, 16, 3), 7)

@@ -62,7 +62,7 @@ def test_a_run_without_scales(refuse: Refuse, calibrated: Path) -> None:
     model = {"name": "vit_digits", "weights": "weights.safetensors"}
     path = calibrated / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model": model}))
-    assert refuse("evaluate", "run").startswith("no readable scales in 'run/init_scales.safetensors'")
+    assert refuse("evaluate", "run").startswith("no readable arrays in 'run/init_scales.safetensors'")
 
 
 def test_a_run_keeps_its_config(refuse: Refuse, calibrated: Path) -> None:

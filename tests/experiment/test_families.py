@@ -22,7 +22,7 @@ def test_a_search_runs_and_can_be_evaluated_again(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(REGISTRY, name, ENTRIES[name])
-    monkeypatch.setattr(plan_module, "_float_speed", lambda setup: (0.5, 100.0))
+    monkeypatch.setattr(plan_module, "float_speed", lambda setup, batch: (0.5, 100.0))
     save_params(tmp_path / "w.safetensors", unfolded_params(ENTRIES[name]), {"model": name})
     size, random = ENTRIES[name].preprocessing.size, np.random.default_rng(0)
     pixels = random.integers(0, 256, (3 * BATCH, size, size, 3), dtype=np.uint8)

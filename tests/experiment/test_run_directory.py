@@ -119,7 +119,7 @@ def test_scales_come_back_as_they_were(here: Path) -> None:
 def test_missing_or_damaged_scales_are_named(here: Path, content: bytes | None) -> None:
     if content is not None:
         (here / "scales.safetensors").write_bytes(content)
-    with pytest.raises(UserError, match=r"no readable scales in .*scales\.safetensors"):
+    with pytest.raises(UserError, match=r"no readable arrays in .*scales\.safetensors"):
         RunDirectory(here).read_scales("scales.safetensors")
 
 

@@ -5,7 +5,7 @@ with the number of images once those are summed up.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,11 @@ def damped(xx: Array, damping: float) -> Array:
     return xx + jnp.diag(damping * diagonal + 1e-6 * diagonal.mean() + 1e-12)
 
 
+def finite(tree: Any) -> Array:
+    """Whether a solution can be used: moments that lost their definiteness in float32 give none."""
+    return jnp.all(jnp.asarray([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+
+
 def ridge(moments: Moments, weight: Array, damping: float) -> Array:
     """The weight [in, out] that best gives the wanted output t from the quantized input x.
 
@@ -62,7 +67,8 @@ def ridge(moments: Moments, weight: Array, damping: float) -> Array:
     """
     xx, xt = centred(moments)
     factor = jax.scipy.linalg.cho_factor(damped(xx, damping))
-    return weight + jax.scipy.linalg.cho_solve(factor, xt - xx @ weight)
+    corrected = weight + jax.scipy.linalg.cho_solve(factor, xt - xx @ weight)
+    return jnp.where(finite(corrected), corrected, weight)
 
 
 def matching_bias(moments: Moments, weight: Array) -> Array:
@@ -132,7 +138,9 @@ def error_feedback(
     def chosen(attempts: Array) -> Array:
         return jnp.take_along_axis(attempts, best[None], axis=0)[0]
 
-    return chosen(rounded)[jnp.argsort(order)], QParams(*map(chosen, candidates))
+    nearest = fake_quant(spec, qparams, weight)
+    found = chosen(rounded)[jnp.argsort(order)], QParams(*map(chosen, candidates))
+    return jax.tree.map(lambda new, old: jnp.where(finite(found), new, old), found, (nearest, qparams))
 
 
 def _feedback(spec: QuantSpec, qparams: QParams, upper: Array, rows: Array) -> Array:

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -121,3 +122,13 @@ def test_a_float_weight_may_be_corrected_but_is_not_rounded(link: str) -> None:
     changed = not np.array_equal(layer.weight, problem.layer.weight)
     assert changed == (link == "ridge")
     assert problem.error(layer) <= problem.error(problem.layer) + 1e-6
+
+
+@pytest.mark.parametrize("link", ["ridge", "gptq"])
+def test_moments_without_a_solution_leave_the_weight_as_it_is(link: str) -> None:
+    problem = Problem()
+    broken = problem.moments._replace(xx=-problem.moments.xx)  # as far from definite as can be
+    layer = LINKS[link](SPEC, broken, problem.layer, 0.01)
+    want = problem.layer.weight if link == "ridge" else problem.rounded(problem.layer).weight
+    np.testing.assert_array_equal(layer.weight, want)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(layer))

@@ -12,8 +12,8 @@ from evolq_jax.experiment.evaluate import score_networks
 from evolq_jax.experiment.images import count_calibration, count_evaluation, load_evaluation
 from evolq_jax.experiment.plan import num_total
 from evolq_jax.experiment.result import describe, environment, inputs
-from evolq_jax.experiment.run import Calibrated, calibrate, first_tokens, teacher_logits
-from evolq_jax.experiment.run_directory import FINAL_SCALES, INIT_SCALES, RESULT, RunDirectory, new_run
+from evolq_jax.experiment.run import Calibrated, calibrate, first_tokens, teacher_logits, write_calibrated
+from evolq_jax.experiment.run_directory import FINAL_SCALES, RESULT, RunDirectory, new_run
 from evolq_jax.experiment.setup import Setup, check_search, exact_matmul, load_model, searched_sites
 from evolq_jax.experiment.watch import Silent, Watcher
 from evolq_jax.gradient.descend import Descent, Evaluation, descend
@@ -47,7 +47,7 @@ def run_baseline(
         count_evaluation(setup)
         evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
         calibrated = calibrate(setup, watcher, for_search=True)
-        run.write_scales(INIT_SCALES, calibrated.scales)
+        write_calibrated(run, calibrated)
         budget = budget_of(setup, len(calibrated.images.pixels))
         found = _descend(calibrated, budget, run, watcher)
         run.write_scales(FINAL_SCALES, found.scales)

@@ -78,7 +78,7 @@ def run_search(
         count_evaluation(setup)
         evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
         calibrated = calibrate(setup, watcher, for_search=True)
-        _write_calibrated(run, calibrated)
+        write_calibrated(run, calibrated)
         found = _search(calibrated, run, watcher)
         run.write_scales(FINAL_SCALES, found.scales)
         networks = {"init": calibrated.scales, "final": found.scales}
@@ -109,7 +109,7 @@ def run_calibrate(
         setup = load_model(config)
         count_calibration(setup, for_search=False)
         calibrated = calibrate(setup, watcher or Silent(), for_search=False)
-        _write_calibrated(run, calibrated)
+        write_calibrated(run, calibrated)
     return {
         "model": setup.model.name,
         "scheme": config.quant.scheme,
@@ -237,7 +237,7 @@ def _search(calibrated: Calibrated, run: RunDirectory, watcher: Watcher) -> Sear
         )
 
 
-def _write_calibrated(run: RunDirectory, calibrated: Calibrated) -> None:
+def write_calibrated(run: RunDirectory, calibrated: Calibrated) -> None:
     """The first scales and, where the chain changed them, the parameters that they are for."""
     if _changes_params(calibrated.setup):
         run.write_arrays(PARAMS, flatten(calibrated.params))

@@ -36,3 +36,16 @@ def test_a_baseline_is_a_run_like_a_search_s(finished: Finished, tmp_path: Path)
     init = open_run(path).read_scales("init_scales.safetensors")
     changed = {name for name in moved if (moved[name].scale != init[name].scale).any()}
     assert changed == {"blocks/attn/qkv/weight"}  # the search's sites
+
+
+def test_a_baseline_keeps_the_parameters_that_calibration_corrected(
+    finished: Finished, tmp_path: Path
+) -> None:
+    config = replace(
+        finished.config,
+        calibration=replace(finished.config.calibration, chain=("ranges", "bias")),
+        baseline=BaselineConfig(minibatch=BATCH, budget=12 * BATCH, evaluate_every=1),
+    )
+    result = run_baseline(config, tmp_path / "run")
+    again = run_evaluate(tmp_path / "run")
+    assert (again["init"], again["final"]) == (result["init"], result["final"])

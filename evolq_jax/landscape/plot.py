@@ -1,39 +1,25 @@
-"""Pictures of a scan, from its arrays: made for one column of a paper, in colours that all can tell apart.
-
-Needs matplotlib, which is an extra: `pip install 'evolq_jax[plot]'`.
-"""
+"""Pictures of a scan, from its arrays."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from evolq_jax.figures import (
+    COLOUR_MAP,
+    COLOURS,
+    COLUMN_WIDTH,
+    STYLES,
+    few_ticks,
+    name_axes,
+    one_column,
+    render,
+)
 
-COLUMN_WIDTH = 3.3  # inches
-DPI = 300
-TICKS = 5  # at most, on an axis
-# Okabe and Ito (2008).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-STYLES = ("-", "--", "-.", ":")
-COLOUR_MAP = "cividis"  # Nuñez, Anderton and Renslow (2018)
-RC: dict[Any, Any] = {
-    "font.size": 7,
-    "axes.labelsize": 7,
-    "axes.titlesize": 7,
-    "xtick.labelsize": 6,
-    "ytick.labelsize": 6,
-    "legend.fontsize": 6,
-    "lines.linewidth": 1.0,
-    "axes.linewidth": 0.5,
-    "grid.linewidth": 0.3,
-    "svg.hashsalt": "evolq_jax",  # equal pictures are equal files
-}
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def draw(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
@@ -43,15 +29,7 @@ def draw(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Itera
       arrays: as in `landscape.npz`.
       metadata: as in `landscape.npz`.
     """
-    import matplotlib as mpl
-
-    with mpl.rc_context(RC):
-        for name, figure in _figures(arrays, metadata):
-            for kind in ("png", "svg"):
-                buffer = io.BytesIO()
-                date = {"Date": None} if kind == "svg" else {}
-                figure.savefig(buffer, format=kind, dpi=DPI, bbox_inches="tight", metadata=date)
-                yield f"{name}.{kind}", buffer.getvalue()
+    return render(_figures(arrays, metadata))
 
 
 def _figures(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
@@ -73,32 +51,32 @@ def _figures(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> I
 
 def losses_figure(x: np.ndarray, lines: np.ndarray, columns: list[str], label: str) -> Figure:
     """Several losses [columns, T] along one line, each scaled to [0, 1]."""
-    figure, axes = _figure(2.4)
+    figure, axes = one_column(2.4)
     for number, (column, line) in enumerate(zip(columns, lines, strict=True)):
         colour, style = COLOURS[number % len(COLOURS)], STYLES[number // 2 % len(STYLES)]
         low, high = np.nanmin(line), np.nanmax(line)
         scaled = (line - low) / (high - low if high > low else 1.0)
         axes.plot(x, scaled, color=colour, linestyle=style, label=column)
-    _label(axes, label, "loss, scaled to its range")
+    name_axes(axes, label, "loss, scaled to its range")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncol=3, frameon=False)
     return figure
 
 
 def lines_figure(x: np.ndarray, lines: np.ndarray, label: str, name: str) -> Figure:
     """One loss along several directions [directions, T], in its unit."""
-    figure, axes = _figure(2.0)
+    figure, axes = one_column(2.0)
     for number, line in enumerate(lines):
         axes.plot(x, line, color=COLOURS[number % len(COLOURS)], linewidth=0.7)
-    _label(axes, label, name)
+    name_axes(axes, label, name)
     return figure
 
 
 def contour_figure(x: np.ndarray, y: np.ndarray, losses: np.ndarray, labels: list[str], name: str) -> Figure:
     """Filled contours of losses [y, x]; a cross marks the origin."""
-    figure, axes = _figure(2.7)
+    figure, axes = one_column(2.7)
     filled = axes.contourf(x, y, np.ma.masked_invalid(losses), levels=20, cmap=COLOUR_MAP)
     axes.plot(0.0, 0.0, marker="+", color="white", markersize=6, markeredgewidth=1.2)
-    _label(axes, labels[0], labels[1])
+    name_axes(axes, labels[0], labels[1])
     figure.colorbar(filled, ax=axes, label=name)
     return figure
 
@@ -117,14 +95,14 @@ def surface_figure(x: np.ndarray, y: np.ndarray, losses: np.ndarray, labels: lis
     axes.set_zlabel(name, labelpad=-4)
     axes.tick_params(pad=-3, labelsize=5)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
-        axis.set_major_locator(_few_ticks())
+        axis.set_major_locator(few_ticks())
     return figure
 
 
 def layer_figure(sites: np.ndarray, blocks: np.ndarray, roughness: np.ndarray, name: str) -> Figure:
     """Roughness [lines] by kind of site and block; directions are averaged by the caller."""
     kinds, places, table = layer_table(sites, blocks, roughness)
-    figure, axes = _figure(0.5 + 0.22 * len(kinds) + 0.5)
+    figure, axes = one_column(0.5 + 0.22 * len(kinds) + 0.5)
     image = axes.imshow(table, cmap=COLOUR_MAP, aspect="auto")
     axes.set_yticks(range(len(kinds)), kinds)
     axes.set_xticks(range(len(places)), places)
@@ -150,24 +128,3 @@ def layer_table(
     several = len({segment for segment, _ in places}) > 1
     names = [f"{segment} {block}" if several else str(block) for segment, block in places]
     return kinds, names, table
-
-
-def _label(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.margins(x=0)
-    axes.xaxis.set_major_locator(_few_ticks())
-    axes.yaxis.set_major_locator(_few_ticks())
-
-
-def _few_ticks() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(TICKS)
-
-
-def _figure(height: float) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(COLUMN_WIDTH, height))
-    return figure, figure.add_subplot()

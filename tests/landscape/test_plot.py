@@ -6,6 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from evolq_jax import figures
 from evolq_jax.landscape import plot
 
 X = np.linspace(-1, 1, 9)
@@ -43,8 +44,8 @@ def test_every_kind_has_its_pictures(kind: str, names: list[str]) -> None:
     assert sorted(files) == sorted(f"{name}.{ending}" for name in names for ending in ("png", "svg"))
     for name, content in files.items():
         if name.endswith("png"):
-            width = Image.open(io.BytesIO(content)).width / plot.DPI
-            assert 0.6 * plot.COLUMN_WIDTH < width < 1.2 * plot.COLUMN_WIDTH
+            width = Image.open(io.BytesIO(content)).width / figures.DPI
+            assert 0.6 * figures.COLUMN_WIDTH < width < 1.2 * figures.COLUMN_WIDTH
         else:
             assert b"<svg" in content
     assert files == dict(plot.draw(arrays(kind), metadata(kind)))

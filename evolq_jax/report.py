@@ -19,6 +19,14 @@ TITLES = {
     "info_nce": "infoNCE",
 }
 
+COMPARED = {
+    "calibration_fitness": "fitness",
+    "kl": "KL",
+    "info_nce": "infoNCE",
+    "agreement": "agreement %",
+    "top1": "top-1 %",
+}
+
 JAGGEDNESS = {
     "minima_per_unit": "minima / unit",
     "total_variation": "variation",
@@ -61,6 +69,31 @@ def jaggedness_table(summary: Mapping[str, Any]) -> Table:
     for column, numbers in summary["jaggedness"].items():
         table.add_row(column, *(_spread(numbers[name]["1"]) for name in JAGGEDNESS))
     return table
+
+
+def comparison_table(summary: Mapping[str, Any]) -> Table:
+    """Every method's metrics over its seeds, and how often it ended better than its init and the reference.
+
+    Args:
+      summary: the content of `comparison.json`.
+    """
+    title = f"{summary['name']}: {summary['budget']:,} candidate-images a run; mean [95 %] over seeds"
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
+    for heading in ("method", "", "init", "final", "change", "wins"):
+        table.add_column(heading, justify="left" if heading in ("method", "") else "right", no_wrap=True)
+    for method, numbers in summary["methods"].items():
+        name = method
+        for metric, heading in COMPARED.items():
+            if metric in numbers:
+                table.add_row(name, heading, *_compared(metric, numbers[metric]))
+                name = ""
+    return table
+
+
+def _compared(metric: str, numbers: Mapping[str, Any]) -> list[str]:
+    wins = [f"{100 * share:.0f} %" for share in numbers["wins"].values()]
+    cells = [_cell(metric, numbers[name]["mean"]) for name in ("init", "final")]
+    return [*cells, _interval(metric, numbers["change"]), " / ".join(wins)]
 
 
 def fact_table(title: str, facts: Mapping[str, Any]) -> Table:
@@ -108,12 +141,13 @@ def _spread(numbers: Mapping[str, Any]) -> str:
     return f"{numbers['mean']:.3g}" + ("" if numbers["std"] is None else f" ± {numbers['std']:.1g}")
 
 
-def _interval(metric: str, delta: Mapping[str, float] | None) -> str:
+def _interval(metric: str, delta: Mapping[str, float | None] | None) -> str:
     if delta is None:
         return "-"
     factor, digits = (100, 1) if metric in PERCENT else (1, 4)
-    mean, low, high = (f"{factor * delta[key]:+.{digits}f}" for key in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
+    values = (delta[key] for key in ("mean", "low", "high"))
+    mean, *ends = (f"{factor * value:+.{digits}f}" for value in values if value is not None)
+    return f"{mean} [{', '.join(ends)}]" if ends else mean
 
 
 def _where(record: Any) -> str:

@@ -36,11 +36,12 @@ LAYERS = {
     "gradient": f"{NUMERICS} fitness search",
     "training": f"{NUMERICS} fitness",
     "config": f"{NUMERICS} {STORES} {ALGORITHMS}",
-    "experiment": f"{NUMERICS} {STORES} {ALGORITHMS} models config",
+    "comparison": "errors config",
+    "experiment": f"{NUMERICS} {STORES} {ALGORITHMS} models figures config comparison",
     "report": "errors typing metrics",
-    "configs": "config",
-    "cli": "errors typing training config experiment report configs",
-    "": f"{NUMERICS} {STORES} {ALGORITHMS} config experiment",
+    "configs": "config comparison",
+    "cli": "errors typing training config comparison experiment report configs",
+    "": f"{NUMERICS} {STORES} {ALGORITHMS} config comparison experiment",
 }
 
 LIBRARY = ("evolq_jax", "models", "configs")

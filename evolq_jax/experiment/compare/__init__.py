@@ -1,0 +1,1 @@
+"""The verb `compare`: methods over seeds at one budget."""

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.state import Calibration
 from evolq_jax.models import registry
 from evolq_jax.models.batch_norm import fold
 from evolq_jax.models.cifar_resnet import CifarResNetConfig
@@ -17,8 +19,9 @@ from evolq_jax.models.regnet import RegNetConfig
 from evolq_jax.models.resnet import ResNetConfig
 from evolq_jax.models.swin import SwinConfig
 from evolq_jax.network import SiteInfo, list_sites
+from evolq_jax.quant.spec import QuantConfig, Specs, resolve
 from evolq_jax.trees import unflatten
-from evolq_jax.typing import Array, ModelParts, Params, Preprocessing
+from evolq_jax.typing import Array, ModelParts, Params, Preprocessing, Scales
 from tests.models.seeded import generator
 
 CLASSES = 6
@@ -103,3 +106,11 @@ def make_small(name: str) -> Small:
     parts = entry.make()
     sites = list_sites(parts, params, (size, size, 3))
     return Small(parts, unfolded, params, jnp.asarray(images), sites)
+
+
+def calibrate_small(name: str, config: QuantConfig) -> tuple[Small, Specs, Scales]:
+    """The scales of `ranges` on all twelve images."""
+    small = make_small(name)
+    specs = resolve(config, small.sites)
+    calibration = Calibration(small.parts, specs, small.sites, [small.images], 12)
+    return small, specs, initialise(["ranges"], calibration, small.params)[1]

@@ -4,28 +4,22 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.state import Calibration
 from evolq_jax.network import forward
 from evolq_jax.quant.sites import SiteFactory, fake_quant_weights, float_sites, quant_sites
-from evolq_jax.quant.spec import QuantConfig, resolve
+from evolq_jax.quant.spec import QuantConfig
 from evolq_jax.typing import Array, Params, Scales
-from tests.families import ENTRIES, make_small
+from tests.families import ENTRIES, calibrate_small
 
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_eight_bits_everywhere_change_little(name: str) -> None:
-    small = make_small(name)
     config = QuantConfig("fully_quantized", weight_bits=8, weight_observer="minmax", integer_layer_norm=True)
-    specs = resolve(config, small.sites)
-    params, scales = initialise(
-        ["ranges"], Calibration(small.parts, specs, small.sites, [small.images], 12), small.params
-    )
+    small, specs, scales = calibrate_small(name, config)
 
     def logits(make_site: SiteFactory, params: Params, scales: Scales) -> Array:
         return jax.jit(lambda p, s, x: forward(small.parts, make_site, p, s, x))(params, scales, small.images)
 
-    exact = logits(float_sites, params, {})
-    quantized = logits(quant_sites(specs), fake_quant_weights(specs, params, scales), scales)
+    exact = logits(float_sites, small.params, {})
+    quantized = logits(quant_sites(specs), fake_quant_weights(specs, small.params, scales), scales)
     relative = float(jnp.linalg.norm(quantized - exact) / jnp.linalg.norm(exact))
     assert 1e-3 < relative < (0.2 if name == "small_levit" else 0.05)

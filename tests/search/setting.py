@@ -1,7 +1,7 @@
 """A calibrated tiny network, and its fitness by the plainest way: whole forward passes and numpy."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from evolq_jax.calibration.state import Calibration
 from evolq_jax.network import forward
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, Specs, resolve
-from evolq_jax.search.evaluate import Quantized, at_scales, embed
+from evolq_jax.search.evaluate import Quantized, Scoring, at_scales, embed, population_fitness
 from evolq_jax.typing import Array, ModelParts, Params, Scales
 from tests.test_fitness import info_nce_loop
 from tests.tiny import PREPROCESSING, Tiny, make_tiny
@@ -79,3 +79,19 @@ def make_setting(depth: int = 3, activations: bool = True) -> Setting:
     tokens = embed(tiny.parts, quant_sites(specs), 12, PREPROCESSING, network.quantized, scales, tiny.pixels)
     teacher = forward(tiny.parts, float_sites, tiny.params, {}, tiny.images)
     return Setting(tiny, specs, scales, network, jnp.asarray(tokens), teacher)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def score(
+    parts: ModelParts,
+    specs: Specs,
+    scoring: Scoring,
+    number: int,
+    network: Quantized,
+    candidates: Scales,
+    block: Array,
+    x: Array,
+    teacher: Array,
+) -> Array:
+    """`population_fitness` at temperature 3, compiled."""
+    return population_fitness(parts, specs, scoring, number, network, candidates, block, x, teacher, 3.0)

@@ -1,5 +1,3 @@
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,18 +5,16 @@ import pytest
 
 from evolq_jax.network import at, forward
 from evolq_jax.quant.sites import float_sites, quant_sites
-from evolq_jax.quant.spec import QuantSpec, Specs, scope
+from evolq_jax.quant.spec import QuantSpec, scope
 from evolq_jax.search.evaluate import (
-    Quantized,
     Scoring,
     at_scales,
     block_inputs,
     embed,
-    population_fitness,
     suffix_logits,
 )
-from evolq_jax.typing import Array, ModelParts, QParams, Scales
-from tests.search.setting import BATCH, Setting, fitness_loop, quantized_forward, with_block
+from evolq_jax.typing import QParams, Scales
+from tests.search.setting import BATCH, Setting, fitness_loop, quantized_forward, score, with_block
 from tests.tiny import PREPROCESSING
 from tests.two_segments import PARTS, make_inputs, make_params
 
@@ -37,21 +33,6 @@ def some_candidates(block_scales: Scales, seed: int) -> Scales:
         )
 
     return {name: changed(qparams) for name, qparams in block_scales.items()}
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def score(
-    parts: ModelParts,
-    specs: Specs,
-    scoring: Scoring,
-    number: int,
-    network: Quantized,
-    candidates: Scales,
-    block: Array,
-    x: Array,
-    teacher: Array,
-) -> Array:
-    return population_fitness(parts, specs, scoring, number, network, candidates, block, x, teacher, 3.0)
 
 
 @pytest.mark.parametrize(("image_chunk", "population_chunk"), [(5, 1), (12, 3)])

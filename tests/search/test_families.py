@@ -8,24 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.state import Calibration
 from evolq_jax.network import at, forward
 from evolq_jax.quant.sites import float_sites, quant_sites
-from evolq_jax.quant.spec import QuantConfig, Specs, resolve, scope
+from evolq_jax.quant.spec import QuantConfig, Specs, scope
 from evolq_jax.search.evaluate import (
     Quantized,
     Scoring,
     at_scales,
     block_inputs,
-    population_fitness,
     suffix_logits,
 )
 from evolq_jax.search.space import make_space
 from evolq_jax.typing import Array, ModelParts, QParams, Scales
-from tests.families import ENTRIES, SEARCHED, Small, make_small
-from tests.search.setting import BATCH, quantized_forward, with_block
+from tests.families import ENTRIES, SEARCHED, Small, calibrate_small, make_small
+from tests.search.setting import BATCH, quantized_forward, score, with_block
 
+SCORING = Scoring("mse", BATCH, image_chunk=6, population_chunk=2)
 ALL = pytest.mark.parametrize("name", ENTRIES)
 
 
@@ -40,12 +38,8 @@ class Calibrated(NamedTuple):
 @cache
 def calibrated(name: str) -> Calibrated:
     """Operands at W4A8, calibrated by minmax on all twelve images, which stay in float."""
-    small = make_small(name)
     config = QuantConfig("matmul", weight_bits=4, weight_observer="minmax", quantize_image=False)
-    specs = resolve(config, small.sites)
-    _, scales = initialise(
-        ["ranges"], Calibration(small.parts, specs, small.sites, [small.images], 12), small.params
-    )
+    small, specs, scales = calibrate_small(name, config)
     network, make_site = at_scales(specs, small.params, scales), quant_sites(specs)
     first = small.parts.segments[0]
 
@@ -62,21 +56,6 @@ def cached_logits(
     parts: ModelParts, specs: Specs, number: int, network: Quantized, x: Array, start: Array
 ) -> Array:
     return suffix_logits(parts, quant_sites(specs), number, network.quantized, network.scales, x, start)
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def score(
-    parts: ModelParts,
-    specs: Specs,
-    number: int,
-    network: Quantized,
-    candidates: Scales,
-    block: Array,
-    x: Array,
-    teacher: Array,
-) -> Array:
-    scoring = Scoring("mse", BATCH, image_chunk=6, population_chunk=2)
-    return population_fitness(parts, specs, scoring, number, network, candidates, block, x, teacher, 3.0)
 
 
 @ALL
@@ -119,7 +98,7 @@ def test_a_population_scores_as_whole_forward_passes_do(name: str) -> None:
             factor[1] *= 2
             candidates[site] = QParams(start[site].scale * factor, candidates[site].zero_point)
         x = inputs[segment.name][block]
-        got = score(small.parts, specs, number, network, candidates, jnp.int32(block), x, teacher)
+        got = score(small.parts, specs, SCORING, number, network, candidates, jnp.int32(block), x, teacher)
         logits = [
             whole(small.params, with_block(scales, segment.name, block, at(candidates, i)), small.images)
             for i in range(2)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from evolq_jax.config import (
         BaselineConfig,
         CalibrationConfig,
+        CheckpointConfig,
         DataConfig,
         Experiment,
         LandscapeConfig,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from evolq_jax.experiment.landscape.run import run_landscape
     from evolq_jax.experiment.plan import plan_search
     from evolq_jax.experiment.result import read_result
+    from evolq_jax.experiment.resume import ensure_search, resume_search
     from evolq_jax.experiment.run import run_calibrate, run_evaluate, run_search
     from evolq_jax.experiment.setup import list_models
     from evolq_jax.experiment.train import run_training
@@ -46,6 +48,7 @@ _MODULES = {
     "evolq_jax.config": (
         "BaselineConfig",
         "CalibrationConfig",
+        "CheckpointConfig",
         "DataConfig",
         "Experiment",
         "LandscapeConfig",
@@ -65,6 +68,7 @@ _MODULES = {
     "evolq_jax.experiment.landscape.run": ("run_landscape",),
     "evolq_jax.experiment.plan": ("plan_search",),
     "evolq_jax.experiment.result": ("read_result",),
+    "evolq_jax.experiment.resume": ("ensure_search", "resume_search"),
     "evolq_jax.experiment.run": ("run_calibrate", "run_evaluate", "run_search"),
     "evolq_jax.experiment.setup": ("list_models",),
     "evolq_jax.experiment.train": ("run_training",),
@@ -74,6 +78,7 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "BaselineConfig",
     "CalibrationConfig",
+    "CheckpointConfig",
     "DataConfig",
     "Experiment",
     "LandscapeConfig",
@@ -85,6 +90,7 @@ __all__ = [
     "TrainExperiment",
     "UserError",
     "__version__",
+    "ensure_search",
     "faithful",
     "list_models",
     "load_config",
@@ -92,6 +98,7 @@ __all__ = [
     "plan_search",
     "read_landscape",
     "read_result",
+    "resume_search",
     "run_baseline",
     "run_calibrate",
     "run_evaluate",

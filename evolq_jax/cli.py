@@ -18,8 +18,10 @@ from evolq_jax.experiment.landscape.plan import plan_landscape
 from evolq_jax.experiment.landscape.run import run_landscape
 from evolq_jax.experiment.override import override, print_fields
 from evolq_jax.experiment.plan import plan_search
+from evolq_jax.experiment.preemption import STATUS, Preempted
+from evolq_jax.experiment.resume import resume_search
 from evolq_jax.experiment.run import run_calibrate, run_evaluate, run_search
-from evolq_jax.experiment.run_directory import open_run
+from evolq_jax.experiment.run_directory import CONFIG, open_run
 from evolq_jax.experiment.setup import list_models
 from evolq_jax.experiment.train import TrainExperiment, run_training
 from evolq_jax.report import duration, fact_table, jaggedness_table, make_watcher, result_table, row_table
@@ -33,7 +35,7 @@ VERBS = {
     "train": "train a small float network with a training config",
     "models": "list the models of the registry",
 }
-OPTIONS = ("--help", "--preset", "--run-dir", "--dry-run")  # beside the fields of the config
+OPTIONS = ("--help", "--preset", "--run-dir", "--dry-run", "--resume")  # beside the fields of the config
 EPILOG = """\
 examples:
   evolq search configs/digits_w2a8.py
@@ -41,6 +43,7 @@ examples:
   evolq search configs/vit_tiny_w4a8.py --preset faithful
   evolq search configs/vit_tiny_w4a8.py --help    all fields, set like so:
   evolq search configs/vit_tiny_w4a8.py --quant.weight-bits 3 --seed 1
+  evolq search runs/vit_tiny_w4a8-001 --resume    after a kill
   evolq evaluate runs/vit_tiny_w4a8-001
   evolq landscape configs/digits_w2a8.py --landscape.kind plane
   evolq baseline configs/digits_w2a8.py --baseline.optimizer adam
@@ -49,7 +52,7 @@ examples:
 
 
 def main() -> None:
-    """The entry point: user errors are one line and status 2."""
+    """The entry point: user errors are one line and status 2; a search or scan that SIGTERM stopped is 75."""
     try:
         run(sys.argv[1:])
     except UserError as error:
@@ -58,6 +61,9 @@ def main() -> None:
     except KeyboardInterrupt:
         print("evolq: interrupted", file=sys.stderr)
         sys.exit(130)
+    except Preempted as stopped:
+        print(f"evolq: {stopped}", file=sys.stderr)
+        sys.exit(STATUS)
 
 
 def run(args: Sequence[str]) -> None:
@@ -92,17 +98,34 @@ def run(args: Sequence[str]) -> None:
 
 
 def _search(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
-    config = _experiment(options, overrides)
-    if options.dry_run:
-        console.print(fact_table(f"plan of {config.name}", plan_search(config)))
-        return
-    with make_watcher() as watcher:
-        result = run_search(config, options.run_dir, watcher)
+    if options.resume:
+        _check_resume(options, overrides)
+        with make_watcher() as watcher:
+            result = resume_search(options.config, watcher)
+    else:
+        config = _experiment(options, overrides)
+        if options.dry_run:
+            console.print(fact_table(f"plan of {config.name}", plan_search(config)))
+            return
+        with make_watcher() as watcher:
+            result = run_search(config, options.run_dir, watcher)
     console.print(result_table(result))
     console.print(
         f"{result['evaluations']} evaluations in {duration(result['seconds_search'])}, "
         f"all in {duration(result['seconds'])}; everything is in {result['run_dir']}"
     )
+
+
+def _check_resume(options: argparse.Namespace, overrides: list[str]) -> None:
+    """With `--resume` all is as the run's directory says."""
+    preset = ["--preset"] if options.preset != "default" else []
+    others = preset + ["--run-dir"] * bool(options.run_dir) + ["--dry-run"] * options.dry_run
+    if overrides or others:
+        raise UserError(f"a run keeps its config, so '{(overrides + others)[0]}' cannot be set with --resume")
+    if options.config is None or not Path(options.config).is_dir():
+        raise UserError(
+            f"--resume wants a run directory, not '{options.config}': write evolq search RUN_DIR --resume"
+        )
 
 
 def _calibrate(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
@@ -186,6 +209,10 @@ def _experiment(options: argparse.Namespace, overrides: list[str]) -> Experiment
 
 
 def _config_file(options: argparse.Namespace) -> str:
+    if options.verb == "search" and Path(options.config or "").joinpath(CONFIG).is_file():
+        raise UserError(
+            f"'{options.config}' is a run directory: evolq search {options.config} --resume goes on with it"
+        )
     if options.config is None:
         raise UserError(
             f"`evolq {options.verb}` needs {options.what}, as in: evolq {options.verb} {options.example}"
@@ -229,8 +256,14 @@ def _make_parser() -> argparse.ArgumentParser:
             sub.add_argument("--preset", choices=[*PRESETS], default="default", help=presets)
         if verb in ("search", "calibrate", "baseline", "landscape"):
             where = "where to write (default: the next free runs/NAME-NNN)"
-            continued = "; an unfinished scan there is continued" if verb == "landscape" else ""
+            continued = "; an unfinished one there is continued" if verb in ("search", "landscape") else ""
             sub.add_argument("--run-dir", help=where + continued)
+        if verb == "search":
+            sub.add_argument(
+                "--resume",
+                action="store_true",
+                help="go on with the search in the run directory CONFIG",
+            )
         if verb in ("search", "landscape"):
             sub.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     return parser

@@ -23,6 +23,7 @@ __all__ = [
     "PRESETS",
     "BaselineConfig",
     "CalibrationConfig",
+    "CheckpointConfig",
     "DataConfig",
     "Experiment",
     "LandscapeConfig",
@@ -132,6 +133,26 @@ class CalibrationConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """How a search is saved while it runs; the result does not depend on it.
+
+    Attributes:
+      every_seconds: least time between two checkpoints, which are made at the end of a block's visit; what
+        a kill costs is this and a visit.
+      keep: checkpoints kept.
+    """
+
+    every_seconds: float = 30.0
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        """Rejects numbers that mean nothing."""
+        _at_least_one("checkpoint.keep", self.keep)
+        if not self.every_seconds >= 0:
+            raise UserError(f"checkpoint.every_seconds must not be negative: {self.every_seconds}")
+
+
+@dataclass(frozen=True)
 class Experiment:
     """Everything a run depends on.
 
@@ -144,6 +165,7 @@ class Experiment:
       search: the evolutionary search.
       landscape: the scan of the loss over scale space.
       baseline: gradient descent in the search's place.
+      checkpoint: how the search is saved while it runs.
       evaluation_batch: images of one evaluation batch.
       seed: draws the calibration images and drives the search.
     """
@@ -156,6 +178,7 @@ class Experiment:
     search: SearchConfig = field(default_factory=SearchConfig)
     landscape: LandscapeConfig = field(default_factory=LandscapeConfig)
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation_batch: int = 20
     seed: int = 0
 

@@ -46,7 +46,13 @@ LAYERS = {
 
 LIBRARY = ("evolq_jax", "models", "configs")
 OWN = {"evolq_jax", "tests", "benchmarks"}
-DISTRIBUTION = {"PIL": "pillow", "sklearn": "scikit-learn", "jaxlib": "jax", "yaml": "pyyaml"}
+DISTRIBUTION = {
+    "orbax": "orbax-checkpoint",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "jaxlib": "jax",
+    "yaml": "pyyaml",
+}
 UNPICKLERS = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 

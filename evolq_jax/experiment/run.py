@@ -14,6 +14,18 @@ from evolq_jax.calibration.state import Calibration
 from evolq_jax.config import Experiment
 from evolq_jax.data import fingerprint
 from evolq_jax.errors import UserError
+from evolq_jax.experiment.attempt import (
+    BEGUN,
+    SEARCH,
+    Begun,
+    Clock,
+    depends_on,
+    end_search,
+    read_begun,
+    write_begun,
+)
+from evolq_jax.experiment.checkpoints import Saved, open_checkpoints
+from evolq_jax.experiment.continued import continued_run
 from evolq_jax.experiment.evaluate import compute_logits, quantize_weights, score_networks
 from evolq_jax.experiment.images import (
     check_batches,
@@ -23,7 +35,14 @@ from evolq_jax.experiment.images import (
     load_evaluation,
 )
 from evolq_jax.experiment.plan import num_total
-from evolq_jax.experiment.result import check_fingerprints, describe, environment, inputs, weights_fingerprint
+from evolq_jax.experiment.preemption import Preemption, preemptible
+from evolq_jax.experiment.result import (
+    check_fingerprints,
+    describe,
+    environment,
+    inputs,
+    weights_fingerprint,
+)
 from evolq_jax.experiment.run_directory import (
     FINAL_SCALES,
     INIT_SCALES,
@@ -37,7 +56,7 @@ from evolq_jax.experiment.setup import Setup, check_search, exact_matmul, load_m
 from evolq_jax.experiment.watch import Progress, Silent, Watcher
 from evolq_jax.network import normalize
 from evolq_jax.quant.sites import quant_sites
-from evolq_jax.search.blockwise import Generation, SearchResult, search
+from evolq_jax.search.blockwise import Generation, Position, SearchResult, search
 from evolq_jax.search.evaluate import embed
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, Images, Params, Scales
@@ -56,11 +75,14 @@ class Calibrated(NamedTuple):
 def run_search(
     config: Experiment, run_dir: str | Path | None = None, watcher: Watcher | None = None
 ) -> dict[str, Any]:
-    """Calibrates, searches and evaluates.
+    """Calibrates, searches and evaluates; a search that was killed goes on where it was last saved.
+
+    What is continued ends with the result, bit for bit, that it would have had, on the same hardware.
 
     Args:
       config: the experiment.
-      run_dir: where to write; must not hold anything. None: the next free `runs/NAME-NNN`.
+      run_dir: where to write: a new directory, or one with an unfinished search of the same config, which
+        is then continued. None: the next free `runs/NAME-NNN`.
       watcher: told how it goes on.
 
     Returns:
@@ -68,18 +90,22 @@ def run_search(
 
     Raises:
       UserError: something in the config, the weights, the images or the run directory is wrong.
+      Preempted: SIGTERM came (in the main thread); what there was to save is saved.
     """
-    watcher = watcher or Silent()
-    began = time.monotonic()
-    with new_run(run_dir, config) as run, exact_matmul():
+    watcher, clock = watcher or Silent(), Clock()
+    with (
+        continued_run(run_dir, config, SEARCH) as run,
+        preemptible(f"go on with: evolq search {run.path} --resume") as preemption,
+        exact_matmul(),
+    ):
         setup = load_model(config)
         check_search(setup)
         count_calibration(setup, for_search=True)
         count_evaluation(setup)
         evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
-        calibrated = calibrate(setup, watcher, for_search=True)
-        write_calibrated(run, calibrated)
-        found = _search(calibrated, run, watcher)
+        calibrated = _begin(run, setup, evaluation, clock, watcher)
+        with preemption.deferred():
+            found = _search(calibrated, run, clock, preemption, watcher)
         run.write_scales(FINAL_SCALES, found.scales)
         networks = {"init": calibrated.scales, "final": found.scales}
         result = score_networks(setup, calibrated.params, networks, evaluation, watcher)
@@ -88,12 +114,13 @@ def run_search(
             "evaluations": found.evaluations,
             "moves": {"kept": found.kept, "visits": found.visits},
             "calibration_fitness": {"init": found.start_fitness, "final": found.fitness},
-            "seconds": round(time.monotonic() - began, 2),
+            "seconds": round(clock.seconds(), 2),
             "seconds_calibration": round(calibrated.seconds, 2),
             "seconds_search": round(found.seconds, 2),
         }
         result |= inputs(setup, calibrated.images, evaluation)
         run.write_json(RESULT, result)
+        end_search(run)
     return result | {"run_dir": str(run.path)}
 
 
@@ -213,28 +240,55 @@ def first_tokens(calibrated: Calibrated) -> Array:
     return enter(quantized, calibrated.scales, jnp.asarray(calibrated.images.pixels))
 
 
-def _search(calibrated: Calibrated, run: RunDirectory, watcher: Watcher) -> SearchResult:
-    setup, config = calibrated.setup, calibrated.setup.config
-    parts, specs = setup.model.parts, setup.specs
+def _begin(run: RunDirectory, setup: Setup, evaluation: Images, clock: Clock, watcher: Watcher) -> Calibrated:
+    """The calibrated network: that of an earlier attempt, or a new one."""
+    if run.has(BEGUN):
+        images = load_calibration(setup, watcher.stage("decoding calibration images"))
+        begun = read_begun(run, depends_on(setup, images, evaluation))
+        clock.earlier = begun.seconds
+        scales = read_networks(run, setup)["init"]
+        return Calibrated(setup, read_params(run, setup), scales, images, begun.seconds_calibration)
+    calibrated = calibrate(setup, watcher, for_search=True)
+    write_calibrated(run, calibrated)
+    inputs_now = depends_on(setup, calibrated.images, evaluation)
+    write_begun(run, Begun(inputs_now, calibrated.seconds, clock.seconds()))
+    return calibrated
+
+
+def _search(
+    calibrated: Calibrated, run: RunDirectory, clock: Clock, preemption: Preemption, watcher: Watcher
+) -> SearchResult:
+    setup, config, scales = calibrated.setup, calibrated.setup.config, calibrated.scales
     teacher, tokens = teacher_logits(calibrated, watcher), first_tokens(calibrated)
     total, key = num_total(setup), jax.random.key(config.seed)
-    with run.open_log() as append:
+    with open_checkpoints(run.path, config.checkpoint) as checkpoints:
+        saved = checkpoints.latest(scales) or Saved(Position.first(scales), 0, clock.earlier)
+        clock.earlier, lines = saved.seconds, saved.log_lines
+        with run.open_log(lines) as append:
 
-        def on_generation(record: Generation) -> None:
-            append(record._asdict())
-            watcher.generation(record, total)
+            def on_generation(record: Generation) -> None:
+                nonlocal lines
+                append(record._asdict())
+                lines += 1
+                watcher.generation(record, total)
+                preemption.check()
 
-        return search(
-            config.search,
-            parts,
-            specs,
-            calibrated.params,
-            calibrated.scales,
-            tokens,
-            teacher,
-            key,
-            on_generation,
-        )
+            def on_visit(position: Position) -> None:
+                checkpoints.offer(Saved(position, lines, clock.seconds()))
+
+            return search(
+                config.search,
+                setup.model.parts,
+                setup.specs,
+                calibrated.params,
+                scales,
+                tokens,
+                teacher,
+                key,
+                on_generation,
+                on_visit,
+                saved.position,
+            )
 
 
 def write_calibrated(run: RunDirectory, calibrated: Calibrated) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,14 @@ from safetensors.numpy import load_file, save
 from evolq_jax.config import Experiment
 from evolq_jax.errors import UserError
 from evolq_jax.experiment.config_json import from_json, to_json
+from evolq_jax.experiment.lock import LOCK, locked
+from evolq_jax.experiment.preemption import Preempted
 from evolq_jax.typing import QParams, Scales
 
 CONFIG, LOG, RESULT = "config.json", "log.jsonl", "result.json"
 INIT_SCALES, FINAL_SCALES = "init_scales.safetensors", "scales.safetensors"
 PARAMS = "params.safetensors"  # where calibration changed them
+PARTIAL = ".partial"  # the end of what is being written, or was when its process was killed
 
 
 class RunDirectory:
@@ -31,6 +34,10 @@ class RunDirectory:
     def has(self, name: str) -> bool:
         """Whether there is such a file."""
         return (self.path / name).is_file()
+
+    def names(self) -> set[str]:
+        """What lies in it, the lock aside."""
+        return {file.name for file in self.path.iterdir()} - {LOCK}
 
     def read(self, name: str) -> str:
         """The text of one file.
@@ -53,7 +60,7 @@ class RunDirectory:
         Raises:
           UserError: the disk is full or the directory cannot be written.
         """
-        temporary = self.path / f".{name}.{os.getpid()}"
+        temporary = self.path / f".{name}{PARTIAL}"
         with _reported(self.path / name):
             try:
                 temporary.write_bytes(content)
@@ -75,11 +82,16 @@ class RunDirectory:
         self.write(name, (json.dumps(content, indent=2) + "\n").encode())
 
     @contextmanager
-    def open_log(self) -> Generator[Callable[[dict[str, Any]], None], None, None]:
-        """Gives a function that appends one line, at once on disk, to the run's log."""
+    def open_log(self, keep: int = 0) -> Generator[Callable[[dict[str, Any]], None], None, None]:
+        """Gives a function that appends one line, at once on disk, to the run's log.
+
+        Of the lines that are there, the first `keep` stay.
+        """
         file = self.path / LOG
+        if keep:
+            self.write(LOG, "".join(self.read(LOG).splitlines(keepends=True)[:keep]).encode())
         with _reported(file):
-            log = file.open("w", encoding="utf-8")
+            log = file.open("a" if keep else "w", encoding="utf-8")
 
         def append(record: dict[str, Any]) -> None:
             with _reported(file):
@@ -150,31 +162,68 @@ def new_run(path: str | Path | None, config: Experiment) -> Generator[RunDirecto
     If it is left by an exception before anything but the config was written, nothing remains of it.
 
     Raises:
-      UserError: there is something at that path already, or it cannot be written.
+      UserError: there is something at that path already, another process is at work there, or it cannot be
+        written.
     """
-    target = Path(path) if path is not None else _next_free(Path("runs"), config.name)
-    with _reported(target, "; name another with --run-dir"):
-        missing = [folder for folder in (target, *target.parents) if not folder.exists()]
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise UserError(f"run directory '{target}' is not empty; name another with --run-dir")
-        target.mkdir(parents=True, exist_ok=path is not None)
-    run = RunDirectory(target)
-    try:
-        run.write(CONFIG, to_json(config).encode())
+    with hold_directory(path, config.name) as run, begin_run(run, config):
         yield run
+
+
+@contextmanager
+def hold_directory(path: str | Path | None, name: str) -> Generator[RunDirectory, None, None]:
+    """A directory, made where there is none, that no other process gets meanwhile.
+
+    If it is left by an exception when there is nothing in it, what was made is taken away.
+
+    Raises:
+      UserError: there is a file at that path, another process is at work there, or it cannot be written.
+    """
+    target = Path(path) if path is not None else _next_free(Path("runs"), name)
+    with _reported(target, "; name another with --run-dir"):
+        made = [folder for folder in (target, *target.parents) if not folder.exists()]
+        if target.exists() and not target.is_dir():
+            raise _not_empty(target)
+        target.mkdir(parents=True, exist_ok=path is not None)
+    try:
+        with ExitStack() as stack:
+            with _reported(target, "; name another with --run-dir"):
+                stack.enter_context(locked(target))
+                for left in target.glob(f".*{PARTIAL}"):
+                    left.unlink()
+            yield RunDirectory(target)
     except BaseException:
-        _remove_empty(target, missing)
+        for folder in made:  # innermost first
+            if not folder.is_dir() or any(folder.iterdir()):
+                break
+            folder.rmdir()
         raise
 
 
-def _remove_empty(target: Path, created: list[Path]) -> None:
-    """Takes away a directory that holds a config and nothing else, and the folders made for it."""
-    if {file.name for file in target.iterdir()} <= {CONFIG}:
-        (target / CONFIG).unlink(missing_ok=True)
-        for folder in created:  # innermost first
-            if any(folder.iterdir()):
-                break
-            folder.rmdir()
+@contextmanager
+def begin_run(run: RunDirectory, config: Experiment) -> Generator[None, None, None]:
+    """Puts the config into an empty directory.
+
+    It is taken away again if an exception comes before anything else was written; not if the run was
+    preempted, which is going to be continued.
+
+    Raises:
+      UserError: the directory is not empty, or cannot be written.
+    """
+    if run.names():
+        raise _not_empty(run.path)
+    run.write(CONFIG, to_json(config).encode())
+    try:
+        yield
+    except Preempted:
+        raise
+    except BaseException:
+        if run.names() == {CONFIG}:
+            (run.path / CONFIG).unlink()
+        raise
+
+
+def _not_empty(path: Path) -> UserError:
+    return UserError(f"run directory '{path}' is not empty; name another with --run-dir")
 
 
 def _next_free(folder: Path, name: str) -> Path:

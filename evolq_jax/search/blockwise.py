@@ -46,6 +46,29 @@ class SearchResult(NamedTuple):
     seconds: float
 
 
+class Position(NamedTuple):
+    """Where a search stands between two visits: with its arguments, all that it needs to go on.
+
+    A visit's key is folded from the search's key and the visit's number, and strategies begin anew at each
+    visit, so neither is held.
+    """
+
+    scales: Scales
+    fitness: Array  # [], at `scales`, on the images searched on
+    start_fitness: Array  # []
+    held_out_fitness: Array  # [], at `scales`
+    visits: int = 0
+    evaluations: int = 0
+    kept: int = 0
+    seconds: float = 0.0
+
+    @staticmethod
+    def first(scales: Scales) -> "Position":
+        """Before the first visit."""
+        unknown = jnp.asarray(jnp.inf, jnp.float32)
+        return Position(scales, unknown, unknown, unknown)
+
+
 class _Segment(NamedTuple):
     """Static things of one segment: its number, space and algorithm."""
 
@@ -91,16 +114,14 @@ def _at_scales(specs: Specs, params: Params, scales: Scales) -> Quantized:
     return at_scales(specs, params, scales)
 
 
-@partial(jax.jit, static_argnames=("specs", "segment"))
-def _write_back(
-    specs: Specs, segment: str, network: Quantized, block_scales: Scales, index: Array
-) -> Quantized:
-    """The network with one block's scales put in."""
-    scales = dict(network.scales)
+@partial(jax.jit, static_argnames=("segment",))
+def _write_back(segment: str, scales: Scales, block_scales: Scales, index: Array) -> Scales:
+    """The scales with one block's put in."""
+    scales = dict(scales)
     for name, qparams in block_scales.items():
         site = f"{segment}/{name}"
         scales[site] = jax.tree.map(lambda all_, one: all_.at[index].set(one), scales[site], qparams)
-    return at_scales(specs, network.params, scales)
+    return scales
 
 
 @partial(jax.jit, static_argnames=("space",))
@@ -124,13 +145,17 @@ def search(
     teacher: Array,
     key: Array,
     on_generation: Callable[[Generation], None] = lambda record: None,
+    on_visit: Callable[[Position], None] = lambda position: None,
+    position: Position | None = None,
 ) -> SearchResult:
     """Improves the scales block by block, last block first.
 
     No step makes the fitness worse, neither on the images that candidates are scored on nor, with a
     `holdout`, on those held out. The evaluation images play no part.
 
-    One program per segment serves all its blocks. The result does not depend on `on_generation`.
+    One program per segment serves all its blocks. The result does not depend on `on_generation` and
+    `on_visit`, and is bit for bit the same when a search goes on from a position of an earlier one with
+    otherwise equal arguments, on the same hardware.
 
     Args:
       config: settings.
@@ -142,6 +167,8 @@ def search(
       teacher: the teacher's logits on them [B, C].
       key: PRNG key; consumed.
       on_generation: told of every generation, for progress and logs.
+      on_visit: told of every visit where the search then stands.
+      position: where to go on; None: from the start.
 
     Raises:
       UserError: the images are no multiple of the contrastive batch or too few to hold some out, or a
@@ -152,9 +179,8 @@ def search(
             f"{tokens.shape[0]} calibration images are no multiple of the contrastive batch of "
             f"{config.batch_size}; set search.batch_size or data.num_calibration"
         )
-    run = _Search(config, parts, specs, teacher, key, on_generation)
-    network = _at_scales(specs, params, scales)
-    return run(network, scales, tokens)
+    run = _Search(config, parts, specs, teacher, key, on_generation, on_visit)
+    return run(params, position or Position.first(scales), tokens)
 
 
 class _Search:
@@ -168,39 +194,51 @@ class _Search:
         teacher: Array,
         key: Array,
         on_generation: Callable[[Generation], None],
+        on_visit: Callable[[Position], None],
     ) -> None:
         self.config, self.parts, self.specs, self.key = config, parts, specs, key
-        self.on_generation = on_generation
+        self.on_generation, self.on_visit = on_generation, on_visit
         image_chunk, population_chunk = config.chunks()
         self.scoring = Scoring(config.fitness, config.batch_size, image_chunk, population_chunk)
         self.temperature = jnp.float32(config.temperature)
         self.step = jnp.float32(config.epsilon)
-        self.evaluations, self.visits, self.began = 0, 0, time.monotonic()
-        self.fitness = self.start_fitness = self.held_out_fitness = jnp.asarray(jnp.inf)
-        self.kept = 0
         self.num_searched = len(teacher) - config.num_held_out(len(teacher))
         self.teachers = jnp.split(teacher, [self.num_searched])
 
-    def __call__(self, network: Quantized, scales: Scales, tokens: Array) -> SearchResult:
-        segments = [self._segment(number, scales) for number in range(len(self.parts.segments))]
-        searched = [segment for segment in segments if segment is not None]
-        for pass_number in range(self.config.passes):
+    def __call__(self, params: Params, position: Position, tokens: Array) -> SearchResult:
+        self._start_at(position)
+        network = _at_scales(self.specs, params, position.scales)
+        segments = [self._segment(number, position.scales) for number in range(len(self.parts.segments))]
+        searched = [segment for segment in reversed(segments) if segment is not None]
+        lengths = [self.parts.segments[segment.number].length for segment in searched]
+        first_pass, done = divmod(position.visits, sum(lengths))
+        for pass_number in range(first_pass, self.config.passes):
+            # Inputs of blocks that a pass has yet to visit depend on none that it has visited, so a pass
+            # that is continued gets the same.
             inputs = _block_inputs(self.parts, self.specs, self.scoring.image_chunk, network, tokens)
-            for segment in reversed(searched):
-                name = self.parts.segments[segment.number].name
-                split = jnp.split(inputs.pop(name), [self.num_searched], axis=1)
-                for block in reversed(range(self.parts.segments[segment.number].length)):
+            for segment, length in zip(searched, lengths, strict=True):
+                split = jnp.split(
+                    inputs.pop(self.parts.segments[segment.number].name), [self.num_searched], axis=1
+                )
+                blocks = range(length - min(done, length))
+                done -= length - len(blocks)
+                for block in reversed(blocks):
                     network = self._visit(network, segment, split, pass_number, block)
-        seconds = time.monotonic() - self.began
-        return SearchResult(
-            network.scales,
-            float(self.start_fitness),
-            float(self.fitness),
-            self.evaluations,
-            self.kept,
-            self.visits,
-            seconds,
-        )
+                    self.on_visit(self._position(network))
+        last = self._position(network)
+        fitness = float(last.start_fitness), float(last.fitness)
+        return SearchResult(last.scales, *fitness, last.evaluations, last.kept, last.visits, last.seconds)
+
+    def _start_at(self, position: Position) -> None:
+        self.fitness, self.start_fitness = position.fitness, position.start_fitness
+        self.held_out_fitness = position.held_out_fitness
+        self.visits, self.evaluations, self.kept = position.visits, position.evaluations, position.kept
+        self.began = time.monotonic() - position.seconds
+
+    def _position(self, network: Quantized) -> Position:
+        fitness = self.fitness, self.start_fitness, self.held_out_fitness
+        counts = self.visits, self.evaluations, self.kept
+        return Position(network.scales, *fitness, *counts, time.monotonic() - self.began)
 
     def _segment(self, number: int, scales: Scales) -> _Segment | None:
         """The space and algorithm of one segment; None where nothing of it is searched."""
@@ -270,7 +308,9 @@ class _Search:
                 return network
             self.held_out_fitness = held_out_fitness
         self.fitness, self.kept = state.best_fitness, self.kept + 1
-        return _write_back(self.specs, name, network, best_scales, index)
+        scales = _write_back(name, network.scales, best_scales, index)
+        # By the program that a continued search starts with: weights by another one could differ in a bit.
+        return _at_scales(self.specs, network.params, scales)
 
     def _tell_watcher(
         self, pass_number: int, segment: str, block: int, generation: int, fitness: Array, best: Array

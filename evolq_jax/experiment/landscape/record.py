@@ -2,46 +2,25 @@
 
 import io
 import json
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evolq_jax.config import Experiment
 from evolq_jax.errors import UserError
-from evolq_jax.experiment.run_directory import CONFIG, RunDirectory, new_run
+from evolq_jax.experiment.continued import Kind, check_unchanged
+from evolq_jax.experiment.run_directory import CONFIG, RunDirectory
 
 POINTS, ARRAYS, SUMMARY = "points.jsonl", "landscape.npz", "landscape.json"
 
 
-@contextmanager
-def open_scan(path: str | Path | None, config: Experiment) -> Generator[RunDirectory, None, None]:
-    """A new directory, or the one of an unfinished scan of the same config, to be continued.
-
-    Raises:
-      UserError: there is something else at that path, or it cannot be written.
-    """
-    if path is None or not _is_scan(Path(path)):
-        with new_run(path, config) as run:
-            yield run
-        return
-    run = RunDirectory(Path(path))
-    if run.has(SUMMARY):
-        raise UserError(f"'{path}' holds a finished landscape; name another with --run-dir")
-    if run.config() != config:
-        raise UserError(
-            f"'{path}' holds an unfinished landscape of another config: give it the same to continue, or "
-            "name another with --run-dir"
-        )
-    yield run
+def _is_begun(names: set[str]) -> bool:
+    """Whether these are a scan's; one that was killed before its first point left a config only."""
+    return POINTS in names or names == {CONFIG}
 
 
-def _is_scan(path: Path) -> bool:
-    """Whether a scan was begun there; one that was killed before its first point left a config only."""
-    files = {file.name for file in path.iterdir()} if path.is_dir() else set[str]()
-    return POINTS in files or files == {CONFIG}
+SCAN = Kind("landscape", SUMMARY, _is_begun)
 
 
 class PointLog:
@@ -65,7 +44,8 @@ class PointLog:
         lines = run.read(POINTS).splitlines(keepends=True)
         if _parsed(lines[0] if lines else "") is None:
             lines = [_line(header).decode()]
-        _check_header(run, _parsed(lines[0]), header)
+        then = _parsed(lines[0])
+        check_unchanged(run, SCAN.name, then if isinstance(then, dict) else {}, header)
         whole = 1
         for line in lines[1:]:
             rows = _parsed(line)
@@ -103,16 +83,6 @@ def _parsed(line: str) -> Any:
         return json.loads(line)
     except json.JSONDecodeError:
         return None
-
-
-def _check_header(run: RunDirectory, found: Any, header: Mapping[str, Any]) -> None:
-    then = found if isinstance(found, dict) else {}
-    changed = [name for name, value in header.items() if then.get(name) != value]
-    if changed:
-        raise UserError(
-            f"the landscape in '{run.path}' cannot be continued, since this has changed: "
-            f"{', '.join(changed)}; name another with --run-dir"
-        )
 
 
 def write_arrays(run: RunDirectory, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:

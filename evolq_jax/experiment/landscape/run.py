@@ -9,10 +9,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from evolq_jax.config import Experiment
+from evolq_jax.experiment.continued import continued_run
 from evolq_jax.experiment.landscape.describe import arrays_of, describe, summarise
 from evolq_jax.experiment.landscape.origin import Surroundings, digest_arrays, load_surroundings
 from evolq_jax.experiment.landscape.prepare import Prepared, open_target, prepare
-from evolq_jax.experiment.landscape.record import SUMMARY, PointLog, open_scan, write_arrays
+from evolq_jax.experiment.landscape.record import SCAN, SUMMARY, PointLog, write_arrays
+from evolq_jax.experiment.preemption import preemptible
 from evolq_jax.experiment.result import environment
 from evolq_jax.experiment.run_directory import RunDirectory
 from evolq_jax.experiment.setup import Setup, exact_matmul, load_model
@@ -42,10 +44,15 @@ def run_landscape(
 
     Raises:
       UserError: something in the config, the run, the weights or the images is wrong.
+      Preempted: SIGTERM came.
     """
     watcher, began = watcher or Silent(), time.monotonic()
     opened = open_target(target, landscape)
-    with open_scan(run_dir, opened.config) as run, exact_matmul():
+    with (
+        continued_run(run_dir, opened.config, SCAN) as run,
+        preemptible(f"the same command with --run-dir {run.path} goes on"),
+        exact_matmul(),
+    ):
         setup = load_model(opened.config)
         prepared = prepare(setup, opened.run)
         surroundings = load_surroundings(setup, opened.run, prepared, watcher)

@@ -1,0 +1,145 @@
+"""Checkpoints of a search (Orbax): where it stood at the end of a visit, for another process to go on."""
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from evolq_jax.config import CheckpointConfig
+from evolq_jax.errors import UserError
+from evolq_jax.search.blockwise import Position
+from evolq_jax.typing import Scales
+
+CHECKPOINTS = "checkpoints"
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds."""
+
+    position: Position
+    log_lines: int  # of `log.jsonl`, up to this position
+    seconds: float  # of the whole run so far, over all attempts
+
+
+class Checkpoints:
+    """The checkpoints of one run, each in one step or not at all; the last few are kept.
+
+    They are written in the background: only the copy of the arrays to the host waits. An error of one
+    that was written so is raised by the next, or when they are closed.
+    """
+
+    def __init__(self, run: Path, settings: CheckpointConfig) -> None:
+        """Reads what there is, and takes away what a killed process left half written."""
+        self._run, self._every = run, settings.every_seconds
+        self._newest: Saved | None = None
+        self._last_save = time.monotonic()
+        with self._reported():
+            last_few: Any = ocp.training.preservation_policies.LatestN(settings.keep)
+            self._checkpointer = ocp.training.Checkpointer(
+                str((run / CHECKPOINTS).absolute()),
+                preservation_policy=last_few,
+                cleanup_tmp_directories=True,
+            )
+            latest = self._checkpointer.latest
+        self._saved_visits = latest.step if latest else -1
+
+    def latest(self, scales: Scales) -> Saved | None:
+        """The last whole checkpoint, of a search that began at `scales`; None where there is none.
+
+        Raises:
+          UserError: it cannot be read, or holds other scales.
+        """
+        if self._saved_visits < 0:
+            return None
+        like = _on_host(Saved(Position.first(scales), 0, 0.0))
+        try:
+            found = self._checkpointer.load(self._saved_visits, like)
+        except Exception as error:
+            raise UserError(
+                f"cannot read checkpoint {self._saved_visits} of '{self._run}' ({_line(error)}): take the "
+                f"directory '{self._run / CHECKPOINTS / str(self._saved_visits)}' away to go on from the one "
+                "before, or start anew"
+            ) from error
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, found)
+
+    def offer(self, newest: Saved) -> None:
+        """Saves it if the last one is old enough.
+
+        Raises:
+          UserError: this or the one before could not be written.
+        """
+        self._newest = newest
+        if time.monotonic() - self._last_save >= self._every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Saves what was offered last, if it is not saved.
+
+        Raises:
+          UserError: this or the one before could not be written.
+        """
+        newest = self._newest
+        if newest is None or newest.position.visits == self._saved_visits:
+            return
+        with self._reported():
+            self._checkpointer.save_async(newest.position.visits, _on_host(newest), force=True)
+        self._saved_visits, self._last_save = newest.position.visits, time.monotonic()
+
+    def close(self) -> None:
+        """Waits for what is being written.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        with self._reported():
+            self._checkpointer.close()
+
+    @contextmanager
+    def _reported(self) -> Generator[None, None, None]:
+        """Whatever goes wrong in Orbax and its storage: mostly a full disk, under many names."""
+        try:
+            yield
+        except Exception as error:
+            raise UserError(
+                f"cannot write a checkpoint in '{self._run / CHECKPOINTS}' ({_line(error)}); the last "
+                f"whole one is kept: mend it, then go on with: evolq search {self._run} --resume"
+            ) from error
+
+
+@contextmanager
+def open_checkpoints(run: Path, settings: CheckpointConfig) -> Generator[Checkpoints, None, None]:
+    """The run's checkpoints; when they are left, even by a signal, what was offered last is saved.
+
+    Raises:
+      UserError: it could not be written.
+    """
+    checkpoints = Checkpoints(run, settings)
+    try:
+        yield checkpoints
+    except Exception:  # the search has failed: no error of a checkpoint may hide that
+        with suppress(UserError):
+            checkpoints.close()
+        raise
+    except BaseException:
+        checkpoints.flush()
+        checkpoints.close()
+        raise
+    checkpoints.flush()
+    checkpoints.close()
+
+
+def _on_host(saved: Saved) -> Any:
+    """Numpy arrays in place of the device's, which Orbax gives back without asking for devices."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, saved)
+
+
+def _line(error: Exception) -> str:
+    """What an error says, shortened to a line."""
+    text = " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
+    return text if len(text) <= 200 else text[:199] + "…"

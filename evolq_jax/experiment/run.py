@@ -86,6 +86,8 @@ def run_search(
         result |= describe(setup, len(evaluation.pixels)) | environment()
         result |= {
             "evaluations": found.evaluations,
+            "budget": config.search.budget,
+            "budget_spent": found.candidate_images,
             "moves": {"kept": found.kept, "visits": found.visits},
             "calibration_fitness": {"init": found.start_fitness, "final": found.fitness},
             "seconds": round(time.monotonic() - began, 2),
@@ -217,12 +219,13 @@ def _search(calibrated: Calibrated, run: RunDirectory, watcher: Watcher) -> Sear
     setup, config = calibrated.setup, calibrated.setup.config
     parts, specs = setup.model.parts, setup.specs
     teacher, tokens = teacher_logits(calibrated, watcher), first_tokens(calibrated)
-    total, key = num_total(setup), jax.random.key(config.seed)
+    total, budget, key = num_total(setup), config.search.budget, jax.random.key(config.seed)
     with run.open_log() as append:
 
         def on_generation(record: Generation) -> None:
             append(record._asdict())
-            watcher.generation(record, total)
+            done, spent = record.evaluations, record.candidate_images
+            watcher.generation(record, max(done, round(done * budget / spent)) if budget else total)
 
         return search(
             config.search,

@@ -1,8 +1,9 @@
 """The block-wise search: passes over the blocks, last to first, a few generations at each."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import count
 from typing import Any, NamedTuple
 
 import jax
@@ -14,10 +15,11 @@ from evolq_jax.network import at, is_stacked
 from evolq_jax.quant.sites import quant_sites
 from evolq_jax.quant.spec import Specs, scope, select
 from evolq_jax.search.algorithms import make_algorithm, start, unravel
+from evolq_jax.search.budget import blocks_run, candidate_images, num_blocks
 from evolq_jax.search.config import SearchConfig
 from evolq_jax.search.evaluate import Quantized, Scoring, at_scales, block_inputs, population_fitness
 from evolq_jax.search.evolq import EvolQ
-from evolq_jax.search.space import SearchSpace, make_space
+from evolq_jax.search.space import SearchSpace
 from evolq_jax.typing import Array, ModelParts, Params, Scales
 
 
@@ -32,6 +34,7 @@ class Generation(NamedTuple):
     fitness: float  # best of this generation
     best_fitness: float  # best so far at this block
     seconds: float  # since the search began
+    candidate_images: float  # spent so far (search/budget.py)
 
 
 class SearchResult(NamedTuple):
@@ -44,6 +47,7 @@ class SearchResult(NamedTuple):
     kept: int  # moves, of as many visits
     visits: int
     seconds: float
+    candidate_images: float  # spent in all (search/budget.py)
 
 
 class _Segment(NamedTuple):
@@ -176,6 +180,7 @@ class _Search:
         self.temperature = jnp.float32(config.temperature)
         self.step = jnp.float32(config.epsilon)
         self.evaluations, self.visits, self.began = 0, 0, time.monotonic()
+        self.block_images = 0  # what was spent: images through one block
         self.fitness = self.start_fitness = self.held_out_fitness = jnp.asarray(jnp.inf)
         self.kept = 0
         self.num_searched = len(teacher) - config.num_held_out(len(teacher))
@@ -184,13 +189,17 @@ class _Search:
     def __call__(self, network: Quantized, scales: Scales, tokens: Array) -> SearchResult:
         segments = [self._segment(number, scales) for number in range(len(self.parts.segments))]
         searched = [segment for segment in segments if segment is not None]
-        for pass_number in range(self.config.passes):
+        for pass_number in self._passes():
             inputs = _block_inputs(self.parts, self.specs, self.scoring.image_chunk, network, tokens)
+            self.block_images += len(tokens) * num_blocks(self.parts)
             for segment in reversed(searched):
                 name = self.parts.segments[segment.number].name
                 split = jnp.split(inputs.pop(name), [self.num_searched], axis=1)
                 for block in reversed(range(self.parts.segments[segment.number].length)):
-                    network = self._visit(network, segment, split, pass_number, block)
+                    if not self._is_spent():
+                        network = self._visit(network, segment, split, pass_number, block)
+            if self._is_spent():
+                break
         seconds = time.monotonic() - self.began
         return SearchResult(
             network.scales,
@@ -200,7 +209,17 @@ class _Search:
             self.kept,
             self.visits,
             seconds,
+            candidate_images(self.parts, self.block_images),
         )
+
+    def _passes(self) -> Iterable[int]:
+        """As many as the settings say, or as the budget allows."""
+        return range(self.config.passes) if self.config.budget is None else count()
+
+    def _is_spent(self) -> bool:
+        """Whether the budget is; at least one block is visited."""
+        budget, spent = self.config.budget, candidate_images(self.parts, self.block_images)
+        return budget is not None and self.visits > 0 and spent >= budget
 
     def _segment(self, number: int, scales: Scales) -> _Segment | None:
         """The space and algorithm of one segment; None where nothing of it is searched."""
@@ -208,7 +227,7 @@ class _Search:
         inside = [site for site in select(config.sites, scales) if is_stacked(self.parts, site)]
         if inside and not any(site.startswith(f"{segment.name}/") for site in inside):
             return None  # all that is searched is in other segments
-        space = make_space(config.sites, scales, config.parametrization, segment.name)
+        space = config.space(scales, segment.name, self.specs)
         solution = space.encode(_slice(scope(scales, segment.name), 0))
         algorithm = make_algorithm(
             config.algorithm,
@@ -234,7 +253,9 @@ class _Search:
         start_scales = _slice(scope(network.scales, name), index)
 
         def score(candidates: Scales, part: int = 0) -> Array:
-            self.evaluations += jax.tree.leaves(candidates)[0].shape[0]
+            size, num_images = jax.tree.leaves(candidates)[0].shape[0], len(self.teachers[part])
+            self.evaluations += size
+            self.block_images += size * num_images * blocks_run(self.parts, segment.number, block)
             settings = self.parts, self.specs, self.scoring, segment.number
             data = inputs[part], self.teachers[part]
             return _score(*settings, network, candidates, index, *data, self.temperature)
@@ -260,6 +281,8 @@ class _Search:
             fitness = score(_decode(space, population, start_scales, self.step))
             state, _ = algorithm.tell(tell_key, population, fitness, state, params)
             self._tell_watcher(pass_number, name, block, generation, fitness.min(), state.best_fitness)
+            if self._is_spent():
+                break
         if not state.best_fitness < self.fitness:
             return network
         best = _alone(unravel(algorithm, state.best_solution))
@@ -277,4 +300,5 @@ class _Search:
     ) -> None:
         seconds = time.monotonic() - self.began
         counts = pass_number, segment, block, generation, self.evaluations
-        self.on_generation(Generation(*counts, float(fitness), float(best), seconds))
+        spent = candidate_images(self.parts, self.block_images)
+        self.on_generation(Generation(*counts, float(fitness), float(best), seconds, spent))

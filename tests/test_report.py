@@ -30,7 +30,7 @@ RESULT = {
     "final": SCORES,
     "delta": {"top1": DELTA, "top5": DELTA, "agreement": DELTA, "kl": DELTA},
 }
-LAST = Generation(9, "blocks", 11, 2, 1081, 8.1234567, 8.1234567, 3600.0)
+LAST = Generation(9, "blocks", 11, 2, 1081, 8.1234567, 8.1234567, 3600.0, 600000.0)
 
 
 def shown(renderable: Any) -> str:

@@ -85,10 +85,15 @@ def check_baseline(setup: Setup, num_images: int) -> None:
 def budget_of(setup: Setup, num_images: int) -> int:
     """Candidate-images: the config's, or as many as the search would evaluate.
 
-    A candidate of the search counts as a whole forward, though cached prefixes make it cheaper.
+    Where the search has no budget either, its candidates count as whole forwards here, though cached
+    prefixes make them cheaper.
     """
     search = setup.config.search
-    return setup.config.baseline.budget or num_total(setup) * (num_images - search.num_held_out(num_images))
+    return (
+        setup.config.baseline.budget
+        or search.budget
+        or num_total(setup) * (num_images - search.num_held_out(num_images))
+    )
 
 
 def _descend(calibrated: Calibrated, budget: int, run: RunDirectory, watcher: Watcher) -> Descent:

@@ -12,7 +12,14 @@ from evolq_jax.calibration.compensation import LINKS
 from evolq_jax.config import Experiment
 from evolq_jax.experiment.evaluate import compute_logits
 from evolq_jax.experiment.images import count_calibration, count_evaluation
-from evolq_jax.experiment.setup import Setup, check_search, exact_matmul, load_model, searched_sites
+from evolq_jax.experiment.setup import (
+    Setup,
+    check_search,
+    exact_matmul,
+    load_model,
+    search_spaces,
+    searched_sites,
+)
 from evolq_jax.models.checkpoint import LoadedModel
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.search.config import num_evaluations
@@ -58,7 +65,7 @@ def plan_search(config: Experiment) -> dict[str, Any]:
         "searched_scales": sum(_num_searched(setup, name) for name in searched_sites(setup)),
         "calibration_images": images,
         "evaluation_images": evaluation,
-        "evaluations": num_total(setup),
+        "evaluations": _expected_evaluations(setup, images),
         "network_share_per_evaluation": round(network_share(setup), 3),
         "image_chunk": image_chunk,
         "population_chunk": population_chunk,
@@ -83,6 +90,15 @@ def searched_blocks(setup: Setup) -> list[tuple[int, int]]:
 def num_total(setup: Setup) -> int:
     """Candidates that the whole search evaluates."""
     return num_evaluations(setup.config.search, sum(length for length, _ in searched_blocks(setup)))
+
+
+def _expected_evaluations(setup: Setup, num_images: int) -> int:
+    """Candidates of the whole search; with a budget about as many as it allows."""
+    search = setup.config.search
+    if search.budget is None:
+        return num_total(setup)
+    searched = num_images - search.num_held_out(num_images)
+    return round(search.budget / (searched * network_share(setup)))
 
 
 def network_share(setup: Setup) -> float:
@@ -134,8 +150,9 @@ def _work(setup: Setup, num_images: int, num_evaluation: int) -> float:
     """The whole run's work, counted in images through the float network."""
     search, quant = setup.config.search, setup.config.quant
     overhead = OVERHEAD[quant.scheme] * (INTEGER_LAYER_NORM if quant.integer_layer_norm else 1.0)
-    candidates = num_total(setup) * (num_images - search.num_held_out(num_images)) * network_share(setup)
-    caches = search.passes * num_images
+    searched = num_images - search.num_held_out(num_images)
+    candidates = _expected_evaluations(setup, num_images) * searched * network_share(setup)
+    caches = search.passes * num_images if search.budget is None else 0  # the budget pays for them
     calibration_and_teacher = 2 * num_images
     if set(setup.config.calibration.chain) & set(LINKS):
         calibration_and_teacher += WALK * num_images
@@ -158,7 +175,8 @@ def float_speed(setup: Setup, batch: int) -> tuple[float, float]:
 
 
 def _num_searched(setup: Setup, name: str) -> int:
-    """Scales of a site over all blocks, as the search counts them."""
+    """Numbers that the search varies at a site, over all blocks."""
     info, spec = setup.sites[name], dict(setup.specs)[name]
-    whole = not spec.per_channel or setup.config.search.parametrization == "log_per_tensor"
-    return (info.depth or 1) * (1 if whole else info.shape[-1])
+    segment, site = name.split("/", 1)
+    channels = info.shape[-1] if spec.per_channel else 1
+    return (info.depth or 1) * search_spaces(setup)[segment].num_coordinates(site, channels)

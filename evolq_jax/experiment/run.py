@@ -112,6 +112,8 @@ def run_search(
         result |= describe(setup, len(evaluation.pixels)) | environment()
         result |= {
             "evaluations": found.evaluations,
+            "budget": config.search.budget,
+            "budget_spent": found.candidate_images,
             "moves": {"kept": found.kept, "visits": found.visits},
             "calibration_fitness": {"init": found.start_fitness, "final": found.fitness},
             "seconds": round(clock.seconds(), 2),
@@ -260,7 +262,7 @@ def _search(
 ) -> SearchResult:
     setup, config, scales = calibrated.setup, calibrated.setup.config, calibrated.scales
     teacher, tokens = teacher_logits(calibrated, watcher), first_tokens(calibrated)
-    total, key = num_total(setup), jax.random.key(config.seed)
+    total, budget, key = num_total(setup), config.search.budget, jax.random.key(config.seed)
     with open_checkpoints(run.path, config.checkpoint) as checkpoints:
         saved = checkpoints.latest(scales) or Saved(Position.first(scales), 0, clock.earlier)
         clock.earlier, lines = saved.seconds, saved.log_lines
@@ -270,7 +272,8 @@ def _search(
                 nonlocal lines
                 append(record._asdict())
                 lines += 1
-                watcher.generation(record, total)
+                done, spent = record.evaluations, record.candidate_images
+                watcher.generation(record, max(done, round(done * budget / spent)) if budget else total)
                 preemption.check()
 
             def on_visit(position: Position) -> None:

@@ -18,6 +18,7 @@ from evolq_jax.models.checkpoint import LoadedModel, load_checkpoint
 from evolq_jax.network import SiteInfo, is_stacked, list_sites
 from evolq_jax.quant.spec import Specs, resolve, select
 from evolq_jax.search.algorithms import make_algorithm
+from evolq_jax.search.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,25 @@ def searched_sites(setup: Setup) -> tuple[str, ...]:
     return inside
 
 
+def search_spaces(setup: Setup) -> dict[str, SearchSpace]:
+    """What is searched, by segment, where anything is.
+
+    Raises:
+      UserError: as `searched_sites`; or zero points are to move, and a segment has none.
+    """
+    with_scales = [name for name, spec in setup.specs if spec.has_scale]
+    segments = dict.fromkeys(name.split("/")[0] for name in searched_sites(setup))
+    return {segment: setup.config.search.space(with_scales, segment, setup.specs) for segment in segments}
+
+
 def check_search(setup: Setup) -> None:
     """Finds out before anything is computed what would stop the search.
 
     Raises:
-      UserError: the sites, the algorithm or the fitness are wrong.
+      UserError: the sites, the space, the algorithm or the fitness are wrong.
     """
     search = setup.config.search
-    searched_sites(setup)
+    search_spaces(setup)
     make_fitness(search.fitness)
     make_algorithm(
         search.algorithm,

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evolq_jax.errors import UserError
-from evolq_jax.search.space import Parametrization
 
 BACKWARD = 2  # forwards that a backward pass counts as
+
+Parametrization = Literal["raw", "log", "log_per_tensor"]  # gradients need no grouping of channels
 
 
 @dataclass(frozen=True)

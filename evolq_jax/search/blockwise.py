@@ -1,8 +1,9 @@
 """The block-wise search: passes over the blocks, last to first, a few generations at each."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import count
 from typing import Any, NamedTuple
 
 import jax
@@ -14,10 +15,11 @@ from evolq_jax.network import at, is_stacked
 from evolq_jax.quant.sites import quant_sites
 from evolq_jax.quant.spec import Specs, scope, select
 from evolq_jax.search.algorithms import make_algorithm, start, unravel
+from evolq_jax.search.budget import blocks_run, candidate_images, num_blocks
 from evolq_jax.search.config import SearchConfig
 from evolq_jax.search.evaluate import Quantized, Scoring, at_scales, block_inputs, population_fitness
 from evolq_jax.search.evolq import EvolQ
-from evolq_jax.search.space import SearchSpace, make_space
+from evolq_jax.search.space import SearchSpace
 from evolq_jax.typing import Array, ModelParts, Params, Scales
 
 
@@ -32,6 +34,7 @@ class Generation(NamedTuple):
     fitness: float  # best of this generation
     best_fitness: float  # best so far at this block
     seconds: float  # since the search began
+    candidate_images: float  # spent so far (search/budget.py)
 
 
 class SearchResult(NamedTuple):
@@ -44,6 +47,7 @@ class SearchResult(NamedTuple):
     kept: int  # moves, of as many visits
     visits: int
     seconds: float
+    candidate_images: float  # spent in all (search/budget.py)
 
 
 class Position(NamedTuple):
@@ -60,6 +64,7 @@ class Position(NamedTuple):
     visits: int = 0
     evaluations: int = 0
     kept: int = 0
+    block_images: int = 0  # what was spent: images through one block
     seconds: float = 0.0
 
     @staticmethod
@@ -212,10 +217,13 @@ class _Search:
         searched = [segment for segment in reversed(segments) if segment is not None]
         lengths = [self.parts.segments[segment.number].length for segment in searched]
         first_pass, done = divmod(position.visits, sum(lengths))
-        for pass_number in range(first_pass, self.config.passes):
+        for pass_number in self._passes(first_pass):
+            if self._is_spent():
+                break
             # Inputs of blocks that a pass has yet to visit depend on none that it has visited, so a pass
-            # that is continued gets the same.
+            # that is continued gets the same; they have been paid for.
             inputs = _block_inputs(self.parts, self.specs, self.scoring.image_chunk, network, tokens)
+            self.block_images += 0 if done else len(tokens) * num_blocks(self.parts)
             for segment, length in zip(searched, lengths, strict=True):
                 split = jnp.split(
                     inputs.pop(self.parts.segments[segment.number].name), [self.num_searched], axis=1
@@ -223,22 +231,35 @@ class _Search:
                 blocks = range(length - min(done, length))
                 done -= length - len(blocks)
                 for block in reversed(blocks):
-                    network = self._visit(network, segment, split, pass_number, block)
-                    self.on_visit(self._position(network))
+                    if not self._is_spent():
+                        network = self._visit(network, segment, split, pass_number, block)
+                        self.on_visit(self._position(network))
         last = self._position(network)
         fitness = float(last.start_fitness), float(last.fitness)
-        return SearchResult(last.scales, *fitness, last.evaluations, last.kept, last.visits, last.seconds)
+        spent = candidate_images(self.parts, last.block_images)
+        counts = last.evaluations, last.kept, last.visits, last.seconds
+        return SearchResult(last.scales, *fitness, *counts, spent)
 
     def _start_at(self, position: Position) -> None:
         self.fitness, self.start_fitness = position.fitness, position.start_fitness
         self.held_out_fitness = position.held_out_fitness
         self.visits, self.evaluations, self.kept = position.visits, position.evaluations, position.kept
+        self.block_images = position.block_images
         self.began = time.monotonic() - position.seconds
 
     def _position(self, network: Quantized) -> Position:
         fitness = self.fitness, self.start_fitness, self.held_out_fitness
-        counts = self.visits, self.evaluations, self.kept
+        counts = self.visits, self.evaluations, self.kept, self.block_images
         return Position(network.scales, *fitness, *counts, time.monotonic() - self.began)
+
+    def _passes(self, first: int) -> Iterable[int]:
+        """As many as the settings say, or as the budget allows."""
+        return range(first, self.config.passes) if self.config.budget is None else count(first)
+
+    def _is_spent(self) -> bool:
+        """Whether the budget is; at least one block is visited."""
+        budget, spent = self.config.budget, candidate_images(self.parts, self.block_images)
+        return budget is not None and self.visits > 0 and spent >= budget
 
     def _segment(self, number: int, scales: Scales) -> _Segment | None:
         """The space and algorithm of one segment; None where nothing of it is searched."""
@@ -246,7 +267,7 @@ class _Search:
         inside = [site for site in select(config.sites, scales) if is_stacked(self.parts, site)]
         if inside and not any(site.startswith(f"{segment.name}/") for site in inside):
             return None  # all that is searched is in other segments
-        space = make_space(config.sites, scales, config.parametrization, segment.name)
+        space = config.space(scales, segment.name, self.specs)
         solution = space.encode(_slice(scope(scales, segment.name), 0))
         algorithm = make_algorithm(
             config.algorithm,
@@ -272,7 +293,9 @@ class _Search:
         start_scales = _slice(scope(network.scales, name), index)
 
         def score(candidates: Scales, part: int = 0) -> Array:
-            self.evaluations += jax.tree.leaves(candidates)[0].shape[0]
+            size, num_images = jax.tree.leaves(candidates)[0].shape[0], len(self.teachers[part])
+            self.evaluations += size
+            self.block_images += size * num_images * blocks_run(self.parts, segment.number, block)
             settings = self.parts, self.specs, self.scoring, segment.number
             data = inputs[part], self.teachers[part]
             return _score(*settings, network, candidates, index, *data, self.temperature)
@@ -298,6 +321,8 @@ class _Search:
             fitness = score(_decode(space, population, start_scales, self.step))
             state, _ = algorithm.tell(tell_key, population, fitness, state, params)
             self._tell_watcher(pass_number, name, block, generation, fitness.min(), state.best_fitness)
+            if self._is_spent():
+                break
         if not state.best_fitness < self.fitness:
             return network
         best = _alone(unravel(algorithm, state.best_solution))
@@ -317,4 +342,5 @@ class _Search:
     ) -> None:
         seconds = time.monotonic() - self.began
         counts = pass_number, segment, block, generation, self.evaluations
-        self.on_generation(Generation(*counts, float(fitness), float(best), seconds))
+        spent = candidate_images(self.parts, self.block_images)
+        self.on_generation(Generation(*counts, float(fitness), float(best), seconds, spent))

@@ -1,13 +1,15 @@
 """The search's settings."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import jax
 
 from evolq_jax.errors import UserError
+from evolq_jax.quant.spec import Specs
 from evolq_jax.search.evolq import Mutation, Replacement
-from evolq_jax.search.space import Parametrization
+from evolq_jax.search.space import Parametrization, SearchSpace, make_space
 
 ATTENTION_WEIGHTS = ("*/attn/qkv/weight", "*/attn/proj/weight")
 
@@ -20,8 +22,13 @@ class SearchConfig:
       algorithm: `EvolQ` (the paper's tournament) or any evosax algorithm by its class name.
       sites: patterns of the sites whose scales are searched, of those inside blocks; `*`: weights and
         activations alike.
-      parametrization: `raw` scales, `log` ratios to the start, or one log ratio per tensor.
-      passes: times over all blocks.
+      parametrization: `raw` scales, `log` ratios to the start, one log ratio per tensor (`log_per_tensor`)
+        or per group of channels (`log_per_group`). Channels of ptf and pow2 activations always move together.
+      group_size: channels of one group; the width of a head makes the groups of `qkv` its heads.
+      zero_points: move the zero points of the searched sites too, as integers; needs a log parametrization.
+      passes: times over all blocks; plays no part where there is a budget.
+      budget: candidate-images (`evolq_jax.search.budget` counts them): passes go on until the end of the
+        generation that spends it. None: `passes` decide.
       generations: generations at each visit of a block (the paper's cycles).
       population_size: candidates evaluated in each generation.
       epsilon: half width of EvolQ's uniform mutation; for log parametrizations the unit of a step.
@@ -43,7 +50,10 @@ class SearchConfig:
     algorithm: str = "SNES"
     sites: tuple[str, ...] = ("*",)
     parametrization: Parametrization = "log_per_tensor"
+    group_size: int = 64
+    zero_points: bool = False
     passes: int = 1
+    budget: int | None = None
     generations: int = 2
     population_size: int = 6
     epsilon: float = 0.1
@@ -62,16 +72,11 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         """Rejects sizes that mean nothing."""
-        for name in (
-            "passes",
-            "generations",
-            "population_size",
-            "pool_size",
-            "tournament_size",
-            "batch_size",
-        ):
-            if getattr(self, name) < 1:
-                raise UserError(f"search.{name} must be at least 1, not {getattr(self, name)}")
+        sizes = "passes generations population_size pool_size tournament_size batch_size budget group_size"
+        for name in sizes.split():
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"search.{name} must be at least 1, not {value}")
         for name in ("epsilon", "temperature"):
             if not getattr(self, name) > 0:
                 raise UserError(f"search.{name} must be positive, not {getattr(self, name)}")
@@ -83,11 +88,19 @@ class SearchConfig:
         """EvolQ's mutations keep a log of zero (the start) at zero; evosax's steps are of size one."""
         raw, needs_raw = self.parametrization == "raw", self.algorithm == "EvolQ"
         if raw != needs_raw:
-            choices = "'raw'" if needs_raw else "'log' or 'log_per_tensor'"
+            choices = "'raw'" if needs_raw else "'log' or 'log_per_tensor' (or 'log_per_group')"
             raise UserError(
                 f"search.parametrization '{self.parametrization}' does not suit search.algorithm "
                 f"'{self.algorithm}'; choose {choices}"
             )
+        if raw and self.zero_points:
+            raise UserError("search.zero_points needs a log parametrization, not 'raw'")
+
+    def space(self, sites: Iterable[str], segment: str, specs: Specs) -> SearchSpace:
+        """What is searched in the blocks of one segment; `sites` are all that have scales."""
+        return make_space(
+            self.sites, sites, self.parametrization, segment, specs, self.group_size, self.zero_points
+        )
 
     def num_held_out(self, num_images: int) -> int:
         """Calibration images that only decide on moves.
@@ -110,7 +123,7 @@ class SearchConfig:
 
 
 def num_evaluations(config: SearchConfig, num_blocks: int) -> int:
-    """Candidates that a whole search evaluates at most (moves that already lost need no held-out score)."""
+    """Candidates that all passes evaluate at most (moves that already lost need no held-out score)."""
     visits = config.passes * num_blocks
     starts = visits if config.rescore_start else 1
     held_out = visits + 1 if config.holdout else 0

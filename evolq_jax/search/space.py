@@ -1,5 +1,6 @@
-"""What is searched: the scales of some of a block's sites, and how a solution stands for them."""
+"""What is searched: scales and zero points of some of a block's sites, and how a solution stands for them."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -7,53 +8,134 @@ from typing import Literal
 import jax.numpy as jnp
 
 from evolq_jax.errors import UserError
-from evolq_jax.quant.spec import select
+from evolq_jax.quant.spec import BY_CHANNEL, QuantSpec, Specs, scope, select
+from evolq_jax.quant.uniform import int_range
 from evolq_jax.typing import Array, QParams, Scales
 
-Parametrization = Literal["raw", "log", "log_per_tensor"]
+Parametrization = Literal["raw", "log", "log_per_tensor", "log_per_group"]
+SHIFT = "#zero_point"  # a solution holds a site's shift under the site's name and this
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The searched sites of one block (local names); zero points stay where calibration put them.
+    """The searched sites of one block (local names).
 
     Parametrizations: `raw`, the scales themselves; `log`, the logarithm of each scale's ratio to its
-    start; `log_per_tensor`, one such ratio for each site. The logarithms are in units of `step`, so
-    that a strategy whose steps are of size 1 moves scales by about `step` relative.
+    start; `log_per_tensor`, one such ratio for each site; `log_per_group`, one for each `group_size`
+    consecutive channels (the last group may be smaller). The logarithms are in units of `step`, so that a
+    strategy whose steps are of size 1 moves scales by about `step` relative.
+
+    A `tied` site has scales whose ratios mean something (power-of-two factors of ptf and pow2): it has one
+    coordinate in every parametrization, and its channels follow.
+
+    Zero points move where `levels` has a site: as integers, by one coordinate for each of the scales'
+    coordinates, in units of `step` times the integer range, so that a step shifts the clipping window by
+    about as much as it would widen it. They stay inside the integer range, so that zero remains a value.
+    Others stay where calibration put them.
     """
 
     sites: tuple[str, ...]
     parametrization: Parametrization = "raw"
+    group_size: int = 64
+    tied: tuple[str, ...] = ()
+    levels: tuple[tuple[str, int, int], ...] = ()  # site, qmin, qmax
 
     def encode(self, block_scales: Scales) -> dict[str, Array]:
         """The solution that stands for the start."""
-        scales = {site: block_scales[site].scale for site in self.sites}
-        if self.parametrization == "raw":
-            return scales
-        if self.parametrization == "log":
-            return {site: jnp.zeros_like(scale) for site, scale in scales.items()}
-        return {site: jnp.zeros((1,) * scale.ndim) for site, scale in scales.items()}
+        solution = {site: self._start(site, block_scales[site].scale) for site in self.sites}
+        for site, _, _ in self.levels:
+            solution[site + SHIFT] = jnp.zeros_like(solution[site])
+        return solution
 
     def decode(self, solution: dict[str, Array], start: Scales, step: Array | float) -> Scales:
         """The block's scales with those of a solution put in; `start` is what `encode` was given."""
         changed = {}
-        for site, value in solution.items():
-            scale = value if self.parametrization == "raw" else start[site].scale * jnp.exp(step * value)
+        for site in self.sites:
+            scale, value = start[site].scale, solution[site]
+            if self.parametrization != "raw":
+                scale *= jnp.exp(step * self._expand(value, scale))
+            elif site in self.tied:
+                scale *= value / scale.min(keepdims=True)
+            else:
+                scale = value
             changed[site] = QParams(scale, start[site].zero_point)
+        for site, qmin, qmax in self.levels:
+            qparams = start[site]
+            shift = step * (qmax - qmin) * self._expand(solution[site + SHIFT], qparams.scale)
+            moved = jnp.clip(jnp.round(qparams.zero_point + shift), qmin, qmax)
+            changed[site] = changed[site]._replace(zero_point=moved)
         return start | changed
+
+    def num_coordinates(self, site: str, channels: int) -> int:
+        """Numbers that a solution has for a site with so many scales."""
+        if self.parametrization == "log_per_tensor" or site in self.tied:
+            channels = 1
+        elif self.parametrization == "log_per_group":
+            channels = math.ceil(channels / self.group_size)
+        return channels * (2 if site in {name for name, _, _ in self.levels} else 1)
+
+    def _start(self, site: str, scale: Array) -> Array:
+        if self.parametrization == "raw":
+            return scale.min(keepdims=True) if site in self.tied else scale
+        if self.parametrization == "log_per_tensor" or site in self.tied:
+            return jnp.zeros((1,) * scale.ndim)
+        if self.parametrization == "log_per_group":
+            return jnp.zeros((*scale.shape[:-1], math.ceil(scale.shape[-1] / self.group_size)))
+        return jnp.zeros_like(scale)
+
+    def _expand(self, value: Array, scale: Array) -> Array:
+        """From coordinates to channels; a single one broadcasts."""
+        if self.parametrization != "log_per_group" or value.shape[-1] == 1:
+            return value
+        return jnp.repeat(value, self.group_size, axis=-1)[..., : scale.shape[-1]]
 
 
 def make_space(
-    patterns: Iterable[str], sites: Iterable[str], parametrization: Parametrization, segment: str
+    patterns: Iterable[str],
+    sites: Iterable[str],
+    parametrization: Parametrization,
+    segment: str,
+    specs: Specs = (),
+    group_size: int = 64,
+    zero_points: bool = False,
 ) -> SearchSpace:
     """The space of the sites (with scales) of one segment that match `patterns`.
 
+    Args:
+      patterns: shell style.
+      sites: all sites that have scales.
+      parametrization: see `SearchSpace`.
+      segment: whose sites are searched.
+      specs: the network's quantizers; without them no site is tied.
+      group_size: channels of one coordinate in `log_per_group`.
+      zero_points: move zero points too, of the sites whose quantizer is affine.
+
     Raises:
-      UserError: no site of the segment matches, or a pattern matches no site at all.
+      UserError: no site of the segment matches, a pattern matches no site at all, or zero points are to move
+        but no matching site has one.
     """
     prefix = segment + "/"
+    patterns = tuple(patterns)
     chosen = select(patterns, sites)
     local = tuple(site.removeprefix(prefix) for site in chosen if site.startswith(prefix))
     if not local:
         raise UserError(f"search sites {', '.join(patterns)} are all outside the blocks of '{segment}'")
-    return SearchSpace(local, parametrization)
+    known: dict[str, QuantSpec] = scope(specs, segment)
+    tied = tuple(s for s in local if s in known and _is_tied(s, known[s]))
+    affine = tuple(s for s in local if s in known and _is_affine(known[s])) if zero_points else ()
+    if zero_points and not affine:
+        raise UserError(
+            f"search.zero_points has nothing to move in '{segment}': no searched site has an affine "
+            "quantizer (quant.signed_weights and logarithmic quantizers have no zero points)"
+        )
+    levels = tuple((site, *int_range(known[site])) for site in affine)
+    return SearchSpace(local, parametrization, group_size, tied, levels)
+
+
+def _is_tied(site: str, spec: QuantSpec) -> bool:
+    """Weights have no factors: an observer of that name gives them a free scale for each channel."""
+    return spec.per_channel and spec.observer in BY_CHANNEL and not site.endswith("weight")
+
+
+def _is_affine(spec: QuantSpec) -> bool:
+    return spec.quantizer == "uniform" and not spec.signed

@@ -63,6 +63,14 @@ def test_evaluations(weights: Path, search: dict[str, Any], evaluations: int) ->
     assert num_total(setup_with(weights, **search)) == evaluations
 
 
+@pytest.mark.usefixtures("no_timing")
+def test_a_budget_decides_on_evaluations_and_time(weights: Path) -> None:
+    config = small_config(weights)
+    plan = plan_search(replace(config, search=replace(config.search, passes=9, budget=500)))
+    assert plan["evaluations"] == 500 / (20 * 0.625)
+    assert plan["estimated_seconds"] == pytest.approx((500 * 1.05 + 30 * 3.1 + 40) / 100 + 6, abs=0.06)
+
+
 def test_scales_by_parametrization(weights: Path) -> None:
     def count(**search: Any) -> int:
         setup = setup_with(weights, **search)
@@ -72,6 +80,8 @@ def test_scales_by_parametrization(weights: Path) -> None:
     log = {"algorithm": "SNES", "population_size": 4, "parametrization": "log_per_tensor"}
     assert count(sites=("*/qkv/weight",), **log) == BLOCKS
     assert count(sites=("*/qkv/weight", "blocks/norm1")) == BLOCKS * (3 * WIDTH + 1)
+    log |= {"parametrization": "log_per_group", "group_size": 50, "zero_points": True}
+    assert count(sites=("*/qkv/weight", "blocks/norm1"), **log) == BLOCKS * 2 * (4 + 1)
 
 
 def test_sites_outside_the_blocks_are_not_searched(weights: Path) -> None:

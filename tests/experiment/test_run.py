@@ -62,6 +62,7 @@ def test_the_log_has_every_generation(finished: Finished) -> None:
     assert places == [(p, b, 0) for p in range(search.passes) for b in reversed(range(BLOCKS))]
     assert all(list(line) == list(Generation._fields) for line in lines)
     assert lines[-1]["evaluations"] == finished.result["evaluations"]
+    assert lines[-1]["candidate_images"] == finished.result["budget_spent"]
     best = [line["best_fitness"] for line in lines]
     assert best == sorted(best, reverse=True)
     fitness = finished.result["calibration_fitness"]

@@ -19,9 +19,9 @@ import numpy as np
 
 from benchmarks.vit_tiny_study import make_config
 from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig, fast, strong
+from evolq_jax.experiment.calibrated import calibrate
 from evolq_jax.experiment.evaluate import compute_logits
 from evolq_jax.experiment.images import load_evaluation
-from evolq_jax.experiment.run import calibrate
 from evolq_jax.experiment.setup import exact_matmul, load_model
 from evolq_jax.experiment.watch import Silent
 from evolq_jax.metrics import score, summary

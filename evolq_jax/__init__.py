@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from evolq_jax.comparison import Comparison, Method
     from evolq_jax.config import (
         BaselineConfig,
         CalibrationConfig,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     )
     from evolq_jax.errors import UserError
     from evolq_jax.experiment.baseline import run_baseline
+    from evolq_jax.experiment.compare.run import plan_compare, run_compare
     from evolq_jax.experiment.landscape.plan import plan_landscape
     from evolq_jax.experiment.landscape.record import read_landscape
     from evolq_jax.experiment.landscape.run import run_landscape
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from evolq_jax.experiment.train import run_training
 
 _MODULES = {
+    "evolq_jax.comparison": ("Comparison", "Method"),
     "evolq_jax.config": (
         "BaselineConfig",
         "CalibrationConfig",
@@ -63,6 +66,7 @@ _MODULES = {
     ),
     "evolq_jax.errors": ("UserError",),
     "evolq_jax.experiment.baseline": ("run_baseline",),
+    "evolq_jax.experiment.compare.run": ("plan_compare", "run_compare"),
     "evolq_jax.experiment.landscape.plan": ("plan_landscape",),
     "evolq_jax.experiment.landscape.record": ("read_landscape",),
     "evolq_jax.experiment.landscape.run": ("run_landscape",),
@@ -79,9 +83,11 @@ __all__ = [
     "BaselineConfig",
     "CalibrationConfig",
     "CheckpointConfig",
+    "Comparison",
     "DataConfig",
     "Experiment",
     "LandscapeConfig",
+    "Method",
     "ModelConfig",
     "QuantConfig",
     "Rule",
@@ -94,6 +100,7 @@ __all__ = [
     "faithful",
     "list_models",
     "load_config",
+    "plan_compare",
     "plan_landscape",
     "plan_search",
     "read_landscape",
@@ -101,6 +108,7 @@ __all__ = [
     "resume_search",
     "run_baseline",
     "run_calibrate",
+    "run_compare",
     "run_evaluate",
     "run_landscape",
     "run_search",

@@ -4,16 +4,18 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
-from evolq_jax import __version__
-from evolq_jax.config import PRESETS, Experiment, LandscapeConfig, load_config, with_preset
+from evolq_jax.arguments import OPTIONS, VERBS, check_order, make_parser
+from evolq_jax.comparison import Comparison, join
+from evolq_jax.config import Experiment, LandscapeConfig, load_config, with_preset
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.experiment.baseline import run_baseline
+from evolq_jax.experiment.compare.run import plan_compare, run_compare
 from evolq_jax.experiment.landscape.plan import plan_landscape
 from evolq_jax.experiment.landscape.run import run_landscape
 from evolq_jax.experiment.override import override, print_fields
@@ -24,31 +26,15 @@ from evolq_jax.experiment.run import run_calibrate, run_evaluate, run_search
 from evolq_jax.experiment.run_directory import CONFIG, open_run
 from evolq_jax.experiment.setup import list_models
 from evolq_jax.experiment.train import TrainExperiment, run_training
-from evolq_jax.report import duration, fact_table, jaggedness_table, make_watcher, result_table, row_table
-
-VERBS = {
-    "search": "calibrate, search, and compare float, init and final on held-out images",
-    "calibrate": "find the first scales and write them",
-    "baseline": "as search, with gradient descent in the place of the search",
-    "landscape": "scan the loss over scale space around an init or a result: lines, planes, layers",
-    "evaluate": "score a run, or a config's float network and init, on held-out images",
-    "train": "train a small float network with a training config",
-    "models": "list the models of the registry",
-}
-OPTIONS = ("--help", "--preset", "--run-dir", "--dry-run", "--resume")  # beside the fields of the config
-EPILOG = """\
-examples:
-  evolq search configs/digits_w2a8.py
-  evolq search configs/vit_tiny_w4a8.py --dry-run
-  evolq search configs/vit_tiny_w4a8.py --preset faithful
-  evolq search configs/vit_tiny_w4a8.py --help    all fields, set like so:
-  evolq search configs/vit_tiny_w4a8.py --quant.weight-bits 3 --seed 1
-  evolq search runs/vit_tiny_w4a8-001 --resume    after a kill
-  evolq evaluate runs/vit_tiny_w4a8-001
-  evolq landscape configs/digits_w2a8.py --landscape.kind plane
-  evolq baseline configs/digits_w2a8.py --baseline.optimizer adam
-  evolq landscape runs/digits_w2a8-001 --landscape.direction between
-"""
+from evolq_jax.report import (
+    comparison_table,
+    duration,
+    fact_table,
+    jaggedness_table,
+    make_watcher,
+    result_table,
+    row_table,
+)
 
 
 def main() -> None:
@@ -76,8 +62,8 @@ def run(args: Sequence[str]) -> None:
     if not verb.startswith("-") and verb not in VERBS:
         wrong = f"unknown verb '{verb}'{suggestion(verb, VERBS)}" if verb else "name what to do"
         raise UserError(f"{wrong} (one of {', '.join(VERBS)}; `evolq --help` has examples)")
-    options, overrides = _make_parser().parse_known_args(args)
-    _check_order(args, options, overrides)
+    options, overrides = make_parser().parse_known_args(args)
+    check_order(args, options, overrides)
     console = Console(markup=False, highlight=False)
     if options.help:
         _print_help(options)
@@ -87,6 +73,8 @@ def run(args: Sequence[str]) -> None:
         _train(console, options, overrides)
     elif options.verb == "evaluate":
         _evaluate(console, options, overrides)
+    elif options.verb == "compare":
+        _compare(console, options, overrides)
     elif options.verb == "baseline":
         _baseline(console, options, overrides)
     elif options.verb == "landscape":
@@ -151,11 +139,33 @@ def _baseline(console: Console, options: argparse.Namespace, overrides: list[str
     with make_watcher() as watcher:
         result = run_baseline(config, options.run_dir, watcher)
     console.print(result_table(result))
-    spent = f"{result['candidate_images']:,} candidate-images of {result['budget']:,}"
+    spent = f"{result['budget_spent']:,} candidate-images of {result['budget']:,}"
     console.print(
         f"{result['steps']} steps of {result['optimizer']}, {spent} in "
         f"{duration(result['seconds_search'])}; everything is in {result['run_dir']}"
     )
+
+
+def _compare(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
+    """Overrides and presets hold for every method, so that all start from the same init."""
+    if not options.configs:
+        raise UserError(f"`evolq compare` needs {options.what}, as in: evolq compare {options.example}")
+    parts = [load_config(path, Experiment, Comparison) for path in options.configs]
+    comparison = join(parts)
+    methods = tuple(
+        replace(method, config=_changed(method.config, options, overrides)) for method in comparison.methods
+    )
+    given = {name: getattr(options, name) for name in ("budget", "reference") if getattr(options, name)}
+    seeds = {"seeds": tuple(options.seeds)} if options.seeds else {}
+    comparison = replace(comparison, methods=methods, **given, **seeds)
+    if options.dry_run:
+        facts = plan_compare(comparison, options.run_dir)
+        console.print(fact_table(f"plan of {comparison.name}", facts))
+        return
+    with make_watcher() as watcher:
+        summary = run_compare(comparison, options.run_dir, watcher)
+    console.print(comparison_table(summary))
+    console.print(f"everything is in {summary['run_dir']}")
 
 
 def _landscape(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
@@ -202,7 +212,11 @@ def _train(console: Console, options: argparse.Namespace, overrides: list[str]) 
 
 def _experiment(options: argparse.Namespace, overrides: list[str]) -> Experiment:
     """The config of a command line; fields given there hold against the preset's."""
-    config = override(load_config(_config_file(options)), overrides, options.verb, OPTIONS)
+    return _changed(load_config(_config_file(options)), options, overrides)
+
+
+def _changed(config: Experiment, options: argparse.Namespace, overrides: list[str]) -> Experiment:
+    config = override(config, overrides, options.verb, OPTIONS)
     if options.preset == "default":
         return config
     return override(with_preset(config, options.preset), overrides, options.verb)
@@ -218,68 +232,6 @@ def _config_file(options: argparse.Namespace) -> str:
             f"`evolq {options.verb}` needs {options.what}, as in: evolq {options.verb} {options.example}"
         )
     return options.config
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see `{self.prog} --help`)")
-
-
-def _make_parser() -> argparse.ArgumentParser:
-    """Verbs and their own options; fields of the config are left to `override`."""
-    parser = _Parser(
-        prog="evolq",
-        description="Post-training quantization by evolutionary search over quantization scales.",
-        allow_abbrev=False,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"evolq_jax {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb, text in VERBS.items():
-        takes_config = verb != "models"
-        sub = verbs.add_parser(
-            verb, help=text, description=text, add_help=not takes_config, allow_abbrev=False
-        )
-        what = "a run directory or a config file" if verb in ("evaluate", "landscape") else "a config file"
-        example = "configs/train_digits.py" if verb == "train" else "configs/digits_w2a8.py"
-        sub.set_defaults(parser=sub, what=what, example=example, preset="default", config=None, help=False)
-        if not takes_config:
-            continue
-        sub.add_argument("config", nargs="?", metavar="CONFIG", help=what)
-        sub.add_argument("-h", "--help", action="store_true", help="show this and every field of the config")
-        if verb != "train":
-            presets = (
-                "settings put over the config's: the released code's (faithful), outlier-aware (fast), "
-                "these and corrected weights (strong)"
-            )
-            sub.add_argument("--preset", choices=[*PRESETS], default="default", help=presets)
-        if verb in ("search", "calibrate", "baseline", "landscape"):
-            where = "where to write (default: the next free runs/NAME-NNN)"
-            continued = "; an unfinished one there is continued" if verb in ("search", "landscape") else ""
-            sub.add_argument("--run-dir", help=where + continued)
-        if verb == "search":
-            sub.add_argument(
-                "--resume",
-                action="store_true",
-                help="go on with the search in the run directory CONFIG",
-            )
-        if verb in ("search", "landscape"):
-            sub.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    return parser
-
-
-def _check_order(args: Sequence[str], options: argparse.Namespace, overrides: list[str]) -> None:
-    """Without this, argparse would take the first field's value for CONFIG."""
-    if not overrides:
-        return
-    if options.verb == "models":
-        raise UserError(f"`evolq models` takes no argument '{overrides[0]}'")
-    if options.config is None or args.index(options.config) > args.index(overrides[0]):
-        raise UserError(
-            f"'{overrides[0]}' comes before {options.what}: "
-            f"write evolq {options.verb} CONFIG {overrides[0]} ..."
-        )
 
 
 def _print_help(options: argparse.Namespace) -> None:

@@ -166,6 +166,10 @@ class Experiment:
       landscape: the scan of the loss over scale space.
       baseline: gradient descent in the search's place.
       checkpoint: how the search is saved while it runs.
+      start: a finished run of the same model, quantizers and calibration, whose result a search or baseline
+        starts from, in calibration's place.
+      milestones: into how many parts a search's or baseline's budget is cut to score the scales on the way
+        (at the end of the run; selects nothing); 0: none.
       evaluation_batch: images of one evaluation batch.
       seed: draws the calibration images and drives the search.
     """
@@ -179,6 +183,8 @@ class Experiment:
     landscape: LandscapeConfig = field(default_factory=LandscapeConfig)
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    start: str | None = None
+    milestones: int = 0
     evaluation_batch: int = 20
     seed: int = 0
 
@@ -191,6 +197,8 @@ class Experiment:
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed must be from 0 to {2**32 - 1}, not {self.seed}")
         _at_least_one("evaluation_batch", self.evaluation_batch)
+        if self.milestones < 0:
+            raise UserError(f"milestones must not be negative: {self.milestones}")
         for name in (
             "weight_bits",
             "edge_weight_bits",
@@ -305,8 +313,8 @@ def with_preset(config: Experiment, preset: Preset) -> Experiment:
     return PRESETS[preset](config)
 
 
-def load_config(path: str | Path, kind: type = Experiment) -> Any:
-    """The `config` of a config file.
+def load_config(path: str | Path, *kinds: type) -> Any:
+    """The `config` of a config file, of one of `kinds` (none given: an `Experiment`).
 
     Raises:
       UserError: there is no such file, it does not run, or its `config` is not of this kind.
@@ -325,6 +333,8 @@ def load_config(path: str | Path, kind: type = Experiment) -> Any:
         ]
         where = f", line {lines[-1]}" if lines else ""
         raise UserError(f"config file '{path}'{where}: {type(error).__name__}: {error}") from error
-    if not isinstance(config, kind):
-        raise UserError(f"config file '{path}' defines no `config = {kind.__name__}(...)`")
+    kinds = kinds or (Experiment,)
+    if not isinstance(config, kinds):
+        calls = " or ".join(f"`config = {kind.__name__}(...)`" for kind in kinds)
+        raise UserError(f"config file '{path}' defines no {calls}")
     return config

@@ -23,7 +23,7 @@ COMPARED = {
     "calibration_fitness": "fitness",
     "kl": "KL",
     "info_nce": "infoNCE",
-    "agreement": "agreement %",
+    "agreement": "agree %",
     "top1": "top-1 %",
 }
 
@@ -72,28 +72,32 @@ def jaggedness_table(summary: Mapping[str, Any]) -> Table:
 
 
 def comparison_table(summary: Mapping[str, Any]) -> Table:
-    """Every method's metrics over its seeds, and how often it ended better than its init and the reference.
+    """Every method's metrics over its seeds, and on how many it ended better than its init and the reference.
 
     Args:
       summary: the content of `comparison.json`.
     """
-    title = f"{summary['name']}: {summary['budget']:,} candidate-images a run; mean [95 %] over seeds"
+    against = f" and {summary['reference']}" if summary["reference"] else ""
+    title = (
+        f"{summary['name']}: {summary['budget']:,} candidate-images a run, {len(summary['seeds'])} seeds\n"
+        f"means over seeds; wins against init{against}"
+    )
     table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
-    for heading in ("method", "", "init", "final", "change", "wins"):
+    for heading in ("method", "", "init", "final", "change [95 %]", "wins"):
         table.add_column(heading, justify="left" if heading in ("method", "") else "right", no_wrap=True)
     for method, numbers in summary["methods"].items():
         name = method
         for metric, heading in COMPARED.items():
             if metric in numbers:
-                table.add_row(name, heading, *_compared(metric, numbers[metric]))
+                table.add_row(name, heading, *_compared(metric, numbers[metric], len(summary["seeds"])))
                 name = ""
     return table
 
 
-def _compared(metric: str, numbers: Mapping[str, Any]) -> list[str]:
-    wins = [f"{100 * share:.0f} %" for share in numbers["wins"].values()]
+def _compared(metric: str, numbers: Mapping[str, Any], seeds: int) -> list[str]:
+    wins = [f"{share * seeds:.0f}/{seeds}" for share in numbers["wins"].values()]
     cells = [_cell(metric, numbers[name]["mean"]) for name in ("init", "final")]
-    return [*cells, _interval(metric, numbers["change"]), " / ".join(wins)]
+    return [*cells, _interval(metric, numbers["change"]), " ".join(wins)]
 
 
 def fact_table(title: str, facts: Mapping[str, Any]) -> Table:

@@ -225,3 +225,26 @@ def test_help(evolq: Evolq, args: tuple[str, ...], words: tuple[str, ...]) -> No
     shown = evolq(*args)
     for part in words:
         assert part in shown
+
+
+def test_compare_puts_fields_into_every_method(
+    evolq: Evolq, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    numbers = {"init": number, "final": number, "change": number, "wins": {"init": 1.0, "reference": 0.5}}
+    summary = {
+        "name": "comparison",
+        "budget": 12345,
+        "seeds": [4, 5],
+        "reference": "small",
+        "methods": {"a_method_of_16_ch": {"kl": numbers, "top1": numbers}},
+        "run_dir": "runs/x",
+    }
+    calls = caught(monkeypatch, "run_compare", summary)
+    shown = evolq("compare", "config.py", "--search.passes", "7", "--seeds", "4", "5", "--budget", "9")
+    ((comparison, run_dir, _),) = calls
+    assert [method.config.search.passes for method in comparison.methods] == [7]
+    assert (comparison.seeds, comparison.budget, run_dir) == ((4, 5), 9, None)
+    assert "12,345 candidate-images a run, 2 seeds" in shown
+    assert "2/2 1/2" in shown
+    assert "+0.5000 [+0.4000, +0.6000]" in shown

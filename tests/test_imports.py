@@ -40,7 +40,8 @@ LAYERS = {
     "experiment": f"{NUMERICS} {STORES} {ALGORITHMS} models figures config comparison",
     "report": "errors typing metrics",
     "configs": "config comparison",
-    "cli": "errors typing training config comparison experiment report configs",
+    "arguments": "errors config",
+    "cli": "errors arguments typing training config comparison experiment report configs",
     "": f"{NUMERICS} {STORES} {ALGORITHMS} config comparison experiment",
 }
 

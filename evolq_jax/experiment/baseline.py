@@ -8,17 +8,24 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.config import Experiment
-from evolq_jax.experiment.evaluate import score_networks
+from evolq_jax.experiment.calibrated import (
+    Calibrated,
+    first_scales,
+    first_tokens,
+    teacher_logits,
+    write_calibrated,
+)
 from evolq_jax.experiment.images import count_calibration, count_evaluation, load_evaluation
-from evolq_jax.experiment.plan import num_total
-from evolq_jax.experiment.result import describe, environment, inputs
-from evolq_jax.experiment.run import Calibrated, calibrate, first_tokens, teacher_logits, write_calibrated
-from evolq_jax.experiment.run_directory import FINAL_SCALES, RESULT, RunDirectory, new_run
+from evolq_jax.experiment.milestones import Milestones
+from evolq_jax.experiment.outcome import end_run, score_run
+from evolq_jax.experiment.plan import budget_of_search
+from evolq_jax.experiment.run_directory import RunDirectory, new_run
 from evolq_jax.experiment.setup import Setup, check_search, exact_matmul, load_model, searched_sites
 from evolq_jax.experiment.watch import Silent, Watcher
 from evolq_jax.gradient.descend import Descent, Evaluation, descend
 from evolq_jax.gradient.loss import Data, Problem
 from evolq_jax.gradient.optimizers import make_optimizer
+from evolq_jax.typing import Scales
 
 
 def run_baseline(
@@ -46,27 +53,18 @@ def run_baseline(
         check_baseline(setup, count_calibration(setup, for_search=True))
         count_evaluation(setup)
         evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
-        calibrated = calibrate(setup, watcher, for_search=True)
+        calibrated = first_scales(setup, watcher)
         write_calibrated(run, calibrated)
         budget = budget_of(setup, len(calibrated.images.pixels))
         found = _descend(calibrated, budget, run, watcher)
-        run.write_scales(FINAL_SCALES, found.scales)
-        networks = {"init": calibrated.scales, "final": found.scales}
-        result = score_networks(setup, calibrated.params, networks, evaluation, watcher)
-        result |= describe(setup, len(evaluation.pixels)) | environment()
+        result = score_run(run, calibrated, found, evaluation, watcher)
         result |= {
             "optimizer": config.baseline.optimizer,
             "steps": found.steps,
-            "candidate_images": found.candidate_images,
             "budget": budget,
-            "calibration_fitness": {"init": found.start_fitness, "final": found.fitness},
             "seconds": round(time.monotonic() - began, 2),
-            "seconds_calibration": round(calibrated.seconds, 2),
-            "seconds_search": round(found.seconds, 2),
         }
-        result |= inputs(setup, calibrated.images, evaluation)
-        run.write_json(RESULT, result)
-    return result | {"run_dir": str(run.path)}
+        return end_run(run, result)
 
 
 def check_baseline(setup: Setup, num_images: int) -> None:
@@ -83,17 +81,8 @@ def check_baseline(setup: Setup, num_images: int) -> None:
 
 
 def budget_of(setup: Setup, num_images: int) -> int:
-    """Candidate-images: the config's, or as many as the search would evaluate.
-
-    Where the search has no budget either, its candidates count as whole forwards here, though cached
-    prefixes make them cheaper.
-    """
-    search = setup.config.search
-    return (
-        setup.config.baseline.budget
-        or search.budget
-        or num_total(setup) * (num_images - search.num_held_out(num_images))
-    )
+    """Candidate-images: the config's, or as many as the search would spend."""
+    return setup.config.baseline.budget or round(budget_of_search(setup, num_images))
 
 
 def _descend(calibrated: Calibrated, budget: int, run: RunDirectory, watcher: Watcher) -> Descent:
@@ -112,10 +101,12 @@ def _descend(calibrated: Calibrated, budget: int, run: RunDirectory, watcher: Wa
     temperature = jnp.float32(search.temperature)
     data = Data(calibrated.params, calibrated.scales, first_tokens(calibrated), teacher, temperature)
     progress = watcher.stage("descending (candidate-images)")
+    milestones = Milestones(run, config.milestones, budget)
     with run.open_log() as append:
 
-        def on_evaluation(record: Evaluation) -> None:
+        def on_evaluation(record: Evaluation, best: Scales) -> None:
             append(record._asdict())
+            milestones.offer(record.candidate_images, record.best_fitness, best)
             progress(min(record.candidate_images, budget), budget)
 
         return descend(problem, search, data, budget, jax.random.key(config.seed), on_evaluation)

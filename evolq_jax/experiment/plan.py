@@ -101,6 +101,15 @@ def _expected_evaluations(setup: Setup, num_images: int) -> int:
     return round(search.budget / (searched * network_share(setup)))
 
 
+def budget_of_search(setup: Setup, num_images: int) -> float:
+    """Candidate-images that the search spends: its budget, or about what its passes cost."""
+    search = setup.config.search
+    if search.budget is not None:
+        return search.budget
+    searched = num_images - search.num_held_out(num_images)
+    return num_total(setup) * searched * network_share(setup) + search.passes * num_images
+
+
 def network_share(setup: Setup) -> float:
     """Mean share of the network that a candidate runs, thanks to the cached prefix."""
     depth = sum(segment.length for segment in setup.model.parts.segments)
@@ -148,15 +157,13 @@ def process_bytes() -> int:
 
 def _work(setup: Setup, num_images: int, num_evaluation: int) -> float:
     """The whole run's work, counted in images through the float network."""
-    search, quant = setup.config.search, setup.config.quant
+    quant = setup.config.quant
     overhead = OVERHEAD[quant.scheme] * (INTEGER_LAYER_NORM if quant.integer_layer_norm else 1.0)
-    searched = num_images - search.num_held_out(num_images)
-    candidates = _expected_evaluations(setup, num_images) * searched * network_share(setup)
-    caches = search.passes * num_images if search.budget is None else 0  # the budget pays for them
     calibration_and_teacher = 2 * num_images
     if set(setup.config.calibration.chain) & set(LINKS):
         calibration_and_teacher += WALK * num_images
-    return overhead * (candidates + caches + 2 * num_evaluation) + num_evaluation + calibration_and_teacher
+    spent = budget_of_search(setup, num_images)
+    return overhead * (spent + 2 * num_evaluation) + num_evaluation + calibration_and_teacher
 
 
 def float_speed(setup: Setup, batch: int) -> tuple[float, float]:

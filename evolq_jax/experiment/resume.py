@@ -1,14 +1,16 @@
-"""Searches that may have begun already: going on with one, or having its result either way."""
+"""Runs that may have begun already: going on with one, or having its result either way."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from evolq_jax.config import Experiment
 from evolq_jax.errors import UserError
+from evolq_jax.experiment.baseline import run_baseline
 from evolq_jax.experiment.continued import difference
 from evolq_jax.experiment.result import read_result
 from evolq_jax.experiment.run import run_search
-from evolq_jax.experiment.run_directory import RESULT, RunDirectory, open_run
+from evolq_jax.experiment.run_directory import CONFIG, RESULT, RunDirectory, open_run
 from evolq_jax.experiment.watch import Watcher
 
 
@@ -23,12 +25,35 @@ def ensure_search(config: Experiment, run_dir: str | Path, watcher: Watcher | No
     Raises:
       UserError: as `run_search`; or the directory holds a finished run of another config or verb.
     """
+    finished = _finished(config, run_dir, "search", mark="moves")
+    return finished or run_search(config, run_dir, watcher)
+
+
+def ensure_baseline(
+    config: Experiment, run_dir: str | Path, watcher: Watcher | None = None
+) -> dict[str, Any]:
+    """The result of a config's baseline in this directory: read where it has finished, else run anew.
+
+    Raises:
+      UserError: as `run_baseline`; or the directory holds a run of another config or verb.
+    """
+    finished = _finished(config, run_dir, "baseline", mark="optimizer")
+    if finished is not None:
+        return finished
+    run = RunDirectory(Path(run_dir))
+    if run.has(CONFIG) and not difference(run.config(), config):
+        shutil.rmtree(run.path)  # of an attempt that was killed
+    return run_baseline(config, run_dir, watcher)
+
+
+def _finished(config: Experiment, run_dir: str | Path, verb: str, mark: str) -> dict[str, Any] | None:
+    """The result of a finished run; `mark` is what only this verb's result has."""
     run = RunDirectory(Path(run_dir))
     if not run.has(RESULT):
-        return run_search(config, run_dir, watcher)
+        return None
     result, other = read_result(run_dir), difference(run.config(), config)
-    if "moves" not in result:
-        raise UserError(f"'{run_dir}' holds another verb's result, not a search's: name another directory")
+    if mark not in result:
+        raise UserError(f"'{run_dir}' holds another verb's result, not a {verb}'s: name another directory")
     if other:
-        raise UserError(f"'{run_dir}' holds a finished search of another config: {other}")
+        raise UserError(f"'{run_dir}' holds a finished {verb} of another config: {other}")
     return result | {"run_dir": str(run.path)}

@@ -1,19 +1,12 @@
 """The main verbs: calibrate, search, evaluate."""
 
-import time
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.compensation import LINKS
-from evolq_jax.calibration.state import Calibration
 from evolq_jax.config import Experiment
 from evolq_jax.data import fingerprint
-from evolq_jax.errors import UserError
 from evolq_jax.experiment.attempt import (
     BEGUN,
     SEARCH,
@@ -24,52 +17,44 @@ from evolq_jax.experiment.attempt import (
     read_begun,
     write_begun,
 )
+from evolq_jax.experiment.calibrated import (
+    Calibrated,
+    calibrate,
+    first_scales,
+    first_tokens,
+    read_networks,
+    read_params,
+    teacher_logits,
+    write_calibrated,
+)
 from evolq_jax.experiment.checkpoints import Saved, open_checkpoints
 from evolq_jax.experiment.continued import continued_run
-from evolq_jax.experiment.evaluate import compute_logits, quantize_weights, score_networks
+from evolq_jax.experiment.evaluate import score_networks
 from evolq_jax.experiment.images import (
-    check_batches,
     count_calibration,
     count_evaluation,
     load_calibration,
     load_evaluation,
 )
-from evolq_jax.experiment.plan import num_total
+from evolq_jax.experiment.milestones import Milestones
+from evolq_jax.experiment.outcome import end_run, score_run
+from evolq_jax.experiment.plan import budget_of_search, num_total
 from evolq_jax.experiment.preemption import Preemption, preemptible
 from evolq_jax.experiment.result import (
     check_fingerprints,
     describe,
-    environment,
-    inputs,
     weights_fingerprint,
 )
 from evolq_jax.experiment.run_directory import (
-    FINAL_SCALES,
-    INIT_SCALES,
-    PARAMS,
-    RESULT,
     RunDirectory,
     new_run,
     open_run,
 )
 from evolq_jax.experiment.setup import Setup, check_search, exact_matmul, load_model
-from evolq_jax.experiment.watch import Progress, Silent, Watcher
-from evolq_jax.network import normalize
-from evolq_jax.quant.sites import quant_sites
+from evolq_jax.experiment.watch import Silent, Watcher
 from evolq_jax.search.blockwise import Generation, Position, SearchResult, search
-from evolq_jax.search.evaluate import embed
-from evolq_jax.trees import flatten, unflatten
-from evolq_jax.typing import Array, Images, Params, Scales
-
-
-class Calibrated(NamedTuple):
-    """A network with first scales, and the calibration images they came from."""
-
-    setup: Setup
-    params: Params
-    scales: Scales
-    images: Images
-    seconds: float
+from evolq_jax.search.budget import candidate_images
+from evolq_jax.typing import Images
 
 
 def run_search(
@@ -106,24 +91,16 @@ def run_search(
         calibrated = _begin(run, setup, evaluation, clock, watcher)
         with preemption.deferred():
             found = _search(calibrated, run, clock, preemption, watcher)
-        run.write_scales(FINAL_SCALES, found.scales)
-        networks = {"init": calibrated.scales, "final": found.scales}
-        result = score_networks(setup, calibrated.params, networks, evaluation, watcher)
-        result |= describe(setup, len(evaluation.pixels)) | environment()
+        result = score_run(run, calibrated, found, evaluation, watcher)
         result |= {
             "evaluations": found.evaluations,
             "budget": config.search.budget,
-            "budget_spent": found.candidate_images,
             "moves": {"kept": found.kept, "visits": found.visits},
-            "calibration_fitness": {"init": found.start_fitness, "final": found.fitness},
             "seconds": round(clock.seconds(), 2),
-            "seconds_calibration": round(calibrated.seconds, 2),
-            "seconds_search": round(found.seconds, 2),
         }
-        result |= inputs(setup, calibrated.images, evaluation)
-        run.write_json(RESULT, result)
+        result = end_run(run, result)
         end_search(run)
-    return result | {"run_dir": str(run.path)}
+    return result
 
 
 def run_calibrate(
@@ -184,64 +161,6 @@ def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None
     return result | describe(setup, len(evaluation.pixels))
 
 
-def calibrate(setup: Setup, watcher: Watcher, *, for_search: bool) -> Calibrated:
-    """Loads the calibration images and runs the chain of initialisers.
-
-    Raises:
-      UserError: the images cannot be read, or do not fill whole batches.
-    """
-    config = setup.config
-    images = load_calibration(setup, watcher.stage("decoding calibration images"))
-    check_batches(config, len(images.pixels), for_search=for_search, skipped=len(images.skipped))
-    began = time.monotonic()
-    preprocess = jax.jit(partial(normalize, setup.model.preprocessing))
-    size = config.calibration.batch_size
-    batches = [images.pixels[i : i + size] for i in range(0, len(images.pixels), size)]
-    calibration = Calibration(
-        setup.model.parts,
-        setup.specs,
-        setup.sites,
-        [preprocess(jnp.asarray(batch)) for batch in batches],
-        config.calibration.image_chunk,
-        config.calibration.damping,
-        config.calibration.pull,
-    )
-
-    def stage(name: str) -> Progress:
-        return watcher.stage(f"calibrating ({name})")
-
-    params, scales = initialise(config.calibration.chain, calibration, setup.model.params, stage)
-    jax.block_until_ready(scales)
-    return Calibrated(setup, params, scales, images, time.monotonic() - began)
-
-
-def teacher_logits(calibrated: Calibrated, watcher: Watcher) -> Array:
-    """What the search imitates [B, C]: the float network, or the released code's variant of it."""
-    setup, config = calibrated.setup, calibrated.setup.config
-    integer = config.search.teacher == "integer_layer_norm"
-    logits = compute_logits(
-        setup.model.parts,
-        setup.specs if integer else (),
-        setup.model.preprocessing,
-        setup.model.params,
-        calibrated.scales if integer else {},
-        calibrated.images.pixels,
-        config.calibration.image_chunk,
-        watcher.stage("computing the teacher"),
-        integer_norm_only=integer,
-    )
-    return jnp.asarray(logits)
-
-
-def first_tokens(calibrated: Calibrated) -> Array:
-    """The calibration images at the first block's input, quantized at the first scales [B, ...]."""
-    setup, specs = calibrated.setup, calibrated.setup.specs
-    chunk, _ = setup.config.search.chunks()
-    enter = jax.jit(partial(embed, setup.model.parts, quant_sites(specs), chunk, setup.model.preprocessing))
-    quantized = quantize_weights(specs, calibrated.params, calibrated.scales)
-    return enter(quantized, calibrated.scales, jnp.asarray(calibrated.images.pixels))
-
-
 def _begin(run: RunDirectory, setup: Setup, evaluation: Images, clock: Clock, watcher: Watcher) -> Calibrated:
     """The calibrated network: that of an earlier attempt, or a new one."""
     if run.has(BEGUN):
@@ -250,7 +169,7 @@ def _begin(run: RunDirectory, setup: Setup, evaluation: Images, clock: Clock, wa
         clock.earlier = begun.seconds
         scales = read_networks(run, setup)["init"]
         return Calibrated(setup, read_params(run, setup), scales, images, begun.seconds_calibration)
-    calibrated = calibrate(setup, watcher, for_search=True)
+    calibrated = first_scales(setup, watcher)
     write_calibrated(run, calibrated)
     inputs_now = depends_on(setup, calibrated.images, evaluation)
     write_begun(run, Begun(inputs_now, calibrated.seconds, clock.seconds()))
@@ -266,6 +185,8 @@ def _search(
     with open_checkpoints(run.path, config.checkpoint) as checkpoints:
         saved = checkpoints.latest(scales) or Saved(Position.first(scales), 0, clock.earlier)
         clock.earlier, lines = saved.seconds, saved.log_lines
+        milestones = Milestones(run, config.milestones, budget_of_search(setup, len(teacher)))
+        milestones.offer(*_standing(setup, saved.position), saved.position.scales)
         with run.open_log(lines) as append:
 
             def on_generation(record: Generation) -> None:
@@ -277,6 +198,7 @@ def _search(
                 preemption.check()
 
             def on_visit(position: Position) -> None:
+                milestones.offer(*_standing(setup, position), position.scales)
                 checkpoints.offer(Saved(position, lines, clock.seconds()))
 
             return search(
@@ -294,49 +216,6 @@ def _search(
             )
 
 
-def write_calibrated(run: RunDirectory, calibrated: Calibrated) -> None:
-    """The first scales and, where the chain changed them, the parameters that they are for."""
-    if _changes_params(calibrated.setup):
-        run.write_arrays(PARAMS, flatten(calibrated.params))
-    run.write_scales(INIT_SCALES, calibrated.scales)
-
-
-def _changes_params(setup: Setup) -> bool:
-    return any(link in LINKS for link in setup.config.calibration.chain)
-
-
-def read_params(run: RunDirectory, setup: Setup) -> Params:
-    """The parameters that the run's scales are for: its own, or the float network's.
-
-    Raises:
-      UserError: its own are missing, damaged or those of another network.
-    """
-    if not _changes_params(setup):
-        return setup.model.params
-    if not run.has(PARAMS):
-        raise UserError(
-            f"run '{run.path}' lacks {PARAMS}, which its chain of initialisers writes: run it again"
-        )
-    arrays, expected = run.read_arrays(PARAMS), flatten(setup.model.params)
-    if {k: v.shape for k, v in arrays.items()} != {k: v.shape for k, v in expected.items()}:
-        raise UserError(f"the parameters in '{run.path}' do not fit its config: run it again")
-    return unflatten({name: jnp.asarray(arrays[name]) for name in expected})
-
-
-def read_networks(run: RunDirectory, setup: Setup) -> dict[str, Scales]:
-    """The run's scales: `init` and, where the search has ended, `final`.
-
-    Raises:
-      UserError: a file is missing or damaged, or holds scales of other sites than the config's.
-    """
-    expected = {name for name, spec in setup.specs if spec.has_scale}
-    networks = {"init": run.read_scales(INIT_SCALES)}
-    if run.has(FINAL_SCALES):
-        networks["final"] = run.read_scales(FINAL_SCALES)
-    for name, scales in networks.items():
-        if set(scales) != expected:
-            wrong = ", ".join(sorted(set(scales) ^ expected)[:3])
-            raise UserError(
-                f"the {name} scales in '{run.path}' do not fit its config: {wrong} missing or extra"
-            )
-    return networks
+def _standing(setup: Setup, position: Position) -> tuple[float, float]:
+    """What a search has spent, and the fitness it has."""
+    return candidate_images(setup.model.parts, position.block_images), float(position.fitness)

@@ -49,7 +49,7 @@ def descend(
     data: Data,
     budget: int,
     key: Array,
-    on_evaluation: Callable[[Evaluation], None] = lambda record: None,
+    on_evaluation: Callable[[Evaluation, Scales], None] = lambda record, best: None,
 ) -> Descent:
     """Improves the scales of all blocks at once while the budget lasts.
 
@@ -62,7 +62,7 @@ def descend(
       data: the arrays.
       budget: candidate-images; what is found beyond it does not count.
       key: PRNG key; consumed. Draws mini-batches and SPSA's signs.
-      on_evaluation: told of every evaluation, for progress and logs.
+      on_evaluation: told of every evaluation, and given the best scales so far, for progress and logs.
 
     Raises:
       UserError: the optimiser is unknown, or the mini-batch does not fit.
@@ -80,7 +80,8 @@ def descend(
     def evaluate() -> int:
         fitness, held_out = keeper.offer(theta)
         seconds = round(time.monotonic() - began, 3)
-        on_evaluation(Evaluation(step, spent + total, fitness, held_out, keeper.fitness, seconds))
+        record = Evaluation(step, spent + total, fitness, held_out, keeper.fitness, seconds)
+        on_evaluation(record, keeper.scales)
         return total
 
     spent += evaluate()

@@ -12,7 +12,7 @@ def result(fitness: float, kl: float, top1: float | None) -> dict[str, object]:
         "init": {"kl": 0.5, "top1": None if top1 is None else 0.6, **scores},
         "final": {"kl": kl, "top1": top1, **scores},
         "calibration_fitness": {"init": 1.0, "final": fitness},
-        "candidate_images": 100,
+        "budget_spent": 100,
         "seconds_search": 2.0,
     }
 

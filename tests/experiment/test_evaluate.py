@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from evolq_jax.experiment.calibrated import Calibrated, calibrate
 from evolq_jax.experiment.evaluate import compute_logits
 from evolq_jax.experiment.images import load_evaluation
-from evolq_jax.experiment.run import Calibrated, calibrate
 from evolq_jax.experiment.setup import load_model
 from evolq_jax.experiment.watch import Silent
 from evolq_jax.network import forward, normalize

@@ -44,7 +44,7 @@ def summarise(methods: Sequence[str], runs: Sequence[Run], reference: str | None
             if (numbers := _metric(metric, results, others, method == reference)) is not None
         } | {
             "seeds": [run.seed for run in mine],
-            "budget_spent": float(np.mean([result["candidate_images"] for result in results])),
+            "budget_spent": float(np.mean([result["budget_spent"] for result in results])),
             "seconds_search": float(np.mean([result["seconds_search"] for result in results])),
         }
     return summary

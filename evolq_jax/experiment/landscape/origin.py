@@ -10,10 +10,16 @@ import numpy as np
 from evolq_jax.data import fingerprint
 from evolq_jax.data.load import draw_indices
 from evolq_jax.errors import UserError
+from evolq_jax.experiment.calibrated import (
+    Calibrated,
+    calibrate,
+    read_networks,
+    read_params,
+    teacher_logits,
+)
 from evolq_jax.experiment.images import load_calibration, load_evaluation
 from evolq_jax.experiment.landscape.prepare import Prepared
 from evolq_jax.experiment.result import check_fingerprints, weights_fingerprint
-from evolq_jax.experiment.run import Calibrated, calibrate, read_networks, read_params, teacher_logits
 from evolq_jax.experiment.run_directory import FINAL_SCALES, RunDirectory, open_run
 from evolq_jax.experiment.setup import Setup
 from evolq_jax.experiment.watch import Watcher

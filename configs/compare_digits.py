@@ -1,0 +1,40 @@
+"""Searches and gradient descent on the embedded default, from one init at one budget.
+
+    evolq compare configs/compare_digits.py
+
+Digits at W2A8 (`configs/digits_w2a8.py`). `greedy` walks as the released code does, one child at a time,
+with steps relative to each scale. Learning rates are the best by calibration fitness at seed 0: of 0.003
+to 0.3 for Adam, of 0.003 to 10 for SGD, in steps of about three. Takes about two minutes on two CPU cores.
+"""
+
+from dataclasses import replace
+
+from evolq_jax.comparison import Comparison, Method
+from evolq_jax.config import BaselineConfig
+from evolq_jax.configs.digits_w2a8 import config as digits
+
+greedy = replace(
+    digits.search,
+    algorithm="EvolQ",
+    parametrization="raw",
+    population_size=1,
+    pool_size=1,
+    tournament_size=1,
+    mutation="relative",
+    epsilon=0.05,
+)
+adam = replace(digits, baseline=BaselineConfig(optimizer="adam", learning_rate=0.03))
+sgd = replace(digits, baseline=BaselineConfig(optimizer="sgd", learning_rate=3.0))
+config = Comparison(
+    name="compare_digits",
+    reference="greedy",
+    budget=12_000,
+    methods=(
+        Method("greedy", replace(digits, search=greedy)),
+        Method("search", digits),
+        Method("adam", adam, ("baseline",)),
+        Method("sgd", sgd, ("baseline",)),
+        Method("adam, search", adam, ("baseline", "search")),
+        Method("search, adam", adam, ("search", "baseline")),
+    ),
+)

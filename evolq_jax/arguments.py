@@ -1,0 +1,128 @@
+"""What the command line takes: verbs, their options, and how to write them."""
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from evolq_jax import __version__
+from evolq_jax.config import PRESETS
+from evolq_jax.errors import UserError
+
+WHAT = {
+    "evaluate": "a run directory or a config file",
+    "landscape": "a run directory or a config file",
+    "compare": "config files of experiments or comparisons",
+}
+EXAMPLES = {"train": "configs/train_digits.py", "compare": "configs/compare_digits.py"}
+VERBS = {
+    "search": "calibrate, search, and compare float, init and final on held-out images",
+    "calibrate": "find the first scales and write them",
+    "baseline": "as search, with gradient descent in the place of the search",
+    "compare": "run methods over seeds at one budget: means, intervals, wins, and a picture",
+    "landscape": "scan the loss over scale space around an init or a result: lines, planes, layers",
+    "evaluate": "score a run, or a config's float network and init, on held-out images",
+    "train": "train a small float network with a training config",
+    "models": "list the models of the registry",
+}
+CONTINUED = ("search", "landscape", "compare")
+OPTIONS = (
+    "--help",
+    "--preset",
+    "--run-dir",
+    "--dry-run",
+    "--resume",
+    "--seeds",
+    "--budget",
+    "--reference",
+)  # beside the fields of the config
+EPILOG = """\
+examples:
+  evolq search configs/digits_w2a8.py
+  evolq search configs/vit_tiny_w4a8.py --dry-run
+  evolq search configs/vit_tiny_w4a8.py --preset faithful
+  evolq search configs/vit_tiny_w4a8.py --help    all fields, set like so:
+  evolq search configs/vit_tiny_w4a8.py --quant.weight-bits 3 --seed 1
+  evolq search runs/vit_tiny_w4a8-001 --resume    after a kill
+  evolq evaluate runs/vit_tiny_w4a8-001
+  evolq landscape configs/digits_w2a8.py --landscape.kind plane
+  evolq baseline configs/digits_w2a8.py --baseline.optimizer adam
+  evolq compare configs/compare_digits.py --seeds 0 1 2 3 4
+  evolq landscape runs/digits_w2a8-001 --landscape.direction between
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see `{self.prog} --help`)")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Verbs and their own options; fields of the config are left to `override`."""
+    parser = _Parser(
+        prog="evolq",
+        description="Post-training quantization by evolutionary search over quantization scales.",
+        allow_abbrev=False,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"evolq_jax {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, text in VERBS.items():
+        takes_config = verb != "models"
+        sub = verbs.add_parser(
+            verb, help=text, description=text, add_help=not takes_config, allow_abbrev=False
+        )
+        what = WHAT.get(verb, "a config file")
+        example = EXAMPLES.get(verb, "configs/digits_w2a8.py")
+        sub.set_defaults(parser=sub, what=what, example=example, preset="default", config=None, help=False)
+        if not takes_config:
+            continue
+        if verb == "compare":
+            sub.add_argument("configs", nargs="*", metavar="CONFIG", help=what)
+            _add_comparison_options(sub)
+        else:
+            sub.add_argument("config", nargs="?", metavar="CONFIG", help=what)
+        sub.add_argument("-h", "--help", action="store_true", help="show this and every field of the config")
+        if verb != "train":
+            presets = (
+                "settings put over the config's: the released code's (faithful), outlier-aware (fast), "
+                "these and corrected weights (strong)"
+            )
+            sub.add_argument("--preset", choices=[*PRESETS], default="default", help=presets)
+        if verb in ("search", "calibrate", "baseline", "landscape", "compare"):
+            where = "where to write (default: the next free runs/NAME-NNN)"
+            continued = (
+                "; an unfinished one there is continued" if verb in ("search", "landscape", "compare") else ""
+            )
+            sub.add_argument("--run-dir", help=where + continued)
+        if verb == "search":
+            sub.add_argument(
+                "--resume",
+                action="store_true",
+                help="go on with the search in the run directory CONFIG",
+            )
+        if verb in ("search", "landscape", "compare"):
+            sub.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    return parser
+
+
+def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", help="one run of each method for each (default: 0 1 2)"
+    )
+    parser.add_argument("--budget", type=int, help="candidate-images a run (default: the first method's)")
+    parser.add_argument("--reference", help="the method that others are held against")
+
+
+def check_order(args: Sequence[str], options: argparse.Namespace, overrides: list[str]) -> None:
+    """Without this, argparse would take the first field's value for CONFIG."""
+    if not overrides:
+        return
+    if options.verb == "models":
+        raise UserError(f"`evolq models` takes no argument '{overrides[0]}'")
+    given = options.configs if options.verb == "compare" else [options.config]
+    if not given or given[0] is None or args.index(given[-1]) > args.index(overrides[0]):
+        raise UserError(
+            f"'{overrides[0]}' comes before {options.what}: "
+            f"write evolq {options.verb} CONFIG {overrides[0]} ..."
+        )

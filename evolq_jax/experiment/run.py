@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.compensation import LINKS
 from evolq_jax.calibration.state import Calibration
 from evolq_jax.config import Experiment
 from evolq_jax.data import fingerprint
@@ -245,7 +244,7 @@ def _write_calibrated(run: RunDirectory, calibrated: Calibrated) -> None:
 
 
 def _changes_params(setup: Setup) -> bool:
-    return any(link in LINKS for link in setup.config.calibration.chain)
+    return any(link != "ranges" for link in setup.config.calibration.chain)
 
 
 def read_params(run: RunDirectory, setup: Setup) -> Params:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from evolq_jax.calibration.chain import INITIALISERS
+from evolq_jax.calibration.chain import INITIALISERS, check_order
 from evolq_jax.calibration.compensation import LINKS
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.gradient.config import BaselineConfig
@@ -95,9 +95,10 @@ class CalibrationConfig:
     """How the first scales are found.
 
     Attributes:
-      chain: initialisers in order. `ranges` (the paper's) finds scales on the float network; then, layer by
-        layer on quantized inputs, `ridge` corrects weights, `gptq` rounds them with error feedback, and
-        `bias` corrects biases.
+      chain: initialisers in order. `ranges` (the paper's) finds scales on the float network; `fold` gives
+        the outputs of LayerNorms a scale for each channel and folds them into the layers around; `smooth`
+        balances activations' channels against the weights that read them. Then, layer by layer on quantized
+        inputs, `ridge` corrects weights, `gptq` rounds them with error feedback, and `bias` corrects biases.
       damping: how strongly `ridge` holds on to the float weights, relative to each input channel's own
         second moment.
       pull: share (0 to 1) of the residual stream's error that `ridge` and `bias` correct at the end of
@@ -127,8 +128,7 @@ class CalibrationConfig:
                     f"calibration.chain has the unknown initialiser '{link}'"
                     f"{suggestion(link, INITIALISERS)} (known: {known})"
                 )
-        if self.chain[:1] != ("ranges",):
-            raise UserError("calibration.chain is empty or begins otherwise: `ranges` comes first")
+        check_order(self.chain)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from evolq_jax.calibration.compensation import LINKS
 from evolq_jax.calibration.folding import fold
 from evolq_jax.calibration.layerwise import walk
 from evolq_jax.calibration.ranges import ranges
+from evolq_jax.calibration.smoothing import smooth
 from evolq_jax.calibration.state import Calibration, Initialiser, Progress, State
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.typing import ModelParts, Params, Scales
 
-FOLDING: dict[str, Initialiser] = {"fold": fold}  # links that rescale channels
+FOLDING: dict[str, Initialiser] = {"fold": fold, "smooth": smooth}  # links that rescale channels
 WHOLE: dict[str, Initialiser] = {"ranges": ranges, **FOLDING}  # links that see the whole network at once
 INITIALISERS = (*WHOLE, *LINKS)
 

@@ -210,6 +210,7 @@ def faithful(config: Experiment) -> Experiment:
         edge_activation_bits=None,
         signed_weights=False,
         softmax_quantizer="uniform",
+        gelu_quantizer="uniform",
         integer_layer_norm=fully_quantized,
         integer_softmax=False,
         bias_correction=True,

@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evolq_jax.calibration import power_of_two
-from evolq_jax.quant.log2 import log_fake_quant
+from evolq_jax.calibration import nonuniform, power_of_two
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.quant.uniform import int_range
 from evolq_jax.typing import Array, QParams
@@ -25,7 +24,6 @@ SMOOTHING = 0.01  # of ema and percentile, per batch
 QUANTILE = 0.99999
 SHRINKS = 1.0 - 0.01 * np.arange(90, dtype=np.float32)
 PTF_FACTORS = np.array([1.0, 2.0, 4.0, 8.0], np.float32)
-LOG_BASES = 6  # steps of 1, 1/2, ... octaves that a logarithmic quantizer chooses from
 ADDED_ROWS = 16
 SCORED = ("omse", "omse_shared", "ptf", "pow2")
 
@@ -34,7 +32,7 @@ Range = tuple[Array, Array]  # low, high: as scales, size 1 on every reduced axi
 
 def is_scored(spec: QuantSpec) -> bool:
     """Whether candidates are compared by their error."""
-    return spec.quantizer == "log" or spec.observer in SCORED
+    return spec.quantizer != "uniform" or spec.observer in SCORED
 
 
 def reduced_axes(spec: QuantSpec, ndim: int) -> tuple[int, ...]:
@@ -108,10 +106,9 @@ def range_qparams(spec: QuantSpec, bounds: Range) -> QParams:
 
 
 def candidates(spec: QuantSpec, bounds: Range) -> Callable[[Array], QParams]:
-    """The quantizer of the i-th candidate: a shrink of the range, power-of-two factors, or a base."""
-    if spec.quantizer == "log":
-        low = bounds[0]
-        return lambda index: QParams(jnp.full_like(low, 1.0) / (index + 1.0), jnp.zeros_like(low))
+    """The quantizer of the i-th candidate: a shrink of the range, power-of-two factors, or another shape."""
+    if spec.quantizer != "uniform":
+        return partial(nonuniform.candidate, spec, bounds)
 
     def shrunk(index: Array) -> QParams:
         low, high = bounds
@@ -130,8 +127,8 @@ def candidates(spec: QuantSpec, bounds: Range) -> Callable[[Array], QParams]:
 
 def num_candidates(spec: QuantSpec) -> int:
     """How many quantizers the score step compares."""
-    if spec.quantizer == "log":
-        return LOG_BASES
+    if spec.quantizer != "uniform":
+        return nonuniform.num_candidates(spec)
     others = {"ptf": len(PTF_FACTORS), "pow2": power_of_two.NUM_CANDIDATES}
     return others.get(spec.observer, len(SHRINKS))
 
@@ -143,8 +140,8 @@ def chunk_errors(spec: QuantSpec, bounds: Range, x: Array) -> Array:
     `ADDED_ROWS` at a time by plain additions, which keeps each candidate one loop over the tensor with
     few stores (a reduction would first write rounded values out; measured 3 to 4 times slower).
     """
-    if spec.quantizer == "log":
-        return _log_errors(spec, bounds, x)
+    if spec.quantizer != "uniform":
+        return nonuniform.chunk_errors(spec, bounds, x)
     qmin, qmax = int_range(spec)
     channels = x.shape[-1] if spec.per_channel else 1
     rows = x.reshape(-1, channels)
@@ -167,22 +164,6 @@ def chunk_errors(spec: QuantSpec, bounds: Range, x: Array) -> Array:
     sums = jax.lax.map(squared_steps, quantizers).sum(1)
     errors = quantizers.scale**2 * sums.reshape(-1, *[1] * (x.ndim - 1), channels)
     return errors.sum(-1, keepdims=True) if spec.observer == "omse_shared" else errors
-
-
-def _log_errors(spec: QuantSpec, bounds: Range, x: Array) -> Array:
-    """What rounding the weights [..., N] of a mean does to it: single errors, and those of their sum.
-
-    For values v of mean m and deviation s, E |sum(error * v)|^2 = s^2 sum(error^2) + m^2 sum(error)^2; m and
-    s are taken as equal. Squared errors alone would choose so fine a base that most weights become zero.
-    """
-
-    def error(quantizer: QParams) -> Array:
-        difference = log_fake_quant(spec, quantizer, x) - x
-        return (difference**2).sum(keepdims=True) + (difference.sum(-1, keepdims=True) ** 2).sum(
-            keepdims=True
-        )
-
-    return jax.lax.map(error, jax.vmap(candidates(spec, bounds))(jnp.arange(num_candidates(spec))))
 
 
 def finish(spec: QuantSpec, bounds: Range, errors: Array | None) -> QParams:

@@ -8,7 +8,9 @@ from typing import Any, Literal
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.typing import SiteInfo
 
-Quantizer = Literal["uniform", "log2", "log"]
+Quantizer = Literal["uniform", "log2", "log_sqrt2", "log", "shifted_log", "twin"]
+SoftmaxQuantizer = Literal["uniform", "log2", "log_sqrt2", "log", "twin"]
+GeluQuantizer = Literal["uniform", "shifted_log", "twin"]
 ObserverName = Literal["minmax", "ema", "percentile", "omse", "omse_shared", "ptf", "pow2"]
 Scheme = Literal["fully_quantized", "matmul"]
 
@@ -23,8 +25,9 @@ class QuantSpec:
       bits: 2 to 8.
       signed: `int` b (symmetric, zero point 0) instead of `uint` b (affine).
       per_channel: one scale per index of the last axis (weights: per output channel).
-      quantizer: `uniform`; for values in (0, 1] also `log2` (powers of two) or `log` (equal steps of the
-        logarithm, whose size, in octaves, is the scale).
+      quantizer: `uniform`; for values in (0, 1] also `log2` (powers of two), `log` (equal steps of the
+        logarithm, whose size, in octaves, is the scale), `log_sqrt2` (the same with half an octave) or `twin`
+        (two uniform ranges); for outputs of GELU also `shifted_log` and, signed, `twin`.
       observer: how calibration turns data into scales; see `evolq_jax.calibration.observers`.
       integer_op: run the LayerNorm or softmax before the site in FQ-ViT's integer arithmetic.
       bias_correction: weights only: the released code's shift and stretch to the float channel's
@@ -97,7 +100,11 @@ class QuantConfig:
         factors per channel, and minmax where channels have no range of their own).
       residual_observer: the same for the residual stream in fully_quantized.
       signed_weights: symmetric `int` weights instead of affine `uint`.
-      softmax_quantizer: `uniform`, `log2` or `log`.
+      softmax_quantizer: of softmax outputs: `uniform`; powers of 2 (`log2`), of its root (`log_sqrt2`) or of
+        a base chosen by calibration (`log`); `twin`, a fine range for small weights and a coarse one.
+      gelu_quantizer: of GELU outputs: `uniform`; `twin`, a step below zero and one above; `shifted_log`,
+        powers of a chosen base after lifting above zero (AdaLog). The last two are per tensor, whatever
+        `activation_observer`.
       integer_layer_norm: FQ-ViT's integer LayerNorm (fully_quantized only).
       integer_softmax: FQ-ViT's log-int-softmax (with `log2`; needs quantized attention logits).
       bias_correction: the released code's weight correction; leaves the integer grid.
@@ -115,7 +122,8 @@ class QuantConfig:
     activation_observer: ObserverName = "minmax"
     residual_observer: ObserverName = "ptf"
     signed_weights: bool = False
-    softmax_quantizer: Quantizer = "uniform"
+    softmax_quantizer: SoftmaxQuantizer = "uniform"
+    gelu_quantizer: GeluQuantizer = "uniform"
     integer_layer_norm: bool = False
     integer_softmax: bool = False
     bias_correction: bool = False
@@ -149,15 +157,17 @@ class QuantConfig:
             return None
         residual = "residual" in info.roles and self.scheme == "fully_quantized"
         observer = self.residual_observer if residual else self.activation_observer
+        softmax, gelu = "softmax" in info.roles, "gelu" in info.roles
+        quantizer = self.softmax_quantizer if softmax else self.gelu_quantizer if gelu else "uniform"
         by_channel = observer in BY_CHANNEL
-        if by_channel and "per_tensor" in info.roles:
+        if by_channel and ("per_tensor" in info.roles or (gelu and quantizer != "uniform")):
             by_channel, observer = False, "minmax"
         edge_bits = self.edge_activation_bits if "edge_inputs" in info.roles else None
-        softmax = "softmax" in info.roles
         return QuantSpec(
             bits=(self.softmax_bits if softmax else edge_bits) or self.activation_bits,
+            signed=gelu and quantizer == "twin",
             per_channel=by_channel,
-            quantizer=self.softmax_quantizer if softmax else "uniform",
+            quantizer=quantizer,
             observer=observer,
             integer_op=(softmax and self.integer_softmax)
             or (self.integer_layer_norm and "layer_norm" in info.roles),

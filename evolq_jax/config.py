@@ -242,7 +242,8 @@ def fast(config: Experiment) -> Experiment:
     """Outlier-aware ranges, at this experiment's bits, scheme, search and data; seconds more than `default`.
 
     Activations get a power-of-two factor for each channel, a softmax output of fewer than 8 bits a
-    logarithmic quantizer, and the input of the first and last layer 8 bits. The image is not quantized
+    logarithmic quantizer, and the input of the first and last layer 8 bits; under `deploy`, which has neither
+    factors nor logarithms, activations get `omse` ranges. The image is not quantized
     again: it comes as 8-bit pixels, and its normalisation folds into the first layer.
     """
     quant = config.quant
@@ -250,7 +251,7 @@ def fast(config: Experiment) -> Experiment:
     quant = replace(
         quant,
         weight_observer="omse",
-        activation_observer="pow2",
+        activation_observer="omse" if quant.scheme == "deploy" else "pow2",
         residual_observer="pow2",
         edge_weight_bits=8,
         edge_activation_bits=8,

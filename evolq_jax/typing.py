@@ -71,6 +71,7 @@ class SiteRoles:
         logits, no calibration set has every class at its highest.
       beyond_paper: sites that the official code does not quantize.
       gelu: outputs of GELU.
+      addends: what additions of the residual stream and of position embeddings add, where it is no operand.
     """
 
     operands: tuple[str, ...] = ()
@@ -80,6 +81,7 @@ class SiteRoles:
     per_tensor: tuple[str, ...] = ()
     beyond_paper: tuple[str, ...] = ()
     gelu: tuple[str, ...] = ()
+    addends: tuple[str, ...] = ()
 
 
 class Linear(NamedTuple):

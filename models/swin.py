@@ -159,6 +159,9 @@ ROLES = SiteRoles(
     per_tensor=("*/logits", "*/softmax", "head"),
     beyond_paper=("*/attn/q", "*/attn/k", "*/attn/v", "*/mlp/fc1"),
     gelu=("*/mlp/gelu",),
+    addends=(
+        "*/regular/residual_*", "*/shifted/residual_*", "*/attn/proj", "*/mlp/fc2",
+    ),
 )  # fmt: skip
 
 

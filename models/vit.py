@@ -29,6 +29,9 @@ ROLES = SiteRoles(
     # the official code quantizes neither q, k and v once more nor the input of GELU
     beyond_paper=("*/attn/q", "*/attn/k", "*/attn/v", "*/mlp/fc1"),
     gelu=("*/mlp/gelu",),
+    addends=(
+        "tokens", "pos_embed", "*/residual_in", "*/residual_mid", "*/attn/proj", "*/mlp/fc2",
+    ),
 )  # fmt: skip
 LINEARS = (
     Linear("attn/qkv", "norm1"),

@@ -103,6 +103,8 @@ class CalibrationConfig:
         second moment.
       pull: share (0 to 1) of the residual stream's error that `ridge` and `bias` correct at the end of
         each branch.
+      fisher: `ranges` weighs squared errors by how much each value matters to the network's output (squared
+        gradients towards the float network's probabilities; no labels), for observers that compare errors.
       batch_size: images of one batch: smoothing observers update, and omse and ptf score, per batch.
       image_chunk: images run at once.
     """
@@ -110,6 +112,7 @@ class CalibrationConfig:
     chain: tuple[str, ...] = ("ranges",)
     damping: float = 3.0
     pull: float = 0.9
+    fisher: bool = False
     batch_size: int = 100
     image_chunk: int = 10
 

@@ -45,22 +45,25 @@ def candidate(spec: QuantSpec, bounds: Range, index: Array) -> QParams:
     return QParams(coarse * 2.0**-number, jnp.full_like(high, 1.0) * number)
 
 
-def chunk_errors(spec: QuantSpec, bounds: Range, x: Array) -> Array:
+def chunk_errors(spec: QuantSpec, bounds: Range, x: Array, importance: Array | None = None) -> Array:
     """Error of every candidate on one chunk: [candidates, 1, ..., 1]; chunks add up.
 
     For softmax, what rounding the weights [..., N] of a mean does to it: single errors, and those of their
     sum. For values v of mean m and deviation s, E |sum(error * v)|^2 = s^2 sum(error^2) + m^2 sum(error)^2;
     m and s are taken as equal. Squared errors alone would choose so fine a base that most weights become
-    zero. For GELU, squared errors.
+    zero. For GELU, squared errors. `importance`, of the shape of `x`, weighs each value's squared error, and
+    its mean over a row that of the row's sum.
     """
+    weight = jnp.ones_like(x) if importance is None else importance
+    of_row = weight.mean(-1, keepdims=True)
     averages = spec.quantizer in ("log", "log_sqrt2") or not (spec.signed or spec.quantizer == "shifted_log")
 
     def error(quantizer: QParams) -> Array:
         difference = fake_quant_activation(spec, quantizer, x) - x
-        squares = (difference**2).sum(keepdims=True)
+        squares = (weight * difference**2).sum(keepdims=True)
         if not averages:
             return squares
-        return squares + (difference.sum(-1, keepdims=True) ** 2).sum(keepdims=True)
+        return squares + (of_row * difference.sum(-1, keepdims=True) ** 2).sum(keepdims=True)
 
     return jax.lax.map(
         error, jax.vmap(lambda i: candidate(spec, bounds, i))(jnp.arange(num_candidates(spec)))

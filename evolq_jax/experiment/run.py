@@ -175,6 +175,7 @@ def calibrate(setup: Setup, watcher: Watcher, *, for_search: bool) -> Calibrated
         config.calibration.image_chunk,
         config.calibration.damping,
         config.calibration.pull,
+        config.calibration.fisher,
     )
 
     def stage(name: str) -> Progress:

@@ -11,7 +11,7 @@ from evolq_jax.typing import SiteInfo
 Quantizer = Literal["uniform", "log2", "log_sqrt2", "log", "shifted_log", "twin"]
 SoftmaxQuantizer = Literal["uniform", "log2", "log_sqrt2", "log", "twin"]
 GeluQuantizer = Literal["uniform", "shifted_log", "twin"]
-ObserverName = Literal["minmax", "ema", "percentile", "omse", "omse_shared", "ptf", "pow2"]
+ObserverName = Literal["minmax", "ema", "percentile", "omse", "omse_shared", "omse_ends", "ptf", "pow2"]
 Scheme = Literal["fully_quantized", "matmul", "deploy"]
 
 BY_CHANNEL = ("ptf", "pow2")  # observers that give activations a power of two for each channel
@@ -97,7 +97,8 @@ class QuantConfig:
       edge_activation_bits: bits of the first and last layers' inputs (image, and what heads multiply); None:
         `activation_bits`, as in the official code.
       softmax_bits: bits of the softmax output; None: as the other activations.
-      weight_observer: how weight ranges are found (per output channel).
+      weight_observer: how weight ranges are found (per output channel): `minmax`, or by squared error `omse`
+        (the range shrinks) or `omse_ends` (each end does).
       activation_observer: how activation ranges are found (per tensor; `ptf` and `pow2`: with power-of-two
         factors per channel, and minmax where channels have no range of their own).
       residual_observer: the same for the residual stream in fully_quantized.

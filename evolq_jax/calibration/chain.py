@@ -89,7 +89,7 @@ def check_order(chain: Sequence[str]) -> None:
                 f"calibration.chain has '{name}' after '{before}': it finds weight ranges anew, which would "
                 f"undo the correction; put '{name}' before '{before}'"
             )
-        if name not in WHOLE:
+        if name not in ("ranges", *FOLDING):
             before = before or name
 
 

@@ -1,7 +1,7 @@
 """The `omse_ends` observer: both ends of the range searched, which is to say scale and zero point.
 
 `omse` shrinks a range as a whole. Where values lean to one side, as after GELU or in a row of a weight, the
-best range leans too: AdaLog (Wu et al., 2407.12951, section 3.4) searches scale and zero point, coarse
+best range leans too: AdaLog (Wu et al., 2407.12951) searches scale and zero point, coarse
 first. Here the grid is of the two ends, each a share of what was observed; the fine one lies around the
 coarse one's best. Zero stays exact, and zero points are integers: nothing changes for integer execution.
 """

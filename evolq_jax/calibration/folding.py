@@ -1,6 +1,6 @@
 """Factors and offsets for each channel of an activation, folded into the layers around it.
 
-`fold` is RepQ-ViT's scale reparametrisation (Li et al., 2212.08254, section 3.3): what a LayerNorm gives is
+`fold` is RepQ-ViT's scale reparametrisation (Li et al., 2212.08254): what a LayerNorm gives is
 quantized with a scale and a zero point for each channel; both are then folded into the norm's affine and
 into the next linear layers, so that one scale and one zero point are left for the whole tensor and integers
 run as in per-tensor quantization.
@@ -69,7 +69,7 @@ def reparametrise(own: QParams) -> tuple[QParams, Array, Array]:
     """One scale and zero point [..., 1] for those of channels [..., K], with factors and shifts [..., K].
 
     `(x + shift) / factor`, quantized by the one scale, has the integers of `x` quantized by its own: factor
-    `s / mean(s)` and shift `s (z - mean(z))`, means over channels (RepQ-ViT, equation 7).
+    `s / mean(s)` and shift `s (z - mean(z))`, means over channels (RepQ-ViT).
     """
     scale = jnp.maximum(own.scale, own.scale.max(-1, keepdims=True) / MAX_RATIO)
     one = QParams(

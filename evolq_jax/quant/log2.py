@@ -46,7 +46,7 @@ def log_fake_quant(spec: QuantSpec, qparams: QParams, x: Array) -> Array:
 
 
 def shifted_log_fake_quant(spec: QuantSpec, qparams: QParams, x: Array) -> Array:
-    """`x` rounded to `scale * 2 ** (-q / zero_point) - GELU_DEPTH` (AdaLog, section 3.3, for GELU).
+    """`x` rounded to `scale * 2 ** (-q / zero_point) - GELU_DEPTH`, as AdaLog has it for GELU.
 
     `scale` is the highest value plus `GELU_DEPTH`; `zero_point` counts codes per octave: 1 is log2, 2
     log-sqrt2. Since the shift is one constant, a product `x @ weight` is that of the powers, less

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from evolq_jax.calibration.chain import INITIALISERS
+from evolq_jax.calibration.chain import INITIALISERS, check_order
 from evolq_jax.calibration.compensation import LINKS
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.gradient.config import BaselineConfig
@@ -96,13 +96,16 @@ class CalibrationConfig:
     """How the first scales are found.
 
     Attributes:
-      chain: initialisers in order. `ranges` (the paper's) finds scales on the float network; then, layer by
-        layer on quantized inputs, `ridge` corrects weights, `gptq` rounds them with error feedback, and
-        `bias` corrects biases.
+      chain: initialisers in order. `ranges` (the paper's) finds scales on the float network; `fold` gives
+        the outputs of LayerNorms a scale for each channel and folds them into the layers around; `smooth`
+        balances activations' channels against the weights that read them. Then, layer by layer on quantized
+        inputs, `ridge` corrects weights, `gptq` rounds them with error feedback, and `bias` corrects biases.
       damping: how strongly `ridge` holds on to the float weights, relative to each input channel's own
         second moment.
       pull: share (0 to 1) of the residual stream's error that `ridge` and `bias` correct at the end of
         each branch.
+      fisher: `ranges` weighs squared errors by how much each value matters to the network's output (squared
+        gradients towards the float network's probabilities; no labels), for observers that compare errors.
       batch_size: images of one batch: smoothing observers update, and omse and ptf score, per batch.
       image_chunk: images run at once.
     """
@@ -110,6 +113,7 @@ class CalibrationConfig:
     chain: tuple[str, ...] = ("ranges",)
     damping: float = 3.0
     pull: float = 0.9
+    fisher: bool = False
     batch_size: int = 100
     image_chunk: int = 10
 
@@ -128,8 +132,7 @@ class CalibrationConfig:
                     f"calibration.chain has the unknown initialiser '{link}'"
                     f"{suggestion(link, INITIALISERS)} (known: {known})"
                 )
-        if self.chain[:1] != ("ranges",):
-            raise UserError("calibration.chain is empty or begins otherwise: `ranges` comes first")
+        check_order(self.chain)
 
 
 @dataclass(frozen=True)
@@ -241,6 +244,7 @@ def faithful(config: Experiment) -> Experiment:
         edge_activation_bits=None,
         signed_weights=False,
         softmax_quantizer="uniform",
+        gelu_quantizer="uniform",
         integer_layer_norm=fully_quantized,
         integer_softmax=False,
         bias_correction=True,
@@ -272,7 +276,8 @@ def fast(config: Experiment) -> Experiment:
     """Outlier-aware ranges, at this experiment's bits, scheme, search and data; seconds more than `default`.
 
     Activations get a power-of-two factor for each channel, a softmax output of fewer than 8 bits a
-    logarithmic quantizer, and the input of the first and last layer 8 bits. The image is not quantized
+    logarithmic quantizer, and the input of the first and last layer 8 bits; under `deploy`, which has neither
+    factors nor logarithms, activations get `omse` ranges. The image is not quantized
     again: it comes as 8-bit pixels, and its normalisation folds into the first layer.
     """
     quant = config.quant
@@ -280,7 +285,7 @@ def fast(config: Experiment) -> Experiment:
     quant = replace(
         quant,
         weight_observer="omse",
-        activation_observer="pow2",
+        activation_observer="omse" if quant.scheme == "deploy" else "pow2",
         residual_observer="pow2",
         edge_weight_bits=8,
         edge_activation_bits=8,

@@ -24,7 +24,7 @@ class QParams(NamedTuple):
     """
 
     scale: Array  # float32, positive
-    zero_point: Array  # float32 holding integers
+    zero_point: Array  # float32 holding integers; other quantizers than the uniform keep another one here
 
 
 Scales = dict[str, QParams]  # site name -> QParams
@@ -70,6 +70,8 @@ class SiteRoles:
       per_tensor: activations that cannot have a range for each channel: their last axis is tokens, or, for
         logits, no calibration set has every class at its highest.
       beyond_paper: sites that the official code does not quantize.
+      gelu: outputs of GELU.
+      addends: what additions of the residual stream and of position embeddings add, where it is no operand.
     """
 
     operands: tuple[str, ...] = ()
@@ -78,6 +80,8 @@ class SiteRoles:
     edge_inputs: tuple[str, ...] = ()
     per_tensor: tuple[str, ...] = ()
     beyond_paper: tuple[str, ...] = ()
+    gelu: tuple[str, ...] = ()
+    addends: tuple[str, ...] = ()
 
 
 class Linear(NamedTuple):
@@ -86,6 +90,19 @@ class Linear(NamedTuple):
     name: str
     source: str  # the site of its input
     residual: str | None = None  # the site of what its output is added to, where it ends a branch
+
+
+class Channels(NamedTuple):
+    """An activation whose channels can be rescaled without changing the network's function.
+
+    What makes it is divided by a factor for each channel, what reads it is multiplied. Names are whole:
+    `blocks/norm1`.
+    """
+
+    site: str  # the activation [..., K]
+    maker: str  # the LayerNorm or linear layer whose last K outputs it is, mixed within channels at most
+    readers: tuple[str, ...]  # the linear layers that multiply it: they alone read it
+    between: tuple[str, ...] = ()  # other sites that these channels pass
 
 
 @dataclass(frozen=True)
@@ -111,6 +128,7 @@ class ModelParts:
     segments: tuple[Segment, ...]
     head: Callable[[Params, Site, Array], Array]
     roles: SiteRoles = SiteRoles()
+    channels: tuple[Channels, ...] = ()  # what initialisers may fold into
 
 
 @dataclass(frozen=True)

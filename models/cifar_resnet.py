@@ -46,6 +46,7 @@ ROLES = SiteRoles(
     edge_weights=("conv1/weight", "linear/weight"),
     edge_inputs=("image", "pool"),
     per_tensor=("linear",),
+    addends=("*/conv2",),
 )
 
 

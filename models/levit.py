@@ -155,6 +155,7 @@ ROLES = SiteRoles(
     edge_weights=("stem/conv1/weight", "head/weight", "head_dist/weight"),
     edge_inputs=("image", "pool"),
     per_tensor=("*/logits", "*/softmax", "head", "head_dist"),
+    addends=("*/residual_in", "*/residual_mid", "*/attn/proj", "*/mlp/ln2"),
 )  # fmt: skip
 
 

@@ -71,6 +71,7 @@ ROLES = SiteRoles(
     edge_weights=("conv_stem/weight", "classifier/weight"),
     edge_inputs=("image", "pool"),
     per_tensor=("classifier",),
+    addends=("*/conv_pwl",),
 )
 
 

@@ -46,6 +46,7 @@ ROLES = SiteRoles(
     edge_weights=("stem/weight", "head/weight"),
     edge_inputs=("image", "pool"),
     per_tensor=("head",),
+    addends=("*/conv3", "*/downsample"),
 )
 
 

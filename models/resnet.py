@@ -107,6 +107,7 @@ ROLES = SiteRoles(
     edge_weights=("conv1/weight", "fc/weight"),
     edge_inputs=("image", "pool"),
     per_tensor=("fc",),
+    addends=("*/conv2", "*/conv3", "*/downsample"),
 )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from evolq_jax.errors import UserError
 from evolq_jax.models import table
 from evolq_jax.models.layers import Within, linear, merge_heads, mlp, patch_embed, split_heads
-from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
+from evolq_jax.typing import Array, Channels, ModelParts, Params, Segment, Site, SiteRoles
 
 MASKED = -100.0  # added to the logits of tokens that a shift has brought together
 
@@ -158,6 +158,10 @@ ROLES = SiteRoles(
     edge_inputs=("image", "pool"),
     per_tensor=("*/logits", "*/softmax", "head"),
     beyond_paper=("*/attn/q", "*/attn/k", "*/attn/v", "*/mlp/fc1"),
+    gelu=("*/mlp/gelu",),
+    addends=(
+        "*/regular/residual_*", "*/shifted/residual_*", "*/attn/proj", "*/mlp/fc2",
+    ),
 )  # fmt: skip
 
 
@@ -168,7 +172,25 @@ def make_swin(config: SwinConfig) -> ModelParts:
         Segment(f"layers.{stage}", depth // 2, partial(enter, config, stage), partial(pair, config, stage))
         for stage, depth in enumerate(config.depths)
     )
-    return ModelParts(segments, partial(head, config), ROLES)
+    return ModelParts(segments, partial(head, config), ROLES, channels(config))
+
+
+def channels(config: SwinConfig) -> tuple[Channels, ...]:
+    """Every activation whose channels can be rescaled, as in `models.vit`; patch merging's too."""
+    found: list[Channels] = []
+    for stage in range(len(config.depths)):
+        if stage:
+            name = f"layers.{stage}.downsample"
+            found.append(Channels(f"{name}/norm", f"{name}/norm", (f"{name}/reduction",)))
+        for member in ("regular", "shifted"):
+            name = f"layers.{stage}/{member}"
+            qkv, values = f"{name}/attn/qkv", f"{name}/attn/v"
+            found += [
+                Channels(f"{name}/norm1", f"{name}/norm1", (qkv,)),
+                Channels(f"{name}/attn/context", qkv, (f"{name}/attn/proj",), (qkv, values)),
+                Channels(f"{name}/norm2", f"{name}/norm2", (f"{name}/mlp/fc1",)),
+            ]
+    return tuple(found)
 
 
 def block_table(config: SwinConfig, stage: int) -> table.Table:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.models.layers import linear, merge_heads, mlp, patch_embed, prepend_token, split_heads
-from evolq_jax.typing import Array, Linear, ModelParts, Params, Segment, Site, SiteRoles
+from evolq_jax.typing import Array, Channels, Linear, ModelParts, Params, Segment, Site, SiteRoles
 
 ROLES = SiteRoles(
     # the image patches, the inputs of every linear layer, and both operands of the two attention products
@@ -28,12 +28,25 @@ ROLES = SiteRoles(
     per_tensor=("*/logits", "*/softmax", "head", "head_dist"),
     # the official code quantizes neither q, k and v once more nor the input of GELU
     beyond_paper=("*/attn/q", "*/attn/k", "*/attn/v", "*/mlp/fc1"),
+    gelu=("*/mlp/gelu",),
+    addends=(
+        "tokens", "pos_embed", "*/residual_in", "*/residual_mid", "*/attn/proj", "*/mlp/fc2",
+    ),
 )  # fmt: skip
 LINEARS = (
     Linear("attn/qkv", "norm1"),
     Linear("attn/proj", "attn/context", residual="residual_in"),
     Linear("mlp/fc1", "norm2"),
     Linear("mlp/fc2", "mlp/gelu", residual="residual_mid"),
+)
+
+CHANNELS = (
+    Channels("blocks/norm1", "blocks/norm1", ("blocks/attn/qkv",)),
+    # a value channel stays one through attention: rows of softmax only average it
+    Channels(
+        "blocks/attn/context", "blocks/attn/qkv", ("blocks/attn/proj",), ("blocks/attn/qkv", "blocks/attn/v")
+    ),
+    Channels("blocks/norm2", "blocks/norm2", ("blocks/mlp/fc1",)),
 )
 
 
@@ -109,7 +122,8 @@ def head(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
 def make_vit(config: ViTConfig) -> ModelParts:
     """The network as algorithms take it: one segment, `blocks`, of `depth` identical blocks."""
     blocks = Segment("blocks", config.depth, partial(embed, config), partial(block, config), LINEARS)
-    return ModelParts((blocks,), partial(head, config), ROLES)
+    heads = Channels("norm", "norm", ("head", "head_dist") if config.distilled else ("head",))
+    return ModelParts((blocks,), partial(head, config), ROLES, (*CHANNELS, heads))
 
 
 def init_params(key: Array, config: ViTConfig) -> Params:

@@ -91,6 +91,12 @@ def test_faithful_keeps_what_the_experiment_is_about() -> None:
     assert config.search.teacher == "float"
 
 
+def test_presets_keep_to_what_deploy_executes() -> None:
+    for preset in ("fast", "strong"):
+        quant = with_preset(Experiment(quant=QuantConfig("deploy")), preset).quant
+        assert (quant.scheme, quant.activation_observer) == ("deploy", "omse")
+
+
 def test_presets_by_name() -> None:
     config = Experiment()
     assert with_preset(config, "default") is config

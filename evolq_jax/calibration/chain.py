@@ -9,13 +9,16 @@ from functools import partial
 from itertools import groupby
 
 from evolq_jax.calibration.compensation import LINKS
+from evolq_jax.calibration.folding import fold
 from evolq_jax.calibration.layerwise import walk
 from evolq_jax.calibration.ranges import ranges
+from evolq_jax.calibration.smoothing import smooth
 from evolq_jax.calibration.state import Calibration, Initialiser, Progress, State
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.typing import ModelParts, Params, Scales
 
-WHOLE: dict[str, Initialiser] = {"ranges": ranges}  # links that see the whole network at once
+FOLDING: dict[str, Initialiser] = {"fold": fold, "smooth": smooth}  # links that rescale channels
+WHOLE: dict[str, Initialiser] = {"ranges": ranges, **FOLDING}  # links that see the whole network at once
 INITIALISERS = (*WHOLE, *LINKS)
 
 
@@ -52,16 +55,42 @@ def check_chain(chain: Sequence[str], parts: ModelParts) -> None:
     """Finds out before anything is computed whether a chain can run on a network.
 
     Raises:
-      UserError: a link's name is unknown, or there is nothing in this network that it could correct.
+      UserError: a link's name is unknown, links stand in an order that makes no sense, or there is nothing
+        in this network that one could change.
     """
     for name in chain:
         if name not in INITIALISERS:
             raise UserError(f"unknown initialiser '{name}'{suggestion(name, INITIALISERS)}")
+        if name in FOLDING and not parts.channels:
+            raise UserError(
+                f"initialiser '{name}' rescales what linear layers read after a LayerNorm (ViT, DeiT, Swin); "
+                "this network names none: leave it out of calibration.chain"
+            )
         if name in LINKS and not any(segment.linears for segment in parts.segments):
             raise UserError(
                 f"initialiser '{name}' corrects linear layers of ViT and DeiT; this network names none: "
                 "leave it out of calibration.chain"
             )
+    check_order(chain)
+
+
+def check_order(chain: Sequence[str]) -> None:
+    """Refuses chains in which a link would undo or could not see what another has done.
+
+    Raises:
+      UserError: `ranges` is not first, or a link that rescales channels comes after one that corrects.
+    """
+    if tuple(chain[:1]) != ("ranges",):
+        raise UserError("calibration.chain is empty or begins otherwise: `ranges` comes first")
+    before: str | None = None
+    for name in chain:
+        if name in FOLDING and before:
+            raise UserError(
+                f"calibration.chain has '{name}' after '{before}': it finds weight ranges anew, which would "
+                f"undo the correction; put '{name}' before '{before}'"
+            )
+        if name not in ("ranges", *FOLDING):
+            before = before or name
 
 
 def _links(chain: Sequence[str]) -> list[tuple[str, Initialiser]]:

@@ -1,4 +1,4 @@
-"""How much each token of a linear layer's output matters to the network's output.
+"""How much the values of activations and weights matter to the network's output.
 
 The diagonal of the logits' Fisher information by one random vector for each image: with v standard normal
 and p the float network's probabilities, the gradient g of `sum_c v_c sqrt(p_c) log p_c` has E[g g^T] equal
@@ -11,8 +11,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.network import forward, list_sites
+from evolq_jax.network import forward, is_stacked, list_sites
 from evolq_jax.quant.sites import FloatSite
+from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, ModelParts, Params
 
 TokenWeights = dict[str, Array]  # "segment/layer" -> [chunks, L, B, ...]: the output's axes but its last
@@ -40,27 +41,84 @@ def token_weights(parts: ModelParts, params: Params, images: Array, key: Array) 
       images: normalised images in chunks [chunks, B, height, width, channels].
       key: PRNG key; consumed.
     """
-    sites = list_sites(parts, params, images.shape[2:], images.shape[1])
-    layers = [f"{segment.name}/{linear.name}" for segment in parts.segments for linear in segment.linears]
-    nothing = {name: jnp.zeros((sites[name].depth or 1, *sites[name].shape)) for name in layers}
-
-    def log_probabilities(added: dict[str, Array], images: Array) -> Array:
-        logits = forward(parts, lambda segment, entries: _AddSite(dict(entries)), params, added, images)
-        return jax.nn.log_softmax(logits)
+    layers = tuple(
+        f"{segment.name}/{linear.name}" for segment in parts.segments for linear in segment.linears
+    )
 
     def one_chunk(chunk: tuple[Array, Array]) -> TokenWeights:
-        images, keys = chunk
-
-        def projected(added: dict[str, Array]) -> Array:
-            log_p = log_probabilities(added, images)
-            v = jax.vmap(lambda key: jax.random.normal(key, log_p.shape[1:]))(keys)
-            return (v * jax.lax.stop_gradient(jnp.exp(log_p / 2)) * log_p).sum()
-
-        gradients = jax.grad(projected)(nothing)
+        gradients = site_gradients(parts, layers, params, *chunk)
         return {name: _normalised((g**2).mean(-1)) for name, g in gradients.items()}
 
     keys = jax.random.split(key, images.shape[:2])  # an image's vector does not depend on the chunks
     return jax.lax.map(one_chunk, (images, keys))
+
+
+def site_gradients(
+    parts: ModelParts, names: tuple[str, ...], params: Params, images: Array, keys: Array
+) -> dict[str, Array]:
+    """The random projection's gradient at sites, of their shape (with a leading L axis where stacked).
+
+    `keys` has one PRNG key for each of the images [B, height, width, channels].
+    """
+    sites = list_sites(parts, params, images.shape[1:], images.shape[0])
+    depths = {name: [] if sites[name].depth is None else [sites[name].depth] for name in names}
+    nothing = {name: jnp.zeros((*depths[name], *sites[name].shape)) for name in names}
+    return jax.grad(lambda added: _projected(parts, params, added, images, keys))(nothing)
+
+
+def importance(gradients: Array, num_images: int = 1) -> Array:
+    """What squared errors are weighed by: 1 plus the squared gradient relative to its mean over an image.
+
+    One random vector an image makes a noisy estimate; the 1 keeps values in sight whose gradient happens to
+    be small. `gradients` has the images, or parts of images, on its leading axis; what all images share
+    (`num_images` does not divide that axis) counts as one.
+    """
+    count = num_images if gradients.shape[0] % num_images == 0 else 1
+    squares = gradients.reshape(count, -1) ** 2
+    mean = squares.mean(-1, keepdims=True)
+    return 1 + (squares / jnp.where(mean > 0, mean, 1.0)).reshape(gradients.shape)
+
+
+@partial(jax.jit, static_argnames=("parts", "names"))
+def weight_importance(
+    parts: ModelParts, names: tuple[str, ...], params: Params, images: Array, key: Array
+) -> dict[str, Array]:
+    """`importance` of every value of the named parameters, squared gradients summed over all chunks.
+
+    The sum's square stands for the sum of squares over a chunk's images, since their vectors are independent;
+    so chunks of another size give another estimate.
+
+    Args:
+      parts: the network.
+      names: of parameters.
+      params: float parameters.
+      images: normalised images in chunks [chunks, B, height, width, channels].
+      key: PRNG key; consumed.
+    """
+    leaves = flatten(params)
+
+    def one_chunk(sums: dict[str, Array], chunk: tuple[Array, Array]) -> tuple[dict[str, Array], None]:
+        def projected(chosen: dict[str, Array]) -> Array:
+            return _projected(parts, unflatten(leaves | chosen), {}, *chunk)
+
+        gradients = jax.grad(projected)({name: leaves[name] for name in names})
+        return {name: sums[name] + g**2 for name, g in gradients.items()}, None
+
+    keys = jax.random.split(key, images.shape[:2])
+    zeros = {name: jnp.zeros_like(leaves[name]) for name in names}
+    sums = jax.lax.scan(one_chunk, zeros, (images, keys))[0]
+    fn = {name: jax.vmap(importance) if is_stacked(parts, name) else importance for name in names}
+    return {name: fn[name](jnp.sqrt(total)) for name, total in sums.items()}
+
+
+def _projected(
+    parts: ModelParts, params: Params, added: dict[str, Array], images: Array, keys: Array
+) -> Array:
+    """The scalar whose gradient is wanted, with something added at sites."""
+    logits = forward(parts, lambda segment, entries: _AddSite(dict(entries)), params, added, images)
+    log_p = jax.nn.log_softmax(logits)
+    v = jax.vmap(lambda key: jax.random.normal(key, log_p.shape[1:]))(keys)
+    return (v * jax.lax.stop_gradient(jnp.exp(log_p / 2)) * log_p).sum()
 
 
 def _normalised(weights: Array) -> Array:

@@ -2,8 +2,9 @@
 
 An observer works in two steps. The *range* step reduces every calibration batch to a low and a high
 end and combines them over batches. The *score* step (omse and ptf only) takes the last batch, as the
-official code does, and measures the squared error of each candidate quantizer. Reductions over chunks
-of a batch add up, so memory is bounded by the chunk.
+official code does, and measures the squared error of each candidate quantizer; omse_ends does so twice, the
+second time on a fine grid around the first one's best. Reductions over chunks of a batch add up, so memory is
+bounded by the chunk.
 """
 
 import math
@@ -14,8 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evolq_jax.calibration import power_of_two
-from evolq_jax.quant.log2 import log_fake_quant
+from evolq_jax.calibration import ends, nonuniform, power_of_two
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.quant.uniform import int_range
 from evolq_jax.typing import Array, QParams
@@ -25,16 +25,20 @@ SMOOTHING = 0.01  # of ema and percentile, per batch
 QUANTILE = 0.99999
 SHRINKS = 1.0 - 0.01 * np.arange(90, dtype=np.float32)
 PTF_FACTORS = np.array([1.0, 2.0, 4.0, 8.0], np.float32)
-LOG_BASES = 6  # steps of 1, 1/2, ... octaves that a logarithmic quantizer chooses from
 ADDED_ROWS = 16
-SCORED = ("omse", "omse_shared", "ptf", "pow2")
+SCORED = ("omse", "omse_shared", "omse_ends", "ptf", "pow2")
 
 Range = tuple[Array, Array]  # low, high: as scales, size 1 on every reduced axis
 
 
 def is_scored(spec: QuantSpec) -> bool:
     """Whether candidates are compared by their error."""
-    return spec.quantizer == "log" or spec.observer in SCORED
+    return spec.quantizer != "uniform" or spec.observer in SCORED
+
+
+def has_fine_grid(spec: QuantSpec) -> bool:
+    """Whether candidates are compared a second time, around the best."""
+    return spec.quantizer == "uniform" and spec.observer == "omse_ends"
 
 
 def reduced_axes(spec: QuantSpec, ndim: int) -> tuple[int, ...]:
@@ -107,11 +111,13 @@ def range_qparams(spec: QuantSpec, bounds: Range) -> QParams:
     return QParams(scale, jnp.clip(qmin - jnp.round(low / scale), qmin, qmax))
 
 
-def candidates(spec: QuantSpec, bounds: Range) -> Callable[[Array], QParams]:
-    """The quantizer of the i-th candidate: a shrink of the range, power-of-two factors, or a base."""
-    if spec.quantizer == "log":
-        low = bounds[0]
-        return lambda index: QParams(jnp.full_like(low, 1.0) / (index + 1.0), jnp.zeros_like(low))
+def candidates(spec: QuantSpec, bounds: Range, fine: bool = False) -> Callable[[Array], QParams]:
+    """The quantizer of the i-th candidate: a shrink of the range, power-of-two factors, or another shape."""
+    if spec.quantizer != "uniform":
+        return partial(nonuniform.candidate, spec, bounds)
+
+    if spec.observer == "omse_ends":
+        return lambda index: range_qparams(spec, ends.candidate(spec, bounds, index, fine))
 
     def shrunk(index: Array) -> QParams:
         low, high = bounds
@@ -128,40 +134,52 @@ def candidates(spec: QuantSpec, bounds: Range) -> Callable[[Array], QParams]:
     return factored if spec.observer == "ptf" else shrunk
 
 
-def num_candidates(spec: QuantSpec) -> int:
+def num_candidates(spec: QuantSpec, fine: bool = False) -> int:
     """How many quantizers the score step compares."""
-    if spec.quantizer == "log":
-        return LOG_BASES
+    if spec.quantizer != "uniform":
+        return nonuniform.num_candidates(spec)
+    if spec.observer == "omse_ends":
+        return ends.num_candidates(spec, fine)
     others = {"ptf": len(PTF_FACTORS), "pow2": power_of_two.NUM_CANDIDATES}
     return others.get(spec.observer, len(SHRINKS))
 
 
-def chunk_errors(spec: QuantSpec, bounds: Range, x: Array) -> Array:
+def chunk_errors(
+    spec: QuantSpec, bounds: Range, x: Array, importance: Array | None = None, fine: bool = False
+) -> Array:
     """Squared error of every candidate on one chunk: [candidates, *(1, ..., 1, 1 or K)]; chunks add up.
+
+    `importance` has the shape of `x`, and weighs the squared error of each of its values.
 
     Most of calibration's time is spent here, so this is laid out for XLA on CPU: the rows are summed
     `ADDED_ROWS` at a time by plain additions, which keeps each candidate one loop over the tensor with
     few stores (a reduction would first write rounded values out; measured 3 to 4 times slower).
     """
-    if spec.quantizer == "log":
-        return _log_errors(spec, bounds, x)
+    if spec.quantizer != "uniform":
+        return nonuniform.chunk_errors(spec, bounds, x, importance)
     qmin, qmax = int_range(spec)
     channels = x.shape[-1] if spec.per_channel else 1
-    rows = x.reshape(-1, channels)
-    rows = jnp.pad(rows, ((0, -len(rows) % ADDED_ROWS), (0, 0)))  # zero has no error in any candidate
-    rows = rows.reshape(ADDED_ROWS, -1, channels)
-    quantizers = jax.vmap(candidates(spec, bounds))(jnp.arange(num_candidates(spec)))
+
+    def in_rows(x: Array) -> Array:
+        rows = x.reshape(-1, channels)
+        rows = jnp.pad(rows, ((0, -len(rows) % ADDED_ROWS), (0, 0)))  # zero has no error in any candidate
+        return rows.reshape(ADDED_ROWS, -1, channels)
+
+    rows = in_rows(x)
+    weights = [None] * ADDED_ROWS if importance is None else in_rows(importance)
+    quantizers = jax.vmap(candidates(spec, bounds, fine))(jnp.arange(num_candidates(spec, fine)))
 
     def squared_steps(quantizer: QParams) -> Array:
         """Sums of squared errors in steps, where a value's is its distance from an integer in range."""
         scale, zero_point = (leaf.reshape(1, -1) for leaf in quantizer)
         total = jnp.zeros(rows.shape[1:])
-        for row in rows:
+        for row, weight in zip(rows, weights, strict=True):
             steps = row * (1.0 / scale) + zero_point
             nearest = jnp.round(steps)
             nearest = jnp.where(nearest > qmin, nearest, qmin)  # a fifth faster here than clip
             nearest = jnp.where(nearest < qmax, nearest, qmax)
-            total += (nearest - steps) ** 2
+            squares = (nearest - steps) ** 2
+            total += squares if weight is None else weight * squares
         return total
 
     sums = jax.lax.map(squared_steps, quantizers).sum(1)
@@ -169,26 +187,15 @@ def chunk_errors(spec: QuantSpec, bounds: Range, x: Array) -> Array:
     return errors.sum(-1, keepdims=True) if spec.observer == "omse_shared" else errors
 
 
-def _log_errors(spec: QuantSpec, bounds: Range, x: Array) -> Array:
-    """What rounding the weights [..., N] of a mean does to it: single errors, and those of their sum.
-
-    For values v of mean m and deviation s, E |sum(error * v)|^2 = s^2 sum(error^2) + m^2 sum(error)^2; m and
-    s are taken as equal. Squared errors alone would choose so fine a base that most weights become zero.
-    """
-
-    def error(quantizer: QParams) -> Array:
-        difference = log_fake_quant(spec, quantizer, x) - x
-        return (difference**2).sum(keepdims=True) + (difference.sum(-1, keepdims=True) ** 2).sum(
-            keepdims=True
-        )
-
-    return jax.lax.map(error, jax.vmap(candidates(spec, bounds))(jnp.arange(num_candidates(spec))))
+def narrowed(spec: QuantSpec, bounds: Range, errors: Array) -> Range:
+    """The range that was best in the coarse grid: what the fine grid lies around."""
+    return ends.candidate(spec, bounds, jnp.argmin(errors, axis=0), fine=False)
 
 
-def finish(spec: QuantSpec, bounds: Range, errors: Array | None) -> QParams:
+def finish(spec: QuantSpec, bounds: Range, errors: Array | None, fine: bool = False) -> QParams:
     """The quantizer of a range, or of the candidate with the least error (the first among equals)."""
     if errors is None:
         return range_qparams(spec, bounds)
     by_powers = spec.observer == "pow2" and spec.quantizer == "uniform"
     best = power_of_two.choose(errors) if by_powers else jnp.argmin(errors, axis=0)
-    return candidates(spec, bounds)(best)
+    return candidates(spec, bounds, fine)(best)

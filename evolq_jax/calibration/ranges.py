@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.calibration import observers
+from evolq_jax.calibration import fisher, observers
 from evolq_jax.calibration.state import Calibration, State
 from evolq_jax.network import is_stacked, largest_divisor, list_sites, observe
 from evolq_jax.quant.spec import QuantSpec, Specs
@@ -16,12 +16,15 @@ from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales
 
 
 def ranges(calibration: Calibration, state: State) -> State:
-    """Scales from each site's observer, on the float network (the released code's calibration)."""
+    """Scales from each site's observer, on the float network (the released code's calibration).
+
+    With `calibration.fisher`, observers that compare candidates weigh squared errors by `fisher.importance`.
+    """
     parts, sites, params = calibration.parts, calibration.sites, state.params
     scaled = [(name, spec) for name, spec in calibration.specs if spec.has_scale]
     activations = tuple((name, spec) for name, spec in scaled if not sites[name].is_weight)
     weights = tuple((name, spec) for name, spec in scaled if sites[name].is_weight)
-    scales = state.scales | _weight_qparams(parts, weights, params)
+    scales = state.scales | _weight_qparams(parts, weights, params, _importance(calibration, weights, params))
     if not activations:
         return state._replace(scales=scales)
 
@@ -33,14 +36,33 @@ def ranges(calibration: Calibration, state: State) -> State:
         calibration.progress(done + 1, steps)
     bounds = _combine(activations, per_batch)
     scored = tuple((name, spec) for name, spec in activations if observers.is_scored(spec))
-    errors = {}
-    if scored:
-        last = calibration.batches[-1]
-        size = largest_divisor(last.shape[0], chunk)
-        errors = _errors(parts, scored, size, params, {name: bounds[name] for name, _ in scored}, last)
-    jax.block_until_ready(errors)
+    last = calibration.batches[-1]
+    size = largest_divisor(last.shape[0], chunk)
+
+    def errors(specs: Specs, bounds: dict[str, observers.Range], fine: bool) -> dict[str, Array]:
+        own = {name: bounds[name] for name, _ in specs}
+        return _errors(parts, specs, size, calibration.fisher, fine, params, own, last) if specs else {}
+
+    coarse = errors(scored, bounds, False)
+    scales |= _finish(parts, activations, False, bounds, coarse)
+    refined = tuple((name, spec) for name, spec in scored if observers.has_fine_grid(spec))
+    if refined:
+        bounds = _narrowed(parts, refined, bounds, coarse)
+        scales |= _finish(parts, refined, True, bounds, errors(refined, bounds, True))
+    jax.block_until_ready(scales)
     calibration.progress(steps, steps)
-    return state._replace(scales=scales | _finish(parts, activations, bounds, errors))
+    return state._replace(scales=scales)
+
+
+def _importance(calibration: Calibration, weights: Specs, params: Params) -> dict[str, Array]:
+    """Of the weights whose observers compare errors, if errors are to be weighed."""
+    names = tuple(name for name, spec in weights if calibration.fisher and observers.is_scored(spec))
+    if not names:
+        return {}
+    images = jnp.concatenate(list(calibration.batches))
+    size = largest_divisor(images.shape[0], calibration.chunk)
+    chunks = images.reshape(-1, size, *images.shape[1:])
+    return fisher.weight_importance(calibration.parts, names, params, chunks, jax.random.key(0))
 
 
 def _per_block(parts: ModelParts, name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,19 +71,28 @@ def _per_block(parts: ModelParts, name: str, fn: Callable[..., Any]) -> Callable
 
 
 @partial(jax.jit, static_argnames=("parts", "specs"))
-def _weight_qparams(parts: ModelParts, specs: Specs, params: Params) -> Scales:
+def _weight_qparams(parts: ModelParts, specs: Specs, params: Params, importance: dict[str, Array]) -> Scales:
     leaves = flatten(params)
+    arguments = {
+        name: (leaves[name], importance[name]) if name in importance else (leaves[name],) for name, _ in specs
+    }
     return {
-        name: _per_block(parts, name, partial(weight_qparams, spec))(leaves[name]) for name, spec in specs
+        name: _per_block(parts, name, partial(weight_qparams, spec))(*arguments[name]) for name, spec in specs
     }
 
 
-def weight_qparams(spec: QuantSpec, weight: Array) -> QParams:
-    """The quantizer of one weight [..., K] by its spec's observer."""
+def weight_qparams(spec: QuantSpec, weight: Array, importance: Array | None = None) -> QParams:
+    """The quantizer of one weight [..., K] by its spec's observer; `importance` is of the weight's shape."""
     tail = observers.tail_size(spec, weight.shape)
     bounds = observers.batch_range(spec, weight.shape, observers.chunk_range(spec, tail, weight))
-    errors = observers.chunk_errors(spec, bounds, weight) if observers.is_scored(spec) else None
-    return observers.finish(spec, bounds, errors)
+    if not observers.is_scored(spec):
+        return observers.finish(spec, bounds, None)
+    errors = observers.chunk_errors(spec, bounds, weight, importance)
+    if not observers.has_fine_grid(spec):
+        return observers.finish(spec, bounds, errors)
+    bounds = observers.narrowed(spec, bounds, errors)
+    errors = observers.chunk_errors(spec, bounds, weight, importance, fine=True)
+    return observers.finish(spec, bounds, errors, fine=True)
 
 
 @partial(jax.jit, static_argnames=("parts", "specs", "chunk"))
@@ -97,23 +128,43 @@ def _batch_ranges(
     }
 
 
-@partial(jax.jit, static_argnames=("parts", "specs", "chunk"))
+@partial(jax.jit, static_argnames=("parts", "specs", "chunk", "weighed", "fine"))
 def _errors(
     parts: ModelParts,
     specs: Specs,
     chunk: int,
+    weighed: bool,
+    fine: bool,
     params: Params,
     bounds: dict[str, observers.Range],
     images: Array,
 ) -> dict[str, Array]:
     table = dict(specs)
 
-    def chunk_errors(name: str, x: Array, site_bounds: observers.Range) -> Array:
-        return observers.chunk_errors(table[name], site_bounds, x)
+    def chunk_errors(name: str, x: Array, entry: tuple[observers.Range, Array | None]) -> Array:
+        site_bounds, gradient = entry
+        weight = None if gradient is None else fisher.importance(gradient, chunk)
+        return observers.chunk_errors(table[name], site_bounds, x, weight, fine)
 
-    chunks = images.reshape(-1, chunk, *images.shape[1:])
-    totals = jax.lax.map(lambda x: observe(parts, chunk_errors, bounds, params, x), chunks)
+    def one_chunk(args: tuple[Array, Array]) -> dict[str, Array]:
+        gradients = fisher.site_gradients(parts, tuple(table), params, *args) if weighed else {}
+        entries = {name: (bounds[name], gradients.get(name)) for name in table}
+        return observe(parts, chunk_errors, entries, params, args[0])
+
+    keys = jax.random.split(jax.random.key(0), images.shape[0])
+    chunks = (leaf.reshape(-1, chunk, *leaf.shape[1:]) for leaf in (images, keys))
+    totals = jax.lax.map(one_chunk, tuple(chunks))
     return jax.tree.map(lambda leaf: leaf.sum(0), totals)
+
+
+@partial(jax.jit, static_argnames=("parts", "specs"))
+def _narrowed(
+    parts: ModelParts, specs: Specs, bounds: dict[str, observers.Range], errors: dict[str, Array]
+) -> dict[str, observers.Range]:
+    return {
+        name: _per_block(parts, name, partial(observers.narrowed, spec))(bounds[name], errors[name])
+        for name, spec in specs
+    }
 
 
 @partial(jax.jit, static_argnames=("specs",))
@@ -122,11 +173,17 @@ def _combine(specs: Specs, per_batch: list[dict[str, observers.Range]]) -> dict[
     return {name: observers.combine_ranges(spec, stacked[name]) for name, spec in specs}
 
 
-@partial(jax.jit, static_argnames=("parts", "specs"))
+@partial(jax.jit, static_argnames=("parts", "specs", "fine"))
 def _finish(
-    parts: ModelParts, specs: Specs, bounds: dict[str, observers.Range], errors: dict[str, Array]
+    parts: ModelParts,
+    specs: Specs,
+    fine: bool,
+    bounds: dict[str, observers.Range],
+    errors: dict[str, Array],
 ) -> Scales:
     return {
-        name: _per_block(parts, name, partial(observers.finish, spec))(bounds[name], errors.get(name))
+        name: _per_block(parts, name, partial(observers.finish, spec, fine=fine))(
+            bounds[name], errors.get(name)
+        )
         for name, spec in specs
     }

@@ -23,6 +23,7 @@ class Calibration(NamedTuple):
         second moment.
       pull: share of the residual stream's error so far that `ridge` and `bias` correct at the end of
         each branch.
+      fisher: whether `ranges` weighs squared errors by how much values matter (see `fisher.importance`).
       progress: told the steps done.
     """
 
@@ -33,6 +34,7 @@ class Calibration(NamedTuple):
     chunk: int
     damping: float = 3.0
     pull: float = 0.9
+    fisher: bool = False
     progress: Progress = lambda done, total: None
 
 

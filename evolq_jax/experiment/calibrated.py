@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.compensation import LINKS
 from evolq_jax.calibration.state import Calibration
 from evolq_jax.errors import UserError
 from evolq_jax.experiment.evaluate import compute_logits, quantize_weights
@@ -54,6 +53,7 @@ def calibrate(setup: Setup, watcher: Watcher, *, for_search: bool) -> Calibrated
         config.calibration.image_chunk,
         config.calibration.damping,
         config.calibration.pull,
+        config.calibration.fisher,
     )
 
     def stage(name: str) -> Progress:
@@ -123,7 +123,7 @@ def write_calibrated(run: RunDirectory, calibrated: Calibrated) -> None:
 
 
 def _changes_params(setup: Setup) -> bool:
-    return any(link in LINKS for link in setup.config.calibration.chain)
+    return any(link != "ranges" for link in setup.config.calibration.chain)
 
 
 def read_params(run: RunDirectory, setup: Setup) -> Params:

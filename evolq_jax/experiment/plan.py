@@ -33,7 +33,7 @@ except ImportError:  # Windows
 
 # Time of a candidate relative to the float forward of the blocks it runs: fake quantization costs that
 # much more (ViT-Tiny on CPU).
-OVERHEAD = {"fully_quantized": 1.15, "matmul": 1.05}
+OVERHEAD = {"fully_quantized": 1.15, "matmul": 1.05, "deploy": 1.1}
 INTEGER_LAYER_NORM = 1.2  # times that
 WALK = 20  # forward passes for each image that the layer-wise links take, measured on ViT-Tiny
 # Compiling all that a search runs, relative to compiling the float forward.

@@ -12,8 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.quant.integer import integer_softmax
-from evolq_jax.quant.log2 import log2_fake_quant, log_fake_quant
-from evolq_jax.quant.sites import FloatSite, IntegerNormSite, QuantSite, SiteFactory
+from evolq_jax.quant.sites import (
+    FloatSite,
+    IntegerNormSite,
+    QuantSite,
+    SiteFactory,
+    fake_quant_activation,
+)
 from evolq_jax.quant.spec import QuantSpec, Specs, scope
 from evolq_jax.quant.uniform import fake_quant, int_range, match_channel_statistics, quantize
 from evolq_jax.trees import flatten, unflatten
@@ -81,10 +86,8 @@ class StraightThroughSite(QuantSite):
         spec = self.specs.get(name)
         if spec is None:
             return x
-        if spec.quantizer == "log2":
-            return _straight(x, log2_fake_quant(spec, x))
-        if spec.quantizer == "log":  # its base is not learnt
-            return _straight(x, log_fake_quant(spec, self.scales[name], x))
+        if spec.quantizer != "uniform":  # steps and bases of the others are not learnt
+            return _straight(x, fake_quant_activation(spec, self.scales.get(name), x))
         qparams = self.scales[name]
         # The leading axis is the images', but of a table that all images share.
         elements = max(1, x[0].size // qparams.scale.size)

@@ -1,15 +1,19 @@
-"""Logarithmic quantizers for softmax outputs.
+"""Logarithmic quantizers for the outputs of softmax and GELU.
 
 `log2`: powers of two (FQ-ViT, Lin et al., 2111.13824, section 4.2), multiplied as shifts. `log`: powers
-of a base that calibration chooses (log-sqrt2 of RepQ-ViT, Li et al., 2212.08254; adaptive bases of
-AdaLog, Wu et al., 2407.12951), multiplied as a shift and one of a few constants, or by a table of at
-most 2**bits fixed-point values.
+of a base that calibration chooses (as AdaLog does, Wu et al., 2407.12951), multiplied as a shift and one of
+a few constants, or by a table of at most 2**bits fixed-point values; `log_sqrt2` has the base sqrt(2) (of
+RepQ-ViT, Li et al., 2212.08254), one of those that `log` chooses from: a shift, and one constant for odd
+exponents. `shifted_log`: for GELU, whose values are lifted above zero first; integers execute it as `log`,
+and what was added folds into the next layer's bias.
 """
 
 import jax.numpy as jnp
 
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array, QParams
+
+GELU_DEPTH = 0.17  # GELU is nowhere below -0.16997
 
 
 def power_of_two(exponent: Array) -> Array:
@@ -39,3 +43,15 @@ def log_fake_quant(spec: QuantSpec, qparams: QParams, x: Array) -> Array:
     q = jnp.maximum(jnp.round(-jnp.log2(x) / qparams.scale), 0.0)
     zero = 2**spec.bits - 1
     return jnp.where(q < zero, jnp.exp2(-qparams.scale * jnp.minimum(q, zero)), 0.0)
+
+
+def shifted_log_fake_quant(spec: QuantSpec, qparams: QParams, x: Array) -> Array:
+    """`x` rounded to `scale * 2 ** (-q / zero_point) - GELU_DEPTH`, as AdaLog has it for GELU.
+
+    `scale` is the highest value plus `GELU_DEPTH`; `zero_point` counts codes per octave: 1 is log2, 2
+    log-sqrt2. Since the shift is one constant, a product `x @ weight` is that of the powers, less
+    `GELU_DEPTH` times the weight's column sums: a part of the bias.
+    """
+    lifted = jnp.maximum(x + GELU_DEPTH, 1e-6)
+    q = jnp.round(-jnp.log2(lifted / qparams.scale) * qparams.zero_point)
+    return qparams.scale * jnp.exp2(-jnp.clip(q, 0, 2**spec.bits - 1) / qparams.zero_point) - GELU_DEPTH

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 
 from evolq_jax.quant.integer import integer_layer_norm, integer_softmax
-from evolq_jax.quant.log2 import log2_fake_quant, log_fake_quant
+from evolq_jax.quant.log2 import log2_fake_quant, log_fake_quant, shifted_log_fake_quant
 from evolq_jax.quant.spec import QuantSpec, Specs, scope
+from evolq_jax.quant.twin import twin_fake_quant
 from evolq_jax.quant.uniform import fake_quant, match_channel_statistics
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, Params, QParams, Site
@@ -49,13 +50,7 @@ class QuantSite(FloatSite):
     def __call__(self, name: str, x: Array) -> Array:
         """Returns `x` as integer arithmetic would see it."""
         spec = self.specs.get(name)
-        if spec is None:
-            return x
-        if spec.quantizer == "log2":
-            return log2_fake_quant(spec, x)
-        if spec.quantizer == "log":
-            return log_fake_quant(spec, self.scales[name], x)
-        return fake_quant(spec, self.scales[name], x)
+        return x if spec is None else fake_quant_activation(spec, self.scales.get(name), x)
 
     def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
         """Integer LayerNorm where the spec asks for it and the input is quantized."""
@@ -120,6 +115,22 @@ class RecordSite:
         if name in self.names:
             self.kept[name] = x
         return x
+
+
+def fake_quant_activation(spec: QuantSpec, qparams: QParams | None, x: Array) -> Array:
+    """One activation as integer arithmetic would see it, whatever its quantizer (`log2` has no numbers)."""
+    if qparams is None:
+        return log2_fake_quant(spec, x)
+    return QUANTIZERS[spec.quantizer](spec, qparams, x)
+
+
+QUANTIZERS: dict[str, Callable[[QuantSpec, QParams, Array], Array]] = {
+    "uniform": fake_quant,
+    "log": log_fake_quant,
+    "log_sqrt2": log_fake_quant,
+    "shifted_log": shifted_log_fake_quant,
+    "twin": twin_fake_quant,
+}
 
 
 def float_sites(segment: str, scales: Mapping[str, Any]) -> Site:

@@ -8,9 +8,11 @@ from typing import Any, Literal
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.typing import SiteInfo
 
-Quantizer = Literal["uniform", "log2", "log"]
-ObserverName = Literal["minmax", "ema", "percentile", "omse", "omse_shared", "ptf", "pow2"]
-Scheme = Literal["fully_quantized", "matmul"]
+Quantizer = Literal["uniform", "log2", "log_sqrt2", "log", "shifted_log", "twin"]
+SoftmaxQuantizer = Literal["uniform", "log2", "log_sqrt2", "log", "twin"]
+GeluQuantizer = Literal["uniform", "shifted_log", "twin"]
+ObserverName = Literal["minmax", "ema", "percentile", "omse", "omse_shared", "omse_ends", "ptf", "pow2"]
+Scheme = Literal["fully_quantized", "matmul", "deploy"]
 
 BY_CHANNEL = ("ptf", "pow2")  # observers that give activations a power of two for each channel
 
@@ -23,8 +25,9 @@ class QuantSpec:
       bits: 2 to 8.
       signed: `int` b (symmetric, zero point 0) instead of `uint` b (affine).
       per_channel: one scale per index of the last axis (weights: per output channel).
-      quantizer: `uniform`; for values in (0, 1] also `log2` (powers of two) or `log` (equal steps of the
-        logarithm, whose size, in octaves, is the scale).
+      quantizer: `uniform`; for values in (0, 1] also `log2` (powers of two), `log` (equal steps of the
+        logarithm, whose size, in octaves, is the scale), `log_sqrt2` (the same with half an octave) or `twin`
+        (two uniform ranges); for outputs of GELU also `shifted_log` and, signed, `twin`.
       observer: how calibration turns data into scales; see `evolq_jax.calibration.observers`.
       integer_op: run the LayerNorm or softmax before the site in FQ-ViT's integer arithmetic.
       bias_correction: weights only: the released code's shift and stretch to the float channel's
@@ -82,9 +85,11 @@ class QuantConfig:
 
     Attributes:
       scheme: `fully_quantized` (the paper's: every site of the official code, residual stream and
-        LayerNorm included) or `matmul` (inputs and weights of matrix products and convolutions only,
-        as RepQ-ViT, AdaLog, ERQ and, for CNNs, BRECQ count). State it with every number: the two mean
-        very different things.
+        LayerNorm included), `matmul` (inputs and weights of matrix products and convolutions only,
+        as RepQ-ViT, AdaLog, ERQ and, for CNNs, BRECQ count) or `deploy` (what ONNX runtimes execute with
+        Q/DQ pairs: what `matmul` has, and both sides of the residual stream's additions, 8-bit activations
+        with one scale for the tensor, symmetric weights; LayerNorm, softmax and GELU in float). State it
+        with every number: they mean very different things.
       weight_bits: bits of the weight matrices.
       edge_weight_bits: bits of the first and last layers' weights (patch embedding or stem, heads); None:
         `weight_bits`, as in the official code. 8 is common elsewhere, and costs little: state it.
@@ -92,12 +97,17 @@ class QuantConfig:
       edge_activation_bits: bits of the first and last layers' inputs (image, and what heads multiply); None:
         `activation_bits`, as in the official code.
       softmax_bits: bits of the softmax output; None: as the other activations.
-      weight_observer: how weight ranges are found (per output channel).
+      weight_observer: how weight ranges are found (per output channel): `minmax`, or by squared error `omse`
+        (the range shrinks) or `omse_ends` (each end does).
       activation_observer: how activation ranges are found (per tensor; `ptf` and `pow2`: with power-of-two
         factors per channel, and minmax where channels have no range of their own).
       residual_observer: the same for the residual stream in fully_quantized.
-      signed_weights: symmetric `int` weights instead of affine `uint`.
-      softmax_quantizer: `uniform`, `log2` or `log`.
+      signed_weights: symmetric `int` weights instead of affine `uint`; deploy has them in any case.
+      softmax_quantizer: of softmax outputs: `uniform`; powers of 2 (`log2`), of its root (`log_sqrt2`) or of
+        a base chosen by calibration (`log`); `twin`, a fine range for small weights and a coarse one.
+      gelu_quantizer: of GELU outputs: `uniform`; `twin`, a step below zero and one above; `shifted_log`,
+        powers of a chosen base after lifting above zero (AdaLog). The last two are per tensor, whatever
+        `activation_observer`.
       integer_layer_norm: FQ-ViT's integer LayerNorm (fully_quantized only).
       integer_softmax: FQ-ViT's log-int-softmax (with `log2`; needs quantized attention logits).
       bias_correction: the released code's weight correction; leaves the integer grid.
@@ -115,7 +125,8 @@ class QuantConfig:
     activation_observer: ObserverName = "minmax"
     residual_observer: ObserverName = "ptf"
     signed_weights: bool = False
-    softmax_quantizer: Quantizer = "uniform"
+    softmax_quantizer: SoftmaxQuantizer = "uniform"
+    gelu_quantizer: GeluQuantizer = "uniform"
     integer_layer_norm: bool = False
     integer_softmax: bool = False
     bias_correction: bool = False
@@ -123,16 +134,34 @@ class QuantConfig:
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
-        """Rejects integer operations that would silently not run."""
-        if self.integer_layer_norm and self.scheme == "matmul":
+        """Rejects integer operations that would silently not run, and what `deploy` cannot execute."""
+        if self.integer_layer_norm and self.scheme != "fully_quantized":
             raise UserError(
-                "quant.integer_layer_norm needs quant.scheme fully_quantized: under matmul the "
+                f"quant.integer_layer_norm needs quant.scheme fully_quantized: under {self.scheme} the "
                 "input of LayerNorm is not quantized"
             )
-        if self.integer_softmax and (self.scheme == "matmul" or self.softmax_quantizer != "log2"):
+        if self.integer_softmax and (self.scheme != "fully_quantized" or self.softmax_quantizer != "log2"):
             raise UserError(
                 "quant.integer_softmax needs quant.scheme fully_quantized and quant.softmax_quantizer log2"
             )
+
+        if self.scheme == "deploy":
+            self._check_deploy()
+
+    def _check_deploy(self) -> None:
+        bits = {self.activation_bits, self.edge_activation_bits or 8, self.softmax_bits or 8}
+        for wrong, key, remedy in (
+            (bits != {8}, "activation_bits, edge_activation_bits and softmax_bits", "8"),
+            (self.activation_observer in BY_CHANNEL, "activation_observer", "for example omse"),
+            (self.softmax_quantizer != "uniform", "softmax_quantizer", "uniform"),
+            (self.gelu_quantizer != "uniform", "gelu_quantizer", "uniform"),
+            (self.bias_correction, "bias_correction", "off"),
+        ):
+            if wrong:
+                raise UserError(
+                    f"quant.scheme deploy is what ONNX runtimes execute with Q/DQ pairs: quant.{key} must be "
+                    f"{remedy}"
+                )
 
     def spec(self, site: str, info: SiteInfo) -> QuantSpec | None:
         """The scheme's spec for one site (rules not applied); None: the site stays in float."""
@@ -140,7 +169,7 @@ class QuantConfig:
             edge_bits = self.edge_weight_bits if "edge_weights" in info.roles else None
             return QuantSpec(
                 bits=edge_bits or self.weight_bits,
-                signed=self.signed_weights,
+                signed=self.signed_weights or self.scheme == "deploy",
                 per_channel=True,
                 observer=self.weight_observer,
                 bias_correction=self.bias_correction,
@@ -149,15 +178,17 @@ class QuantConfig:
             return None
         residual = "residual" in info.roles and self.scheme == "fully_quantized"
         observer = self.residual_observer if residual else self.activation_observer
+        softmax, gelu = "softmax" in info.roles, "gelu" in info.roles
+        quantizer = self.softmax_quantizer if softmax else self.gelu_quantizer if gelu else "uniform"
         by_channel = observer in BY_CHANNEL
-        if by_channel and "per_tensor" in info.roles:
+        if by_channel and ("per_tensor" in info.roles or (gelu and quantizer != "uniform")):
             by_channel, observer = False, "minmax"
         edge_bits = self.edge_activation_bits if "edge_inputs" in info.roles else None
-        softmax = "softmax" in info.roles
         return QuantSpec(
             bits=(self.softmax_bits if softmax else edge_bits) or self.activation_bits,
+            signed=gelu and quantizer == "twin",
             per_channel=by_channel,
-            quantizer=self.softmax_quantizer if softmax else "uniform",
+            quantizer=quantizer,
             observer=observer,
             integer_op=(softmax and self.integer_softmax)
             or (self.integer_layer_norm and "layer_norm" in info.roles),
@@ -166,7 +197,9 @@ class QuantConfig:
     def _quantizes(self, site: str, info: SiteInfo) -> bool:
         if site == "image":
             return self.quantize_image
-        return "operands" in info.roles if self.scheme == "matmul" else "beyond_paper" not in info.roles
+        if self.scheme == "fully_quantized":
+            return "beyond_paper" not in info.roles
+        return "operands" in info.roles or (self.scheme == "deploy" and "addends" in info.roles)
 
 
 def resolve(config: QuantConfig, sites: Mapping[str, SiteInfo]) -> Specs:

@@ -57,6 +57,16 @@ RESULTS = {
 }
 # Parts of a layer's output, which `fully_quantized` has quantized already.
 PARTS = {"small_swin": within(SWIN_BLOCKS, "attn/q attn/k attn/v")}
+# What additions of the residual stream add, where nothing multiplies it as it is.
+ADDENDS = {
+    "small_resnet": within("layer1.0 layer1 layer2.0 layer2", "conv3")
+    | within("layer1.0 layer2.0", "downsample"),
+    "small_cifar_resnet": within("layer1 layer2.0 layer2 layer3.0 layer3", "conv2"),
+    "small_regnet": within("s1.b1 s1 s2.b1 s2", "conv3") | within("s1.b1 s2.b1", "downsample"),
+    "small_mobilenet": within("blocks.1 blocks.2", "conv_pwl"),
+    "small_swin": within(SWIN_BLOCKS, "residual_in residual_mid attn/proj mlp/fc2"),
+    "small_levit": within("stages.0/attn stages.1/attn", "proj") | within(LEVIT_MLP, "ln2"),
+}
 
 
 def activations(name: str, scheme: str) -> dict[str, QuantSpec]:
@@ -70,6 +80,16 @@ def test_matmul_quantizes_what_products_and_convolutions_read(name: str) -> None
     specs = activations(name, "matmul")
     assert set(specs) == OPERANDS[name]
     assert not any(spec.per_channel or spec.integer_op for spec in specs.values())
+
+
+@ALL
+def test_deploy_quantizes_what_additions_add_too_and_has_plain_scales_alone(name: str) -> None:
+    specs = activations(name, "deploy")
+    assert set(specs) == OPERANDS[name] | ADDENDS[name]
+    assert set(specs.values()) == {QuantSpec(8)}
+    sites = make_small(name).sites
+    weights = [spec for site, spec in resolve(QuantConfig("deploy"), sites) if sites[site].is_weight]
+    assert all(spec.signed and spec.per_channel for spec in weights)
 
 
 @ALL

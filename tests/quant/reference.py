@@ -84,3 +84,24 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 def attention_like(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
     return softmax(3 * rng.standard_normal((rows, columns))).astype(np.float32)
+
+
+def twin_fake_quant(x: float, fine: float, octaves: int, bits: int, signed: bool) -> float:
+    """PTQ4ViT's two ranges; steps in float32, as ties are decided by its last bit."""
+    half, coarse = 2 ** (bits - 1), float(np.float32(fine)) * 2**octaves
+    in_fine, in_coarse = (float(np.float32(x) / np.float32(step)) for step in (fine, coarse))
+    if x < 0:
+        return max(round(in_fine), -half) * fine
+    if not signed and round(in_fine) <= half - 1:
+        return round(in_fine) * fine
+    return min(round(in_coarse), half - 1) * coarse
+
+
+def shifted_log_fake_quant(x: float, top: float, codes: int, bits: int) -> float:
+    q = min(max(round(-codes * math.log2(max(x + 0.17, 1e-6) / top)), 0), 2**bits - 1)
+    return top * 2.0 ** (-q / codes) - 0.17
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    erf = np.vectorize(math.erf)
+    return (x * 0.5 * (1 + erf(x / math.sqrt(2)))).astype(np.float32)

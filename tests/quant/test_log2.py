@@ -2,7 +2,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.quant.log2 import log2_dequantize, log2_fake_quant, log2_quantize, log_fake_quant
+from evolq_jax.quant.log2 import (
+    log2_dequantize,
+    log2_fake_quant,
+    log2_quantize,
+    log_fake_quant,
+    shifted_log_fake_quant,
+)
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import QParams
 from tests.quant import reference
@@ -44,3 +50,28 @@ def test_log_has_no_more_values_than_codes_and_finer_steps_for_finer_scales(bits
         large = x > 0.5
         errors.append(float(jnp.abs(got - x)[large].max()))
     assert errors[1] < 0.7 * errors[0]
+
+
+@pytest.mark.parametrize(("bits", "codes"), [(3, 1), (4, 2), (6, 5)])
+def test_shifted_log_is_the_formula_and_folds_into_a_bias(bits: int, codes: int) -> None:
+    rng = np.random.default_rng(0)
+    x = reference.gelu(4 * rng.standard_normal((5, 40)))
+    qparams = QParams(jnp.full((1, 1), 9.17), jnp.full((1, 1), float(codes)))
+    got = np.asarray(
+        shifted_log_fake_quant(QuantSpec(bits, quantizer="shifted_log"), qparams, jnp.asarray(x))
+    )
+    want = [[reference.shifted_log_fake_quant(float(v), 9.17, codes, bits) for v in row] for row in x]
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    powers, weight = got + 0.17, rng.standard_normal((40, 3))
+    np.testing.assert_allclose(got @ weight, powers @ weight - 0.17 * weight.sum(0), atol=1e-4)
+    exponents = -codes * np.log2(powers / 9.17)
+    np.testing.assert_allclose(exponents, np.round(exponents), atol=1e-3)
+    assert 0 <= exponents.round().min() <= exponents.round().max() < 2**bits
+
+
+def test_half_an_octave_is_the_square_root_of_two() -> None:
+    x = jnp.asarray(reference.attention_like(np.random.default_rng(0), 6, 40))
+    half = QParams(jnp.full((1, 1), 0.5), jnp.zeros((1, 1)))
+    got = np.asarray(log_fake_quant(QuantSpec(4, quantizer="log_sqrt2"), half, x), np.float64)
+    q = np.round(-np.log(np.asarray(x, np.float64)) / np.log(np.sqrt(2)))
+    np.testing.assert_allclose(got, np.where(q < 15, np.sqrt(2) ** -q, 0), rtol=1e-5)

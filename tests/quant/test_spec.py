@@ -44,6 +44,34 @@ def test_fully_quantized_is_every_site_of_the_official_code(tiny: Tiny) -> None:
         assert specs[name] == QuantSpec(3, per_channel=True, observer="minmax", bias_correction=True)
 
 
+def test_deploy_is_what_products_and_additions_read(tiny: Tiny) -> None:
+    matmul, deploy = (dict(resolve(QuantConfig(scheme), tiny.sites)) for scheme in ("matmul", "deploy"))
+    added = {"tokens", "pos_embed"} | {
+        f"blocks/{name}" for name in ("residual_in", "residual_mid", "attn/proj", "mlp/fc2")
+    }
+    assert set(deploy) == set(matmul) | added
+    assert all(spec == QuantSpec(8) for name, spec in deploy.items() if name not in WEIGHTS)
+    assert all(deploy[name].signed and not matmul[name].signed for name in WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"activation_bits": 4}, "activation_bits, edge_activation_bits and softmax_bits must be 8"),
+        ({"softmax_bits": 4}, "softmax_bits must be 8"),
+        ({"activation_observer": "pow2"}, "activation_observer must be for example omse"),
+        ({"softmax_quantizer": "log"}, "softmax_quantizer must be uniform"),
+        ({"gelu_quantizer": "twin"}, "gelu_quantizer must be uniform"),
+        ({"bias_correction": True}, "bias_correction must be off"),
+        ({"integer_layer_norm": True}, "under deploy the input of LayerNorm is not quantized"),
+        ({"integer_softmax": True, "softmax_quantizer": "log2"}, "needs quant.scheme fully_quantized"),
+    ],
+)
+def test_deploy_refuses_what_its_runtimes_cannot_execute(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        QuantConfig("deploy", **changes)
+
+
 def test_matmul_is_operands_of_products_only(tiny: Tiny) -> None:
     specs = dict(resolve(QuantConfig(scheme="matmul", quantize_image=False), tiny.sites))
     operands = {"norm1", "attn/q", "attn/k", "attn/v", "attn/softmax", "attn/context", "norm2", "mlp/gelu"}

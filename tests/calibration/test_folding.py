@@ -1,0 +1,172 @@
+"""Rescaled channels: the float network stays what it was, and the quantized one is what it stands for."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evolq_jax.calibration.chain import check_chain, initialise
+from evolq_jax.calibration.folding import fold, norms, reparametrise, rescale
+from evolq_jax.calibration.ranges import ranges, weight_qparams
+from evolq_jax.calibration.state import Calibration, State
+from evolq_jax.errors import UserError
+from evolq_jax.network import SiteInfo, forward
+from evolq_jax.quant.sites import float_sites, quant_sites
+from evolq_jax.quant.spec import QuantConfig, QuantSpec, Rule, Specs, resolve
+from evolq_jax.quant.uniform import quantize
+from evolq_jax.trees import flatten
+from evolq_jax.typing import Array, ModelParts, Params, Scales
+from tests.families import make_small
+from tests.tiny import make_tiny
+
+NAMES = ("tiny_vit", "small_swin")
+
+
+def network(name: str) -> tuple[ModelParts, Params, Array, dict[str, SiteInfo]]:
+    if name == "tiny_vit":
+        tiny = make_tiny()
+        return tiny.parts, tiny.params, tiny.images, tiny.sites
+    small = make_small(name)
+    return small.parts, small.params, small.images, small.sites
+
+
+def calibration(name: str, specs: Specs) -> Calibration:
+    parts, _, images, sites = network(name)
+    return Calibration(parts, specs, sites, [images[:8], images[8:]], 4)
+
+
+def logits(name: str, specs: Specs, params: Params, scales: Scales) -> np.ndarray:
+    parts, _, images, _ = network(name)
+    site = quant_sites(specs) if specs else float_sites
+    return np.asarray(jax.jit(lambda p, s, x: forward(parts, site, p, s, x))(params, scales, images))
+
+
+def close(got: np.ndarray, want: np.ndarray, rtol: float = 2e-5) -> None:
+    assert np.abs(got - want).max() <= rtol * np.abs(want).max()
+
+
+def outputs_of_norms(name: str, **changes: object) -> Specs:
+    """Quantizers for the outputs of LayerNorms that linear layers read, and for nothing else."""
+    parts, _, _, sites = network(name)
+    read = {entry.site for entry in parts.channels if "layer_norm" in sites[entry.site].roles}
+    config = QuantConfig("matmul", rules=(Rule("*", bits=0), *(Rule(site, 8) for site in sorted(read))))
+    return tuple((site, replace(spec, **changes)) for site, spec in resolve(config, sites))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_factors_and_shifts_leave_the_function_as_it_is(name: str) -> None:
+    parts, params, _, sites = network(name)
+    rng, rescaled = np.random.default_rng(0), []
+    for entry in parts.channels:
+        info = sites[entry.site]
+        shape = (*([] if info.depth is None else [info.depth]), *[1] * (len(info.shape) - 1), info.shape[-1])
+        factor, shift = np.exp(rng.standard_normal(shape)), rng.standard_normal(shape)
+        # a shift needs biases: patch merging has none, and quantized softmax weights do not sum to one
+        shift *= "layer_norm" in info.roles and "downsample" not in entry.site
+        rescaled.append((entry, jnp.float32(factor), jnp.float32(shift)))
+    assert len(rescaled) >= 4
+    state = rescale(State(params, params, {}), rescaled)
+    want = logits(name, (), params, {})
+    for changed in (state.params, state.reference):
+        close(logits(name, (), changed, {}), want)
+    unlike = [k for k, v in flatten(state.params).items() if not np.array_equal(v, flatten(params)[k])]
+    assert len(unlike) >= 3 * len(rescaled)
+
+
+def test_folding_changes_norms_and_their_readers_alone() -> None:
+    _, params, _, sites = network("tiny_vit")
+    specs = resolve(QuantConfig("fully_quantized", activation_observer="pow2"), sites)
+    calibrated = calibration("tiny_vit", specs)
+    state = ranges(calibrated, State(params, params, {}))
+    folded = fold(calibrated, state)
+    for changed in (folded.params, folded.reference):
+        close(logits("tiny_vit", (), changed, {}), logits("tiny_vit", (), params, {}))
+    sites_of_norms = [entry.site for entry in norms(calibrated)]
+    assert sites_of_norms == ["blocks/norm1", "blocks/norm2", "norm"]
+    for site in sites_of_norms:
+        for before, after in zip(state.scales[site], folded.scales[site], strict=True):
+            assert before.shape == after.shape
+            assert (after == after[..., :1]).all()  # one for the tensor, however it is kept
+    pairs = {site: (state.scales[site].scale, folded.scales[site].scale) for site in state.scales}
+    changed = {site for site, (before, after) in pairs.items() if not np.array_equal(before, after)}
+    readers = {f"{reader}/weight" for entry in norms(calibrated) for reader in entry.readers}
+    assert changed == {*sites_of_norms, *readers}
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_one_scale_gives_the_integers_of_one_for_each_channel(signed: bool) -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((50, 7)) + rng.standard_normal(7)) * np.exp(2 * rng.standard_normal(7))
+    spec, x = QuantSpec(6, signed=signed, per_channel=True), jnp.asarray(x, jnp.float32)
+    own = weight_qparams(spec, x)
+    one, factor, shift = reparametrise(own)
+    assert one.scale.shape == one.zero_point.shape == (1, 1)
+    want, got = np.asarray(quantize(spec, own, x)), np.asarray(quantize(spec, one, (x + shift) / factor))
+    tie = np.abs(np.asarray(x / own.scale) % 1 - 0.5) < 1e-3  # may round either way
+    np.testing.assert_array_equal(got[~tie], want[~tie])
+    assert tie.mean() < 0.1
+    assert len(np.unique(want)) > 20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folded_network_computes_what_one_with_a_scale_for_each_channel_does(name: str) -> None:
+    """RepQ-ViT's identity, and that the float network stays what it was."""
+    _, params, _, _ = network(name)
+    by_channel = tuple(
+        entry for entry in outputs_of_norms(name, per_channel=True) if "downsample" not in entry[0]
+    )
+    state = ranges(calibration(name, by_channel), State(params, params, {}))
+    want, exact = logits(name, by_channel, params, state.scales), logits(name, (), params, {})
+    one = tuple((site, replace(spec, per_channel=False)) for site, spec in by_channel)
+    calibrated = calibration(name, one)
+    folded = fold(calibrated, ranges(calibrated, State(params, params, {})))
+    assert all(folded.scales[site].scale.shape[-1] == 1 for site, _ in one)
+    for changed in (folded.params, folded.reference):
+        close(logits(name, (), changed, {}), exact)
+    got = logits(name, one, folded.params, folded.scales)
+    # a value at a tie may round the other way: far less than the quantization itself
+    assert np.linalg.norm(got - want) < 0.15 * np.linalg.norm(want - exact)
+
+
+def test_without_a_bias_channels_keep_their_ranges_under_one_zero_point() -> None:
+    _, params, _, _ = network("small_swin")
+    site = "layers.1.downsample/norm"
+    specs = tuple(entry for entry in outputs_of_norms("small_swin") if entry[0] == site)
+    calibrated = calibration("small_swin", specs)
+    folded = fold(calibrated, ranges(calibrated, State(params, params, {})))
+    own = ranges(
+        calibration("small_swin", ((site, replace(specs[0][1], per_channel=True)),)),
+        State(params, params, {}),
+    ).scales[site]
+    factor = np.asarray(params["layers.1.downsample"]["norm"]["weight"]) / np.asarray(
+        folded.params["layers.1.downsample"]["norm"]["weight"]
+    )
+    scale, zero = (np.asarray(leaf).ravel() for leaf in folded.scales[site])
+    low, high = -zero * scale * factor, (255 - zero) * scale * factor
+    own_scale, own_zero = (np.asarray(leaf).ravel() for leaf in own)
+    assert (low <= -own_zero * own_scale + 1e-5).all()
+    assert (high >= (255 - own_zero) * own_scale - 1e-5).all()
+    touching = np.isclose(low, -own_zero * own_scale) | np.isclose(high, (255 - own_zero) * own_scale)
+    assert touching.all()
+
+
+def test_links_that_rescale_come_before_those_that_correct_and_need_norms() -> None:
+    tiny = make_tiny()
+    with pytest.raises(UserError, match="put 'fold' before 'gptq'"):
+        check_chain(("ranges", "gptq", "fold"), tiny.parts)
+    with pytest.raises(UserError, match="`ranges` comes first"):
+        check_chain(("fold", "ranges"), tiny.parts)
+    with pytest.raises(UserError, match="this network names none"):
+        check_chain(("ranges", "fold"), make_small("small_resnet").parts)
+    check_chain(("ranges", "fold", "gptq", "bias"), tiny.parts)
+
+
+def test_folding_composes_with_corrections() -> None:
+    """Corrections imitate the folded reference: without quantizers nothing is left to correct."""
+    tiny = make_tiny()
+    calibrated = Calibration(tiny.parts, (), tiny.sites, [tiny.images], 6)
+    params, _ = initialise(("ranges", "fold", "ridge", "bias"), calibrated, tiny.params)
+    for name, leaf in flatten(params).items():
+        np.testing.assert_allclose(leaf, flatten(tiny.params)[name], atol=2e-4)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from evolq_jax.calibration.chain import INITIALISERS
-from evolq_jax.calibration.compensation import LINKS
+from evolq_jax.calibration.brecq.config import BrecqConfig
+from evolq_jax.calibration.chain import CORRECTING, INITIALISERS
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.landscape.config import LandscapeConfig
@@ -22,6 +22,7 @@ from evolq_jax.training import TrainConfig, TrainExperiment
 __all__ = [
     "PRESETS",
     "BaselineConfig",
+    "BrecqConfig",
     "CalibrationConfig",
     "DataConfig",
     "Experiment",
@@ -97,11 +98,13 @@ class CalibrationConfig:
     Attributes:
       chain: initialisers in order. `ranges` (the paper's) finds scales on the float network; then, layer by
         layer on quantized inputs, `ridge` corrects weights, `gptq` rounds them with error feedback, and
-        `bias` corrects biases.
+        `bias` corrects biases. `brecq` learns the rounding of weights and the steps of activations block by
+        block.
       damping: how strongly `ridge` holds on to the float weights, relative to each input channel's own
         second moment.
       pull: share (0 to 1) of the residual stream's error that `ridge` and `bias` correct at the end of
         each branch.
+      brecq: settings of `brecq`.
       batch_size: images of one batch: smoothing observers update, and omse and ptf score, per batch.
       image_chunk: images run at once.
     """
@@ -109,6 +112,7 @@ class CalibrationConfig:
     chain: tuple[str, ...] = ("ranges",)
     damping: float = 3.0
     pull: float = 0.9
+    brecq: BrecqConfig = field(default_factory=BrecqConfig)
     batch_size: int = 100
     image_chunk: int = 10
 
@@ -145,7 +149,7 @@ class Experiment:
       landscape: the scan of the loss over scale space.
       baseline: gradient descent in the search's place.
       evaluation_batch: images of one evaluation batch.
-      seed: draws the calibration images and drives the search.
+      seed: draws the calibration images, and drives block reconstruction and the search.
     """
 
     name: str = "experiment"
@@ -176,10 +180,10 @@ class Experiment:
             "softmax_bits",
         ):
             _check_bits(f"quant.{name}", getattr(self.quant, name))
-        layerwise = [link for link in self.calibration.chain if link in LINKS]
-        if self.quant.bias_correction and layerwise:
+        correcting = [link for link in self.calibration.chain if link in CORRECTING]
+        if self.quant.bias_correction and correcting:
             raise UserError(
-                f"calibration.chain's '{layerwise[0]}' needs quant.bias_correction off: both correct weights"
+                f"calibration.chain's '{correcting[0]}' needs quant.bias_correction off: both correct weights"
             )
         for rule in self.quant.rules:
             _check_bits(f"quant.rules, pattern '{rule.pattern}': bits", rule.bits or None)

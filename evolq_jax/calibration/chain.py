@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
 
+from evolq_jax.calibration.brecq.walk import reconstruct
 from evolq_jax.calibration.compensation import LINKS
 from evolq_jax.calibration.layerwise import walk
 from evolq_jax.calibration.ranges import ranges
@@ -15,8 +16,10 @@ from evolq_jax.calibration.state import Calibration, Initialiser, Progress, Stat
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.typing import ModelParts, Params, Scales
 
-WHOLE: dict[str, Initialiser] = {"ranges": ranges}  # links that see the whole network at once
+# Links that see the whole network at once.
+WHOLE: dict[str, Initialiser] = {"ranges": ranges, "brecq": reconstruct}
 INITIALISERS = (*WHOLE, *LINKS)
+CORRECTING = ("brecq", *LINKS)  # links that change parameters
 
 
 def initialise(

@@ -29,6 +29,7 @@ except ImportError:  # Windows
 OVERHEAD = {"fully_quantized": 1.15, "matmul": 1.05}
 INTEGER_LAYER_NORM = 1.2  # times that
 WALK = 20  # forward passes for each image that the layer-wise links take, measured on ViT-Tiny
+RECONSTRUCTION = 4  # forward passes for each image of a step of `brecq`
 # Compiling all that a search runs, relative to compiling the float forward.
 PROGRAMS = 12
 MIB = 2**20
@@ -137,8 +138,11 @@ def _work(setup: Setup, num_images: int, num_evaluation: int) -> float:
     candidates = num_total(setup) * (num_images - search.num_held_out(num_images)) * network_share(setup)
     caches = search.passes * num_images
     calibration_and_teacher = 2 * num_images
-    if set(setup.config.calibration.chain) & set(LINKS):
+    chain, brecq = set(setup.config.calibration.chain), setup.config.calibration.brecq
+    if chain & set(LINKS):
         calibration_and_teacher += WALK * num_images
+    if "brecq" in chain:
+        calibration_and_teacher += RECONSTRUCTION * brecq.steps * min(brecq.batch_size, num_images)
     return overhead * (candidates + caches + 2 * num_evaluation) + num_evaluation + calibration_and_teacher
 
 

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.compensation import LINKS
+from evolq_jax.calibration.chain import CORRECTING, initialise
 from evolq_jax.calibration.state import Calibration
 from evolq_jax.config import Experiment
 from evolq_jax.data import fingerprint
@@ -176,6 +175,8 @@ def calibrate(setup: Setup, watcher: Watcher, *, for_search: bool) -> Calibrated
         config.calibration.image_chunk,
         config.calibration.damping,
         config.calibration.pull,
+        config.calibration.brecq,
+        config.seed,
     )
 
     def stage(name: str) -> Progress:
@@ -245,7 +246,7 @@ def _write_calibrated(run: RunDirectory, calibrated: Calibrated) -> None:
 
 
 def _changes_params(setup: Setup) -> bool:
-    return any(link in LINKS for link in setup.config.calibration.chain)
+    return any(link in CORRECTING for link in setup.config.calibration.chain)
 
 
 def read_params(run: RunDirectory, setup: Setup) -> Params:

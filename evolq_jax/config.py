@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from evolq_jax.calibration.chain import INITIALISERS, check_order
-from evolq_jax.calibration.compensation import LINKS
+from evolq_jax.calibration.brecq.config import BrecqConfig
+from evolq_jax.calibration.chain import CORRECTING, check_order
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.landscape.config import LandscapeConfig
@@ -22,6 +22,7 @@ from evolq_jax.training import TrainConfig, TrainExperiment
 __all__ = [
     "PRESETS",
     "BaselineConfig",
+    "BrecqConfig",
     "CalibrationConfig",
     "CheckpointConfig",
     "DataConfig",
@@ -100,12 +101,14 @@ class CalibrationConfig:
         the outputs of LayerNorms a scale for each channel and folds them into the layers around; `smooth`
         balances activations' channels against the weights that read them. Then, layer by layer on quantized
         inputs, `ridge` corrects weights, `gptq` rounds them with error feedback, and `bias` corrects biases.
+        `brecq` learns the rounding of weights and the steps of activations block by block.
       damping: how strongly `ridge` holds on to the float weights, relative to each input channel's own
         second moment.
       pull: share (0 to 1) of the residual stream's error that `ridge` and `bias` correct at the end of
         each branch.
       fisher: `ranges` weighs squared errors by how much each value matters to the network's output (squared
         gradients towards the float network's probabilities; no labels), for observers that compare errors.
+      brecq: settings of `brecq`.
       batch_size: images of one batch: smoothing observers update, and omse and ptf score, per batch.
       image_chunk: images run at once.
     """
@@ -114,6 +117,7 @@ class CalibrationConfig:
     damping: float = 3.0
     pull: float = 0.9
     fisher: bool = False
+    brecq: BrecqConfig = field(default_factory=BrecqConfig)
     batch_size: int = 100
     image_chunk: int = 10
 
@@ -125,13 +129,6 @@ class CalibrationConfig:
             raise UserError(f"calibration.damping must be positive, not {self.damping}")
         if not 0 <= self.pull <= 1:
             raise UserError(f"calibration.pull must be from 0 to 1, not {self.pull}")
-        for link in self.chain:
-            if link not in INITIALISERS:
-                known = ", ".join(INITIALISERS)
-                raise UserError(
-                    f"calibration.chain has the unknown initialiser '{link}'"
-                    f"{suggestion(link, INITIALISERS)} (known: {known})"
-                )
         check_order(self.chain)
 
 
@@ -174,7 +171,7 @@ class Experiment:
       milestones: into how many parts a search's or baseline's budget is cut to score the scales on the way
         (at the end of the run; selects nothing); 0: none.
       evaluation_batch: images of one evaluation batch.
-      seed: draws the calibration images and drives the search.
+      seed: draws the calibration images, and drives block reconstruction and the search.
     """
 
     name: str = "experiment"
@@ -210,10 +207,10 @@ class Experiment:
             "softmax_bits",
         ):
             _check_bits(f"quant.{name}", getattr(self.quant, name))
-        layerwise = [link for link in self.calibration.chain if link in LINKS]
-        if self.quant.bias_correction and layerwise:
+        correcting = [link for link in self.calibration.chain if link in CORRECTING]
+        if self.quant.bias_correction and correcting:
             raise UserError(
-                f"calibration.chain's '{layerwise[0]}' needs quant.bias_correction off: both correct weights"
+                f"calibration.chain's '{correcting[0]}' needs quant.bias_correction off: both correct weights"
             )
         for rule in self.quant.rules:
             _check_bits(f"quant.rules, pattern '{rule.pattern}': bits", rule.bits or None)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
 
+from evolq_jax.calibration.brecq.walk import reconstruct
 from evolq_jax.calibration.compensation import LINKS
 from evolq_jax.calibration.folding import fold
 from evolq_jax.calibration.layerwise import walk
@@ -18,8 +19,10 @@ from evolq_jax.errors import UserError, suggestion
 from evolq_jax.typing import ModelParts, Params, Scales
 
 FOLDING: dict[str, Initialiser] = {"fold": fold, "smooth": smooth}  # links that rescale channels
-WHOLE: dict[str, Initialiser] = {"ranges": ranges, **FOLDING}  # links that see the whole network at once
+# Links that see the whole network at once.
+WHOLE: dict[str, Initialiser] = {"ranges": ranges, **FOLDING, "brecq": reconstruct}
 INITIALISERS = (*WHOLE, *LINKS)
+CORRECTING = ("brecq", *LINKS)  # links that change parameters
 
 
 def initialise(
@@ -58,9 +61,8 @@ def check_chain(chain: Sequence[str], parts: ModelParts) -> None:
       UserError: a link's name is unknown, links stand in an order that makes no sense, or there is nothing
         in this network that one could change.
     """
+    check_order(chain)
     for name in chain:
-        if name not in INITIALISERS:
-            raise UserError(f"unknown initialiser '{name}'{suggestion(name, INITIALISERS)}")
         if name in FOLDING and not parts.channels:
             raise UserError(
                 f"initialiser '{name}' rescales what linear layers read after a LayerNorm (ViT, DeiT, Swin); "
@@ -71,15 +73,21 @@ def check_chain(chain: Sequence[str], parts: ModelParts) -> None:
                 f"initialiser '{name}' corrects linear layers of ViT and DeiT; this network names none: "
                 "leave it out of calibration.chain"
             )
-    check_order(chain)
 
 
 def check_order(chain: Sequence[str]) -> None:
     """Refuses chains in which a link would undo or could not see what another has done.
 
     Raises:
-      UserError: `ranges` is not first, or a link that rescales channels comes after one that corrects.
+      UserError: a link's name is unknown, `ranges` is not first, or a link that rescales channels comes after
+        one that corrects.
     """
+    for name in chain:
+        if name not in INITIALISERS:
+            raise UserError(
+                f"calibration.chain has the unknown initialiser '{name}'{suggestion(name, INITIALISERS)} "
+                f"(known: {', '.join(INITIALISERS)})"
+            )
     if tuple(chain[:1]) != ("ranges",):
         raise UserError("calibration.chain is empty or begins otherwise: `ranges` comes first")
     before: str | None = None

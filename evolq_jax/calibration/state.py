@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from evolq_jax.calibration.brecq.config import BrecqConfig
 from evolq_jax.network import SiteInfo
 from evolq_jax.quant.spec import Specs
 from evolq_jax.typing import Array, ModelParts, Params, Scales
@@ -24,6 +25,8 @@ class Calibration(NamedTuple):
       pull: share of the residual stream's error so far that `ridge` and `bias` correct at the end of
         each branch.
       fisher: whether `ranges` weighs squared errors by how much values matter (see `fisher.importance`).
+      brecq: settings of block reconstruction.
+      seed: of the random draws that links make.
       progress: told the steps done.
     """
 
@@ -35,6 +38,8 @@ class Calibration(NamedTuple):
     damping: float = 3.0
     pull: float = 0.9
     fisher: bool = False
+    brecq: BrecqConfig = BrecqConfig()
+    seed: int = 0
     progress: Progress = lambda done, total: None
 
 

@@ -51,9 +51,11 @@ def calibrate(setup: Setup, watcher: Watcher, *, for_search: bool) -> Calibrated
         setup.sites,
         [preprocess(jnp.asarray(batch)) for batch in batches],
         config.calibration.image_chunk,
-        config.calibration.damping,
-        config.calibration.pull,
-        config.calibration.fisher,
+        damping=config.calibration.damping,
+        pull=config.calibration.pull,
+        fisher=config.calibration.fisher,
+        brecq=config.calibration.brecq,
+        seed=config.seed,
     )
 
     def stage(name: str) -> Progress:

@@ -36,6 +36,7 @@ except ImportError:  # Windows
 OVERHEAD = {"fully_quantized": 1.15, "matmul": 1.05, "deploy": 1.1}
 INTEGER_LAYER_NORM = 1.2  # times that
 WALK = 20  # forward passes for each image that the layer-wise links take, measured on ViT-Tiny
+RECONSTRUCTION = 4  # forward passes for each image of a step of `brecq`
 # Compiling all that a search runs, relative to compiling the float forward.
 PROGRAMS = 12
 MIB = 2**20
@@ -160,8 +161,11 @@ def _work(setup: Setup, num_images: int, num_evaluation: int) -> float:
     quant = setup.config.quant
     overhead = OVERHEAD[quant.scheme] * (INTEGER_LAYER_NORM if quant.integer_layer_norm else 1.0)
     calibration_and_teacher = 2 * num_images
-    if set(setup.config.calibration.chain) & set(LINKS):
+    chain, brecq = set(setup.config.calibration.chain), setup.config.calibration.brecq
+    if chain & set(LINKS):
         calibration_and_teacher += WALK * num_images
+    if "brecq" in chain:
+        calibration_and_teacher += RECONSTRUCTION * brecq.steps * min(brecq.batch_size, num_images)
     spent = budget_of_search(setup, num_images)
     return overhead * (spent + 2 * num_evaluation) + num_evaluation + calibration_and_teacher
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from evolq_jax.fitness import batched, make_fitness
 from evolq_jax.gradient.config import BaselineConfig, Parametrization
-from evolq_jax.gradient.straight_through import straight_through_sites, straight_through_weights
 from evolq_jax.network import in_chunks, scan_blocks
 from evolq_jax.quant.spec import Specs
+from evolq_jax.quant.straight_through import straight_through_sites, straight_through_weights
 from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales
 
 SMALLEST = 1e-12  # of a raw scale that lands on zero

@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.gradient.straight_through import (
+from evolq_jax.network import forward
+from evolq_jax.quant.sites import fake_quant_weights, quant_sites
+from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve
+from evolq_jax.quant.straight_through import (
     lsq_factor,
     lsq_fake_quant,
     straight_through_sites,
     straight_through_weights,
 )
-from evolq_jax.network import forward
-from evolq_jax.quant.sites import fake_quant_weights, quant_sites
-from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve
 from evolq_jax.quant.uniform import fake_quant
 from evolq_jax.typing import Array, QParams, Scales
 from tests.search.setting import Setting

@@ -1,0 +1,1 @@
+"""Block reconstruction: rounding of weights and steps of activations learned block by block."""

@@ -17,6 +17,7 @@ from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.quant.spec import QuantConfig, Rule
 from evolq_jax.search.config import ATTENTION_WEIGHTS, SearchConfig
+from evolq_jax.search.memory import parse_bytes
 from evolq_jax.training import TrainConfig, TrainExperiment
 
 __all__ = [
@@ -166,6 +167,8 @@ class Experiment:
       landscape: the scan of the loss over scale space.
       baseline: gradient descent in the search's place.
       checkpoint: how the search is saved while it runs.
+      memory: what a search may take of the device's memory, such as `12GiB`: chunks are lowered until the
+        estimate fits. None: the chunks as they are set.
       evaluation_batch: images of one evaluation batch.
       seed: draws the calibration images and drives the search.
     """
@@ -179,6 +182,7 @@ class Experiment:
     landscape: LandscapeConfig = field(default_factory=LandscapeConfig)
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    memory: str | None = None
     evaluation_batch: int = 20
     seed: int = 0
 
@@ -191,6 +195,8 @@ class Experiment:
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed must be from 0 to {2**32 - 1}, not {self.seed}")
         _at_least_one("evaluation_batch", self.evaluation_batch)
+        if self.memory is not None:
+            parse_bytes(self.memory)
         for name in (
             "weight_bits",
             "edge_weight_bits",

@@ -34,6 +34,7 @@ from evolq_jax.experiment.images import (
     load_calibration,
     load_evaluation,
 )
+from evolq_jax.experiment.memory import fit_memory, out_of_memory
 from evolq_jax.experiment.plan import num_total
 from evolq_jax.experiment.preemption import Preemption, preemptible
 from evolq_jax.experiment.result import (
@@ -100,15 +101,16 @@ def run_search(
     ):
         setup = load_model(config)
         check_search(setup)
-        count_calibration(setup, for_search=True)
+        setup = fit_memory(setup, count_calibration(setup, for_search=True))
         count_evaluation(setup)
         evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
         calibrated = _begin(run, setup, evaluation, clock, watcher)
-        with preemption.deferred():
+        with preemption.deferred(), out_of_memory("--search.population-chunk", "--search.image-chunk"):
             found = _search(calibrated, run, clock, preemption, watcher)
         run.write_scales(FINAL_SCALES, found.scales)
         networks = {"init": calibrated.scales, "final": found.scales}
-        result = score_networks(setup, calibrated.params, networks, evaluation, watcher)
+        with out_of_memory("--evaluation-batch"):
+            result = score_networks(setup, calibrated.params, networks, evaluation, watcher)
         result |= describe(setup, len(evaluation.pixels)) | environment()
         result |= {
             "evaluations": found.evaluations,
@@ -248,7 +250,8 @@ def _begin(run: RunDirectory, setup: Setup, evaluation: Images, clock: Clock, wa
         clock.earlier = begun.seconds
         scales = read_networks(run, setup)["init"]
         return Calibrated(setup, read_params(run, setup), scales, images, begun.seconds_calibration)
-    calibrated = calibrate(setup, watcher, for_search=True)
+    with out_of_memory("--calibration.image-chunk", "--calibration.batch-size"):
+        calibrated = calibrate(setup, watcher, for_search=True)
     _write_calibrated(run, calibrated)
     inputs_now = depends_on(setup, calibrated.images, evaluation)
     write_begun(run, Begun(inputs_now, calibrated.seconds, clock.seconds()))

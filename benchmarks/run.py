@@ -3,7 +3,7 @@
     python benchmarks/run.py --quick
     python benchmarks/run.py --json results.json
 
-On two CPU cores, `--quick` takes minutes, everything most of an hour.
+On two CPU cores, `--quick` takes minutes, everything most of an hour. `benchmarks/kill.py` is not part of it.
 """
 
 from benchmarks import calibration, compilations, float_forward, landscape, memory, peak, search_throughput

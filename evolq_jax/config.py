@@ -17,6 +17,7 @@ from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.quant.spec import QuantConfig, Rule
 from evolq_jax.search.config import ATTENTION_WEIGHTS, SearchConfig
+from evolq_jax.search.memory import parse_bytes
 from evolq_jax.training import TrainConfig, TrainExperiment
 
 __all__ = [
@@ -170,6 +171,8 @@ class Experiment:
         starts from, in calibration's place.
       milestones: into how many parts a search's or baseline's budget is cut to score the scales on the way
         (at the end of the run; selects nothing); 0: none.
+      memory: what a search may take of the device's memory, such as `12GiB`: chunks are lowered until the
+        estimate fits. None: the chunks as they are set.
       evaluation_batch: images of one evaluation batch.
       seed: draws the calibration images, and drives block reconstruction and the search.
     """
@@ -185,6 +188,7 @@ class Experiment:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     start: str | None = None
     milestones: int = 0
+    memory: str | None = None
     evaluation_batch: int = 20
     seed: int = 0
 
@@ -199,6 +203,8 @@ class Experiment:
         _at_least_one("evaluation_batch", self.evaluation_batch)
         if self.milestones < 0:
             raise UserError(f"milestones must not be negative: {self.milestones}")
+        if self.memory is not None:
+            parse_bytes(self.memory)
         for name in (
             "weight_bits",
             "edge_weight_bits",

@@ -1,5 +1,7 @@
 import contextlib
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from evolq_jax.config import Experiment, QuantConfig, faithful
 from evolq_jax.experiment.override import override
 from evolq_jax.experiment.train import Trained
 from evolq_jax.report import LineWatcher
+from evolq_jax.search.blockwise import Generation
 from evolq_jax.training import TrainExperiment
 from tests.small_run import BLOCKS
 
@@ -60,6 +63,25 @@ def test_search_then_evaluate(evolq: Evolq, here: Path) -> None:
     assert f"{100 * result['final']['agreement']:.1f}" in table
     assert evolq("evaluate", "runs/small-001") == table
     assert "runs/small-002" in evolq("search", "config.py", "--data.num-evaluation", "20")
+
+
+def test_a_search_that_sigterm_stops_goes_on(
+    evolq: Evolq, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Terminating(LineWatcher):
+        def generation(self, record: Generation, total_evaluations: int) -> None:
+            if record.evaluations == BLOCKS:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(sys, "argv", ["evolq", "search", "config.py", "--run-dir", "mine"])
+    monkeypatch.setattr(cli, "make_watcher", lambda: Terminating(sys.stderr, every=1e9))
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 75
+    assert capsys.readouterr().err == "evolq: stopped by SIGTERM; go on with: evolq search mine --resume\n"
+    assert not (here / "mine" / "result.json").exists()
+    assert evolq("search", "mine", "--resume").endswith("everything is in mine\n")
+    assert len((here / "mine" / "log.jsonl").read_text().splitlines()) == 2 * BLOCKS
 
 
 def test_calibrate_and_evaluate(evolq: Evolq, here: Path) -> None:

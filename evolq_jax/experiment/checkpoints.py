@@ -1,5 +1,6 @@
 """Checkpoints of a search (Orbax): where it stood at the end of a visit, for another process to go on."""
 
+import logging
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -119,7 +120,11 @@ def open_checkpoints(run: Path, settings: CheckpointConfig) -> Generator[Checkpo
     Raises:
       UserError: it could not be written.
     """
-    checkpoints = Checkpoints(run, settings)
+    with _quiet():
+        yield from _closed(Checkpoints(run, settings))
+
+
+def _closed(checkpoints: Checkpoints) -> Generator[Checkpoints, None, None]:
     try:
         yield checkpoints
     except Exception:  # the search has failed: no error of a checkpoint may hide that
@@ -132,6 +137,18 @@ def open_checkpoints(run: Path, settings: CheckpointConfig) -> Generator[Checkpo
         raise
     checkpoints.flush()
     checkpoints.close()
+
+
+@contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """Without Orbax's log: what goes wrong in its threads comes as an exception too."""
+    log = logging.getLogger("absl")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _on_host(saved: Saved) -> Any:

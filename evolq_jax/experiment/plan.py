@@ -1,7 +1,5 @@
 """What a search would do, before it does it: counts, memory, and time from a short measurement."""
 
-import math
-import sys
 import time
 from typing import Any
 
@@ -12,6 +10,7 @@ from evolq_jax.calibration.compensation import LINKS
 from evolq_jax.config import Experiment
 from evolq_jax.experiment.evaluate import compute_logits
 from evolq_jax.experiment.images import count_calibration, count_evaluation
+from evolq_jax.experiment.memory import MIB, fit_memory, memory, process_bytes
 from evolq_jax.experiment.setup import (
     Setup,
     check_search,
@@ -20,16 +19,7 @@ from evolq_jax.experiment.setup import (
     search_spaces,
     searched_sites,
 )
-from evolq_jax.models.checkpoint import LoadedModel
-from evolq_jax.quant.sites import float_sites
 from evolq_jax.search.config import num_evaluations
-from evolq_jax.search.evaluate import block_inputs
-from evolq_jax.typing import Array, Params
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
 
 # Time of a candidate relative to the float forward of the blocks it runs: fake quantization costs that
 # much more (ViT-Tiny on CPU).
@@ -39,7 +29,6 @@ WALK = 20  # forward passes for each image that the layer-wise links take, measu
 RECONSTRUCTION = 4  # forward passes for each image of a step of `brecq`
 # Compiling all that a search runs, relative to compiling the float forward.
 PROGRAMS = 12
-MIB = 2**20
 
 
 def plan_search(config: Experiment) -> dict[str, Any]:
@@ -55,6 +44,8 @@ def plan_search(config: Experiment) -> dict[str, Any]:
         setup = load_model(config)
         check_search(setup)
         images, evaluation = count_calibration(setup, for_search=True), count_evaluation(setup)
+        setup = fit_memory(setup, images)
+        config = setup.config
         compiling, rate = float_speed(setup, config.search.chunks()[0])
     image_chunk, population_chunk = config.search.chunks()
     seconds = _work(setup, images, evaluation) / rate + PROGRAMS * compiling
@@ -70,6 +61,7 @@ def plan_search(config: Experiment) -> dict[str, Any]:
         "network_share_per_evaluation": round(network_share(setup), 3),
         "image_chunk": image_chunk,
         "population_chunk": population_chunk,
+        "memory_limit": config.memory or "none",
         "float_images_per_second": round(rate, 1),
         "estimated_seconds": round(seconds, 1),
         "estimated_memory_mib": round((process_bytes() + sum(memory(setup, images).values())) / MIB),
@@ -116,44 +108,6 @@ def network_share(setup: Setup) -> float:
     depth = sum(segment.length for segment in setup.model.parts.segments)
     runs = [rest + n for length, rest in searched_blocks(setup) for n in range(1, length + 1)]
     return float(np.mean(runs)) / depth
-
-
-def memory(setup: Setup, num_images: int) -> dict[str, int]:
-    """What a search holds on the device at once, in bytes, by what it is for."""
-    image_chunk, population_chunk = setup.config.search.chunks()
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(setup.model.params))
-    names = [segment.name + "/" for segment in setup.model.parts.segments]
-    blocks = [[info for name, info in setup.sites.items() if name.startswith(prefix)] for prefix in names]
-    activations = max(
-        sum(4 * math.prod(info.shape) for info in block if not info.is_weight) for block in blocks
-    )
-    size, channels = setup.model.preprocessing.size, len(setup.model.preprocessing.mean)
-    return {
-        "parameters, float and quantized": 2 * weights,
-        "calibration images, as bytes and normalised": 5 * num_images * size * size * channels,
-        "inputs of every block": num_images * _input_bytes(setup.model),
-        "activations of one block": image_chunk * population_chunk * activations,
-    }
-
-
-def _input_bytes(model: LoadedModel) -> int:
-    """The inputs of all blocks for one image."""
-    parts, size = model.parts, model.preprocessing.size
-
-    def inputs(params: Params, image: Array) -> dict[str, Array]:
-        tokens = parts.segments[0].enter(params, float_sites("", {}), image)
-        return block_inputs(parts, float_sites, 1, params, {}, tokens)
-
-    image = jax.ShapeDtypeStruct((1, size, size, len(model.preprocessing.mean)), "float32")
-    return sum(4 * leaf.size for leaf in jax.tree.leaves(jax.eval_shape(inputs, model.params, image)))
-
-
-def process_bytes() -> int:
-    """What this process has held at most: on a CPU, interpreter and compiler share the memory with arrays."""
-    if resource is None or jax.default_backend() != "cpu":
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _work(setup: Setup, num_images: int, num_evaluation: int) -> float:

@@ -36,6 +36,7 @@ from evolq_jax.experiment.images import (
     load_calibration,
     load_evaluation,
 )
+from evolq_jax.experiment.memory import fit_memory, out_of_memory
 from evolq_jax.experiment.milestones import Milestones
 from evolq_jax.experiment.outcome import end_run, score_run
 from evolq_jax.experiment.plan import budget_of_search, num_total
@@ -85,13 +86,14 @@ def run_search(
     ):
         setup = load_model(config)
         check_search(setup)
-        count_calibration(setup, for_search=True)
+        setup = fit_memory(setup, count_calibration(setup, for_search=True))
         count_evaluation(setup)
         evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
         calibrated = _begin(run, setup, evaluation, clock, watcher)
-        with preemption.deferred():
+        with preemption.deferred(), out_of_memory("--search.population-chunk", "--search.image-chunk"):
             found = _search(calibrated, run, clock, preemption, watcher)
-        result = score_run(run, calibrated, found, evaluation, watcher)
+        with out_of_memory("--evaluation-batch"):
+            result = score_run(run, calibrated, found, evaluation, watcher)
         result |= {
             "evaluations": found.evaluations,
             "budget": config.search.budget,
@@ -169,7 +171,8 @@ def _begin(run: RunDirectory, setup: Setup, evaluation: Images, clock: Clock, wa
         clock.earlier = begun.seconds
         scales = read_networks(run, setup)["init"]
         return Calibrated(setup, read_params(run, setup), scales, images, begun.seconds_calibration)
-    calibrated = first_scales(setup, watcher)
+    with out_of_memory("--calibration.image-chunk", "--calibration.batch-size"):
+        calibrated = first_scales(setup, watcher)
     write_calibrated(run, calibrated)
     inputs_now = depends_on(setup, calibrated.images, evaluation)
     write_begun(run, Begun(inputs_now, calibrated.seconds, clock.seconds()))

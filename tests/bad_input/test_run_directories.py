@@ -71,6 +71,44 @@ def test_a_run_keeps_its_config(refuse: Refuse, calibrated: Path) -> None:
     assert refuse("evaluate", "run", "--preset", "faithful") == line.format("--preset")
 
 
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ("run", "--resume", "--seed", "3"),
+            "a run keeps its config, so '--seed' cannot be set with --resume",
+        ),
+        (
+            ("run", "--resume", "--run-dir", "b"),
+            "a run keeps its config, so '--run-dir' cannot be set with --resume",
+        ),
+        (
+            ("config.py", "--resume"),
+            "--resume wants a run directory, not 'config.py': write evolq search RUN_DIR --resume",
+        ),
+        (
+            ("nowhere", "--resume"),
+            "--resume wants a run directory, not 'nowhere': write evolq search RUN_DIR --resume",
+        ),
+        (("run",), "'run' is a run directory: evolq search run --resume goes on with it"),
+        (
+            ("config.py", "--run-dir", "run"),
+            "'run' holds an unfinished search of another config (name was experiment and is small): give it "
+            "the same to continue, or name another with --run-dir",
+        ),
+    ],
+)
+def test_resuming_wrongly(refuse: Refuse, calibrated: Path, args: tuple[str, ...], message: str) -> None:
+    assert refuse("search", *args) == message
+
+
+@pytest.mark.parametrize(("field", "value"), [("keep", "0"), ("every-seconds", "-1")])
+def test_checkpoints_that_mean_nothing(refuse: Refuse, here: Path, field: str, value: str) -> None:
+    assert f"checkpoint.{field.replace('-', '_')} must" in refuse(
+        "search", "config.py", f"--checkpoint.{field}", value
+    )
+
+
 def test_a_folder_that_is_no_run(refuse: Refuse, here: Path) -> None:
     (here / "empty").mkdir()
     assert refuse("evaluate", "empty") == "'empty' is no run directory: it holds no config.json"

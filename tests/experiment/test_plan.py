@@ -7,7 +7,8 @@ import pytest
 from evolq_jax.config import Experiment, QuantConfig, Rule
 from evolq_jax.errors import UserError
 from evolq_jax.experiment import plan as plan_module
-from evolq_jax.experiment.plan import memory, network_share, num_total, plan_search, searched_blocks
+from evolq_jax.experiment.memory import memory
+from evolq_jax.experiment.plan import network_share, num_total, plan_search, searched_blocks
 from evolq_jax.experiment.setup import Setup, load_model, searched_sites
 from evolq_jax.models.checkpoint import save_params
 from evolq_jax.models.registry import REGISTRY

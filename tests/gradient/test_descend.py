@@ -31,7 +31,9 @@ def run(
 ) -> tuple[Descent, list[Evaluation]]:
     seen: list[Evaluation] = []
     problem = problem_of(setting, baseline, search.fitness)
-    found = descend(problem, search, data_of(setting), budget, jax.random.key(seed), seen.append)
+    found = descend(
+        problem, search, data_of(setting), budget, jax.random.key(seed), lambda record, _: seen.append(record)
+    )
     return found, seen
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from evolq_jax.config import Experiment
 from evolq_jax.experiment.landscape.prepare import Prepared, open_target, prepare
-from evolq_jax.experiment.plan import INTEGER_LAYER_NORM, MIB, OVERHEAD, float_speed, process_bytes
+from evolq_jax.experiment.memory import MIB, process_bytes
+from evolq_jax.experiment.plan import INTEGER_LAYER_NORM, OVERHEAD, float_speed
 from evolq_jax.experiment.setup import Setup, exact_matmul, load_model
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.landscape.grid import network_share

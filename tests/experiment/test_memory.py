@@ -1,0 +1,116 @@
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import pytest
+
+from evolq_jax.config import Experiment
+from evolq_jax.errors import UserError
+from evolq_jax.experiment import run as run_module
+from evolq_jax.experiment.memory import MIB, PROCESS, fit_memory, memory, needed_bytes, out_of_memory
+from evolq_jax.experiment.run import run_search
+from evolq_jax.experiment.setup import Setup, load_model
+from evolq_jax.search.memory import parse_bytes
+from tests.small_run import small_config
+
+NUM_IMAGES = 120
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("12GiB", 12 * 2**30), ("800 MB", 800 * 10**6), ("1.5gib", 3 * 2**29), ("7kib", 7168)],
+)
+def test_amounts(text: str, amount: int) -> None:
+    assert parse_bytes(text) == amount
+
+
+@pytest.mark.parametrize("text", ["", "12", "GiB", "12 giraffes", "-1GiB", "0MB", "0.0001KB"])
+def test_no_amounts(text: str) -> None:
+    with pytest.raises(UserError, match=f"memory '{text}' is no amount: write it like 12GiB"):
+        Experiment(memory=text)
+
+
+def setup_with(weights: Path, limit: int | None, image_chunk: int = 30, population_chunk: int = 8) -> Setup:
+    config = small_config(weights, memory=f"{limit / 1000}KB" if limit else None)
+    search = replace(
+        config.search,
+        population_size=8,
+        image_chunk=image_chunk,
+        population_chunk=population_chunk,
+        holdout=0.5,
+    )
+    return load_model(replace(config, search=search))
+
+
+def needs(weights: Path, image_chunk: int, population_chunk: int) -> int:
+    return needed_bytes(setup_with(weights, None, image_chunk, population_chunk), NUM_IMAGES)
+
+
+@pytest.mark.parametrize(
+    "chunks", [(30, 8), (30, 4), (30, 2), (30, 1), (20, 1), (15, 1), (12, 1), (10, 1), (6, 1), (1, 1)]
+)
+def test_the_largest_chunks_that_fit_are_taken(weights: Path, chunks: tuple[int, int]) -> None:
+    """60 images are searched on, so 30, 20, 15, ... divide them; candidates shrink before images."""
+    fitted = fit_memory(setup_with(weights, needs(weights, *chunks) + 1), NUM_IMAGES).config
+    assert fitted.search.chunks() == chunks
+    at_once = chunks[0] * chunks[1]
+    assert fitted.evaluation_batch == min(10, at_once)
+    assert fitted.calibration.image_chunk == min(10, at_once)
+
+
+def test_activations_decide(weights: Path) -> None:
+    one = memory(setup_with(weights, None, 1, 1), NUM_IMAGES)["activations of one block"]
+    assert needs(weights, 30, 8) - needs(weights, 30, 4) == 120 * one
+    assert needs(weights, 1, 1) > PROCESS  # the tests run on a CPU
+
+
+def test_without_a_limit_nothing_changes(weights: Path) -> None:
+    setup = setup_with(weights, None, 37, 5)
+    assert fit_memory(setup, NUM_IMAGES) is setup
+    roomy = setup_with(weights, 10**12, 37, 5)
+    assert fit_memory(roomy, NUM_IMAGES) is roomy
+
+
+def test_what_cannot_fit_is_refused(weights: Path) -> None:
+    least = needs(weights, 1, 1)
+    with pytest.raises(UserError) as raised:
+        fit_memory(setup_with(weights, least - 1000), NUM_IMAGES)
+    assert f"need about {-(-least // MIB)} MiB; give more, or lower data.num_calibration (now 120)" in str(
+        raised.value
+    )
+
+
+EXHAUSTED = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 12345678 bytes.\nPeak buffers: 1"
+
+
+def test_out_of_memory_is_one_line() -> None:
+    with (
+        pytest.raises(UserError) as raised,
+        out_of_memory("--search.population-chunk", "--search.image-chunk"),
+    ):
+        raise jax.errors.JaxRuntimeError(EXHAUSTED)
+    assert str(raised.value) == (
+        f"out of memory on {jax.devices()[0].device_kind} (asked for 12345678 bytes): lower "
+        "--search.population-chunk or --search.image-chunk, or set --memory"
+    )
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), out_of_memory("x"):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
+@pytest.mark.parametrize(
+    ("stage", "setting"),
+    [
+        ("calibrate", "--calibration.image-chunk"),
+        ("search", "--search.image-chunk"),
+        ("score_networks", "--evaluation-batch"),
+    ],
+)
+def test_every_stage_names_its_setting(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, setting: str
+) -> None:
+    def exhausted(*args: object, **kwargs: object) -> None:
+        raise jax.errors.JaxRuntimeError(EXHAUSTED)
+
+    monkeypatch.setattr(run_module, stage, exhausted)
+    with pytest.raises(UserError, match=f"out of memory on .* lower .*{setting}"):
+        run_search(small_config(weights), tmp_path / "run")

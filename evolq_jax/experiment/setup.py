@@ -118,4 +118,5 @@ def check_search(setup: Setup) -> None:
         tournament_size=search.tournament_size,
         mutation=search.mutation,
         replacement=search.replacement,
+        antithetic=search.antithetic,
     )

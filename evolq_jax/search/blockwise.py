@@ -14,11 +14,10 @@ from evolq_jax.errors import UserError
 from evolq_jax.network import at, is_stacked
 from evolq_jax.quant.sites import quant_sites
 from evolq_jax.quant.spec import Specs, scope, select
-from evolq_jax.search.algorithms import make_algorithm, start, unravel
+from evolq_jax.search.algorithms import make_algorithm, make_params, num_generations, start, unravel
 from evolq_jax.search.budget import blocks_run, candidate_images, num_blocks
 from evolq_jax.search.config import SearchConfig
 from evolq_jax.search.evaluate import Quantized, Scoring, at_scales, block_inputs, population_fitness
-from evolq_jax.search.evolq import EvolQ
 from evolq_jax.search.space import SearchSpace
 from evolq_jax.typing import Array, ModelParts, Params, Scales
 
@@ -51,11 +50,12 @@ class SearchResult(NamedTuple):
 
 
 class _Segment(NamedTuple):
-    """Static things of one segment: its number, space and algorithm."""
+    """Static things of one segment: its number, space, algorithm, and that of the first pass."""
 
     number: int
     space: SearchSpace
     algorithm: EvolutionaryAlgorithm
+    grid: EvolutionaryAlgorithm | None
 
 
 @partial(jax.jit, static_argnames=("parts", "specs", "chunk"))
@@ -178,7 +178,7 @@ class _Search:
         image_chunk, population_chunk = config.chunks()
         self.scoring = Scoring(config.fitness, config.batch_size, image_chunk, population_chunk)
         self.temperature = jnp.float32(config.temperature)
-        self.step = jnp.float32(config.epsilon)
+        self.step, self.density = jnp.float32(config.epsilon), jnp.float32(config.density)
         self.evaluations, self.visits, self.began = 0, 0, time.monotonic()
         self.block_images = 0  # what was spent: images through one block
         self.fitness = self.start_fitness = self.held_out_fitness = jnp.asarray(jnp.inf)
@@ -214,7 +214,8 @@ class _Search:
 
     def _passes(self) -> Iterable[int]:
         """As many as the settings say, or as the budget allows."""
-        return range(self.config.passes) if self.config.budget is None else count()
+        passes = self.config.passes + bool(self.config.grid_start)
+        return range(passes) if self.config.budget is None else count()
 
     def _is_spent(self) -> bool:
         """Whether the budget is; at least one block is visited."""
@@ -229,16 +230,18 @@ class _Search:
             return None  # all that is searched is in other segments
         space = config.space(scales, segment.name, self.specs)
         solution = space.encode(_slice(scope(scales, segment.name), 0))
-        algorithm = make_algorithm(
-            config.algorithm,
-            config.population_size,
-            solution,
+        make = partial(
+            make_algorithm,
+            population_size=config.population_size,
+            solution=solution,
             pool_size=config.pool_size,
             tournament_size=config.tournament_size,
             mutation=config.mutation,
             replacement=config.replacement,
+            antithetic=config.antithetic,
         )
-        return _Segment(number, space, algorithm)
+        grid = make("Grid") if config.grid_start else None
+        return _Segment(number, space, make(config.algorithm), grid)
 
     def _visit(
         self, network: Quantized, segment: _Segment, inputs: list[Array], pass_number: int, block: int
@@ -248,6 +251,9 @@ class _Search:
         `inputs` are the blocks' inputs [L, B, ...] of the images searched on, and of those held out.
         """
         config, algorithm, space = self.config, segment.algorithm, segment.space
+        generations = config.generations
+        if pass_number == 0 and segment.grid is not None:
+            algorithm, generations = segment.grid, config.grid_start
         name = self.parts.segments[segment.number].name
         index = jnp.int32(block)
         start_scales = _slice(scope(network.scales, name), index)
@@ -271,11 +277,9 @@ class _Search:
                 self.held_out_fitness = score_held_out(start_scales)
         key = jax.random.fold_in(self.key, self.visits)
         self.visits += 1
-        params = algorithm.default_params
-        if isinstance(algorithm, EvolQ):
-            params = params.replace(epsilon=self.step)
+        params = make_params(algorithm, self.step, self.density)
         state = start(algorithm, key, space.encode(start_scales), self.fitness, params)
-        for generation in range(config.generations):
+        for generation in range(num_generations(algorithm, generations)):
             ask_key, tell_key = jax.random.split(jax.random.fold_in(key, generation))
             population, state = algorithm.ask(ask_key, state, params)
             fitness = score(_decode(space, population, start_scales, self.step))

@@ -19,7 +19,8 @@ class SearchConfig:
     """The search's settings; the defaults are the best honest setting found so far (docs/results.md).
 
     Attributes:
-      algorithm: `EvolQ` (the paper's tournament) or any evosax algorithm by its class name.
+      algorithm: `EvolQ` (the paper's tournament), `OnePlusLambda` (elitist, with an adaptive step size),
+        `Grid` (coarse to fine along one coordinate after the other) or any of evosax by its class name.
       sites: patterns of the sites whose scales are searched, of those inside blocks; `*`: weights and
         activations alike.
       parametrization: `raw` scales, `log` ratios to the start, one log ratio per tensor (`log_per_tensor`)
@@ -29,13 +30,17 @@ class SearchConfig:
       passes: times over all blocks; plays no part where there is a budget.
       budget: candidate-images (`evolq_jax.search.budget` counts them): passes go on until the end of the
         generation that spends it. None: `passes` decide.
-      generations: generations at each visit of a block (the paper's cycles).
+      grid_start: sweeps of `Grid` at each block in a pass of its own before the others; 0: no such pass.
+      generations: generations at each visit of a block (the paper's cycles); of `Grid`, sweeps over all its
+        coordinates.
       population_size: candidates evaluated in each generation.
       epsilon: half width of EvolQ's uniform mutation; for log parametrizations the unit of a step.
       mutation: EvolQ: `absolute`, or `relative` to each scale.
       pool_size: EvolQ: members kept; the released code has 15.
       tournament_size: EvolQ: members drawn for each parent; the released code has 10.
       replacement: EvolQ: which members leave the pool, the `worst` or the `oldest`.
+      density: OnePlusLambda: probability that a child moves a coordinate.
+      antithetic: OnePlusLambda: children in pairs on opposite sides of their parent.
       fitness: `info_nce`, `mse`, `cosine` or `kl`, against the teacher's logits; minimised.
       temperature: of infoNCE.
       batch_size: contrastive batch of infoNCE: calibration images must be a multiple of it.
@@ -54,6 +59,7 @@ class SearchConfig:
     zero_points: bool = False
     passes: int = 1
     budget: int | None = None
+    grid_start: int = 0
     generations: int = 2
     population_size: int = 6
     epsilon: float = 0.1
@@ -61,6 +67,8 @@ class SearchConfig:
     pool_size: int = 15
     tournament_size: int = 10
     replacement: Replacement = "worst"
+    density: float = 1.0
+    antithetic: bool = False
     fitness: str = "kl"
     temperature: float = 3.0
     batch_size: int = 50
@@ -80,6 +88,10 @@ class SearchConfig:
         for name in ("epsilon", "temperature"):
             if not getattr(self, name) > 0:
                 raise UserError(f"search.{name} must be positive, not {getattr(self, name)}")
+        if self.grid_start < 0:
+            raise UserError(f"search.grid_start must not be negative, not {self.grid_start}")
+        if not 0 < self.density <= 1:
+            raise UserError(f"search.density must be above 0 and at most 1, not {self.density}")
         if not 0 <= self.holdout < 1:
             raise UserError(f"search.holdout must be from 0 to below 1, not {self.holdout}")
         self._check_parametrization()
@@ -93,8 +105,9 @@ class SearchConfig:
                 f"search.parametrization '{self.parametrization}' does not suit search.algorithm "
                 f"'{self.algorithm}'; choose {choices}"
             )
-        if raw and self.zero_points:
-            raise UserError("search.zero_points needs a log parametrization, not 'raw'")
+        for name in ("zero_points", "grid_start"):
+            if raw and getattr(self, name):
+                raise UserError(f"search.{name} needs a log parametrization, not 'raw'")
 
     def space(self, sites: Iterable[str], segment: str, specs: Specs) -> SearchSpace:
         """What is searched in the blocks of one segment; `sites` are all that have scales."""
@@ -122,9 +135,14 @@ class SearchConfig:
         return self.image_chunk or images, self.population_chunk or population
 
 
-def num_evaluations(config: SearchConfig, num_blocks: int) -> int:
-    """Candidates that all passes evaluate at most (moves that already lost need no held-out score)."""
-    visits = config.passes * num_blocks
+def num_evaluations(config: SearchConfig, num_blocks: int, coordinates: int = 0) -> int:
+    """Candidates that all passes evaluate at most (moves that already lost need no held-out score).
+
+    `coordinates` are those of all blocks together; they count for grids only.
+    """
+    visits = (config.passes + bool(config.grid_start)) * num_blocks
     starts = visits if config.rescore_start else 1
     held_out = visits + 1 if config.holdout else 0
-    return visits * config.generations * config.population_size + starts + held_out
+    each = coordinates if config.algorithm == "Grid" else num_blocks
+    generations = config.passes * config.generations * each + config.grid_start * coordinates
+    return generations * config.population_size + starts + held_out

@@ -106,6 +106,21 @@ def test_only_the_searched_scales_move(setting: Setting, found: Run) -> None:
             assert np.ptp(ratio) > 1e-3
 
 
+def test_a_pass_of_grids_comes_first(setting: Setting) -> None:
+    """Two coordinates a block, two sweeps of three points; then two generations of three children."""
+    config = replace(SNES, algorithm="OnePlusLambda", sites=EVOLQ.sites, grid_start=2, population_size=3)
+    _, result, told = run(setting, config)
+    counts = Counter((g.pass_number, g.block) for g in told)
+    assert counts == {(0, block): 4 for block in range(3)} | {(1, block): 2 for block in range(3)}
+    assert result.evaluations == num_evaluations(config, 3, 3 * 2) == told[-1].evaluations
+    best = [g.best_fitness for g in told]
+    assert best == sorted(best, reverse=True)
+    assert result.fitness == pytest.approx(setting.fitness(result.scales), rel=1e-3)
+    alone = replace(config, algorithm="Grid", grid_start=0, passes=1)
+    assert num_evaluations(alone, 3, 3 * 2) == 1 + 2 * 6 * 3
+    assert run(setting, alone).result.fitness == best[11]
+
+
 def test_zero_points_and_groups_of_channels_are_searched(setting: Setting) -> None:
     config = replace(SNES, sites=("*",), parametrization="log_per_group", group_size=8, zero_points=True)
     result = run(setting, config).result
@@ -226,6 +241,8 @@ def test_what_cannot_be_searched_is_refused(setting: Setting, changes: dict[str,
         ({"holdout": 1.0}, "search.holdout must be from 0 to below 1"),
         ({"temperature": float("nan")}, "search.temperature must be positive"),
         ({"parametrization": "log"}, "'log' does not suit search.algorithm 'EvolQ'; choose 'raw'"),
+        ({"grid_start": 1}, "search.grid_start needs a log parametrization"),
+        ({"density": 0.0}, "search.density must be above 0 and at most 1, not 0.0"),
         ({"zero_points": True}, "search.zero_points needs a log parametrization"),
         ({"algorithm": "SNES"}, "'raw' does not suit search.algorithm 'SNES'; choose 'log' or"),
     ],

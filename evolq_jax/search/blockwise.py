@@ -8,16 +8,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from evosax.algorithms.base import EvolutionaryAlgorithm
 
 from evolq_jax.errors import UserError
-from evolq_jax.network import at, is_stacked
-from evolq_jax.quant.sites import quant_sites
+from evolq_jax.network import is_stacked
 from evolq_jax.quant.spec import Specs, scope, select
+from evolq_jax.search import programs
 from evolq_jax.search.algorithms import make_algorithm, make_params, num_generations, start, unravel
-from evolq_jax.search.budget import blocks_run, candidate_images, num_blocks
+from evolq_jax.search.budget import candidate_images, num_blocks
 from evolq_jax.search.config import SearchConfig
-from evolq_jax.search.evaluate import Quantized, Scoring, at_scales, block_inputs, population_fitness
+from evolq_jax.search.evaluate import Quantized
 from evolq_jax.search.space import SearchSpace
 from evolq_jax.typing import Array, ModelParts, Params, Scales
 
@@ -37,7 +38,11 @@ class Generation(NamedTuple):
 
 
 class SearchResult(NamedTuple):
-    """The scales found, and the fitness they started and ended with."""
+    """The scales found, and the fitness they started and ended with.
+
+    Where the fitness has a block's own output in it, both are means over the blocks, each as it was at its
+    block's first and last visit.
+    """
 
     scales: Scales
     start_fitness: float
@@ -58,64 +63,28 @@ class _Segment(NamedTuple):
     grid: EvolutionaryAlgorithm | None
 
 
-@partial(jax.jit, static_argnames=("parts", "specs", "chunk"))
-def _block_inputs(
-    parts: ModelParts, specs: Specs, chunk: int, network: Quantized, tokens: Array
-) -> dict[str, Array]:
-    return block_inputs(parts, quant_sites(specs), chunk, network.quantized, network.scales, tokens)
+class _Visit(NamedTuple):
+    """A block, where it starts, and how its candidates are scored."""
 
+    network: Quantized
+    segment: _Segment
+    block: int
+    start: Scales
+    score: Callable[[Scales, int], Array]  # on the images searched on (0), or on those held out (1)
 
-@partial(jax.jit, static_argnames=("parts", "specs", "scoring", "number"))
-def _score(
-    parts: ModelParts,
-    specs: Specs,
-    scoring: Scoring,
-    number: int,
-    network: Quantized,
-    candidates: Scales,
-    index: Array,
-    inputs: Array,
-    teacher: Array,
-    temperature: Array,
-) -> Array:
-    x = jax.lax.dynamic_index_in_dim(inputs, index, keepdims=False)
-    return population_fitness(
-        parts, specs, scoring, number, network, candidates, index, x, teacher, temperature
-    )
-
-
-@jax.jit
-def _slice(stacked: Any, index: Array | int) -> Any:
-    """`at`, compiled once for all leaves instead of once for each shape."""
-    return at(stacked, index)
-
-
-@partial(jax.jit, static_argnames=("specs",))
-def _at_scales(specs: Specs, params: Params, scales: Scales) -> Quantized:
-    return at_scales(specs, params, scales)
-
-
-@partial(jax.jit, static_argnames=("specs", "segment"))
-def _write_back(
-    specs: Specs, segment: str, network: Quantized, block_scales: Scales, index: Array
-) -> Quantized:
-    """The network with one block's scales put in."""
-    scales = dict(network.scales)
-    for name, qparams in block_scales.items():
-        site = f"{segment}/{name}"
-        scales[site] = jax.tree.map(lambda all_, one: all_.at[index].set(one), scales[site], qparams)
-    return at_scales(specs, network.params, scales)
-
-
-@partial(jax.jit, static_argnames=("space",))
-def _decode(space: SearchSpace, population: dict[str, Array], start_scales: Scales, step: Array) -> Scales:
-    """The block's scales for a population of solutions: a leading P axis on every leaf."""
-    return jax.vmap(lambda solution: space.decode(solution, start_scales, step))(population)
+    @property
+    def place(self) -> tuple[int, int]:
+        """The block among all segments'."""
+        return self.segment.number, self.block
 
 
 def _alone(tree: Any) -> Any:
     """A population of one."""
     return jax.tree.map(lambda leaf: leaf[None], tree)
+
+
+def _mean(fitness: dict[tuple[int, int], Array]) -> float:
+    return float(np.mean([float(value) for value in fitness.values()]))
 
 
 def search(
@@ -157,7 +126,7 @@ def search(
             f"{config.batch_size}; set search.batch_size or data.num_calibration"
         )
     run = _Search(config, parts, specs, teacher, key, on_generation)
-    network = _at_scales(specs, params, scales)
+    network = programs.quantize(specs, params, scales)
     return run(network, scales, tokens)
 
 
@@ -175,13 +144,15 @@ class _Search:
     ) -> None:
         self.config, self.parts, self.specs, self.key = config, parts, specs, key
         self.on_generation = on_generation
-        image_chunk, population_chunk = config.chunks()
-        self.scoring = Scoring(config.fitness, config.batch_size, image_chunk, population_chunk)
+        self.scoring, self.held_out_scoring = config.scorings()
         self.temperature = jnp.float32(config.temperature)
         self.step, self.density = jnp.float32(config.epsilon), jnp.float32(config.density)
         self.evaluations, self.visits, self.began = 0, 0, time.monotonic()
         self.block_images = 0  # what was spent: images through one block
-        self.fitness = self.start_fitness = self.held_out_fitness = jnp.asarray(jnp.inf)
+        self.fitness = self.held_out_fitness = jnp.asarray(jnp.inf)  # of the network as it is
+        # First and last fitness: one entry, or one for each block where a block's own output counts.
+        self.first: dict[tuple[int, int], Array] = {}
+        self.last: dict[tuple[int, int], Array] = {}
         self.kept = 0
         self.num_searched = len(teacher) - config.num_held_out(len(teacher))
         self.teachers = jnp.split(teacher, [self.num_searched])
@@ -189,8 +160,9 @@ class _Search:
     def __call__(self, network: Quantized, scales: Scales, tokens: Array) -> SearchResult:
         segments = [self._segment(number, scales) for number in range(len(self.parts.segments))]
         searched = [segment for segment in segments if segment is not None]
+        settings = self.parts, self.specs
         for pass_number in self._passes():
-            inputs = _block_inputs(self.parts, self.specs, self.scoring.image_chunk, network, tokens)
+            inputs = programs.cache_inputs(*settings, self.scoring.image_chunk, network, tokens)
             self.block_images += len(tokens) * num_blocks(self.parts)
             for segment in reversed(searched):
                 name = self.parts.segments[segment.number].name
@@ -203,8 +175,8 @@ class _Search:
         seconds = time.monotonic() - self.began
         return SearchResult(
             network.scales,
-            float(self.start_fitness),
-            float(self.fitness),
+            _mean(self.first),
+            _mean(self.last),
             self.evaluations,
             self.kept,
             self.visits,
@@ -229,7 +201,7 @@ class _Search:
         if inside and not any(site.startswith(f"{segment.name}/") for site in inside):
             return None  # all that is searched is in other segments
         space = config.space(scales, segment.name, self.specs)
-        solution = space.encode(_slice(scope(scales, segment.name), 0))
+        solution = space.encode(programs.slice_block(scope(scales, segment.name), 0))
         make = partial(
             make_algorithm,
             population_size=config.population_size,
@@ -250,54 +222,85 @@ class _Search:
 
         `inputs` are the blocks' inputs [L, B, ...] of the images searched on, and of those held out.
         """
-        config, algorithm, space = self.config, segment.algorithm, segment.space
-        generations = config.generations
+        config, algorithm, generations = self.config, segment.algorithm, self.config.generations
         if pass_number == 0 and segment.grid is not None:
             algorithm, generations = segment.grid, config.grid_start
         name = self.parts.segments[segment.number].name
-        index = jnp.int32(block)
-        start_scales = _slice(scope(network.scales, name), index)
-
-        def score(candidates: Scales, part: int = 0) -> Array:
-            size, num_images = jax.tree.leaves(candidates)[0].shape[0], len(self.teachers[part])
-            self.evaluations += size
-            self.block_images += size * num_images * blocks_run(self.parts, segment.number, block)
-            settings = self.parts, self.specs, self.scoring, segment.number
-            data = inputs[part], self.teachers[part]
-            return _score(*settings, network, candidates, index, *data, self.temperature)
-
-        def score_held_out(block_scales: Scales) -> Array:
-            return score(_alone(block_scales), part=1)[0]
-
-        if config.rescore_start or self.visits == 0:
-            self.fitness = score(_alone(start_scales))[0]
-        if self.visits == 0:
-            self.start_fitness = self.fitness
-            if config.holdout:
-                self.held_out_fitness = score_held_out(start_scales)
+        start_scales = programs.slice_block(scope(network.scales, name), jnp.int32(block))
+        visit = _Visit(network, segment, block, start_scales, self._scorer(network, segment, inputs, block))
+        self._score_start(visit)
         key = jax.random.fold_in(self.key, self.visits)
         self.visits += 1
         params = make_params(algorithm, self.step, self.density)
-        state = start(algorithm, key, space.encode(start_scales), self.fitness, params)
+        state = start(algorithm, key, segment.space.encode(start_scales), self.fitness, params)
         for generation in range(num_generations(algorithm, generations)):
             ask_key, tell_key = jax.random.split(jax.random.fold_in(key, generation))
             population, state = algorithm.ask(ask_key, state, params)
-            fitness = score(_decode(space, population, start_scales, self.step))
+            fitness = visit.score(programs.decode(segment.space, population, start_scales, self.step), 0)
             state, _ = algorithm.tell(tell_key, population, fitness, state, params)
             self._tell_watcher(pass_number, name, block, generation, fitness.min(), state.best_fitness)
             if self._is_spent():
                 break
-        if not state.best_fitness < self.fitness:
-            return network
-        best = _alone(unravel(algorithm, state.best_solution))
-        best_scales = _slice(_decode(space, best, start_scales, self.step), 0)
-        if config.holdout:
-            held_out_fitness = score_held_out(best_scales)
+        best = unravel(algorithm, state.best_solution)
+        network = self._accept(visit, best, state.best_fitness)
+        self.last = {**(self.last if self.scoring.has_local else {}), visit.place: self.fitness}
+        return network
+
+    def _score_start(self, visit: _Visit) -> None:
+        """Finds out the fitness of the network as it is, where it is not known from the visit before."""
+        first, start_scales = self.visits == 0, _alone(visit.start)
+        if self.config.rescore_start or first or self.scoring.has_local:
+            self.fitness = visit.score(start_scales, 0)[0]
+        if self.config.holdout and (first or self.held_out_scoring.has_local):
+            self.held_out_fitness = visit.score(start_scales, 1)[0]
+        if first or self.scoring.has_local:
+            self.first.setdefault(visit.place, self.fitness)
+
+    def _accept(self, visit: _Visit, best: Any, fitness: Array) -> Quantized:
+        """The network with the best solution, if that is better than the start on all images."""
+        if not fitness < self.fitness:
+            return visit.network
+        decoded = programs.decode(visit.segment.space, _alone(best), visit.start, self.step)
+        best_scales = programs.slice_block(decoded, 0)
+        if self.config.holdout:
+            held_out_fitness = visit.score(_alone(best_scales), 1)[0]
             if not held_out_fitness < self.held_out_fitness:
-                return network
+                return visit.network
             self.held_out_fitness = held_out_fitness
-        self.fitness, self.kept = state.best_fitness, self.kept + 1
-        return _write_back(self.specs, name, network, best_scales, index)
+        self.fitness, self.kept = fitness, self.kept + 1
+        name = self.parts.segments[visit.segment.number].name
+        return programs.write_back(self.specs, name, visit.network, best_scales, jnp.int32(visit.block))
+
+    def _scorer(
+        self, network: Quantized, segment: _Segment, inputs: list[Array], block: int
+    ) -> Callable[[Scales, int], Array]:
+        """The fitness of candidates for one block, on the images searched on (0) or held out (1)."""
+        index, number, targets = jnp.int32(block), segment.number, dict[int, Array]()
+
+        def score(candidates: Scales, part: int) -> Array:
+            scoring = (self.scoring, self.held_out_scoring)[part]
+            size, num_images = jax.tree.leaves(candidates)[0].shape[0], len(self.teachers[part])
+            if scoring.has_local and part not in targets:
+                settings = self.parts, scoring.image_chunk, number
+                targets[part] = programs.float_block(*settings, network.params, index, inputs[part])
+                self.block_images += num_images
+            self.evaluations += size
+            self.block_images += size * num_images * scoring.blocks_run(self.parts, number, block)
+            return programs.score(
+                self.parts,
+                self.specs,
+                scoring,
+                number,
+                network,
+                candidates,
+                index,
+                inputs[part],
+                self.teachers[part],
+                self.temperature,
+                targets.get(part),
+            )
+
+        return score
 
     def _tell_watcher(
         self, pass_number: int, segment: str, block: int, generation: int, fitness: Array, best: Array

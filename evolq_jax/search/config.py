@@ -8,8 +8,10 @@ import jax
 
 from evolq_jax.errors import UserError
 from evolq_jax.quant.spec import Specs
+from evolq_jax.search.evaluate import Scoring
 from evolq_jax.search.evolq import Mutation, Replacement
 from evolq_jax.search.space import Parametrization, SearchSpace, make_space
+from evolq_jax.typing import FitnessFn
 
 ATTENTION_WEIGHTS = ("*/attn/qkv/weight", "*/attn/proj/weight")
 
@@ -41,7 +43,13 @@ class SearchConfig:
       replacement: EvolQ: which members leave the pool, the `worst` or the `oldest`.
       density: OnePlusLambda: probability that a child moves a coordinate.
       antithetic: OnePlusLambda: children in pairs on opposite sides of their parent.
-      fitness: `info_nce`, `mse`, `cosine` or `kl`, against the teacher's logits; minimised.
+      fitness: `info_nce`, `mse`, `cosine`, `kl`, `centred_cosine` or `top_k_kl`, against the teacher's
+        logits; `local`: the searched block's own output against the float block's; or a sum, as in
+        `kl + 0.5*local`. Minimised.
+      fitness_functions: more of them, of a config file: pure functions `(student [B, C], teacher [B, C]) ->
+        scalar` of a contrastive batch's logits, known to `fitness` by their names.
+      holdout_fitness: what the images held out are scored by; None: by `fitness`.
+      top_k: classes that `top_k_kl` tells apart, the teacher's most likely.
       temperature: of infoNCE.
       batch_size: contrastive batch of infoNCE: calibration images must be a multiple of it.
       holdout: share of the calibration images that candidates are not scored on, but that decide whether
@@ -70,6 +78,9 @@ class SearchConfig:
     density: float = 1.0
     antithetic: bool = False
     fitness: str = "kl"
+    fitness_functions: tuple[FitnessFn, ...] = ()
+    holdout_fitness: str | None = None
+    top_k: int = 10
     temperature: float = 3.0
     batch_size: int = 50
     holdout: float = 0.5
@@ -80,7 +91,9 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         """Rejects sizes that mean nothing."""
-        sizes = "passes generations population_size pool_size tournament_size batch_size budget group_size"
+        sizes = (
+            "passes generations population_size pool_size tournament_size batch_size budget group_size top_k"
+        )
         for name in sizes.split():
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -115,6 +128,11 @@ class SearchConfig:
             self.sites, sites, self.parametrization, segment, specs, self.group_size, self.zero_points
         )
 
+    def scorings(self) -> tuple[Scoring, Scoring]:
+        """How candidates are scored on the images searched on, and on those held out."""
+        sizes = self.batch_size, *self.chunks(), self.top_k, self.fitness_functions
+        return Scoring(self.fitness, *sizes), Scoring(self.holdout_fitness or self.fitness, *sizes)
+
     def num_held_out(self, num_images: int) -> int:
         """Calibration images that only decide on moves.
 
@@ -141,8 +159,9 @@ def num_evaluations(config: SearchConfig, num_blocks: int, coordinates: int = 0)
     `coordinates` are those of all blocks together; they count for grids only.
     """
     visits = (config.passes + bool(config.grid_start)) * num_blocks
-    starts = visits if config.rescore_start else 1
-    held_out = visits + 1 if config.holdout else 0
+    scoring, held_out_scoring = config.scorings()
+    starts = visits if config.rescore_start or scoring.has_local else 1
+    held_out = visits + (visits if held_out_scoring.has_local else 1) if config.holdout else 0
     each = coordinates if config.algorithm == "Grid" else num_blocks
     generations = config.passes * config.generations * each + config.grid_start * coordinates
     return generations * config.population_size + starts + held_out

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from evolq_jax.errors import UserError
+from evolq_jax.fitness import kl
 from evolq_jax.network import forward
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import QuantSpec
@@ -119,6 +120,21 @@ def test_a_pass_of_grids_comes_first(setting: Setting) -> None:
     alone = replace(config, algorithm="Grid", grid_start=0, passes=1)
     assert num_evaluations(alone, 3, 3 * 2) == 1 + 2 * 6 * 3
     assert run(setting, alone).result.fitness == best[11]
+
+
+def test_a_local_fitness_runs_one_block_and_held_out_images_may_judge_by_logits(setting: Setting) -> None:
+    config = replace(SNES, fitness="local", holdout_fitness="kl", holdout=0.5, generations=3)
+    _, result, told = run(setting, config)
+    assert result.kept
+    assert result.fitness < result.start_fitness < 1
+    before, after = (kl(setting.logits(s)[6:], setting.teacher[6:]) for s in (setting.scales, result.scales))
+    assert after < before
+    # cache; the float block, start and candidates of each visit; the network as it was; moves held out
+    assert told[2].candidate_images == pytest.approx(12 + (6 + 6 + 3 * 4 * 6) / 3 + 6 / 3, abs=1e-3)
+    assert result.evaluations <= num_evaluations(config, 3) == 3 * (1 + 3 * 4) + 3 + 1
+    best = [g.best_fitness for g in told]  # of one block after the other
+    for block in (0, 3, 6):
+        assert best[block : block + 3] == sorted(best[block : block + 3], reverse=True)
 
 
 def test_zero_points_and_groups_of_channels_are_searched(setting: Setting) -> None:
@@ -274,8 +290,8 @@ def compilations() -> Iterator[Compilations]:
 
 def test_programs_are_as_many_for_five_blocks_as_for_two(compilations: Compilations) -> None:
     """And none is compiled after the first pass."""
-    expected = {"_block_inputs": 1, "init": 1, "ask": 1, "tell": 1, "_write_back": 1}
-    expected["_score"] = 2  # of the start alone, and of a population
+    expected = {"cache_inputs": 1, "init": 1, "ask": 1, "tell": 1, "write_back": 1}
+    expected["score"] = 2  # of the start alone, and of a population
     by_depth: list[dict[str, int]] = []
     for depth in (2, 5):
         setting = make_setting(depth, activations=False)

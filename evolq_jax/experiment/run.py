@@ -86,6 +86,7 @@ def run_search(
         result |= describe(setup, len(evaluation.pixels)) | environment()
         result |= {
             "evaluations": found.evaluations,
+            "calibration_fitness_noise": found.noise,
             "budget": config.search.budget,
             "budget_spent": found.candidate_images,
             "moves": {"kept": found.kept, "visits": found.visits},

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,9 @@ from evolq_jax.quant.spec import Specs, scope, select
 from evolq_jax.search import programs
 from evolq_jax.search.algorithms import make_algorithm, make_params, num_generations, start, unravel
 from evolq_jax.search.budget import candidate_images, num_blocks
-from evolq_jax.search.config import SearchConfig
+from evolq_jax.search.config import SearchConfig, num_noise_copies
 from evolq_jax.search.evaluate import Quantized
+from evolq_jax.search.halving import halve, image_counts
 from evolq_jax.search.space import SearchSpace
 from evolq_jax.typing import Array, ModelParts, Params, Scales
 
@@ -52,6 +53,7 @@ class SearchResult(NamedTuple):
     visits: int
     seconds: float
     candidate_images: float  # spent in all (search/budget.py)
+    noise: float | None  # mean standard deviation of the fitness among equals; None: not measured
 
 
 class _Segment(NamedTuple):
@@ -63,6 +65,14 @@ class _Segment(NamedTuple):
     grid: EvolutionaryAlgorithm | None
 
 
+class _Score(Protocol):
+    """Fitness [P] of candidates on the images searched on (part 0), or on those held out (1)."""
+
+    def __call__(self, part: int, candidates: Scales, num_images: int | None = None, /) -> Array:
+        """On the first `num_images`; None: on all of the part."""
+        ...
+
+
 class _Visit(NamedTuple):
     """A block, where it starts, and how its candidates are scored."""
 
@@ -70,7 +80,7 @@ class _Visit(NamedTuple):
     segment: _Segment
     block: int
     start: Scales
-    score: Callable[[Scales, int], Array]  # on the images searched on (0), or on those held out (1)
+    score: _Score
 
     @property
     def place(self) -> tuple[int, int]:
@@ -153,9 +163,10 @@ class _Search:
         # First and last fitness: one entry, or one for each block where a block's own output counts.
         self.first: dict[tuple[int, int], Array] = {}
         self.last: dict[tuple[int, int], Array] = {}
-        self.kept = 0
+        self.kept, self.noise = 0, list[float]()
         self.num_searched = len(teacher) - config.num_held_out(len(teacher))
         self.teachers = jnp.split(teacher, [self.num_searched])
+        self.image_counts = image_counts(config.halving, self.num_searched, config.batch_size)
 
     def __call__(self, network: Quantized, scales: Scales, tokens: Array) -> SearchResult:
         segments = [self._segment(number, scales) for number in range(len(self.parts.segments))]
@@ -182,6 +193,7 @@ class _Search:
             self.visits,
             seconds,
             candidate_images(self.parts, self.block_images),
+            float(np.mean(self.noise)) if self.noise else None,
         )
 
     def _passes(self) -> Iterable[int]:
@@ -236,7 +248,8 @@ class _Search:
         for generation in range(num_generations(algorithm, generations)):
             ask_key, tell_key = jax.random.split(jax.random.fold_in(key, generation))
             population, state = algorithm.ask(ask_key, state, params)
-            fitness = visit.score(programs.decode(segment.space, population, start_scales, self.step), 0)
+            candidates = programs.decode(segment.space, population, start_scales, self.step)
+            fitness = halve(partial(visit.score, 0), candidates, self.image_counts)
             state, _ = algorithm.tell(tell_key, population, fitness, state, params)
             self._tell_watcher(pass_number, name, block, generation, fitness.min(), state.best_fitness)
             if self._is_spent():
@@ -250,20 +263,30 @@ class _Search:
         """Finds out the fitness of the network as it is, where it is not known from the visit before."""
         first, start_scales = self.visits == 0, _alone(visit.start)
         if self.config.rescore_start or first or self.scoring.has_local:
-            self.fitness = visit.score(start_scales, 0)[0]
+            self.fitness = visit.score(0, start_scales)[0]
         if self.config.holdout and (first or self.held_out_scoring.has_local):
-            self.held_out_fitness = visit.score(start_scales, 1)[0]
+            self.held_out_fitness = visit.score(1, start_scales)[0]
         if first or self.scoring.has_local:
             self.first.setdefault(visit.place, self.fitness)
 
+    def _threshold(self, visit: _Visit) -> Array | float:
+        """What a move must gain: `min_gain` standard deviations of the fitness's noise at this block."""
+        if not self.config.min_gain:
+            return 0.0
+        key = jax.random.fold_in(self.key, 2**32 - self.visits)  # no visit's own
+        copies = programs.jitter(visit.start, key, num_noise_copies(self.config))
+        noise = jnp.std(visit.score(0, copies), ddof=1)
+        self.noise.append(float(noise))
+        return self.config.min_gain * noise
+
     def _accept(self, visit: _Visit, best: Any, fitness: Array) -> Quantized:
         """The network with the best solution, if that is better than the start on all images."""
-        if not fitness < self.fitness:
+        if not fitness < self.fitness - self._threshold(visit):
             return visit.network
         decoded = programs.decode(visit.segment.space, _alone(best), visit.start, self.step)
         best_scales = programs.slice_block(decoded, 0)
         if self.config.holdout:
-            held_out_fitness = visit.score(_alone(best_scales), 1)[0]
+            held_out_fitness = visit.score(1, _alone(best_scales))[0]
             if not held_out_fitness < self.held_out_fitness:
                 return visit.network
             self.held_out_fitness = held_out_fitness
@@ -271,19 +294,18 @@ class _Search:
         name = self.parts.segments[visit.segment.number].name
         return programs.write_back(self.specs, name, visit.network, best_scales, jnp.int32(visit.block))
 
-    def _scorer(
-        self, network: Quantized, segment: _Segment, inputs: list[Array], block: int
-    ) -> Callable[[Scales, int], Array]:
-        """The fitness of candidates for one block, on the images searched on (0) or held out (1)."""
+    def _scorer(self, network: Quantized, segment: _Segment, inputs: list[Array], block: int) -> _Score:
+        """How candidates for one block are scored; counts what it costs."""
         index, number, targets = jnp.int32(block), segment.number, dict[int, Array]()
 
-        def score(candidates: Scales, part: int) -> Array:
+        def score(part: int, candidates: Scales, num_images: int | None = None) -> Array:
             scoring = (self.scoring, self.held_out_scoring)[part]
-            size, num_images = jax.tree.leaves(candidates)[0].shape[0], len(self.teachers[part])
+            size, all_images = jax.tree.leaves(candidates)[0].shape[0], len(self.teachers[part])
+            num_images = num_images or all_images
             if scoring.has_local and part not in targets:
                 settings = self.parts, scoring.image_chunk, number
                 targets[part] = programs.float_block(*settings, network.params, index, inputs[part])
-                self.block_images += num_images
+                self.block_images += all_images
             self.evaluations += size
             self.block_images += size * num_images * scoring.blocks_run(self.parts, number, block)
             return programs.score(
@@ -298,6 +320,7 @@ class _Search:
                 self.teachers[part],
                 self.temperature,
                 targets.get(part),
+                num_images,
             )
 
         return score

@@ -10,6 +10,7 @@ from evolq_jax.errors import UserError
 from evolq_jax.quant.spec import Specs
 from evolq_jax.search.evaluate import Scoring
 from evolq_jax.search.evolq import Mutation, Replacement
+from evolq_jax.search.halving import num_scored
 from evolq_jax.search.space import Parametrization, SearchSpace, make_space
 from evolq_jax.typing import FitnessFn
 
@@ -54,6 +55,10 @@ class SearchConfig:
       batch_size: contrastive batch of infoNCE: calibration images must be a multiple of it.
       holdout: share of the calibration images that candidates are not scored on, but that decide whether
         a block's move is kept; in whole batches, from the end.
+      halving: stages of successive halving: in each, about twice as many images and half as many candidates,
+        in the last all images. 1: all candidates are scored on all images.
+      min_gain: a move must improve the fitness by more than so many standard deviations of its noise, as
+        measured at each visit by candidates that differ from the start in rounding only. 0: by anything.
       teacher: `float`, or `integer_layer_norm` (the released code's).
       rescore_start: evaluate a block's start anew at each visit, as released, though it is known.
       image_chunk: images run at once; None: chosen for the backend.
@@ -84,6 +89,8 @@ class SearchConfig:
     temperature: float = 3.0
     batch_size: int = 50
     holdout: float = 0.5
+    halving: int = 1
+    min_gain: float = 0.0
     teacher: Literal["float", "integer_layer_norm"] = "float"
     rescore_start: bool = False
     image_chunk: int | None = None
@@ -91,18 +98,17 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         """Rejects sizes that mean nothing."""
-        sizes = (
-            "passes generations population_size pool_size tournament_size batch_size budget group_size top_k"
-        )
-        for name in sizes.split():
+        sizes = ["passes", "generations", "population_size", "pool_size", "tournament_size", "batch_size"]
+        for name in (*sizes, "budget", "group_size", "top_k", "halving"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"search.{name} must be at least 1, not {value}")
         for name in ("epsilon", "temperature"):
             if not getattr(self, name) > 0:
                 raise UserError(f"search.{name} must be positive, not {getattr(self, name)}")
-        if self.grid_start < 0:
-            raise UserError(f"search.grid_start must not be negative, not {self.grid_start}")
+        for name in ("grid_start", "min_gain"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"search.{name} must not be negative, not {getattr(self, name)}")
         if not 0 < self.density <= 1:
             raise UserError(f"search.density must be above 0 and at most 1, not {self.density}")
         if not 0 <= self.holdout < 1:
@@ -164,4 +170,10 @@ def num_evaluations(config: SearchConfig, num_blocks: int, coordinates: int = 0)
     held_out = visits + (visits if held_out_scoring.has_local else 1) if config.holdout else 0
     each = coordinates if config.algorithm == "Grid" else num_blocks
     generations = config.passes * config.generations * each + config.grid_start * coordinates
-    return generations * config.population_size + starts + held_out
+    noise = visits * num_noise_copies(config) if config.min_gain else 0
+    return generations * num_scored(config.halving, config.population_size) + starts + held_out + noise
+
+
+def num_noise_copies(config: SearchConfig) -> int:
+    """Candidates that the noise is measured on: a population, so that it takes no new program."""
+    return max(config.population_size, 4)

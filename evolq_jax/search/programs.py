@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from evolq_jax.network import at
 from evolq_jax.quant.sites import quant_sites
@@ -17,7 +18,9 @@ from evolq_jax.search.evaluate import (
     population_fitness,
 )
 from evolq_jax.search.space import SearchSpace
-from evolq_jax.typing import Array, ModelParts, Params, Scales
+from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales
+
+JITTER = 1e-6  # relative; float32 resolves 1.2e-7
 
 
 @partial(jax.jit, static_argnames=("parts", "specs", "chunk"))
@@ -38,7 +41,7 @@ def float_block(
     return float_outputs(segment, chunk, at(params[segment.name], index), x)
 
 
-@partial(jax.jit, static_argnames=("parts", "specs", "scoring", "number"))
+@partial(jax.jit, static_argnames=("parts", "specs", "scoring", "number", "num_images"))
 def score(
     parts: ModelParts,
     specs: Specs,
@@ -51,12 +54,34 @@ def score(
     teacher: Array,
     temperature: Array,
     target: Array | None,
+    num_images: int,
 ) -> Array:
-    """Fitness [P] of candidates for the scales of block `index`; `inputs` [L, B, ...] are all blocks'."""
+    """Fitness [P] of candidates for the scales of block `index`, on the first images.
+
+    `inputs` [L, B, ...] are all blocks'; `target` [B, ...] is what `float_block` gives.
+    """
     x = jax.lax.dynamic_index_in_dim(inputs, index, keepdims=False)
+    x, teacher, target = jax.tree.map(lambda leaf: leaf[:num_images], (x, teacher, target))
     return population_fitness(
         parts, specs, scoring, number, network, candidates, index, x, teacher, temperature, target
     )
+
+
+@partial(jax.jit, static_argnames=("size",))
+def jitter(block_scales: Scales, key: Array, size: int) -> Scales:
+    """Copies of a block's scales, each off by some millionths: [size] on every leaf.
+
+    Nobody could tell them apart but by the values that lie next to a rounding edge.
+    """
+    names = sorted(block_scales)
+    keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
+
+    def copies(name: str) -> QParams:
+        scale, zero_point = block_scales[name]
+        noise = jax.random.uniform(keys[name], (size, *scale.shape), minval=-1.0, maxval=1.0)
+        return QParams(scale * (1 + JITTER * noise), jnp.broadcast_to(zero_point, (size, *zero_point.shape)))
+
+    return {name: copies(name) for name in names}
 
 
 @jax.jit

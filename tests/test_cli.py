@@ -15,7 +15,7 @@ from evolq_jax.config import Experiment, QuantConfig, faithful
 from evolq_jax.experiment.override import override
 from evolq_jax.experiment.train import Trained
 from evolq_jax.report import LineWatcher
-from evolq_jax.search.blockwise import Generation
+from evolq_jax.search.records import Generation
 from evolq_jax.training import TrainExperiment
 from tests.small_run import BLOCKS
 

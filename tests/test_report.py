@@ -13,7 +13,7 @@ from evolq_jax.report import (
     result_table,
     row_table,
 )
-from evolq_jax.search.blockwise import Generation
+from evolq_jax.search.records import Generation
 
 SCORES = {"top1": 0.5, "top5": 0.75, "agreement": 1.0, "kl": 0.125, "info_nce": 7.0}
 DELTA = {"mean": 0.01, "low": -0.002, "high": 0.03}

@@ -22,6 +22,7 @@ from evolq_jax.experiment.plan import budget_of_search
 from evolq_jax.experiment.run_directory import RunDirectory, new_run
 from evolq_jax.experiment.setup import Setup, check_search, exact_matmul, load_model, searched_sites
 from evolq_jax.experiment.watch import Silent, Watcher
+from evolq_jax.fitness import make_fitness
 from evolq_jax.gradient.descend import Descent, Evaluation, descend
 from evolq_jax.gradient.loss import Data, Problem
 from evolq_jax.gradient.optimizers import make_optimizer
@@ -75,6 +76,7 @@ def check_baseline(setup: Setup, num_images: int) -> None:
     """
     check_search(setup)
     search, baseline = setup.config.search, setup.config.baseline
+    make_fitness(search.fitness, search.temperature, search.top_k, search.fitness_functions)
     make_optimizer(baseline, 1)
     size = baseline.check_minibatch(num_images - search.num_held_out(num_images), search.batch_size)
     baseline.check_budget(budget_of(setup, num_images), size, num_images)
@@ -93,6 +95,8 @@ def _descend(calibrated: Calibrated, budget: int, run: RunDirectory, watcher: Wa
         specs=setup.specs,
         sites=searched_sites(setup),
         fitness=search.fitness,
+        top_k=search.top_k,
+        functions=search.fitness_functions,
         batch_size=search.batch_size,
         image_chunk=image_chunk,
         baseline=config.baseline,

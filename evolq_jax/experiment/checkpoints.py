@@ -14,8 +14,7 @@ from orbax.checkpoint import v1 as ocp
 
 from evolq_jax.config import CheckpointConfig
 from evolq_jax.errors import UserError
-from evolq_jax.search.blockwise import Position
-from evolq_jax.typing import Scales
+from evolq_jax.search.records import Position
 
 CHECKPOINTS = "checkpoints"
 
@@ -50,15 +49,15 @@ class Checkpoints:
             latest = self._checkpointer.latest
         self._saved_visits = latest.step if latest else -1
 
-    def latest(self, scales: Scales) -> Saved | None:
-        """The last whole checkpoint, of a search that began at `scales`; None where there is none.
+    def latest(self, first: Position) -> Saved | None:
+        """The last whole checkpoint, of a search that began at `first`; None where there is none.
 
         Raises:
           UserError: it cannot be read, or holds other scales.
         """
         if self._saved_visits < 0:
             return None
-        like = _on_host(Saved(Position.first(scales), 0, 0.0))
+        like = _on_host(Saved(first, 0, 0.0))
         try:
             found = self._checkpointer.load(self._saved_visits, like)
         except Exception as error:

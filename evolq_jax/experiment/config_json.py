@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
 from cattrs import BaseValidationError, ForbiddenExtraKeysError, transform_error
@@ -12,6 +13,33 @@ from evolq_jax.config import Experiment
 from evolq_jax.errors import UserError, suggestion
 
 _converter = make_converter(forbid_extra_keys=True)
+
+
+def _is_function(kind: Any) -> bool:
+    return get_origin(kind) is Callable
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """Functions of a config file are recorded by name."""
+    return function.__name__
+
+
+def _recorded(name: str, kind: Any) -> Callable[..., Any]:
+    """In the place of a recorded function: one that says so when it is called."""
+    del kind
+
+    def missing(*args: Any) -> Any:
+        raise UserError(
+            f"'{name}' is a function of the config file that the run was made from, and only its name is "
+            "recorded: use that file"
+        )
+
+    missing.__name__ = name
+    return missing
+
+
+_converter.register_unstructure_hook_func(_is_function, _name)
+_converter.register_structure_hook_func(_is_function, _recorded)
 
 
 def to_json(config: Experiment) -> str:

@@ -82,7 +82,9 @@ def searched_blocks(setup: Setup) -> list[tuple[int, int]]:
 
 def num_total(setup: Setup) -> int:
     """Candidates that the whole search evaluates."""
-    return num_evaluations(setup.config.search, sum(length for length, _ in searched_blocks(setup)))
+    coordinates = sum(_num_searched(setup, name) for name in searched_sites(setup))
+    num_blocks = sum(length for length, _ in searched_blocks(setup))
+    return num_evaluations(setup.config.search, num_blocks, coordinates)
 
 
 def _expected_evaluations(setup: Setup, num_images: int) -> int:

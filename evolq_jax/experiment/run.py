@@ -53,8 +53,9 @@ from evolq_jax.experiment.run_directory import (
 )
 from evolq_jax.experiment.setup import Setup, check_search, exact_matmul, load_model
 from evolq_jax.experiment.watch import Silent, Watcher
-from evolq_jax.search.blockwise import Generation, Position, SearchResult, search
+from evolq_jax.search.blockwise import search
 from evolq_jax.search.budget import candidate_images
+from evolq_jax.search.records import Generation, Position, SearchResult
 from evolq_jax.typing import Images
 
 
@@ -96,6 +97,7 @@ def run_search(
             result = score_run(run, calibrated, found, evaluation, watcher)
         result |= {
             "evaluations": found.evaluations,
+            "calibration_fitness_noise": found.noise,
             "budget": config.search.budget,
             "moves": {"kept": found.kept, "visits": found.visits},
             "seconds": round(clock.seconds(), 2),
@@ -186,7 +188,8 @@ def _search(
     teacher, tokens = teacher_logits(calibrated, watcher), first_tokens(calibrated)
     total, budget, key = num_total(setup), config.search.budget, jax.random.key(config.seed)
     with open_checkpoints(run.path, config.checkpoint) as checkpoints:
-        saved = checkpoints.latest(scales) or Saved(Position.first(scales), 0, clock.earlier)
+        first = Position.first(setup.model.parts, scales)
+        saved = checkpoints.latest(first) or Saved(first, 0, clock.earlier)
         clock.earlier, lines = saved.seconds, saved.log_lines
         milestones = Milestones(run, config.milestones, budget_of_search(setup, len(teacher)))
         milestones.offer(*_standing(setup, saved.position), saved.position.scales)

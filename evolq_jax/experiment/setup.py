@@ -12,10 +12,11 @@ import evolq_jax.models
 from evolq_jax.calibration.chain import check_chain
 from evolq_jax.config import Experiment
 from evolq_jax.errors import UserError
-from evolq_jax.fitness import make_fitness
+from evolq_jax.fitness import make_fitness, parse_fitness
 from evolq_jax.models import registry
 from evolq_jax.models.checkpoint import LoadedModel, load_checkpoint
-from evolq_jax.network import SiteInfo, is_stacked, list_sites
+from evolq_jax.network import SiteInfo, forward, is_stacked, list_sites
+from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import Specs, resolve, select
 from evolq_jax.search.algorithms import make_algorithm
 from evolq_jax.search.space import SearchSpace
@@ -109,7 +110,7 @@ def check_search(setup: Setup) -> None:
     """
     search = setup.config.search
     search_spaces(setup)
-    make_fitness(search.fitness)
+    _check_fitness(setup)
     make_algorithm(
         search.algorithm,
         search.population_size,
@@ -118,4 +119,31 @@ def check_search(setup: Setup) -> None:
         tournament_size=search.tournament_size,
         mutation=search.mutation,
         replacement=search.replacement,
+        antithetic=search.antithetic,
     )
+
+
+def _check_fitness(setup: Setup) -> None:
+    """Also traces the functions of a config file on logits of this network's shape.
+
+    Raises:
+      UserError: a term is unknown, or a function fails or gives no scalar.
+    """
+    search, model = setup.config.search, setup.model
+    for scoring in search.scorings():
+        parse_fitness(scoring.fitness, scoring.functions)
+    if not search.fitness_functions:
+        return
+    size, channels = model.preprocessing.size, len(model.preprocessing.mean)
+    images = jax.ShapeDtypeStruct((search.batch_size, size, size, channels), "float32")
+    logits = jax.eval_shape(lambda p, x: forward(model.parts, float_sites, p, {}, x), model.params, images)
+    for function in search.fitness_functions:
+        try:
+            jax.eval_shape(make_fitness(function.__name__, functions=(function,)), logits, logits)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"search.fitness_functions: '{function.__name__}' fails on logits of shape {logits.shape}: "
+                f"{type(error).__name__}: {error}"
+            ) from error

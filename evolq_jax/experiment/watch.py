@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from evolq_jax.search.blockwise import Generation
+from evolq_jax.search.records import Generation
 
 Progress = Callable[[int, int], None]  # (done, total)
 

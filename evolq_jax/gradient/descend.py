@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from evolq_jax.fitness import batched, make_fitness
+from evolq_jax.fitness import batched
 from evolq_jax.gradient.config import BACKWARD
 from evolq_jax.gradient.loss import Data, Problem, Theta, decode, encode, spsa, straight_through_loss
 from evolq_jax.gradient.optimizers import make_optimizer
@@ -148,8 +148,7 @@ def _fitness(problem: Problem, num_images: int, data: Data, scales: Scales) -> t
         return suffix_logits(problem.parts, make_site, 0, network.quantized, network.scales, x, 0)
 
     logits = in_chunks(chunk_logits, data.tokens, problem.image_chunk)
-    fitness_fn = make_fitness(problem.fitness, data.temperature)
-    score = partial(batched, fitness_fn, batch_size=problem.batch_size)
+    score = partial(batched, problem.fitness_fn(data.temperature), batch_size=problem.batch_size)
     searched = score(logits[:num_images], data.teacher[:num_images])
     if num_images == len(logits):
         return searched, None

@@ -13,7 +13,7 @@ from evolq_jax.gradient.config import BaselineConfig, Parametrization
 from evolq_jax.network import in_chunks, scan_blocks
 from evolq_jax.quant.spec import Specs
 from evolq_jax.quant.straight_through import straight_through_sites, straight_through_weights
-from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales
+from evolq_jax.typing import Array, FitnessFn, ModelParts, Params, QParams, Scales
 
 SMALLEST = 1e-12  # of a raw scale that lands on zero
 
@@ -31,6 +31,12 @@ class Problem:
     batch_size: int
     image_chunk: int
     baseline: BaselineConfig
+    top_k: int = 10
+    functions: tuple[FitnessFn, ...] = ()
+
+    def fitness_fn(self, temperature: Array | float) -> FitnessFn:
+        """What descends, as a function of logits."""
+        return make_fitness(self.fitness, temperature, self.top_k, self.functions)
 
 
 class Data(NamedTuple):
@@ -82,7 +88,7 @@ def straight_through_loss(problem: Problem, data: Data, theta: Theta, x: Array, 
         return parts.head(params, outer, x)
 
     logits = in_chunks(partial(chunk_logits, params, scales), x, problem.image_chunk)
-    fitness_fn = make_fitness(problem.fitness, data.temperature)
+    fitness_fn = problem.fitness_fn(data.temperature)
     return batched(fitness_fn, logits, teacher, problem.batch_size)
 
 

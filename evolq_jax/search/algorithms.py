@@ -1,4 +1,4 @@
-"""Search algorithms by name: the paper's, and every one of evosax, behind one way to start them."""
+"""Search algorithms by name: ours, and every one of evosax, behind one way to start them."""
 
 import inspect
 from functools import partial
@@ -7,6 +7,7 @@ from typing import Any
 import evosax.algorithms
 import jax
 import jax.numpy as jnp
+import optax
 from evosax.algorithms.base import EvolutionaryAlgorithm
 from evosax.algorithms.distribution_based.base import DistributionBasedAlgorithm
 from evosax.algorithms.population_based.base import PopulationBasedAlgorithm
@@ -14,10 +15,14 @@ from jax.flatten_util import ravel_pytree
 
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.search.evolq import EvolQ, Mutation, Replacement
+from evolq_jax.search.grid import Grid
+from evolq_jax.search.one_plus_lambda import OnePlusLambda
 from evolq_jax.typing import Array
 
 MOVES_BY_DIFFERENCES = (evosax.algorithms.DifferentialEvolution, evosax.algorithms.PSO)
-
+OWN: dict[str, type[EvolutionaryAlgorithm]] = {"EvolQ": EvolQ, "OnePlusLambda": OnePlusLambda, "Grid": Grid}
+# Solutions are in units of a step. With evosax's learning rate of 1e-3 the mean would stay where it starts.
+UNIT_STEPS: dict[str, dict[str, Any]] = {"Open_ES": {"optimizer": optax.sgd(1.0)}}
 
 # Learned algorithms whose packaged weights evosax unpickles; nothing is unpickled here.
 UNPICKLING = ("CMAAnchoredLES", "EvoTF_ES", "LearnedES", "LearnedGA")
@@ -26,7 +31,7 @@ UNPICKLING = ("CMAAnchoredLES", "EvoTF_ES", "LearnedES", "LearnedGA")
 def list_algorithms() -> dict[str, type[EvolutionaryAlgorithm]]:
     """Every algorithm that a config can name."""
     bases = (DistributionBasedAlgorithm, PopulationBasedAlgorithm)
-    found: dict[str, type[EvolutionaryAlgorithm]] = {"EvolQ": EvolQ}
+    found = dict(OWN)
     for name in dir(evosax.algorithms):
         member = getattr(evosax.algorithms, name)
         fits = isinstance(member, type) and issubclass(member, bases) and _takes_size_and_solution(member)
@@ -51,6 +56,7 @@ def make_algorithm(
     tournament_size: int,
     mutation: Mutation,
     replacement: Replacement,
+    antithetic: bool = False,
 ) -> EvolutionaryAlgorithm:
     """An algorithm over solutions of one shape. Each instance compiles anew: build one and keep it.
 
@@ -61,21 +67,31 @@ def make_algorithm(
     if name not in known:
         hint = suggestion(name, known) or f" (known: {', '.join(known)})"
         raise UserError(f"unknown search algorithm '{name}'{hint}")
+    settings: dict[str, Any] = UNIT_STEPS.get(name, {})
     if name == "EvolQ":
-        return EvolQ(
-            population_size,
-            solution,
-            pool_size=pool_size,
-            tournament_size=tournament_size,
-            mutation=mutation,
-            replacement=replacement,
-        )
+        settings = {"pool_size": pool_size, "tournament_size": tournament_size}
+        settings |= {"mutation": mutation, "replacement": replacement}
+    elif name == "OnePlusLambda":
+        settings = {"antithetic": antithetic}
     try:
-        return known[name](population_size, solution)
+        return known[name](population_size, solution, **settings)
     except (AssertionError, ValueError, TypeError) as error:
         raise UserError(
             f"search algorithm '{name}' cannot be built with population_size={population_size}: {error}"
         ) from error
+
+
+def make_params(algorithm: EvolutionaryAlgorithm, epsilon: Array, density: Array) -> Any:
+    """An algorithm's traced settings: its own, and those of the config that it knows."""
+    params = algorithm.default_params
+    if isinstance(algorithm, EvolQ):
+        return params.replace(epsilon=epsilon)
+    return params.replace(density=density) if isinstance(algorithm, OnePlusLambda) else params
+
+
+def num_generations(algorithm: EvolutionaryAlgorithm, generations: int) -> int:
+    """Times to ask and tell at a visit: a grid's generations are sweeps over all coordinates."""
+    return generations * (algorithm.num_dims if isinstance(algorithm, Grid) else 1)
 
 
 def start(algorithm: EvolutionaryAlgorithm, key: Array, solution: Any, fitness: Array, params: Any) -> Any:
@@ -88,6 +104,8 @@ def start(algorithm: EvolutionaryAlgorithm, key: Array, solution: Any, fitness: 
     """
     if isinstance(algorithm, PopulationBasedAlgorithm):
         copies = algorithm.pool_size if isinstance(algorithm, EvolQ) else algorithm.population_size
+        if isinstance(algorithm, OnePlusLambda | Grid):
+            copies = 1
         population = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (copies, *leaf.shape)), solution)
         if isinstance(algorithm, MOVES_BY_DIFFERENCES):
             population = jax.vmap(partial(_jitter, solution))(jax.random.split(key, copies))

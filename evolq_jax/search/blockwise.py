@@ -4,135 +4,53 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from evosax.algorithms.base import EvolutionaryAlgorithm
 
 from evolq_jax.errors import UserError
-from evolq_jax.network import at, is_stacked
-from evolq_jax.quant.sites import quant_sites
+from evolq_jax.network import is_stacked
 from evolq_jax.quant.spec import Specs, scope, select
-from evolq_jax.search.algorithms import make_algorithm, start, unravel
-from evolq_jax.search.budget import blocks_run, candidate_images, num_blocks
-from evolq_jax.search.config import SearchConfig
-from evolq_jax.search.evaluate import Quantized, Scoring, at_scales, block_inputs, population_fitness
-from evolq_jax.search.evolq import EvolQ
+from evolq_jax.search import programs
+from evolq_jax.search.algorithms import make_algorithm, make_params, num_generations, start, unravel
+from evolq_jax.search.budget import candidate_images, num_blocks
+from evolq_jax.search.config import SearchConfig, num_noise_copies
+from evolq_jax.search.evaluate import Quantized
+from evolq_jax.search.halving import halve, image_counts
+from evolq_jax.search.records import Generation, Position, SearchResult
 from evolq_jax.search.space import SearchSpace
 from evolq_jax.typing import Array, ModelParts, Params, Scales
 
 
-class Generation(NamedTuple):
-    """What one generation did; a line of `log.jsonl`."""
-
-    pass_number: int
-    segment: str
-    block: int
-    generation: int
-    evaluations: int  # so far, in the whole search
-    fitness: float  # best of this generation
-    best_fitness: float  # best so far at this block
-    seconds: float  # since the search began
-    candidate_images: float  # spent so far (search/budget.py)
-
-
-class SearchResult(NamedTuple):
-    """The scales found, and the fitness they started and ended with."""
-
-    scales: Scales
-    start_fitness: float
-    fitness: float
-    evaluations: int
-    kept: int  # moves, of as many visits
-    visits: int
-    seconds: float
-    candidate_images: float  # spent in all (search/budget.py)
-
-
-class Position(NamedTuple):
-    """Where a search stands between two visits: with its arguments, all that it needs to go on.
-
-    A visit's key is folded from the search's key and the visit's number, and strategies begin anew at each
-    visit, so neither is held.
-    """
-
-    scales: Scales
-    fitness: Array  # [], at `scales`, on the images searched on
-    start_fitness: Array  # []
-    held_out_fitness: Array  # [], at `scales`
-    visits: int = 0
-    evaluations: int = 0
-    kept: int = 0
-    block_images: int = 0  # what was spent: images through one block
-    seconds: float = 0.0
-
-    @staticmethod
-    def first(scales: Scales) -> "Position":
-        """Before the first visit."""
-        unknown = jnp.asarray(jnp.inf, jnp.float32)
-        return Position(scales, unknown, unknown, unknown)
-
-
 class _Segment(NamedTuple):
-    """Static things of one segment: its number, space and algorithm."""
+    """Static things of one segment: its number, space, algorithm, and that of the first pass."""
 
     number: int
     space: SearchSpace
     algorithm: EvolutionaryAlgorithm
+    grid: EvolutionaryAlgorithm | None
 
 
-@partial(jax.jit, static_argnames=("parts", "specs", "chunk"))
-def _block_inputs(
-    parts: ModelParts, specs: Specs, chunk: int, network: Quantized, tokens: Array
-) -> dict[str, Array]:
-    return block_inputs(parts, quant_sites(specs), chunk, network.quantized, network.scales, tokens)
+class _Score(Protocol):
+    """Fitness [P] of candidates on the images searched on (part 0), or on those held out (1)."""
+
+    def __call__(self, part: int, candidates: Scales, num_images: int | None = None, /) -> Array:
+        """On the first `num_images`; None: on all of the part."""
+        ...
 
 
-@partial(jax.jit, static_argnames=("parts", "specs", "scoring", "number"))
-def _score(
-    parts: ModelParts,
-    specs: Specs,
-    scoring: Scoring,
-    number: int,
-    network: Quantized,
-    candidates: Scales,
-    index: Array,
-    inputs: Array,
-    teacher: Array,
-    temperature: Array,
-) -> Array:
-    x = jax.lax.dynamic_index_in_dim(inputs, index, keepdims=False)
-    return population_fitness(
-        parts, specs, scoring, number, network, candidates, index, x, teacher, temperature
-    )
+class _Visit(NamedTuple):
+    """A block, where it starts, and how its candidates are scored."""
 
-
-@jax.jit
-def _slice(stacked: Any, index: Array | int) -> Any:
-    """`at`, compiled once for all leaves instead of once for each shape."""
-    return at(stacked, index)
-
-
-@partial(jax.jit, static_argnames=("specs",))
-def _at_scales(specs: Specs, params: Params, scales: Scales) -> Quantized:
-    return at_scales(specs, params, scales)
-
-
-@partial(jax.jit, static_argnames=("segment",))
-def _write_back(segment: str, scales: Scales, block_scales: Scales, index: Array) -> Scales:
-    """The scales with one block's put in."""
-    scales = dict(scales)
-    for name, qparams in block_scales.items():
-        site = f"{segment}/{name}"
-        scales[site] = jax.tree.map(lambda all_, one: all_.at[index].set(one), scales[site], qparams)
-    return scales
-
-
-@partial(jax.jit, static_argnames=("space",))
-def _decode(space: SearchSpace, population: dict[str, Array], start_scales: Scales, step: Array) -> Scales:
-    """The block's scales for a population of solutions: a leading P axis on every leaf."""
-    return jax.vmap(lambda solution: space.decode(solution, start_scales, step))(population)
+    network: Quantized
+    segment: _Segment
+    block: int
+    start: Scales
+    score: _Score
+    place: int  # the block's number in the whole network
 
 
 def _alone(tree: Any) -> Any:
@@ -185,7 +103,7 @@ def search(
             f"{config.batch_size}; set search.batch_size or data.num_calibration"
         )
     run = _Search(config, parts, specs, teacher, key, on_generation, on_visit)
-    return run(params, position or Position.first(scales), tokens)
+    return run(params, position or Position.first(parts, scales), tokens)
 
 
 class _Search:
@@ -203,16 +121,16 @@ class _Search:
     ) -> None:
         self.config, self.parts, self.specs, self.key = config, parts, specs, key
         self.on_generation, self.on_visit = on_generation, on_visit
-        image_chunk, population_chunk = config.chunks()
-        self.scoring = Scoring(config.fitness, config.batch_size, image_chunk, population_chunk)
+        self.scoring, self.held_out_scoring = config.scorings()
         self.temperature = jnp.float32(config.temperature)
-        self.step = jnp.float32(config.epsilon)
+        self.step, self.density = jnp.float32(config.epsilon), jnp.float32(config.density)
         self.num_searched = len(teacher) - config.num_held_out(len(teacher))
         self.teachers = jnp.split(teacher, [self.num_searched])
+        self.image_counts = image_counts(config.halving, self.num_searched, config.batch_size)
 
     def __call__(self, params: Params, position: Position, tokens: Array) -> SearchResult:
         self._start_at(position)
-        network = _at_scales(self.specs, params, position.scales)
+        network = programs.quantize(self.specs, params, position.scales)
         segments = [self._segment(number, position.scales) for number in range(len(self.parts.segments))]
         searched = [segment for segment in reversed(segments) if segment is not None]
         lengths = [self.parts.segments[segment.number].length for segment in searched]
@@ -222,39 +140,50 @@ class _Search:
                 break
             # Inputs of blocks that a pass has yet to visit depend on none that it has visited, so a pass
             # that is continued gets the same; they have been paid for.
-            inputs = _block_inputs(self.parts, self.specs, self.scoring.image_chunk, network, tokens)
+            inputs = programs.cache_inputs(self.parts, self.specs, self.scoring.image_chunk, network, tokens)
             self.block_images += 0 if done else len(tokens) * num_blocks(self.parts)
             for segment, length in zip(searched, lengths, strict=True):
-                split = jnp.split(
-                    inputs.pop(self.parts.segments[segment.number].name), [self.num_searched], axis=1
-                )
+                name = self.parts.segments[segment.number].name
+                split = jnp.split(inputs.pop(name), [self.num_searched], axis=1)
                 blocks = range(length - min(done, length))
                 done -= length - len(blocks)
                 for block in reversed(blocks):
                     if not self._is_spent():
                         network = self._visit(network, segment, split, pass_number, block)
                         self.on_visit(self._position(network))
-        last = self._position(network)
-        fitness = float(last.start_fitness), float(last.fitness)
-        spent = candidate_images(self.parts, last.block_images)
-        counts = last.evaluations, last.kept, last.visits, last.seconds
-        return SearchResult(last.scales, *fitness, *counts, spent)
+        return self._result(self._position(network))
 
     def _start_at(self, position: Position) -> None:
-        self.fitness, self.start_fitness = position.fitness, position.start_fitness
-        self.held_out_fitness = position.held_out_fitness
+        self.fitness, self.held_out_fitness = position.fitness, position.held_out_fitness
+        self.first, self.last = np.array(position.first_fitness), np.array(position.last_fitness)
+        self.noise_sum, self.noise_count = position.noise_sum, position.noise_count
         self.visits, self.evaluations, self.kept = position.visits, position.evaluations, position.kept
         self.block_images = position.block_images
         self.began = time.monotonic() - position.seconds
 
     def _position(self, network: Quantized) -> Position:
-        fitness = self.fitness, self.start_fitness, self.held_out_fitness
-        counts = self.visits, self.evaluations, self.kept, self.block_images
-        return Position(network.scales, *fitness, *counts, time.monotonic() - self.began)
+        fitness = self.fitness, self.held_out_fitness, self.first.copy(), self.last.copy()
+        counts = self.noise_count, self.visits, self.evaluations, self.kept, self.block_images
+        seconds = time.monotonic() - self.began
+        return Position(network.scales, *fitness, self.noise_sum, *counts, seconds)
+
+    def _result(self, last: Position) -> SearchResult:
+        return SearchResult(
+            scales=last.scales,
+            start_fitness=float(np.nanmean(last.first_fitness)),
+            fitness=float(np.nanmean(last.last_fitness)),
+            evaluations=last.evaluations,
+            kept=last.kept,
+            visits=last.visits,
+            seconds=last.seconds,
+            candidate_images=candidate_images(self.parts, last.block_images),
+            noise=last.noise_sum / last.noise_count if last.noise_count else None,
+        )
 
     def _passes(self, first: int) -> Iterable[int]:
         """As many as the settings say, or as the budget allows."""
-        return range(first, self.config.passes) if self.config.budget is None else count(first)
+        passes = self.config.passes + bool(self.config.grid_start)
+        return range(first, passes) if self.config.budget is None else count(first)
 
     def _is_spent(self) -> bool:
         """Whether the budget is; at least one block is visited."""
@@ -268,17 +197,19 @@ class _Search:
         if inside and not any(site.startswith(f"{segment.name}/") for site in inside):
             return None  # all that is searched is in other segments
         space = config.space(scales, segment.name, self.specs)
-        solution = space.encode(_slice(scope(scales, segment.name), 0))
-        algorithm = make_algorithm(
-            config.algorithm,
-            config.population_size,
-            solution,
+        solution = space.encode(programs.slice_block(scope(scales, segment.name), 0))
+        make = partial(
+            make_algorithm,
+            population_size=config.population_size,
+            solution=solution,
             pool_size=config.pool_size,
             tournament_size=config.tournament_size,
             mutation=config.mutation,
             replacement=config.replacement,
+            antithetic=config.antithetic,
         )
-        return _Segment(number, space, algorithm)
+        grid = make("Grid") if config.grid_start else None
+        return _Segment(number, space, make(config.algorithm), grid)
 
     def _visit(
         self, network: Quantized, segment: _Segment, inputs: list[Array], pass_number: int, block: int
@@ -287,55 +218,102 @@ class _Search:
 
         `inputs` are the blocks' inputs [L, B, ...] of the images searched on, and of those held out.
         """
-        config, algorithm, space = self.config, segment.algorithm, segment.space
+        config, algorithm, generations = self.config, segment.algorithm, self.config.generations
+        if pass_number == 0 and segment.grid is not None:
+            algorithm, generations = segment.grid, config.grid_start
         name = self.parts.segments[segment.number].name
-        index = jnp.int32(block)
-        start_scales = _slice(scope(network.scales, name), index)
-
-        def score(candidates: Scales, part: int = 0) -> Array:
-            size, num_images = jax.tree.leaves(candidates)[0].shape[0], len(self.teachers[part])
-            self.evaluations += size
-            self.block_images += size * num_images * blocks_run(self.parts, segment.number, block)
-            settings = self.parts, self.specs, self.scoring, segment.number
-            data = inputs[part], self.teachers[part]
-            return _score(*settings, network, candidates, index, *data, self.temperature)
-
-        def score_held_out(block_scales: Scales) -> Array:
-            return score(_alone(block_scales), part=1)[0]
-
-        if config.rescore_start or self.visits == 0:
-            self.fitness = score(_alone(start_scales))[0]
-        if self.visits == 0:
-            self.start_fitness = self.fitness
-            if config.holdout:
-                self.held_out_fitness = score_held_out(start_scales)
+        start_scales = programs.slice_block(scope(network.scales, name), jnp.int32(block))
+        score = self._scorer(network, segment, inputs, block)
+        place = block + sum(before.length for before in self.parts.segments[: segment.number])
+        visit = _Visit(network, segment, block, start_scales, score, place)
+        self._score_start(visit)
         key = jax.random.fold_in(self.key, self.visits)
         self.visits += 1
-        params = algorithm.default_params
-        if isinstance(algorithm, EvolQ):
-            params = params.replace(epsilon=self.step)
-        state = start(algorithm, key, space.encode(start_scales), self.fitness, params)
-        for generation in range(config.generations):
+        params = make_params(algorithm, self.step, self.density)
+        state = start(algorithm, key, segment.space.encode(start_scales), self.fitness, params)
+        for generation in range(num_generations(algorithm, generations)):
             ask_key, tell_key = jax.random.split(jax.random.fold_in(key, generation))
             population, state = algorithm.ask(ask_key, state, params)
-            fitness = score(_decode(space, population, start_scales, self.step))
+            candidates = programs.decode(segment.space, population, start_scales, self.step)
+            fitness = halve(partial(visit.score, 0), candidates, self.image_counts)
             state, _ = algorithm.tell(tell_key, population, fitness, state, params)
             self._tell_watcher(pass_number, name, block, generation, fitness.min(), state.best_fitness)
             if self._is_spent():
                 break
-        if not state.best_fitness < self.fitness:
-            return network
-        best = _alone(unravel(algorithm, state.best_solution))
-        best_scales = _slice(_decode(space, best, start_scales, self.step), 0)
-        if config.holdout:
-            held_out_fitness = score_held_out(best_scales)
+        best = unravel(algorithm, state.best_solution)
+        network = self._accept(visit, best, state.best_fitness)
+        if not self.scoring.has_local:
+            self.last[:] = np.nan
+        self.last[place] = float(self.fitness)
+        return network
+
+    def _score_start(self, visit: _Visit) -> None:
+        """Finds out the fitness of the network as it is, where it is not known from the visit before."""
+        first, start_scales = self.visits == 0, _alone(visit.start)
+        if self.config.rescore_start or first or self.scoring.has_local:
+            self.fitness = visit.score(0, start_scales)[0]
+        if self.config.holdout and (first or self.held_out_scoring.has_local):
+            self.held_out_fitness = visit.score(1, start_scales)[0]
+        if first or (self.scoring.has_local and np.isnan(self.first[visit.place])):
+            self.first[visit.place] = float(self.fitness)
+
+    def _threshold(self, visit: _Visit) -> Array | float:
+        """What a move must gain: `min_gain` standard deviations of the fitness's noise at this block."""
+        if not self.config.min_gain:
+            return 0.0
+        key = jax.random.fold_in(self.key, 2**32 - self.visits)  # no visit's own
+        copies = programs.jitter(visit.start, key, num_noise_copies(self.config))
+        noise = jnp.std(visit.score(0, copies), ddof=1)
+        self.noise_sum, self.noise_count = self.noise_sum + float(noise), self.noise_count + 1
+        return self.config.min_gain * noise
+
+    def _accept(self, visit: _Visit, best: Any, fitness: Array) -> Quantized:
+        """The network with the best solution, if that is better than the start on all images."""
+        if not fitness < self.fitness - self._threshold(visit):
+            return visit.network
+        decoded = programs.decode(visit.segment.space, _alone(best), visit.start, self.step)
+        best_scales = programs.slice_block(decoded, 0)
+        if self.config.holdout:
+            held_out_fitness = visit.score(1, _alone(best_scales))[0]
             if not held_out_fitness < self.held_out_fitness:
-                return network
+                return visit.network
             self.held_out_fitness = held_out_fitness
-        self.fitness, self.kept = state.best_fitness, self.kept + 1
-        scales = _write_back(name, network.scales, best_scales, index)
+        self.fitness, self.kept = fitness, self.kept + 1
+        name = self.parts.segments[visit.segment.number].name
+        scales = programs.write_back(name, visit.network.scales, best_scales, jnp.int32(visit.block))
         # By the program that a continued search starts with: weights by another one could differ in a bit.
-        return _at_scales(self.specs, network.params, scales)
+        return programs.quantize(self.specs, visit.network.params, scales)
+
+    def _scorer(self, network: Quantized, segment: _Segment, inputs: list[Array], block: int) -> _Score:
+        """How candidates for one block are scored; counts what it costs."""
+        index, number, targets = jnp.int32(block), segment.number, dict[int, Array]()
+
+        def score(part: int, candidates: Scales, num_images: int | None = None) -> Array:
+            scoring = (self.scoring, self.held_out_scoring)[part]
+            size, all_images = jax.tree.leaves(candidates)[0].shape[0], len(self.teachers[part])
+            num_images = num_images or all_images
+            if scoring.has_local and part not in targets:
+                settings = self.parts, scoring.image_chunk, number
+                targets[part] = programs.float_block(*settings, network.params, index, inputs[part])
+                self.block_images += all_images
+            self.evaluations += size
+            self.block_images += size * num_images * scoring.blocks_run(self.parts, number, block)
+            return programs.score(
+                self.parts,
+                self.specs,
+                scoring,
+                number,
+                network,
+                candidates,
+                index,
+                inputs[part],
+                self.teachers[part],
+                self.temperature,
+                targets.get(part),
+                num_images,
+            )
+
+        return score
 
     def _tell_watcher(
         self, pass_number: int, segment: str, block: int, generation: int, fitness: Array, best: Array

@@ -8,8 +8,11 @@ import jax
 
 from evolq_jax.errors import UserError
 from evolq_jax.quant.spec import Specs
+from evolq_jax.search.evaluate import Scoring
 from evolq_jax.search.evolq import Mutation, Replacement
+from evolq_jax.search.halving import num_scored
 from evolq_jax.search.space import Parametrization, SearchSpace, make_space
+from evolq_jax.typing import FitnessFn
 
 ATTENTION_WEIGHTS = ("*/attn/qkv/weight", "*/attn/proj/weight")
 
@@ -19,7 +22,8 @@ class SearchConfig:
     """The search's settings; the defaults are the best honest setting found so far (docs/results.md).
 
     Attributes:
-      algorithm: `EvolQ` (the paper's tournament) or any evosax algorithm by its class name.
+      algorithm: `EvolQ` (the paper's tournament), `OnePlusLambda` (elitist, with an adaptive step size),
+        `Grid` (coarse to fine along one coordinate after the other) or any of evosax by its class name.
       sites: patterns of the sites whose scales are searched, of those inside blocks; `*`: weights and
         activations alike.
       parametrization: `raw` scales, `log` ratios to the start, one log ratio per tensor (`log_per_tensor`)
@@ -29,18 +33,32 @@ class SearchConfig:
       passes: times over all blocks; plays no part where there is a budget.
       budget: candidate-images (`evolq_jax.search.budget` counts them): passes go on until the end of the
         generation that spends it. None: `passes` decide.
-      generations: generations at each visit of a block (the paper's cycles).
+      grid_start: sweeps of `Grid` at each block in a pass of its own before the others; 0: no such pass.
+      generations: generations at each visit of a block (the paper's cycles); of `Grid`, sweeps over all its
+        coordinates.
       population_size: candidates evaluated in each generation.
       epsilon: half width of EvolQ's uniform mutation; for log parametrizations the unit of a step.
       mutation: EvolQ: `absolute`, or `relative` to each scale.
       pool_size: EvolQ: members kept; the released code has 15.
       tournament_size: EvolQ: members drawn for each parent; the released code has 10.
       replacement: EvolQ: which members leave the pool, the `worst` or the `oldest`.
-      fitness: `info_nce`, `mse`, `cosine` or `kl`, against the teacher's logits; minimised.
+      density: OnePlusLambda: probability that a child moves a coordinate.
+      antithetic: OnePlusLambda: children in pairs on opposite sides of their parent.
+      fitness: `info_nce`, `mse`, `cosine`, `kl`, `centred_cosine` or `top_k_kl`, against the teacher's
+        logits; `local`: the searched block's own output against the float block's; or a sum, as in
+        `kl + 0.5*local`. Minimised.
+      fitness_functions: more of them, of a config file: pure functions `(student [B, C], teacher [B, C]) ->
+        scalar` of a contrastive batch's logits, known to `fitness` by their names.
+      holdout_fitness: what the images held out are scored by; None: by `fitness`.
+      top_k: classes that `top_k_kl` tells apart, the teacher's most likely.
       temperature: of infoNCE.
       batch_size: contrastive batch of infoNCE: calibration images must be a multiple of it.
       holdout: share of the calibration images that candidates are not scored on, but that decide whether
         a block's move is kept; in whole batches, from the end.
+      halving: stages of successive halving: in each, about twice as many images and half as many candidates,
+        in the last all images. 1: all candidates are scored on all images.
+      min_gain: a move must improve the fitness by more than so many standard deviations of its noise, as
+        measured at each visit by candidates that differ from the start in rounding only. 0: by anything.
       teacher: `float`, or `integer_layer_norm` (the released code's).
       rescore_start: evaluate a block's start anew at each visit, as released, though it is known.
       image_chunk: images run at once; None: chosen for the backend.
@@ -54,6 +72,7 @@ class SearchConfig:
     zero_points: bool = False
     passes: int = 1
     budget: int | None = None
+    grid_start: int = 0
     generations: int = 2
     population_size: int = 6
     epsilon: float = 0.1
@@ -61,10 +80,17 @@ class SearchConfig:
     pool_size: int = 15
     tournament_size: int = 10
     replacement: Replacement = "worst"
+    density: float = 1.0
+    antithetic: bool = False
     fitness: str = "kl"
+    fitness_functions: tuple[FitnessFn, ...] = ()
+    holdout_fitness: str | None = None
+    top_k: int = 10
     temperature: float = 3.0
     batch_size: int = 50
     holdout: float = 0.5
+    halving: int = 1
+    min_gain: float = 0.0
     teacher: Literal["float", "integer_layer_norm"] = "float"
     rescore_start: bool = False
     image_chunk: int | None = None
@@ -72,14 +98,19 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         """Rejects sizes that mean nothing."""
-        sizes = "passes generations population_size pool_size tournament_size batch_size budget group_size"
-        for name in sizes.split():
+        sizes = ["passes", "generations", "population_size", "pool_size", "tournament_size", "batch_size"]
+        for name in (*sizes, "budget", "group_size", "top_k", "halving"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"search.{name} must be at least 1, not {value}")
         for name in ("epsilon", "temperature"):
             if not getattr(self, name) > 0:
                 raise UserError(f"search.{name} must be positive, not {getattr(self, name)}")
+        for name in ("grid_start", "min_gain"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"search.{name} must not be negative, not {getattr(self, name)}")
+        if not 0 < self.density <= 1:
+            raise UserError(f"search.density must be above 0 and at most 1, not {self.density}")
         if not 0 <= self.holdout < 1:
             raise UserError(f"search.holdout must be from 0 to below 1, not {self.holdout}")
         self._check_parametrization()
@@ -93,14 +124,20 @@ class SearchConfig:
                 f"search.parametrization '{self.parametrization}' does not suit search.algorithm "
                 f"'{self.algorithm}'; choose {choices}"
             )
-        if raw and self.zero_points:
-            raise UserError("search.zero_points needs a log parametrization, not 'raw'")
+        for name in ("zero_points", "grid_start"):
+            if raw and getattr(self, name):
+                raise UserError(f"search.{name} needs a log parametrization, not 'raw'")
 
     def space(self, sites: Iterable[str], segment: str, specs: Specs) -> SearchSpace:
         """What is searched in the blocks of one segment; `sites` are all that have scales."""
         return make_space(
             self.sites, sites, self.parametrization, segment, specs, self.group_size, self.zero_points
         )
+
+    def scorings(self) -> tuple[Scoring, Scoring]:
+        """How candidates are scored on the images searched on, and on those held out."""
+        sizes = self.batch_size, *self.chunks(), self.top_k, self.fitness_functions
+        return Scoring(self.fitness, *sizes), Scoring(self.holdout_fitness or self.fitness, *sizes)
 
     def num_held_out(self, num_images: int) -> int:
         """Calibration images that only decide on moves.
@@ -122,9 +159,21 @@ class SearchConfig:
         return self.image_chunk or images, self.population_chunk or population
 
 
-def num_evaluations(config: SearchConfig, num_blocks: int) -> int:
-    """Candidates that all passes evaluate at most (moves that already lost need no held-out score)."""
-    visits = config.passes * num_blocks
-    starts = visits if config.rescore_start else 1
-    held_out = visits + 1 if config.holdout else 0
-    return visits * config.generations * config.population_size + starts + held_out
+def num_evaluations(config: SearchConfig, num_blocks: int, coordinates: int = 0) -> int:
+    """Candidates that all passes evaluate at most (moves that already lost need no held-out score).
+
+    `coordinates` are those of all blocks together; they count for grids only.
+    """
+    visits = (config.passes + bool(config.grid_start)) * num_blocks
+    scoring, held_out_scoring = config.scorings()
+    starts = visits if config.rescore_start or scoring.has_local else 1
+    held_out = visits + (visits if held_out_scoring.has_local else 1) if config.holdout else 0
+    each = coordinates if config.algorithm == "Grid" else num_blocks
+    generations = config.passes * config.generations * each + config.grid_start * coordinates
+    noise = visits * num_noise_copies(config) if config.min_gain else 0
+    return generations * num_scored(config.halving, config.population_size) + starts + held_out + noise
+
+
+def num_noise_copies(config: SearchConfig) -> int:
+    """Candidates that the noise is measured on: a population, so that it takes no new program."""
+    return max(config.population_size, 4)

@@ -11,25 +11,48 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.fitness import batched, make_fitness
-from evolq_jax.network import at, largest_divisor, normalize, run_blocks, scan_blocks
-from evolq_jax.quant.sites import QuantSite, SiteFactory, fake_quant_weights, quant_sites
+from evolq_jax.fitness import LOCAL, batched, logits_fitness, parse_fitness, relative_error
+from evolq_jax.network import at, in_chunks, largest_divisor, normalize, run_blocks, scan_blocks
+from evolq_jax.quant.sites import FloatSite, QuantSite, SiteFactory, fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import Specs, scope
-from evolq_jax.typing import Array, ModelParts, Params, Preprocessing, Scales
+from evolq_jax.search.budget import blocks_run
+from evolq_jax.typing import Array, FitnessFn, ModelParts, Params, Preprocessing, Scales, Segment
 
 
 @dataclass(frozen=True)
 class Scoring:
     """Static settings of an evaluation: what is measured, and how much is held in memory at once.
 
-    `batch_size` is the contrastive batch of the fitness; `image_chunk` times `population_chunk` images
-    run at once (neither changes the result but for rounding).
+    `fitness` is a sum of terms (`evolq_jax.fitness.parse_fitness`); `functions` are a user's terms, `top_k`
+    belongs to `top_k_kl`. `batch_size` is the contrastive batch; `image_chunk` times `population_chunk`
+    images run at once (this changes nothing but rounding).
     """
 
     fitness: str = "info_nce"
     batch_size: int = 100
     image_chunk: int = 10
     population_chunk: int = 1
+    top_k: int = 10
+    functions: tuple[FitnessFn, ...] = ()
+
+    @property
+    def local_weight(self) -> float:
+        """Of the block's own output error; 0 where it plays no part."""
+        return sum(term.weight for term in parse_fitness(self.fitness, self.functions) if term.name == LOCAL)
+
+    @property
+    def has_local(self) -> bool:
+        """Whether fitness depends on the block, so that it is unknown when another is visited."""
+        return self.local_weight > 0
+
+    def on_logits(self, temperature: Array | float) -> FitnessFn | None:
+        """What of the fitness needs logits; None: nothing, and blocks after the searched one do not run."""
+        terms = parse_fitness(self.fitness, self.functions)
+        return logits_fitness(terms, temperature, self.top_k, self.functions)
+
+    def blocks_run(self, parts: ModelParts, segment_number: int, block: int) -> int:
+        """Blocks that a candidate for this block runs."""
+        return 1 if self.on_logits(1.0) is None else blocks_run(parts, segment_number, block)
 
 
 class Quantized(NamedTuple):
@@ -107,6 +130,7 @@ def population_fitness(
     x: Array,
     teacher: Array,
     temperature: Array | float,
+    target: Array | None = None,
 ) -> Array:
     """Fitness [P] of candidates for one block's scales.
 
@@ -121,12 +145,13 @@ def population_fitness(
       x: the block's input [B, ...].
       teacher: the float network's logits [B, C].
       temperature: of infoNCE (traced).
+      target: the float block's output on `x`; needed where the fitness has a `local` term.
     """
     segment = parts.segments[segment_number]
     make_site = quant_sites(specs)
     local_specs = scope(specs, segment.name)
     float_block = at(network.params[segment.name], index)
-    fitness_fn = make_fitness(scoring.fitness, temperature)
+    fitness_fn, local_weight = scoring.on_logits(temperature), scoring.local_weight
     num_candidates = jax.tree.leaves(candidates)[0].shape[0]
     group = largest_divisor(num_candidates, scoring.population_chunk)
     chunk = largest_divisor(x.shape[0], scoring.image_chunk)
@@ -138,21 +163,43 @@ def population_fitness(
         quantize = partial(fake_quant_weights, tuple(local_specs.items()), float_block)
         blocks = jax.vmap(quantize)(group_scales)
 
-        def one_chunk(x: Array) -> Array:
+        def one_chunk(chunk: tuple[Array, Array | None]) -> tuple[Array | None, Array | None]:
+            x, wanted = chunk
             if group == 1:  # a mapped axis of one costs a slower matrix product on CPU
                 x = run_block(at(group_scales, 0), at(blocks, 0), x)
             else:
                 x = _join(jax.vmap(run_block, in_axes=(0, 0, None))(group_scales, blocks, x))
-            logits = suffix_logits(
-                parts, make_site, segment_number, network.quantized, network.scales, x, index + 1
-            )
-            return logits.reshape(group, -1, logits.shape[-1])
+            errors = logits = None
+            if wanted is not None:
+                outputs = x.reshape(group, *wanted.shape)
+                errors = jax.vmap(relative_error, in_axes=(0, None))(outputs, wanted)
+            if fitness_fn is not None:
+                logits = suffix_logits(
+                    parts, make_site, segment_number, network.quantized, network.scales, x, index + 1
+                )
+                logits = logits.reshape(group, -1, logits.shape[-1])
+            return logits, errors
 
-        logits = _join(jnp.moveaxis(jax.lax.map(one_chunk, _split(x, chunk)), 0, 1), axis=1)
-        return jax.vmap(lambda student: batched(fitness_fn, student, teacher, scoring.batch_size))(logits)
+        chunks = jax.tree.map(lambda leaf: _split(leaf, chunk), (x, target if local_weight else None))
+        # [chunks, group, chunk, ...] -> [group, B, ...]
+        found = jax.tree.map(lambda y: _join(jnp.moveaxis(y, 0, 1), axis=1), jax.lax.map(one_chunk, chunks))
+        return fitness_of(*found)
+
+    def fitness_of(logits: Array | None, errors: Array | None) -> Array:
+        """The sum of the terms [group], from logits [group, B, C] and errors [group, B]."""
+        total = jnp.zeros(())
+        if fitness_fn is not None and logits is not None:
+            score = partial(batched, fitness_fn, teacher=teacher, batch_size=scoring.batch_size)
+            total = jax.vmap(score)(logits)
+        return total if errors is None else total + local_weight * errors.mean(-1)
 
     groups = jax.tree.map(lambda leaf: _split(leaf, group), candidates)
     return jax.lax.map(one_group, groups).reshape(num_candidates)
+
+
+def float_outputs(segment: Segment, chunk: int, block_params: Params, x: Array) -> Array:
+    """A block in floating point, on inputs [B, ...]; `chunk` images at once."""
+    return in_chunks(lambda part: segment.block(block_params, FloatSite(), part), x, chunk)
 
 
 def _split(x: Array, chunk: int) -> Array:

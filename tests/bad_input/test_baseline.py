@@ -16,6 +16,7 @@ from tests.bad_input.conftest import Refuse
             ("--baseline.minibatch", "15"),
             "baseline.minibatch (15) must be a multiple of search.batch_size (10)",
         ),
+        (("--search.fitness", "kl+local"), "'local' is known to the block-wise search only"),
         (("--baseline.budget", "50"), "a budget of 50 candidate-images is below the 100 of two evaluations"),
         (
             ("--baseline.optimizer", "lbfgs", "--baseline.minibatch", "10"),

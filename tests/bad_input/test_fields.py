@@ -17,6 +17,7 @@ from tests.small_run import CONFIG_FILE
         (("--search.sites", "head"), "'head' matches no quantization site"),
         (("--search.algorithm", "SNSE", "--search.parametrization", "log"), "did you mean 'SNES'?"),
         (("--search.fitness", "info_nec"), "unknown fitness 'info_nec'; did you mean 'info_nce'?"),
+        (("--search.holdout-fitness", "kl+lokal"), "unknown fitness 'lokal'; did you mean 'local'?"),
         (("--calibration.chain", "rangse"), "unknown initialiser 'rangse'; did you mean 'ranges'?"),
         (("--quant.scheme", "matmull"), "invalid choice 'matmull' for argument '--quant.scheme'"),
         (("--search.passes", "abc"), "Error parsing --search.passes: invalid literal for int()"),

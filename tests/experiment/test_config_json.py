@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evolq_jax.config import Experiment, QuantConfig, Rule, faithful, load_config
+from evolq_jax.config import Experiment, QuantConfig, Rule, SearchConfig, faithful, load_config
 from evolq_jax.errors import UserError
 from evolq_jax.experiment.config_json import from_json, to_json
 
@@ -77,3 +77,17 @@ def test_what_is_no_object_is_no_config(text: str, message: str) -> None:
     with pytest.raises(UserError, match="it: ") as caught:
         from_json(text, "it")
     assert message in str(caught.value)
+
+
+def my_loss(student: Any, teacher: Any) -> Any:
+    return abs(student - teacher).max()
+
+
+def test_a_function_is_recorded_by_name_and_refuses_to_run_from_there() -> None:
+    config = Experiment(search=SearchConfig(fitness="kl+my_loss", fitness_functions=(my_loss,)))
+    text = to_json(config)
+    assert json.loads(text)["search"]["fitness_functions"] == ["my_loss"]
+    again = from_json(text, "it")
+    assert to_json(again) == text
+    with pytest.raises(UserError, match="'my_loss' is a function of the config file"):
+        again.search.fitness_functions[0](1, 2)  # type: ignore[arg-type]

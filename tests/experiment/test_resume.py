@@ -21,7 +21,7 @@ from evolq_jax.experiment.preemption import Preempted, preemptible
 from evolq_jax.experiment.resume import ensure_search, resume_search
 from evolq_jax.experiment.run import run_search
 from evolq_jax.experiment.watch import Progress, no_progress
-from evolq_jax.search.blockwise import Generation
+from evolq_jax.search.records import Generation
 from tests.experiment.conftest import Finished
 from tests.small_run import BLOCKS, write_weights
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evolq_jax.config import Experiment
+from evolq_jax.config import Experiment, load_config
 from evolq_jax.data import load_images
 from evolq_jax.errors import UserError
 from evolq_jax.experiment.plan import plan_search
@@ -15,7 +15,7 @@ from evolq_jax.experiment.result import read_result
 from evolq_jax.experiment.run import run_calibrate, run_evaluate, run_search
 from evolq_jax.experiment.run_directory import open_run
 from evolq_jax.models.registry import get_entry
-from evolq_jax.search.blockwise import Generation
+from evolq_jax.search.records import Generation
 from tests.experiment.conftest import Finished
 from tests.small_run import BATCH, BLOCKS, small_config, write_weights
 
@@ -239,3 +239,32 @@ def test_the_watcher_hears_of_every_stage_and_changes_nothing(finished: Finished
     }
     assert all(done == total for done, total in ends.values())
     assert ear.generations[-1] == (finished.result["evaluations"],) * 2
+
+
+CONFIG_WITH_FITNESS = """\
+from dataclasses import replace
+from pathlib import Path
+import jax.numpy as jnp
+from tests.small_run import small_config
+
+def worst(student, teacher):
+    return jnp.abs(student - teacher).max() + missing
+
+missing = 0.0
+config = small_config(Path(r"{weights}"))
+search = replace(config.search, fitness="kl + 0.1*worst", fitness_functions=(worst,), passes=1)
+config = replace(config, search=search)
+"""
+
+
+def test_a_fitness_of_a_config_file_runs_and_is_not_reloaded_silently(weights: Path, tmp_path: Path) -> None:
+    path, text = tmp_path / "own.py", CONFIG_WITH_FITNESS.format(weights=weights)
+    path.write_text(text)
+    result = run_search(load_config(path), tmp_path / "run")
+    assert result["calibration_fitness"]["final"] <= result["calibration_fitness"]["init"]
+    assert run_evaluate(tmp_path / "run")["final"] == result["final"]  # needs no fitness
+    with pytest.raises(UserError, match="'worst' is a function of the config file"):
+        plan_search(open_run(tmp_path / "run").config())
+    path.write_text(text.replace("+ missing", "+ absent"))
+    with pytest.raises(UserError, match="'worst' fails on logits of shape"):
+        plan_search(load_config(path))

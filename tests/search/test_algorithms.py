@@ -7,10 +7,14 @@ import pytest
 from evosax.algorithms.base import EvolutionaryAlgorithm
 
 from evolq_jax.errors import UserError
-from evolq_jax.search.algorithms import list_algorithms, make_algorithm, start, unravel
-from evolq_jax.search.evolq import EvolQ
+from evolq_jax.search.algorithms import list_algorithms, make_algorithm, make_params, start, unravel
 
 SOLUTION = {"a": jnp.zeros((1, 1)), "b": jnp.zeros((1, 3))}
+
+
+# Each with a step that finds something in twelve generations of six.
+MENU = ("EvolQ", "OnePlusLambda", "Grid", "CMA_ES", "Sep_CMA_ES", "SNES", "Open_ES", "DifferentialEvolution",
+        "SimpleGA", "PSO")  # fmt: skip
 
 
 def make(name: str, population_size: int = 6, **changes: Any) -> EvolutionaryAlgorithm:
@@ -25,7 +29,7 @@ def make(name: str, population_size: int = 6, **changes: Any) -> EvolutionaryAlg
 
 def test_the_menu_is_ours_and_what_of_evosax_needs_no_more_than_a_size() -> None:
     names = set(list_algorithms())
-    assert {"EvolQ", "SNES", "CMA_ES", "Sep_CMA_ES", "SimpleGA", "DifferentialEvolution", "PSO"} <= names
+    assert set(MENU) <= names
     assert not {"RandomSearch", "SV_CMA_ES", "SV_Open_ES"} & names
     assert not {"LearnedES", "LearnedGA", "EvoTF_ES", "CMAAnchoredLES"} & names  # evosax unpickles theirs
     assert len(names) >= 31
@@ -37,16 +41,16 @@ def test_unknown_names_and_impossible_sizes_are_refused() -> None:
         make("CMAES")
     with pytest.raises(UserError, match="'DifferentialEvolution' cannot be built with population_size=2"):
         make("DifferentialEvolution", 2)
+    with pytest.raises(UserError, match="=3: antithetic children come in pairs"):
+        make("OnePlusLambda", 3, antithetic=True)
 
 
-@pytest.mark.parametrize("name", ["EvolQ", "SNES", "DifferentialEvolution"])
+@pytest.mark.parametrize("name", MENU)
 def test_a_search_starts_at_the_evaluated_solution(name: str) -> None:
     """The start counts as the best, and generations spread around it and improve on a quadratic."""
     solution = {"a": jnp.full((1, 1), 2.0), "b": jnp.full((1, 3), 1.0)}
     algorithm = make(name)
-    params = algorithm.default_params
-    if isinstance(algorithm, EvolQ):
-        params = params.replace(epsilon=0.5)
+    params = make_params(algorithm, jnp.float32(0.5), jnp.float32(1.0))
 
     def fitness_fn(solution: Any) -> jax.Array:
         return sum(jnp.sum((leaf - 0.3) ** 2) for leaf in jax.tree.leaves(solution))  # type: ignore[return-value]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from evolq_jax.quant.spec import QuantSpec, Specs
-from evolq_jax.search.blockwise import Generation, Position, SearchResult, search
+from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import SearchConfig
+from evolq_jax.search.records import Generation, Position, SearchResult
 from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales
 from tests.search.setting import BATCH, Setting
 from tests.two_segments import PARTS, make_inputs, make_params

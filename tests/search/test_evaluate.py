@@ -3,14 +3,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from evolq_jax.fitness import kl
 from evolq_jax.network import at, forward
-from evolq_jax.quant.sites import float_sites, quant_sites
+from evolq_jax.quant.sites import FloatSite, fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantSpec, scope
 from evolq_jax.search.evaluate import (
     Scoring,
     at_scales,
     block_inputs,
     embed,
+    float_outputs,
     suffix_logits,
 )
 from evolq_jax.typing import QParams, Scales
@@ -54,6 +56,35 @@ def test_a_population_scores_as_whole_forward_passes_do(
         ]
         np.testing.assert_allclose(got, want, rtol=1e-3)
         assert max(want) - min(want) > 10e-3 * max(want)  # the candidates do differ
+
+
+@pytest.mark.parametrize("fitness", ["local", "kl+0.5*local"])
+@pytest.mark.parametrize(("image_chunk", "population_chunk"), [(5, 1), (12, 3)])
+def test_a_block_s_own_output_is_scored_against_the_float_block_s(
+    setting: Setting, fitness: str, image_chunk: int, population_chunk: int
+) -> None:
+    """On the input that the quantized network gives to both."""
+    scoring = Scoring(fitness, BATCH, image_chunk, population_chunk)
+    parts, specs, scales, block = setting.tiny.parts, setting.specs, setting.scales, 1
+    make_site, segment = quant_sites(specs), setting.tiny.parts.segments[0]
+    x = block_inputs(parts, make_site, 12, setting.network.quantized, scales, setting.tokens)["blocks"][block]
+    float_block = at(setting.tiny.params["blocks"], block)
+    target = float_outputs(segment, 5, float_block, x)
+    np.testing.assert_allclose(target, segment.block(float_block, FloatSite(), x), rtol=1e-4, atol=1e-4)
+    candidates = some_candidates(at(scope(scales, "blocks"), block), block)
+    at_block = candidates, jnp.int32(block), x
+    got = score(parts, specs, scoring, 0, setting.network, *at_block, setting.teacher, target)
+    want = []
+    for i in range(NUM_CANDIDATES):
+        own, local = at(candidates, i), tuple(scope(specs, "blocks").items())
+        output = segment.block(fake_quant_weights(local, float_block, own), make_site("blocks", own), x)
+        error = np.asarray(output - target, np.float64)
+        sizes = (np.asarray(target, np.float64) ** 2).mean(-1)
+        local_error = np.mean((error**2).mean(-1) / np.maximum(sizes, 1e-3 * sizes.mean()))
+        whole = kl(setting.logits(with_block(scales, "blocks", block, own)), setting.teacher)
+        want.append(local_error if fitness == "local" else float(whole) + 0.5 * local_error)
+    np.testing.assert_allclose(got, want, rtol=2e-3)
+    assert max(want) - min(want) > 1e-2 * max(want)
 
 
 def test_the_cached_prefix_gives_the_logits_of_a_whole_pass(setting: Setting) -> None:

@@ -1,0 +1,55 @@
+"""Successive halving of a population over a growing share of the images (Jamieson and Talwalkar 2016)."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from evolq_jax.errors import UserError
+from evolq_jax.typing import Array, Scales
+
+
+def image_counts(stages: int, num_images: int, batch_size: int) -> tuple[int, ...]:
+    """Images of each stage, in whole contrastive batches: about twice as many each time, all in the last.
+
+    Raises:
+      UserError: there are fewer batches than the stages need.
+    """
+    batches = num_images // batch_size
+    if batches < 2 ** (stages - 1):
+        raise UserError(
+            f"search.halving {stages} needs {2 ** (stages - 1)} contrastive batches, and {num_images} images "
+            f"searched on are {batches} of {batch_size}: lower search.halving or search.batch_size"
+        )
+    return tuple(math.ceil(batches / 2**left) * batch_size for left in reversed(range(stages)))
+
+
+def num_scored(stages: int, population_size: int) -> int:
+    """Candidates scored in one generation, counted anew in each stage."""
+    sizes = [population_size]
+    while len(sizes) < stages and sizes[-1] > 1:
+        sizes.append((sizes[-1] + 1) // 2)
+    return sum(sizes)
+
+
+def halve(score: Callable[[Scales, int], Array], candidates: Scales, counts: Sequence[int]) -> Array:
+    """Fitness [P] of candidates: exact for the last survivors, who are the best; an estimate for the others.
+
+    The better half of a stage goes on to the next; one that is left alone goes on to all images. The others
+    come behind all of these, as far apart from each other as on the images that they were scored on.
+
+    Args:
+      score: fitness of candidates [P] on the first so many images.
+      candidates: scales with a leading P axis.
+      counts: images of each stage, the last of them all.
+    """
+    size = jax.tree.leaves(candidates)[0].shape[0]
+    if size == 1 or len(counts) == 1:
+        return score(candidates, counts[-1])
+    fitness = score(candidates, counts[0])
+    order = jnp.argsort(fitness)  # not a number comes last
+    kept, lost = order[: (size + 1) // 2], order[(size + 1) // 2 :]
+    better = halve(score, jax.tree.map(lambda leaf: leaf[kept], candidates), counts[1:])
+    behind = jnp.nanmax(better) + (fitness[lost] - fitness[lost[0]])
+    return fitness.at[kept].set(better).at[lost].set(behind)

@@ -1,0 +1,101 @@
+"""What the block-wise search can be told to do beside the paper's: each in a whole small search."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from evolq_jax.fitness import kl
+from evolq_jax.search.config import num_evaluations
+from tests.search.setting import Setting
+from tests.search.test_blockwise import EVOLQ, SNES, run
+
+
+def test_the_budget_counts_images_through_the_part_of_the_network_that_runs(setting: Setting) -> None:
+    """Six of twelve images held out: both are counted, and the cache of each pass's inputs."""
+    config = replace(EVOLQ, holdout=0.5, passes=1, epsilon=10.0)  # steps so wild that no move wins
+    _, result, generations = run(setting, config)
+    assert result.kept == 0
+    by_block = [12 + (6 + 6 + 2 * 4 * 6) / 3, 2 * 4 * 6 * 2 / 3, 2 * 4 * 6]  # the first scores the start
+    got = [g.candidate_images for g in generations if g.generation == 1]
+    np.testing.assert_allclose(got, np.cumsum(by_block), atol=1e-3)
+    assert result.candidate_images == got[-1]
+
+
+@pytest.mark.parametrize(("budget", "generations"), [(1, 1), (53, 3), (240, 8)])
+def test_a_budget_ends_the_search_with_the_generation_that_spends_it(
+    setting: Setting, budget: int, generations: int
+) -> None:
+    """Whatever the passes. A pass of EvolQ costs 12, a start 4, generations 16, 32 and 48 twice each."""
+    _, result, told = run(setting, replace(EVOLQ, passes=1, budget=budget))
+    assert len(told) == generations
+    assert [g.candidate_images >= budget for g in told] == [False] * (generations - 1) + [True]
+    assert result.fitness == pytest.approx(setting.fitness(result.scales), rel=1e-3)
+
+
+def test_a_pass_of_grids_comes_first(setting: Setting) -> None:
+    """Two coordinates a block, two sweeps of three points; then two generations of three children."""
+    config = replace(SNES, algorithm="OnePlusLambda", sites=EVOLQ.sites, grid_start=2, population_size=3)
+    _, result, told = run(setting, config)
+    counts = Counter((g.pass_number, g.block) for g in told)
+    assert counts == {(0, block): 4 for block in range(3)} | {(1, block): 2 for block in range(3)}
+    assert result.evaluations == num_evaluations(config, 3, 3 * 2) == told[-1].evaluations
+    best = [g.best_fitness for g in told]
+    assert best == sorted(best, reverse=True)
+    assert result.fitness == pytest.approx(setting.fitness(result.scales), rel=1e-3)
+    alone = replace(config, algorithm="Grid", grid_start=0, passes=1)
+    assert num_evaluations(alone, 3, 3 * 2) == 1 + 2 * 6 * 3
+    assert run(setting, alone).result.fitness == best[11]
+
+
+def test_halving_scores_few_candidates_on_all_images(setting: Setting) -> None:
+    config = replace(EVOLQ, halving=2, passes=1)
+    _, result, told = run(setting, config)
+    assert result.evaluations == num_evaluations(config, 3) == 1 + 3 * 2 * (4 + 2)
+    # cache, start; then 4 candidates on 6 images and 2 on 12, through one block of three
+    assert told[0].candidate_images == pytest.approx(12 + (12 + 4 * 6 + 2 * 12) / 3, abs=1e-3)
+    assert result.fitness == pytest.approx(setting.fitness(result.scales), rel=1e-3)
+    assert result.fitness < result.start_fitness
+
+
+@pytest.mark.parametrize(("min_gain", "moves"), [(1e-6, True), (1e6, False)])
+def test_moves_within_the_noise_are_refused(setting: Setting, min_gain: float, moves: bool) -> None:
+    config = replace(EVOLQ, min_gain=min_gain, passes=1)
+    result = run(setting, config).result
+    assert result.noise is not None
+    assert 0 < result.noise < 0.05 * result.start_fitness
+    assert bool(result.kept) == moves
+    assert result.evaluations <= num_evaluations(config, 3) == 1 + 3 * (2 * 4 + 4)
+
+
+def test_zero_points_and_groups_of_channels_are_searched(setting: Setting) -> None:
+    config = replace(SNES, sites=("*",), parametrization="log_per_group", group_size=8, zero_points=True)
+    result = run(setting, config).result
+    assert result.fitness == pytest.approx(setting.fitness(result.scales), rel=1e-3)
+    assert result.kept
+    moved = 0
+    for name, (scale, zero_point) in result.scales.items():
+        ratio = np.asarray(scale / setting.scales[name].scale)
+        if scale.shape[-1] > 1 and name.startswith("blocks/"):
+            groups = ratio.reshape(*ratio.shape[:-1], -1, 8)
+            np.testing.assert_allclose(groups, groups[..., :1].repeat(8, -1), rtol=1e-5)
+        shift = np.asarray(zero_point - setting.scales[name].zero_point)
+        np.testing.assert_array_equal(shift, np.round(shift))
+        moved += np.count_nonzero(shift)
+    assert moved
+
+
+def test_a_local_fitness_runs_one_block_and_held_out_images_may_judge_by_logits(setting: Setting) -> None:
+    config = replace(SNES, fitness="local", holdout_fitness="kl", holdout=0.5, generations=3)
+    _, result, told = run(setting, config)
+    assert result.kept
+    assert result.fitness < result.start_fitness < 1
+    before, after = (kl(setting.logits(s)[6:], setting.teacher[6:]) for s in (setting.scales, result.scales))
+    assert after < before
+    # cache; the float block, start and candidates of each visit; the network as it was; moves held out
+    assert told[2].candidate_images == pytest.approx(12 + (6 + 6 + 3 * 4 * 6) / 3 + 6 / 3, abs=1e-3)
+    assert result.evaluations <= num_evaluations(config, 3) == 3 * (1 + 3 * 4) + 3 + 1
+    best = [g.best_fitness for g in told]  # of one block after the other
+    for block in (0, 3, 6):
+        assert best[block : block + 3] == sorted(best[block : block + 3], reverse=True)

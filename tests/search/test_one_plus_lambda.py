@@ -1,0 +1,68 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evolq_jax.search.algorithms import make_params, start
+from evolq_jax.search.one_plus_lambda import OnePlusLambda
+
+DIMS = 8
+SOLUTION = {"w": jnp.full((1, DIMS), 0.5)}
+
+
+def begin(algorithm: OnePlusLambda, density: float = 1.0) -> tuple[Any, Any]:
+    params = make_params(algorithm, jnp.float32(0.1), jnp.float32(density))
+    return start(algorithm, jax.random.key(0), SOLUTION, jnp.float32(1.0), params), params
+
+
+def steps_of(algorithm: OnePlusLambda, density: float = 1.0, sigma: float = 1.0) -> np.ndarray:
+    """Children less their parent [children, DIMS]."""
+    state, params = begin(algorithm, density)
+    population, _ = algorithm.ask(jax.random.key(1), state.replace(sigma=sigma), params)
+    return np.asarray(population["w"][:, 0] - SOLUTION["w"])
+
+
+@pytest.mark.parametrize("density", [1.0, 0.25, 1e-6])
+def test_children_move_a_share_of_the_coordinates_and_at_least_one(density: float) -> None:
+    steps = steps_of(OnePlusLambda(4000, SOLUTION), density, sigma=0.3)
+    moved = (steps != 0).mean(axis=1) * DIMS
+    none = (1 - density) ** DIMS  # then one moves all the same
+    assert moved.min() >= 1
+    assert moved.mean() == pytest.approx(DIMS * density + none, rel=0.05)
+    assert steps[steps != 0].std() == pytest.approx(0.3, rel=0.05)
+    assert abs(steps.mean()) < 0.01
+
+
+def test_antithetic_children_are_opposite() -> None:
+    steps = steps_of(OnePlusLambda(6, SOLUTION, antithetic=True), density=0.5)
+    np.testing.assert_allclose(steps[:3], -steps[3:], atol=1e-6)
+    assert len({float(step.sum()) for step in steps}) == 6
+
+
+@pytest.mark.parametrize(
+    ("fitness", "factor"),
+    [
+        ([2.0, 3.0, 1.0, 9.0, 9.0], np.exp(-0.2)),  # as good is not better
+        ([0.5, 3.0, 2.0, 9.0, 9.0], 1.0),
+        ([0.1, 0.2, 0.3, 0.4, 0.5], np.exp(0.8)),
+        ([np.nan, np.nan, np.nan, np.nan, 0.5], 1.0),
+    ],
+)
+def test_the_best_survives_and_steps_grow_with_success(fitness: list[float], factor: float) -> None:
+    """Five children of eight coordinates: the rate is 1."""
+    algorithm = OnePlusLambda(5, SOLUTION)
+    state, params = begin(algorithm)
+    population, state = algorithm.ask(jax.random.key(1), state, params)
+    state, _ = algorithm.tell(jax.random.key(2), population, jnp.asarray(fitness), state, params)
+    assert float(state.sigma) == pytest.approx(factor, rel=1e-5)
+    best = np.nanmin(fitness)
+    assert float(state.fitness[0]) == pytest.approx(min(best, 1.0))
+    want = np.asarray(population["w"])[np.nanargmin(fitness), 0] if best < 1 else np.full(DIMS, 0.5)
+    np.testing.assert_array_equal(state.population[0], want)
+
+
+def test_few_children_adapt_as_slowly_as_one_plus_one_steps() -> None:
+    assert OnePlusLambda(1, SOLUTION).rate == pytest.approx(1 / 3)
+    assert OnePlusLambda(2, SOLUTION).rate == pytest.approx(2 / 3)

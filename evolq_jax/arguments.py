@@ -34,6 +34,7 @@ OPTIONS = (
     "--seeds",
     "--budget",
     "--reference",
+    "--milestones",
 )  # beside the fields of the config
 EPILOG = """\
 examples:
@@ -111,6 +112,7 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=int, nargs="+", help="one run of each method for each (default: 0 1 2)"
     )
     parser.add_argument("--budget", type=int, help="candidate-images a run (default: the first method's)")
+    parser.add_argument("--milestones", type=int, help="parts of the budget after which scales are scored")
     parser.add_argument("--reference", help="the method that others are held against")
 
 

@@ -36,6 +36,8 @@ from evolq_jax.report import (
     row_table,
 )
 
+COMPARED = ("budget", "milestones", "reference")  # fields of a comparison that options set
+
 
 def main() -> None:
     """The entry point: user errors are one line and status 2; a search or scan that SIGTERM stopped is 75."""
@@ -155,7 +157,7 @@ def _compare(console: Console, options: argparse.Namespace, overrides: list[str]
     methods = tuple(
         replace(method, config=_changed(method.config, options, overrides)) for method in comparison.methods
     )
-    given = {name: getattr(options, name) for name in ("budget", "reference") if getattr(options, name)}
+    given = {name: getattr(options, name) for name in COMPARED if getattr(options, name) is not None}
     seeds = {"seeds": tuple(options.seeds)} if options.seeds else {}
     comparison = replace(comparison, methods=methods, **given, **seeds)
     if options.dry_run:

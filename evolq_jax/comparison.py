@@ -37,6 +37,7 @@ class Comparison:
       reference: the method that the others are held against seed by seed; None: the init only.
       seeds: each draws calibration images and drives the methods.
       budget: candidate-images that each run may spend; None: what the first method's config would spend.
+      milestones: parts of the budget after which each run's scales are scored, for the picture.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Comparison:
     reference: str | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
     budget: int | None = None
+    milestones: int = 4
 
     def __post_init__(self) -> None:
         """Rejects what cannot be right whatever the configs are."""
@@ -61,6 +63,8 @@ class Comparison:
             raise UserError("seeds must be given, each once")
         if self.budget is not None and self.budget < 1:
             raise UserError(f"budget must be at least 1, not {self.budget}")
+        if self.milestones < 1:
+            raise UserError(f"milestones must be at least 1, not {self.milestones}")
         if self.reference is not None and self.reference not in names:
             hint = suggestion(self.reference, names)
             raise UserError(f"reference '{self.reference}' is no method{hint} (there are {', '.join(names)})")

@@ -99,6 +99,7 @@ def test_a_run_starts_from_finished_runs_of_the_same_network_only(
     ("changes", "words"),
     [
         ({"seeds": ()}, "seeds must be given"),
+        ({"milestones": 0}, "milestones must be at least 1"),
         ({"budget": 0}, "budget must be at least 1"),
         ({"reference": "greed"}, "did you mean 'greedy'"),
     ],

@@ -16,7 +16,6 @@ from evolq_jax.experiment.setup import check_search, load_model
 from evolq_jax.experiment.watch import Silent, Watcher
 
 COMPARISON = "comparison.json"
-MILESTONES = 4  # parts of each run's budget after which its quality is scored
 VERBS = {"search": ensure_search, "baseline": ensure_baseline}
 
 
@@ -49,7 +48,8 @@ def run_compare(
         for seed in comparison.seeds:  # all methods of a seed first, so that a part can be read early
             for method in comparison.methods:
                 place = directory.path / method.name / f"seed-{seed}"
-                stages = _run_stages(stage_configs(method, seed, budget, place), watcher)
+                configs = stage_configs(comparison, method, seed, budget, place)
+                stages = [VERBS[verb](config, path, watcher) for verb, config, path in configs]
                 runs.append(Run(method.name, seed, _joined(stages)))
                 trajectories.setdefault(method.name, []).append(_trajectory(stages))
                 progress(len(runs), total)
@@ -115,7 +115,9 @@ def stage_paths(method: Method, place: Path) -> list[Path]:
     return [place / f"{number + 1}-{stage}" for number, stage in enumerate(method.stages)]
 
 
-def stage_configs(method: Method, seed: int, budget: int, place: Path) -> list[tuple[str, Experiment, Path]]:
+def stage_configs(
+    comparison: Comparison, method: Method, seed: int, budget: int, place: Path
+) -> list[tuple[str, Experiment, Path]]:
     """(verb, config, directory) of each stage; it starts where the one before ended, with an equal budget."""
     share, start = budget // len(method.stages), method.config.start
     stages: list[tuple[str, Experiment, Path]] = []
@@ -125,17 +127,13 @@ def stage_configs(method: Method, seed: int, budget: int, place: Path) -> list[t
             name=method.name,
             seed=seed,
             start=start,
-            milestones=max(1, MILESTONES // len(method.stages)),
+            milestones=max(1, comparison.milestones // len(method.stages)),
             search=replace(method.config.search, budget=share),
             baseline=replace(method.config.baseline, budget=share),
         )
         stages.append((stage, config, path))
         start = str(path)
     return stages
-
-
-def _run_stages(stages: list[tuple[str, Experiment, Path]], watcher: Watcher) -> list[dict[str, Any]]:
-    return [VERBS[verb](config, path, watcher) for verb, config, path in stages]
 
 
 def _joined(results: list[dict[str, Any]]) -> dict[str, Any]:

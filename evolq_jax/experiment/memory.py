@@ -32,8 +32,7 @@ def fit_memory(setup: Setup, num_images: int) -> Setup:
     """The largest chunks within `memory` and the settings: fewer candidates at once first, then fewer images.
 
     They do not depend on what the process happens to hold: the same config gives the same chunks, and so the
-    same bits. Where chunks are lowered,
-    calibration and evaluation run no more images at once than the search.
+    same bits. Where chunks are lowered, calibration and evaluation run no more images at once than search.
 
     Raises:
       UserError: not even one image and one candidate fit.

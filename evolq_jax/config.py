@@ -99,6 +99,7 @@ class CalibrationConfig:
         the outputs of LayerNorms a scale for each channel and folds them into the layers around; `smooth`
         balances activations' channels against the weights that read them. Then, layer by layer on quantized
         inputs, `ridge` corrects weights, `gptq` rounds them with error feedback, and `bias` corrects biases.
+        `block_linear`, last, adds a linear layer in float to every block. All: docs/initialisation.md.
       damping: how strongly `ridge` holds on to the float weights, relative to each input channel's own
         second moment.
       pull: share (0 to 1) of the residual stream's error that `ridge` and `bias` correct at the end of
@@ -183,6 +184,11 @@ class Experiment:
         if self.quant.bias_correction and layerwise:
             raise UserError(
                 f"calibration.chain's '{layerwise[0]}' needs quant.bias_correction off: both correct weights"
+            )
+        if "block_linear" in self.calibration.chain and self.quant.scheme != "matmul":
+            raise UserError(
+                "calibration.chain's 'block_linear' needs quant.scheme matmul: it reads the residual stream "
+                "in float"
             )
         for rule in self.quant.rules:
             _check_bits(f"quant.rules, pattern '{rule.pattern}': bits", rule.bits or None)

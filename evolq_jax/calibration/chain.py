@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
 
+from evolq_jax.calibration.block_linear import block_linear
 from evolq_jax.calibration.compensation import LINKS
 from evolq_jax.calibration.folding import fold
 from evolq_jax.calibration.layerwise import walk
@@ -18,7 +19,8 @@ from evolq_jax.errors import UserError, suggestion
 from evolq_jax.typing import ModelParts, Params, Scales
 
 FOLDING: dict[str, Initialiser] = {"fold": fold, "smooth": smooth}  # links that rescale channels
-WHOLE: dict[str, Initialiser] = {"ranges": ranges, **FOLDING}  # links that see the whole network at once
+# Links that see the whole network at once.
+WHOLE: dict[str, Initialiser] = {"ranges": ranges, **FOLDING, "block_linear": block_linear}
 INITIALISERS = (*WHOLE, *LINKS)
 
 
@@ -66,6 +68,11 @@ def check_chain(chain: Sequence[str], parts: ModelParts) -> None:
                 f"initialiser '{name}' rescales what linear layers read after a LayerNorm (ViT, DeiT, Swin); "
                 "this network names none: leave it out of calibration.chain"
             )
+        if name == "block_linear" and not parts.roles.residual:
+            raise UserError(
+                "initialiser 'block_linear' adds to a residual stream in float (ViT, DeiT, Swin, LeViT); "
+                "this network quantizes what its blocks give: leave it out of calibration.chain"
+            )
         if name in LINKS and not any(segment.linears for segment in parts.segments):
             raise UserError(
                 f"initialiser '{name}' corrects linear layers of ViT and DeiT; this network names none: "
@@ -78,10 +85,17 @@ def check_order(chain: Sequence[str]) -> None:
     """Refuses chains in which a link would undo or could not see what another has done.
 
     Raises:
-      UserError: `ranges` is not first, or a link that rescales channels comes after one that corrects.
+      UserError: `ranges` is not first, a link that rescales channels comes after one that corrects, or
+        something comes after `block_linear`.
     """
     if tuple(chain[:1]) != ("ranges",):
         raise UserError("calibration.chain is empty or begins otherwise: `ranges` comes first")
+    if "block_linear" in chain[:-1]:
+        after = chain[list(chain).index("block_linear") + 1]
+        raise UserError(
+            f"calibration.chain has '{after}' after 'block_linear', which makes up for what others leave: "
+            "put 'block_linear' last"
+        )
     before: str | None = None
     for name in chain:
         if name in FOLDING and before:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.fitness import batched, make_fitness
-from evolq_jax.network import at, largest_divisor, normalize, run_blocks, scan_blocks
+from evolq_jax.network import at, largest_divisor, normalize, run_block, run_blocks, scan_blocks
 from evolq_jax.quant.sites import QuantSite, SiteFactory, fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.typing import Array, ModelParts, Params, Preprocessing, Scales
@@ -131,8 +131,8 @@ def population_fitness(
     group = largest_divisor(num_candidates, scoring.population_chunk)
     chunk = largest_divisor(x.shape[0], scoring.image_chunk)
 
-    def run_block(block_scales: Scales, block_params: Params, x: Array) -> Array:
-        return segment.block(block_params, QuantSite(local_specs, block_scales), x)
+    def one_block(block_scales: Scales, block_params: Params, x: Array) -> Array:
+        return run_block(segment, block_params, QuantSite(local_specs, block_scales), x)
 
     def one_group(group_scales: Scales) -> Array:
         quantize = partial(fake_quant_weights, tuple(local_specs.items()), float_block)
@@ -140,9 +140,9 @@ def population_fitness(
 
         def one_chunk(x: Array) -> Array:
             if group == 1:  # a mapped axis of one costs a slower matrix product on CPU
-                x = run_block(at(group_scales, 0), at(blocks, 0), x)
+                x = one_block(at(group_scales, 0), at(blocks, 0), x)
             else:
-                x = _join(jax.vmap(run_block, in_axes=(0, 0, None))(group_scales, blocks, x))
+                x = _join(jax.vmap(one_block, in_axes=(0, 0, None))(group_scales, blocks, x))
             logits = suffix_logits(
                 parts, make_site, segment_number, network.quantized, network.scales, x, index + 1
             )

@@ -103,6 +103,7 @@ class CalibrationConfig:
         balances activations' channels against the weights that read them. Then, layer by layer on quantized
         inputs, `ridge` corrects weights, `gptq` rounds them with error feedback, and `bias` corrects biases.
         `brecq` learns the rounding of weights and the steps of activations block by block.
+        `block_linear`, last, adds a linear layer in float to every block. All: docs/initialisation.md.
       damping: how strongly `ridge` holds on to the float weights, relative to each input channel's own
         second moment.
       pull: share (0 to 1) of the residual stream's error that `ridge` and `bias` correct at the end of
@@ -217,6 +218,11 @@ class Experiment:
         if self.quant.bias_correction and correcting:
             raise UserError(
                 f"calibration.chain's '{correcting[0]}' needs quant.bias_correction off: both correct weights"
+            )
+        if "block_linear" in self.calibration.chain and self.quant.scheme != "matmul":
+            raise UserError(
+                "calibration.chain's 'block_linear' needs quant.scheme matmul: it reads the residual stream "
+                "in float"
             )
         for rule in self.quant.rules:
             _check_bits(f"quant.rules, pattern '{rule.pattern}': bits", rule.bits or None)

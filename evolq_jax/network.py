@@ -15,6 +15,7 @@ from evolq_jax.quant.sites import FloatSite, ObserveSite, SiteFactory
 from evolq_jax.quant.spec import scope
 from evolq_jax.trees import flatten
 from evolq_jax.typing import (
+    CORRECTION,
     Array,
     ModelParts,
     Params,
@@ -22,6 +23,7 @@ from evolq_jax.typing import (
     PyTree,
     Scales,
     Segment,
+    Site,
     SiteInfo,
     SiteRoles,
 )
@@ -36,6 +38,13 @@ def normalize(preprocessing: Preprocessing, pixels: Array) -> Array:
 def at(stacked: PyTree, index: Array | int) -> PyTree:
     """One block's slice of a tree whose leaves have a leading L axis."""
     return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), stacked)
+
+
+def run_block(segment: Segment, params: Params, site: Site, x: Array) -> Array:
+    """One block, plus the linear layer of its input that calibration may have added as a correction."""
+    y = segment.block(params, site, x)
+    added = params.get(CORRECTION)
+    return y if added is None else y + x @ added["weight"] + added["bias"]
 
 
 def forward(
@@ -60,7 +69,7 @@ def scan_blocks(
 
     def body(x: Array, block: tuple[Params, Scales]) -> tuple[Array, Array]:
         block_params, block_scales = block
-        return segment.block(block_params, make_site(segment.name, block_scales), x), x
+        return run_block(segment, block_params, make_site(segment.name, block_scales), x), x
 
     return jax.lax.scan(body, x, (params[segment.name], scope(scales, segment.name)))
 
@@ -79,7 +88,7 @@ def run_blocks(
 
     def body(index: Array, x: Array) -> Array:
         block_params, block_scales = at(stacked, index)
-        return segment.block(block_params, make_site(segment.name, block_scales), x)
+        return run_block(segment, block_params, make_site(segment.name, block_scales), x)
 
     return jax.lax.fori_loop(start, stop, body, x)
 
@@ -107,7 +116,7 @@ def observe(
 
         def body(x: Array, block: tuple[Params, Any], segment: Segment = segment) -> tuple[Array, PyTree]:
             site = recorder(segment.name, block[1])
-            return segment.block(block[0], site, x), site.records
+            return run_block(segment, block[0], site, x), site.records
 
         x, stacked = jax.lax.scan(body, x, (params[segment.name], scope(stats, segment.name)))
         records |= {f"{segment.name}/{name}": record for name, record in stacked.items()}

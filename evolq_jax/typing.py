@@ -14,6 +14,7 @@ import numpy as np
 Array = jax.Array
 PyTree = Any
 Params = dict[str, Any]  # nested dicts of arrays; blocks of a segment are stacked on a leading L axis
+CORRECTION = "correction"  # of a segment's parameters, where calibration has added one: see network.run_block
 FitnessFn = Callable[[Array, Array], Array]  # (student [B, C], teacher [B, C]) -> scalar, minimised
 
 

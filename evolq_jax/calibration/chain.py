@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
 
+from evolq_jax.calibration.block_linear import block_linear
 from evolq_jax.calibration.brecq.walk import reconstruct
 from evolq_jax.calibration.compensation import LINKS
 from evolq_jax.calibration.folding import fold
@@ -20,7 +21,12 @@ from evolq_jax.typing import ModelParts, Params, Scales
 
 FOLDING: dict[str, Initialiser] = {"fold": fold, "smooth": smooth}  # links that rescale channels
 # Links that see the whole network at once.
-WHOLE: dict[str, Initialiser] = {"ranges": ranges, **FOLDING, "brecq": reconstruct}
+WHOLE: dict[str, Initialiser] = {
+    "ranges": ranges,
+    **FOLDING,
+    "brecq": reconstruct,
+    "block_linear": block_linear,
+}
 INITIALISERS = (*WHOLE, *LINKS)
 CORRECTING = ("brecq", *LINKS)  # links that change parameters
 
@@ -68,6 +74,11 @@ def check_chain(chain: Sequence[str], parts: ModelParts) -> None:
                 f"initialiser '{name}' rescales what linear layers read after a LayerNorm (ViT, DeiT, Swin); "
                 "this network names none: leave it out of calibration.chain"
             )
+        if name == "block_linear" and not parts.roles.residual:
+            raise UserError(
+                "initialiser 'block_linear' adds to a residual stream in float (ViT, DeiT, Swin, LeViT); "
+                "this network quantizes what its blocks give: leave it out of calibration.chain"
+            )
         if name in LINKS and not any(segment.linears for segment in parts.segments):
             raise UserError(
                 f"initialiser '{name}' corrects linear layers of ViT and DeiT; this network names none: "
@@ -79,8 +90,8 @@ def check_order(chain: Sequence[str]) -> None:
     """Refuses chains in which a link would undo or could not see what another has done.
 
     Raises:
-      UserError: a link's name is unknown, `ranges` is not first, or a link that rescales channels comes after
-        one that corrects.
+      UserError: a link's name is unknown, `ranges` is not first, a link that rescales channels comes after one
+        that corrects, or something comes after `block_linear`.
     """
     for name in chain:
         if name not in INITIALISERS:
@@ -90,6 +101,12 @@ def check_order(chain: Sequence[str]) -> None:
             )
     if tuple(chain[:1]) != ("ranges",):
         raise UserError("calibration.chain is empty or begins otherwise: `ranges` comes first")
+    if "block_linear" in chain[:-1]:
+        after = chain[list(chain).index("block_linear") + 1]
+        raise UserError(
+            f"calibration.chain has '{after}' after 'block_linear', which makes up for what others leave: "
+            "put 'block_linear' last"
+        )
     before: str | None = None
     for name in chain:
         if name in FOLDING and before:

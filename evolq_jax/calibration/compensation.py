@@ -43,7 +43,7 @@ def centred(moments: Moments) -> tuple[Array, Array]:
     return moments.xx - jnp.outer(mean, moments.x), moments.xt - jnp.outer(mean, moments.target)
 
 
-def damped(xx: Array, damping: float) -> Array:
+def damped(xx: Array, damping: float | Array) -> Array:
     """`xx` with `damping` of each channel's own second moment added; empty channels get a floor.
 
     The usual share of the mean moment would let a few outlier channels, thousands of times the others,
@@ -58,7 +58,7 @@ def finite(tree: Any) -> Array:
     return jnp.all(jnp.asarray([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
 
 
-def ridge(moments: Moments, weight: Array, damping: float) -> Array:
+def ridge(moments: Moments, weight: Array, damping: float | Array) -> Array:
     """The weight [in, out] that best gives the wanted output t from the quantized input x.
 
     Minimises |x W - t|^2 + damping * |W - weight|^2, the latter weighted by each channel's second moment,

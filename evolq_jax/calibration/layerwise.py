@@ -29,10 +29,10 @@ def walk(links: tuple[str, ...], calibration: Calibration, state: State) -> Stat
     parts, specs, damping, pull = calibration.parts, calibration.specs, calibration.damping, calibration.pull
     steps = sum(segment.length * (len(segment.linears) + 1) for segment in parts.segments)
     done = 0
-    streams = _chunks(calibration)
+    streams = image_chunks(calibration)
     fisher = token_weights(parts, state.reference, streams[0], jax.random.key(0))
     for number, segment in enumerate(parts.segments):
-        streams = _enter(parts, specs, number, state, streams)
+        streams = enter_segment(parts, specs, number, state, streams)
         for block in range(segment.length):
             index = jnp.int32(block)
             for linear in segment.linears:
@@ -48,7 +48,8 @@ def walk(links: tuple[str, ...], calibration: Calibration, state: State) -> Stat
     return state
 
 
-def _chunks(calibration: Calibration) -> Streams:
+def image_chunks(calibration: Calibration) -> Streams:
+    """The calibration images in chunks [chunks, B, height, width, channels], twice."""
     images = jnp.concatenate(list(calibration.batches))
     size = largest_divisor(images.shape[0], calibration.chunk)
     images = images.reshape(-1, size, *images.shape[1:])
@@ -56,7 +57,7 @@ def _chunks(calibration: Calibration) -> Streams:
 
 
 @partial(jax.jit, static_argnames=("parts", "specs", "number"))
-def _enter(parts: ModelParts, specs: Specs, number: int, state: State, streams: Streams) -> Streams:
+def enter_segment(parts: ModelParts, specs: Specs, number: int, state: State, streams: Streams) -> Streams:
     """Both networks' activations at the entry of a segment."""
     enter = parts.segments[number].enter
     quantized = fake_quant_weights(specs, state.params, state.scales)
@@ -73,8 +74,8 @@ def _advance(
 ) -> Streams:
     """Both networks' activations behind block `index`."""
     segment = parts.segments[number]
-    reference, params, scales = _block(parts, number, state, index)
-    quantized = fake_quant_weights(_local(specs, segment.name), params, scales)
+    reference, params, scales = block_of(parts, number, state, index)
+    quantized = fake_quant_weights(local_specs(specs, segment.name), params, scales)
     float_site, quant_site = float_sites(segment.name, {}), quant_sites(specs)(segment.name, scales)
     return (
         jax.lax.map(lambda x: segment.block(reference, float_site, x), streams[0]),
@@ -99,7 +100,7 @@ def _correct(
     """One layer of block `index`, changed by all links."""
     segment = parts.segments[number]
     moments = _moments(parts, specs, number, linear, pull, state, streams, tokens, index)
-    _, block, scales = _block(parts, number, state, index)
+    _, block, scales = block_of(parts, number, state, index)
     leaves, site = flatten(block), f"{linear.name}/weight"
     layer = Layer(leaves[site], leaves[f"{linear.name}/bias"], scales.get(site))
     spec = scope(specs, segment.name).get(site)
@@ -128,8 +129,8 @@ def _moments(
 ) -> Moments:
     """Of the layer's quantized input, and of the output that would bring both networks together."""
     segment = parts.segments[number]
-    reference, params, scales = _block(parts, number, state, index)
-    quantized = fake_quant_weights(_local(specs, segment.name), params, scales)
+    reference, params, scales = block_of(parts, number, state, index)
+    quantized = fake_quant_weights(local_specs(specs, segment.name), params, scales)
     weight, bias = (flatten(reference)[f"{linear.name}/{leaf}"] for leaf in ("weight", "bias"))
 
     def one_chunk(sums: Moments, chunk: tuple[Array, Array, Array]) -> tuple[Moments, None]:
@@ -166,11 +167,12 @@ def _moments(
     return jax.lax.scan(one_chunk, zero, (*streams, tokens))[0]
 
 
-def _block(parts: ModelParts, number: int, state: State, index: Array) -> tuple[Params, Params, Scales]:
+def block_of(parts: ModelParts, number: int, state: State, index: Array) -> tuple[Params, Params, Scales]:
     """Reference, parameters and scales of one block."""
     name = parts.segments[number].name
     return at((state.reference[name], state.params[name], scope(state.scales, name)), index)
 
 
-def _local(specs: Specs, segment: str) -> Specs:
+def local_specs(specs: Specs, segment: str) -> Specs:
+    """The quantizers of one segment, by local site name."""
     return tuple(scope(specs, segment).items())

@@ -19,7 +19,7 @@ from evolq_jax.network import normalize
 from evolq_jax.quant.sites import quant_sites
 from evolq_jax.search.evaluate import embed
 from evolq_jax.trees import flatten, unflatten
-from evolq_jax.typing import Array, Images, Params, Scales
+from evolq_jax.typing import CORRECTION, Array, Images, Params, Scales
 
 
 class Calibrated(NamedTuple):
@@ -141,9 +141,12 @@ def read_params(run: RunDirectory, setup: Setup) -> Params:
             f"run '{run.path}' lacks {PARAMS}, which its chain of initialisers writes: run it again"
         )
     arrays, expected = run.read_arrays(PARAMS), flatten(setup.model.params)
-    if {k: v.shape for k, v in arrays.items()} != {k: v.shape for k, v in expected.items()}:
+    added = {name for name in arrays if f"/{CORRECTION}/" in name}
+    shapes = {name: leaf.shape for name, leaf in arrays.items() if name not in added}
+    corrected = "block_linear" in setup.config.calibration.chain
+    if shapes != {name: leaf.shape for name, leaf in expected.items()} or bool(added) != corrected:
         raise UserError(f"the parameters in '{run.path}' do not fit its config: run it again")
-    return unflatten({name: jnp.asarray(arrays[name]) for name in expected})
+    return unflatten({name: jnp.asarray(arrays[name]) for name in (*expected, *sorted(added))})
 
 
 def read_networks(run: RunDirectory, setup: Setup) -> dict[str, Scales]:

@@ -63,6 +63,7 @@ def plan_search(config: Experiment) -> dict[str, Any]:
         "population_chunk": population_chunk,
         "memory_limit": config.memory or "none",
         "float_images_per_second": round(rate, 1),
+        "added_parameters": setup.added_parameters,
         "estimated_seconds": round(seconds, 1),
         "estimated_memory_mib": round((process_bytes() + sum(memory(setup, images).values())) / MIB),
         "device": jax.devices()[0].device_kind,

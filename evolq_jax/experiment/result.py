@@ -33,7 +33,8 @@ def read_result(run_dir: str | Path) -> dict[str, Any]:
 def describe(setup: Setup, num_evaluation_images: int) -> dict[str, Any]:
     """What a table of scores needs to be read: the setting, the seed, the images."""
     config = setup.config
-    return {
+    corrections = {"added_parameters": setup.added_parameters} if setup.added_parameters else {}
+    return corrections | {
         "seed": config.seed,
         "num_evaluation_images": num_evaluation_images,
         "name": config.name,

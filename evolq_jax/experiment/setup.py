@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 import evolq_jax.models
+from evolq_jax.calibration.block_linear import added_parameters
 from evolq_jax.calibration.chain import check_chain
 from evolq_jax.config import Experiment
 from evolq_jax.errors import UserError
@@ -30,6 +31,14 @@ class Setup:
     model: LoadedModel
     sites: dict[str, SiteInfo]
     specs: Specs
+
+    @property
+    def added_parameters(self) -> int:
+        """Numbers that the chain of initialisers adds to the network's own."""
+        if "block_linear" not in self.config.calibration.chain:
+            return 0
+        size, channels = self.model.preprocessing.size, len(self.model.preprocessing.mean)
+        return added_parameters(self.model.parts, self.model.params, (size, size, channels))
 
 
 def exact_matmul() -> AbstractContextManager[Any]:

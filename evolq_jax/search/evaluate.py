@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.fitness import LOCAL, batched, logits_fitness, parse_fitness, relative_error
-from evolq_jax.network import at, in_chunks, largest_divisor, normalize, run_blocks, scan_blocks
+from evolq_jax.network import at, in_chunks, largest_divisor, normalize, run_block, run_blocks, scan_blocks
 from evolq_jax.quant.sites import FloatSite, QuantSite, SiteFactory, fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.search.budget import blocks_run
@@ -156,8 +156,8 @@ def population_fitness(
     group = largest_divisor(num_candidates, scoring.population_chunk)
     chunk = largest_divisor(x.shape[0], scoring.image_chunk)
 
-    def run_block(block_scales: Scales, block_params: Params, x: Array) -> Array:
-        return segment.block(block_params, QuantSite(local_specs, block_scales), x)
+    def one_block(block_scales: Scales, block_params: Params, x: Array) -> Array:
+        return run_block(segment, block_params, QuantSite(local_specs, block_scales), x)
 
     def one_group(group_scales: Scales) -> Array:
         quantize = partial(fake_quant_weights, tuple(local_specs.items()), float_block)
@@ -166,9 +166,9 @@ def population_fitness(
         def one_chunk(chunk: tuple[Array, Array | None]) -> tuple[Array | None, Array | None]:
             x, wanted = chunk
             if group == 1:  # a mapped axis of one costs a slower matrix product on CPU
-                x = run_block(at(group_scales, 0), at(blocks, 0), x)
+                x = one_block(at(group_scales, 0), at(blocks, 0), x)
             else:
-                x = _join(jax.vmap(run_block, in_axes=(0, 0, None))(group_scales, blocks, x))
+                x = _join(jax.vmap(one_block, in_axes=(0, 0, None))(group_scales, blocks, x))
             errors = logits = None
             if wanted is not None:
                 outputs = x.reshape(group, *wanted.shape)

@@ -54,7 +54,10 @@ def change(*path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (change("seed", value="x"), "expected int @ $.seed"),
         (change("search", "sites", value="abc"), "search.sites has a value of the wrong type"),
         (change("search", value=None), "expected SearchConfig @ $.search"),
-        (change("quant", "scheme", value="all"), "must be one of fully_quantized, matmul @ $.quant.scheme"),
+        (
+            change("quant", "scheme", value="all"),
+            "must be one of fully_quantized, matmul, deploy @ $.quant.scheme",
+        ),
         (change("data", "num_evaluation", value="x"), "expected int | None @ $.data.num_evaluation"),
         (change("search", "passes", value=0), "search.passes must be at least 1, not 0"),
         (change("quant", "weight_bits", value=9), "quant.weight_bits must be from 2 to 8, not 9"),

@@ -99,7 +99,7 @@ class CalibrationConfig:
       chain: initialisers in order. `ranges` (the paper's) finds scales on the float network; then, layer by
         layer on quantized inputs, `ridge` corrects weights, `gptq` rounds them with error feedback, and
         `bias` corrects biases. `brecq` learns the rounding of weights and the steps of activations block by
-        block.
+        block; a search then moves scales and leaves the weights' integers as they are.
       damping: how strongly `ridge` holds on to the float weights, relative to each input channel's own
         second moment.
       pull: share (0 to 1) of the residual stream's error that `ridge` and `bias` correct at the end of

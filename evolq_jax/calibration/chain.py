@@ -14,12 +14,15 @@ from evolq_jax.calibration.layerwise import walk
 from evolq_jax.calibration.ranges import ranges
 from evolq_jax.calibration.state import Calibration, Initialiser, Progress, State
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.quant.sites import encode_weights
+from evolq_jax.quant.spec import with_codes
 from evolq_jax.typing import ModelParts, Params, Scales
 
 # Links that see the whole network at once.
 WHOLE: dict[str, Initialiser] = {"ranges": ranges, "brecq": reconstruct}
 INITIALISERS = (*WHOLE, *LINKS)
 CORRECTING = ("brecq", *LINKS)  # links that change parameters
+DECIDING = ("brecq",)  # after these the integers of all weights are decided
 
 
 def initialise(
@@ -30,7 +33,8 @@ def initialise(
 ) -> tuple[Params, Scales]:
     """Runs the links of `chain` in order, starting from the float parameters and no scales.
 
-    Neighbouring layer-wise links share one walk through the network.
+    Neighbouring layer-wise links share one walk through the network. Links work on weights; those whose
+    spec says `codes` become integers at the end, which is exact where a link left them on their grid.
 
     Args:
       chain: names from `INITIALISERS`.
@@ -39,16 +43,16 @@ def initialise(
       stage: gives, for the name of a step of the chain, what is told its progress.
 
     Returns:
-      The parameters, changed where links fold or compensate, and their scales.
+      The parameters, changed where links fold, compensate or round, and their scales.
 
     Raises:
       UserError: a link's name is unknown, or there is nothing in this network that it could correct.
     """
     check_chain(chain, calibration.parts)
-    state = State(params, params, {})
+    state, rounded = State(params, params, {}), with_codes(calibration.specs, ())
     for name, link in _links(chain):
-        state = link(calibration._replace(progress=stage(name)), state)
-    return state.params, state.scales
+        state = link(calibration._replace(specs=rounded, progress=stage(name)), state)
+    return encode_weights(calibration.specs, state.params, state.scales), state.scales
 
 
 def check_chain(chain: Sequence[str], parts: ModelParts) -> None:

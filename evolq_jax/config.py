@@ -102,7 +102,8 @@ class CalibrationConfig:
         the outputs of LayerNorms a scale for each channel and folds them into the layers around; `smooth`
         balances activations' channels against the weights that read them. Then, layer by layer on quantized
         inputs, `ridge` corrects weights, `gptq` rounds them with error feedback, and `bias` corrects biases.
-        `brecq` learns the rounding of weights and the steps of activations block by block.
+        `brecq` learns the rounding of weights and the steps of activations block by block; a search then
+        moves scales and leaves the weights' integers as they are.
         `block_linear`, last, adds a linear layer in float to every block. All: docs/initialisation.md.
       damping: how strongly `ridge` holds on to the float weights, relative to each input channel's own
         second moment.

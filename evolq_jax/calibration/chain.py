@@ -17,6 +17,8 @@ from evolq_jax.calibration.ranges import ranges
 from evolq_jax.calibration.smoothing import smooth
 from evolq_jax.calibration.state import Calibration, Initialiser, Progress, State
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.quant.sites import encode_weights
+from evolq_jax.quant.spec import with_codes
 from evolq_jax.typing import ModelParts, Params, Scales
 
 FOLDING: dict[str, Initialiser] = {"fold": fold, "smooth": smooth}  # links that rescale channels
@@ -29,6 +31,7 @@ WHOLE: dict[str, Initialiser] = {
 }
 INITIALISERS = (*WHOLE, *LINKS)
 CORRECTING = ("brecq", *LINKS)  # links that change parameters
+DECIDING = ("brecq",)  # after these the integers of all weights are decided
 
 
 def initialise(
@@ -39,7 +42,8 @@ def initialise(
 ) -> tuple[Params, Scales]:
     """Runs the links of `chain` in order, starting from the float parameters and no scales.
 
-    Neighbouring layer-wise links share one walk through the network.
+    Neighbouring layer-wise links share one walk through the network. Links work on weights; those whose
+    spec says `codes` become integers at the end, which is exact where a link left them on their grid.
 
     Args:
       chain: names from `INITIALISERS`.
@@ -48,16 +52,16 @@ def initialise(
       stage: gives, for the name of a step of the chain, what is told its progress.
 
     Returns:
-      The parameters, changed where links fold or compensate, and their scales.
+      The parameters, changed where links fold, compensate or round, and their scales.
 
     Raises:
       UserError: a link's name is unknown, or there is nothing in this network that it could correct.
     """
     check_chain(chain, calibration.parts)
-    state = State(params, params, {})
+    state, rounded = State(params, params, {}), with_codes(calibration.specs, ())
     for name, link in _links(chain):
-        state = link(calibration._replace(progress=stage(name)), state)
-    return state.params, state.scales
+        state = link(calibration._replace(specs=rounded, progress=stage(name)), state)
+    return encode_weights(calibration.specs, state.params, state.scales), state.scales
 
 
 def check_chain(chain: Sequence[str], parts: ModelParts) -> None:
@@ -90,8 +94,8 @@ def check_order(chain: Sequence[str]) -> None:
     """Refuses chains in which a link would undo or could not see what another has done.
 
     Raises:
-      UserError: a link's name is unknown, `ranges` is not first, a link that rescales channels comes after one
-        that corrects, or something comes after `block_linear`.
+      UserError: a link's name is unknown, `ranges` is not first, a link that rescales channels comes after
+        one that corrects, or something comes after `block_linear`.
     """
     for name in chain:
         if name not in INITIALISERS:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 import evolq_jax.models
 from evolq_jax.calibration.block_linear import added_parameters
-from evolq_jax.calibration.chain import check_chain
+from evolq_jax.calibration.chain import DECIDING, check_chain
 from evolq_jax.config import Experiment
 from evolq_jax.errors import UserError
 from evolq_jax.fitness import make_fitness, parse_fitness
@@ -18,7 +18,7 @@ from evolq_jax.models import registry
 from evolq_jax.models.checkpoint import LoadedModel, load_checkpoint
 from evolq_jax.network import SiteInfo, forward, is_stacked, list_sites
 from evolq_jax.quant.sites import float_sites
-from evolq_jax.quant.spec import Specs, resolve, select
+from evolq_jax.quant.spec import Specs, resolve, select, with_codes
 from evolq_jax.search.algorithms import make_algorithm
 from evolq_jax.search.space import SearchSpace
 
@@ -57,7 +57,10 @@ def load_model(config: Experiment) -> Setup:
     size = model.preprocessing.size
     check_chain(config.calibration.chain, model.parts)
     sites = list_sites(model.parts, model.params, (size, size, len(model.preprocessing.mean)))
-    return Setup(config, model, sites, resolve(config.quant, sites))
+    specs = resolve(config.quant, sites)
+    if set(config.calibration.chain) & set(DECIDING):
+        specs = with_codes(specs, [name for name, info in sites.items() if info.is_weight])
+    return Setup(config, model, sites, specs)
 
 
 def shipped_weights(name: str) -> Path:

@@ -10,7 +10,7 @@ from evolq_jax.quant.integer import integer_layer_norm, integer_softmax
 from evolq_jax.quant.log2 import log2_fake_quant, log_fake_quant, shifted_log_fake_quant
 from evolq_jax.quant.spec import QuantSpec, Specs, scope
 from evolq_jax.quant.twin import twin_fake_quant
-from evolq_jax.quant.uniform import fake_quant, match_channel_statistics
+from evolq_jax.quant.uniform import dequantize, fake_quant, match_channel_statistics, quantize
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, Params, QParams, Site
 
@@ -162,8 +162,19 @@ def fake_quant_weights(specs: Specs, params: Params, scales: Mapping[str, QParam
     return unflatten(leaves)
 
 
+def encode_weights(specs: Specs, params: Params, scales: Mapping[str, QParams]) -> Params:
+    """The parameter tree with the integers, as float32, of every weight whose spec says `codes`."""
+    leaves = flatten(params)
+    for name, spec in specs:
+        if spec.codes:
+            leaves[name] = quantize(spec, scales[name], leaves[name])
+    return unflatten(leaves)
+
+
 def fake_quant_weight(spec: QuantSpec, qparams: QParams, weight: Array) -> Array:
-    """One weight [..., in, K], stacked or not, as integer arithmetic would see it."""
+    """One weight [..., in, K], stacked or not (or its integers), as integer arithmetic would see it."""
+    if spec.codes:
+        return dequantize(qparams, weight)
     quantized = fake_quant(spec, qparams, weight)
     if not spec.bias_correction:
         return quantized

@@ -1,7 +1,7 @@
 """What a quantizer is (`QuantSpec`) and which site gets which (`QuantConfig`: schemes plus rules)."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -32,6 +32,8 @@ class QuantSpec:
       integer_op: run the LayerNorm or softmax before the site in FQ-ViT's integer arithmetic.
       bias_correction: weights only: the released code's shift and stretch to the float channel's
         mean and standard deviation.
+      codes: weights only: the parameters hold the integers themselves, so that their rounding is decided:
+        a scale that moves takes the grid along and changes no integer.
     """
 
     bits: int = 8
@@ -41,6 +43,7 @@ class QuantSpec:
     observer: ObserverName = "minmax"
     integer_op: bool = False
     bias_correction: bool = False
+    codes: bool = False
 
     def __post_init__(self) -> None:
         """Rejects bit widths outside 2 to 8."""
@@ -219,6 +222,11 @@ def resolve(config: QuantConfig, sites: Mapping[str, SiteInfo]) -> Specs:
         if spec is not None:
             resolved.append((site, spec))
     return tuple(resolved)
+
+
+def with_codes(specs: Specs, weights: Container[str]) -> Specs:
+    """The specs with `codes` set for these sites, and for no other."""
+    return tuple((name, replace(spec, codes=name in weights)) for name, spec in specs)
 
 
 def select(patterns: Iterable[str], sites: Iterable[str]) -> tuple[str, ...]:

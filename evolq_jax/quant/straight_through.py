@@ -20,7 +20,7 @@ from evolq_jax.quant.sites import (
     fake_quant_activation,
 )
 from evolq_jax.quant.spec import QuantSpec, Specs, scope
-from evolq_jax.quant.uniform import fake_quant, int_range, match_channel_statistics, quantize
+from evolq_jax.quant.uniform import dequantize, fake_quant, int_range, match_channel_statistics, quantize
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, Params, QParams
 
@@ -120,12 +120,15 @@ def straight_through_sites(specs: Specs, lsq_scaling: bool = True) -> SiteFactor
 def straight_through_weights(
     specs: Specs, params: Params, scales: Mapping[str, QParams], lsq_scaling: bool = True
 ) -> Params:
-    """`quant.sites.fake_quant_weights` with LSQ's gradients."""
+    """`quant.sites.fake_quant_weights` with LSQ's gradients; those of decided integers are true."""
     leaves = flatten(params)
     for name, spec in specs:
         if name not in leaves:
             continue
         weight, qparams = leaves[name], scales[name]
+        if spec.codes:
+            leaves[name] = dequantize(qparams, weight)
+            continue
         elements = weight.size // qparams.scale.size
         factor = lsq_factor(spec, elements) if lsq_scaling else 1.0
         quantized = lsq_fake_quant(spec, factor, qparams, weight)

@@ -29,7 +29,7 @@ from evolq_jax.fitness import kl
 from evolq_jax.network import SiteInfo, forward, list_sites
 from evolq_jax.quant.learned_rounding import soft_round
 from evolq_jax.quant.sites import FloatSite, QuantSite, fake_quant_weights, float_sites, quant_sites
-from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve
+from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve, with_codes
 from evolq_jax.quant.uniform import dequantize, quantize
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, ModelParts, Params, Scales
@@ -137,6 +137,28 @@ def test_weights_lie_on_their_grid_next_to_where_they_were_and_biases_stay(name:
         assert set(np.unique(moved)) <= {0.0, 1.0}
         flipped.append(moved.mean())
     assert 0.02 < np.mean(flipped) < 0.5
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_integers_are_kept_in_the_place_of_weights_and_are_exact(name: str) -> None:
+    net, rounded = network(name), calibration(name).specs
+    specs = with_codes(rounded, [site for site, info in net.sites.items() if info.is_weight])
+    on_grid, scales = initialised(name, "ranges", "brecq")
+    setting = calibration(name)._replace(specs=specs)
+    params, same = initialise(["ranges", "brecq"], setting, net.params)
+    larger = {site: q._replace(scale=1.37 * q.scale) for site, q in scales.items()}
+    back, moved = (flatten(fake_quant_weights(specs, params, s)) for s in (scales, larger))
+    weights = [(site, spec) for site, spec in specs if spec.codes]
+    assert [site for site, _ in weights] == [site for site, _ in specs if site.endswith("weight")]
+    for site, spec in weights:
+        codes, wanted = flatten(params)[site], flatten(on_grid)[site]
+        np.testing.assert_array_equal(same[site].scale, scales[site].scale)
+        assert set(np.unique(codes)) <= set(range(2**spec.bits))
+        np.testing.assert_array_equal(back[site], wanted)
+        # A scale takes the grid along; rounding anew would flip integers.
+        np.testing.assert_allclose(moved[site], 1.37 * wanted, rtol=1e-6, atol=1e-9)
+        anew = quantize(spec, larger[site], wanted)
+        assert not np.array_equal(anew, codes)
 
 
 def test_steps_of_activations_are_learned_by_one_factor_a_site() -> None:

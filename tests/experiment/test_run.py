@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evolq_jax.config import Experiment, load_config
+from evolq_jax.config import BrecqConfig, Experiment, load_config
 from evolq_jax.data import load_images
 from evolq_jax.errors import UserError
 from evolq_jax.experiment.plan import plan_search
@@ -163,6 +163,22 @@ def test_a_run_keeps_the_weights_that_calibration_changed(weights: Path, tmp_pat
     (tmp_path / "run" / "params.safetensors").unlink()
     with pytest.raises(UserError, match=r"lacks params\.safetensors"):
         run_evaluate(tmp_path / "run")
+
+
+def test_a_search_moves_scales_under_the_integers_that_calibration_decided(
+    weights: Path, tmp_path: Path
+) -> None:
+    config = small_config(weights)
+    brecq = BrecqConfig(steps=2, batch_size=4)
+    chain = replace(config.calibration, chain=("ranges", "brecq"), brecq=brecq)
+    result = run_search(replace(config, calibration=chain), tmp_path / "run")
+    again, run = run_evaluate(tmp_path / "run"), open_run(tmp_path / "run")
+    for name in ("float", "init", "final", "delta"):
+        assert again[name] == result[name]
+    arrays = run.read_arrays("params.safetensors")
+    integers = arrays["blocks/attn/qkv/weight"]
+    assert set(np.unique(integers)) == set(range(2**config.quant.weight_bits))
+    assert arrays["blocks/attn/qkv/bias"].shape == integers.shape[::2]
 
 
 def copy_run(finished: Finished, to: Path, config: Experiment) -> Path:

@@ -41,6 +41,21 @@ def by_formula(
     return to_scale, to_x
 
 
+def test_decided_integers_are_linear_in_the_scale() -> None:
+    spec = QuantSpec(3, per_channel=True, codes=True)
+    integers = jnp.asarray(RNG.integers(0, 8, (4, 3)), jnp.float32)
+    scale, zero_point = jnp.asarray([[0.2, 0.3, 0.4]]), jnp.full((1, 3), 3.0)
+
+    def weighted(scale: Array) -> Array:
+        scales = {"weight": QParams(scale, zero_point)}
+        params = straight_through_weights((("weight", spec),), {"weight": integers}, scales)
+        return (COTANGENT[0] * params["weight"]).sum()
+
+    want = (np.asarray(COTANGENT[0]) * (np.asarray(integers) - 3)).sum(0, keepdims=True)
+    np.testing.assert_allclose(jax.grad(weighted)(scale), want, rtol=1e-5)
+    np.testing.assert_allclose(weighted(scale), (want * np.asarray(scale)).sum(), rtol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 3), (5, 1, 3)], ids=["tensor", "channel", "stacked"])
 @pytest.mark.parametrize("signed", [False, True])
 def test_gradients_are_lsq_s(shape: tuple[int, ...], signed: bool) -> None:

@@ -23,8 +23,8 @@ class BrecqConfig:
       drop: probability that an activation is not quantized in a step (QDrop); 0: all are.
     """
 
-    steps: int = 500
-    batch_size: int = 16
+    steps: int = 300
+    batch_size: int = 12
     rounding_rate: float = 1e-2
     step_rate: float = 1e-3
     regulariser: float = 10.0

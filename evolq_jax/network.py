@@ -38,6 +38,11 @@ def at(stacked: PyTree, index: Array | int) -> PyTree:
     return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), stacked)
 
 
+def window(stacked: PyTree, index: Array | int, size: int) -> PyTree:
+    """`size` consecutive blocks of a tree whose leaves have a leading L axis, from block `index` on."""
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index, size), stacked)
+
+
 def forward(
     parts: ModelParts, make_site: SiteFactory, params: Params, scales: Mapping[str, Any], images: Array
 ) -> Array:

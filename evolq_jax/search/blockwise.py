@@ -63,6 +63,8 @@ class _Segment(NamedTuple):
     space: SearchSpace
     algorithm: EvolutionaryAlgorithm
     grid: EvolutionaryAlgorithm | None
+    size: int  # blocks searched at once
+    firsts: tuple[int, ...]  # the first of them at each visit
 
 
 class _Score(Protocol):
@@ -178,7 +180,7 @@ class _Search:
             for segment in reversed(searched):
                 name = self.parts.segments[segment.number].name
                 split = jnp.split(inputs.pop(name), [self.num_searched], axis=1)
-                for block in reversed(range(self.parts.segments[segment.number].length)):
+                for block in segment.firsts:
                     if not self._is_spent():
                         network = self._visit(network, segment, split, pass_number, block)
             if self._is_spent():
@@ -213,7 +215,9 @@ class _Search:
         if inside and not any(site.startswith(f"{segment.name}/") for site in inside):
             return None  # all that is searched is in other segments
         space = config.space(scales, segment.name, self.specs)
-        solution = space.encode(programs.slice_block(scope(scales, segment.name), 0))
+        size, firsts = config.visits(segment.length)
+        start_scales = programs.slice_blocks(scope(scales, segment.name), jnp.int32(0), size)
+        solution = space.encode_blocks(start_scales)
         make = partial(
             make_algorithm,
             population_size=config.population_size,
@@ -225,7 +229,7 @@ class _Search:
             antithetic=config.antithetic,
         )
         grid = make("Grid") if config.grid_start else None
-        return _Segment(number, space, make(config.algorithm), grid)
+        return _Segment(number, space, make(config.algorithm), grid, size, firsts)
 
     def _visit(
         self, network: Quantized, segment: _Segment, inputs: list[Array], pass_number: int, block: int
@@ -238,13 +242,13 @@ class _Search:
         if pass_number == 0 and segment.grid is not None:
             algorithm, generations = segment.grid, config.grid_start
         name = self.parts.segments[segment.number].name
-        start_scales = programs.slice_block(scope(network.scales, name), jnp.int32(block))
+        start_scales = programs.slice_blocks(scope(network.scales, name), jnp.int32(block), segment.size)
         visit = _Visit(network, segment, block, start_scales, self._scorer(network, segment, inputs, block))
         self._score_start(visit)
         key = jax.random.fold_in(self.key, self.visits)
         self.visits += 1
         params = make_params(algorithm, self.step, self.density)
-        state = start(algorithm, key, segment.space.encode(start_scales), self.fitness, params)
+        state = start(algorithm, key, segment.space.encode_blocks(start_scales), self.fitness, params)
         for generation in range(num_generations(algorithm, generations)):
             ask_key, tell_key = jax.random.split(jax.random.fold_in(key, generation))
             population, state = algorithm.ask(ask_key, state, params)
@@ -303,11 +307,12 @@ class _Search:
             size, all_images = jax.tree.leaves(candidates)[0].shape[0], len(self.teachers[part])
             num_images = num_images or all_images
             if scoring.has_local and part not in targets:
-                settings = self.parts, scoring.image_chunk, number
-                targets[part] = programs.float_block(*settings, network.params, index, inputs[part])
-                self.block_images += all_images
+                settings = self.parts, scoring.image_chunk, number, segment.size
+                targets[part] = programs.float_blocks(*settings, network.params, index, inputs[part])
+                self.block_images += all_images * segment.size
             self.evaluations += size
-            self.block_images += size * num_images * scoring.blocks_run(self.parts, number, block)
+            blocks_run = scoring.blocks_run(self.parts, number, block, segment.size)
+            self.block_images += size * num_images * blocks_run
             return programs.score(
                 self.parts,
                 self.specs,

@@ -76,6 +76,7 @@ def score(
     teacher: Array,
 ) -> Array:
     scoring = Scoring("mse", BATCH, image_chunk=6, population_chunk=2)
+    candidates = jax.tree.map(lambda leaf: leaf[:, None], candidates)  # one block at once
     return population_fitness(parts, specs, scoring, number, network, candidates, block, x, teacher, 3.0)
 
 

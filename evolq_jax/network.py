@@ -47,6 +47,11 @@ def run_block(segment: Segment, params: Params, site: Site, x: Array) -> Array:
     return y if added is None else y + x @ added["weight"] + added["bias"]
 
 
+def window(stacked: PyTree, index: Array | int, size: int) -> PyTree:
+    """`size` consecutive blocks of a tree whose leaves have a leading L axis, from block `index` on."""
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index, size), stacked)
+
+
 def forward(
     parts: ModelParts, make_site: SiteFactory, params: Params, scales: Mapping[str, Any], images: Array
 ) -> Array:

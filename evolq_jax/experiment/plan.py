@@ -83,9 +83,15 @@ def searched_blocks(setup: Setup) -> list[tuple[int, int]]:
 
 def num_total(setup: Setup) -> int:
     """Candidates that the whole search evaluates."""
-    coordinates = sum(_num_searched(setup, name) for name in searched_sites(setup))
-    num_blocks = sum(length for length, _ in searched_blocks(setup))
-    return num_evaluations(setup.config.search, num_blocks, coordinates)
+    search, num_visits, coordinates = setup.config.search, 0, 0
+    for segment in setup.model.parts.segments:
+        inside = [name for name in searched_sites(setup) if name.startswith(segment.name + "/")]
+        if inside:
+            size, firsts = search.visits(segment.length)
+            num_visits += len(firsts)
+            in_block = sum(_num_searched(setup, name) for name in inside) // segment.length
+            coordinates += len(firsts) * size * in_block
+    return num_evaluations(search, num_visits, coordinates)
 
 
 def _expected_evaluations(setup: Setup, num_images: int) -> int:
@@ -109,7 +115,8 @@ def budget_of_search(setup: Setup, num_images: int) -> float:
 def network_share(setup: Setup) -> float:
     """Mean share of the network that a candidate runs, thanks to the cached prefix."""
     depth = sum(segment.length for segment in setup.model.parts.segments)
-    runs = [rest + n for length, rest in searched_blocks(setup) for n in range(1, length + 1)]
+    visits = setup.config.search.visits
+    runs = [rest + length - n for length, rest in searched_blocks(setup) for n in visits(length)[1]]
     return float(np.mean(runs)) / depth
 
 

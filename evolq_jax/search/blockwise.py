@@ -32,6 +32,8 @@ class _Segment(NamedTuple):
     space: SearchSpace
     algorithm: EvolutionaryAlgorithm
     grid: EvolutionaryAlgorithm | None
+    size: int  # blocks searched at once
+    firsts: tuple[int, ...]  # the first of them at each visit
 
 
 class _Score(Protocol):
@@ -133,8 +135,7 @@ class _Search:
         network = programs.quantize(self.specs, params, position.scales)
         segments = [self._segment(number, position.scales) for number in range(len(self.parts.segments))]
         searched = [segment for segment in reversed(segments) if segment is not None]
-        lengths = [self.parts.segments[segment.number].length for segment in searched]
-        first_pass, done = divmod(position.visits, sum(lengths))
+        first_pass, done = divmod(position.visits, sum(len(segment.firsts) for segment in searched))
         for pass_number in self._passes(first_pass):
             if self._is_spent():
                 break
@@ -142,12 +143,12 @@ class _Search:
             # that is continued gets the same; they have been paid for.
             inputs = programs.cache_inputs(self.parts, self.specs, self.scoring.image_chunk, network, tokens)
             self.block_images += 0 if done else len(tokens) * num_blocks(self.parts)
-            for segment, length in zip(searched, lengths, strict=True):
+            for segment in searched:
                 name = self.parts.segments[segment.number].name
                 split = jnp.split(inputs.pop(name), [self.num_searched], axis=1)
-                blocks = range(length - min(done, length))
-                done -= length - len(blocks)
-                for block in reversed(blocks):
+                to_visit = segment.firsts[done:]
+                done -= len(segment.firsts) - len(to_visit)
+                for block in to_visit:
                     if not self._is_spent():
                         network = self._visit(network, segment, split, pass_number, block)
                         self.on_visit(self._position(network))
@@ -197,7 +198,9 @@ class _Search:
         if inside and not any(site.startswith(f"{segment.name}/") for site in inside):
             return None  # all that is searched is in other segments
         space = config.space(scales, segment.name, self.specs)
-        solution = space.encode(programs.slice_block(scope(scales, segment.name), 0))
+        size, firsts = config.visits(segment.length)
+        start_scales = programs.slice_blocks(scope(scales, segment.name), jnp.int32(0), size)
+        solution = space.encode_blocks(start_scales)
         make = partial(
             make_algorithm,
             population_size=config.population_size,
@@ -209,7 +212,7 @@ class _Search:
             antithetic=config.antithetic,
         )
         grid = make("Grid") if config.grid_start else None
-        return _Segment(number, space, make(config.algorithm), grid)
+        return _Segment(number, space, make(config.algorithm), grid, size, firsts)
 
     def _visit(
         self, network: Quantized, segment: _Segment, inputs: list[Array], pass_number: int, block: int
@@ -222,7 +225,7 @@ class _Search:
         if pass_number == 0 and segment.grid is not None:
             algorithm, generations = segment.grid, config.grid_start
         name = self.parts.segments[segment.number].name
-        start_scales = programs.slice_block(scope(network.scales, name), jnp.int32(block))
+        start_scales = programs.slice_blocks(scope(network.scales, name), jnp.int32(block), segment.size)
         score = self._scorer(network, segment, inputs, block)
         place = block + sum(before.length for before in self.parts.segments[: segment.number])
         visit = _Visit(network, segment, block, start_scales, score, place)
@@ -230,7 +233,7 @@ class _Search:
         key = jax.random.fold_in(self.key, self.visits)
         self.visits += 1
         params = make_params(algorithm, self.step, self.density)
-        state = start(algorithm, key, segment.space.encode(start_scales), self.fitness, params)
+        state = start(algorithm, key, segment.space.encode_blocks(start_scales), self.fitness, params)
         for generation in range(num_generations(algorithm, generations)):
             ask_key, tell_key = jax.random.split(jax.random.fold_in(key, generation))
             population, state = algorithm.ask(ask_key, state, params)
@@ -293,11 +296,12 @@ class _Search:
             size, all_images = jax.tree.leaves(candidates)[0].shape[0], len(self.teachers[part])
             num_images = num_images or all_images
             if scoring.has_local and part not in targets:
-                settings = self.parts, scoring.image_chunk, number
-                targets[part] = programs.float_block(*settings, network.params, index, inputs[part])
-                self.block_images += all_images
+                settings = self.parts, scoring.image_chunk, number, segment.size
+                targets[part] = programs.float_blocks(*settings, network.params, index, inputs[part])
+                self.block_images += all_images * segment.size
             self.evaluations += size
-            self.block_images += size * num_images * scoring.blocks_run(self.parts, number, block)
+            blocks_run = scoring.blocks_run(self.parts, number, block, segment.size)
+            self.block_images += size * num_images * blocks_run
             return programs.score(
                 self.parts,
                 self.specs,

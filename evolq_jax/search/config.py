@@ -30,6 +30,7 @@ class SearchConfig:
         or per group of channels (`log_per_group`). Channels of ptf and pow2 activations always move together.
       group_size: channels of one group; the width of a head makes the groups of `qkv` its heads.
       zero_points: move the zero points of the searched sites too, as integers; needs a log parametrization.
+      blocks_per_visit: neighbouring blocks searched at once; a segment's last visit may meet some again.
       passes: times over all blocks; plays no part where there is a budget.
       budget: candidate-images (`evolq_jax.search.budget` counts them): passes go on until the end of the
         generation that spends it. None: `passes` decide.
@@ -70,6 +71,7 @@ class SearchConfig:
     parametrization: Parametrization = "log_per_tensor"
     group_size: int = 64
     zero_points: bool = False
+    blocks_per_visit: int = 1
     passes: int = 1
     budget: int | None = None
     grid_start: int = 0
@@ -99,7 +101,7 @@ class SearchConfig:
     def __post_init__(self) -> None:
         """Rejects sizes that mean nothing."""
         sizes = ["passes", "generations", "population_size", "pool_size", "tournament_size", "batch_size"]
-        for name in (*sizes, "budget", "group_size", "top_k", "halving"):
+        for name in (*sizes, "blocks_per_visit", "budget", "group_size", "top_k", "halving"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"search.{name} must be at least 1, not {value}")
@@ -134,6 +136,11 @@ class SearchConfig:
             self.sites, sites, self.parametrization, segment, specs, self.group_size, self.zero_points
         )
 
+    def visits(self, length: int) -> tuple[int, tuple[int, ...]]:
+        """Blocks searched at once in a segment of so many, and the first of each visit, in order."""
+        size = min(self.blocks_per_visit, length)
+        return size, tuple(max(first, 0) for first in range(length - size, -size, -size))
+
     def scorings(self) -> tuple[Scoring, Scoring]:
         """How candidates are scored on the images searched on, and on those held out."""
         sizes = self.batch_size, *self.chunks(), self.top_k, self.fitness_functions
@@ -159,16 +166,16 @@ class SearchConfig:
         return self.image_chunk or images, self.population_chunk or population
 
 
-def num_evaluations(config: SearchConfig, num_blocks: int, coordinates: int = 0) -> int:
+def num_evaluations(config: SearchConfig, num_visits: int, coordinates: int = 0) -> int:
     """Candidates that all passes evaluate at most (moves that already lost need no held-out score).
 
-    `coordinates` are those of all blocks together; they count for grids only.
+    `num_visits` are those of a pass; `coordinates`, of all its visits together, count for grids only.
     """
-    visits = (config.passes + bool(config.grid_start)) * num_blocks
+    visits = (config.passes + bool(config.grid_start)) * num_visits
     scoring, held_out_scoring = config.scorings()
     starts = visits if config.rescore_start or scoring.has_local else 1
     held_out = visits + (visits if held_out_scoring.has_local else 1) if config.holdout else 0
-    each = coordinates if config.algorithm == "Grid" else num_blocks
+    each = coordinates if config.algorithm == "Grid" else num_visits
     generations = config.passes * config.generations * each + config.grid_start * coordinates
     noise = visits * num_noise_copies(config) if config.min_gain else 0
     return generations * num_scored(config.halving, config.population_size) + starts + held_out + noise

@@ -12,7 +12,16 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.fitness import LOCAL, batched, logits_fitness, parse_fitness, relative_error
-from evolq_jax.network import at, in_chunks, largest_divisor, normalize, run_block, run_blocks, scan_blocks
+from evolq_jax.network import (
+    at,
+    in_chunks,
+    largest_divisor,
+    normalize,
+    run_block,
+    run_blocks,
+    scan_blocks,
+    window,
+)
 from evolq_jax.quant.sites import FloatSite, QuantSite, SiteFactory, fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.search.budget import blocks_run
@@ -50,9 +59,9 @@ class Scoring:
         terms = parse_fitness(self.fitness, self.functions)
         return logits_fitness(terms, temperature, self.top_k, self.functions)
 
-    def blocks_run(self, parts: ModelParts, segment_number: int, block: int) -> int:
-        """Blocks that a candidate for this block runs."""
-        return 1 if self.on_logits(1.0) is None else blocks_run(parts, segment_number, block)
+    def blocks_run(self, parts: ModelParts, segment_number: int, block: int, size: int) -> int:
+        """Blocks that a candidate for `size` blocks from `block` on runs."""
+        return size if self.on_logits(1.0) is None else blocks_run(parts, segment_number, block)
 
 
 class Quantized(NamedTuple):
@@ -132,50 +141,58 @@ def population_fitness(
     temperature: Array | float,
     target: Array | None = None,
 ) -> Array:
-    """Fitness [P] of candidates for one block's scales.
+    """Fitness [P] of candidates for the scales of a few neighbouring blocks (often one).
 
     Args:
       parts: the network's functions (static).
       specs: its quantizers (static).
       scoring: static settings.
       segment_number: which segment the block is in (static).
-      network: the network at the current scales; blocks other than `index` use these.
-      candidates: local scales of block `index`, leading P axis on every leaf.
-      index: the block in its segment (traced).
-      x: the block's input [B, ...].
+      network: the network at the current scales; all other blocks use these.
+      candidates: local scales of the blocks, leading axes [P, blocks] on every leaf.
+      index: the first of the blocks in its segment (traced).
+      x: its input [B, ...].
       teacher: the float network's logits [B, C].
       temperature: of infoNCE (traced).
-      target: the float block's output on `x`; needed where the fitness has a `local` term.
+      target: the float blocks' output on `x`; needed where the fitness has a `local` term.
     """
     segment = parts.segments[segment_number]
     make_site = quant_sites(specs)
     local_specs = scope(specs, segment.name)
-    float_block = at(network.params[segment.name], index)
+    num_candidates, num_searched = jax.tree.leaves(candidates)[0].shape[:2]
+    float_blocks = window(network.params[segment.name], index, num_searched)
     fitness_fn, local_weight = scoring.on_logits(temperature), scoring.local_weight
-    num_candidates = jax.tree.leaves(candidates)[0].shape[0]
     group = largest_divisor(num_candidates, scoring.population_chunk)
     chunk = largest_divisor(x.shape[0], scoring.image_chunk)
 
-    def one_block(block_scales: Scales, block_params: Params, x: Array) -> Array:
-        return run_block(segment, block_params, QuantSite(local_specs, block_scales), x)
+    def run_searched(scales: Scales, params: Params, x: Array) -> Array:
+        for block in range(num_searched):  # one but for a few: a loop of one would cost a slower program
+            x = run_block(segment, at(params, block), QuantSite(local_specs, at(scales, block)), x)
+        return x
 
     def one_group(group_scales: Scales) -> Array:
-        quantize = partial(fake_quant_weights, tuple(local_specs.items()), float_block)
-        blocks = jax.vmap(quantize)(group_scales)
+        quantize = jax.vmap(partial(fake_quant_weights, tuple(local_specs.items())))
+        blocks = jax.vmap(quantize, in_axes=(None, 0))(float_blocks, group_scales)
 
         def one_chunk(chunk: tuple[Array, Array | None]) -> tuple[Array | None, Array | None]:
             x, wanted = chunk
             if group == 1:  # a mapped axis of one costs a slower matrix product on CPU
-                x = one_block(at(group_scales, 0), at(blocks, 0), x)
+                x = run_searched(at(group_scales, 0), at(blocks, 0), x)
             else:
-                x = _join(jax.vmap(one_block, in_axes=(0, 0, None))(group_scales, blocks, x))
+                x = _join(jax.vmap(run_searched, in_axes=(0, 0, None))(group_scales, blocks, x))
             errors = logits = None
             if wanted is not None:
                 outputs = x.reshape(group, *wanted.shape)
                 errors = jax.vmap(relative_error, in_axes=(0, None))(outputs, wanted)
             if fitness_fn is not None:
                 logits = suffix_logits(
-                    parts, make_site, segment_number, network.quantized, network.scales, x, index + 1
+                    parts,
+                    make_site,
+                    segment_number,
+                    network.quantized,
+                    network.scales,
+                    x,
+                    index + num_searched,
                 )
                 logits = logits.reshape(group, -1, logits.shape[-1])
             return logits, errors
@@ -197,9 +214,13 @@ def population_fitness(
     return jax.lax.map(one_group, groups).reshape(num_candidates)
 
 
-def float_outputs(segment: Segment, chunk: int, block_params: Params, x: Array) -> Array:
-    """A block in floating point, on inputs [B, ...]; `chunk` images at once."""
-    return in_chunks(lambda part: segment.block(block_params, FloatSite(), part), x, chunk)
+def float_outputs(segment: Segment, chunk: int, params: Params, x: Array) -> Array:
+    """Neighbouring blocks in floating point, on inputs [B, ...]; `chunk` images at once."""
+
+    def one_chunk(x: Array) -> Array:
+        return jax.lax.scan(lambda x, block: (segment.block(block, FloatSite(), x), None), x, params)[0]
+
+    return in_chunks(one_chunk, x, chunk)
 
 
 def _split(x: Array, chunk: int) -> Array:

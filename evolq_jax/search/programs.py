@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.network import at
+from evolq_jax.network import at, window
 from evolq_jax.quant.sites import quant_sites
 from evolq_jax.quant.spec import Specs
 from evolq_jax.search.evaluate import (
@@ -31,14 +31,14 @@ def cache_inputs(
     return block_inputs(parts, quant_sites(specs), chunk, network.quantized, network.scales, tokens)
 
 
-@partial(jax.jit, static_argnames=("parts", "chunk", "number"))
-def float_block(
-    parts: ModelParts, chunk: int, number: int, params: Params, index: Array, inputs: Array
+@partial(jax.jit, static_argnames=("parts", "chunk", "number", "size"))
+def float_blocks(
+    parts: ModelParts, chunk: int, number: int, size: int, params: Params, index: Array, inputs: Array
 ) -> Array:
-    """What the float block `index` makes of its input in the quantized network: [B, ...]."""
+    """What `size` float blocks from `index` on make of their input in the quantized network: [B, ...]."""
     x = jax.lax.dynamic_index_in_dim(inputs, index, keepdims=False)
     segment = parts.segments[number]
-    return float_outputs(segment, chunk, at(params[segment.name], index), x)
+    return float_outputs(segment, chunk, window(params[segment.name], index, size), x)
 
 
 @partial(jax.jit, static_argnames=("parts", "specs", "scoring", "number", "num_images"))
@@ -56,9 +56,9 @@ def score(
     target: Array | None,
     num_images: int,
 ) -> Array:
-    """Fitness [P] of candidates for the scales of block `index`, on the first images.
+    """Fitness [P] of candidates for the scales of blocks from `index` on, on the first images.
 
-    `inputs` [L, B, ...] are all blocks'; `target` [B, ...] is what `float_block` gives.
+    `inputs` [L, B, ...] are all blocks'; `target` [B, ...] is what `float_blocks` gives.
     """
     x = jax.lax.dynamic_index_in_dim(inputs, index, keepdims=False)
     x, teacher, target = jax.tree.map(lambda leaf: leaf[:num_images], (x, teacher, target))
@@ -90,6 +90,12 @@ def slice_block(stacked: Any, index: Array | int) -> Any:
     return at(stacked, index)
 
 
+@partial(jax.jit, static_argnames=("size",))
+def slice_blocks(stacked: Any, index: Array, size: int) -> Any:
+    """`window`, compiled once for all leaves."""
+    return window(stacked, index, size)
+
+
 @partial(jax.jit, static_argnames=("specs",))
 def quantize(specs: Specs, params: Params, scales: Scales) -> Quantized:
     """The network at `scales`."""
@@ -98,15 +104,17 @@ def quantize(specs: Specs, params: Params, scales: Scales) -> Quantized:
 
 @partial(jax.jit, static_argnames=("segment",))
 def write_back(segment: str, scales: Scales, block_scales: Scales, index: Array) -> Scales:
-    """The scales with one block's put in."""
+    """The scales with those of blocks from `index` on put in."""
     scales = dict(scales)
     for name, qparams in block_scales.items():
         site = f"{segment}/{name}"
-        scales[site] = jax.tree.map(lambda all_, one: all_.at[index].set(one), scales[site], qparams)
+        put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=index, axis=0)
+        scales[site] = jax.tree.map(put, scales[site], qparams)
     return scales
 
 
 @partial(jax.jit, static_argnames=("space",))
 def decode(space: SearchSpace, population: dict[str, Array], start_scales: Scales, step: Array) -> Scales:
-    """The block's scales for a population of solutions: a leading P axis on every leaf."""
-    return jax.vmap(lambda solution: space.decode(solution, start_scales, step))(population)
+    """The blocks' scales for a population of solutions: leading axes [P, blocks] on every leaf."""
+    by_block = jax.vmap(lambda solution, start: space.decode(solution, start, step))
+    return jax.vmap(by_block, in_axes=(0, None))(population, start_scales)

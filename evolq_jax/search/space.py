@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 
 from evolq_jax.errors import UserError
@@ -46,6 +47,10 @@ class SearchSpace:
         for site, _, _ in self.levels:
             solution[site + SHIFT] = jnp.zeros_like(solution[site])
         return solution
+
+    def encode_blocks(self, scales: Scales) -> dict[str, Array]:
+        """`encode` of neighbouring blocks: a leading axis on every leaf."""
+        return jax.vmap(self.encode)(scales)
 
     def decode(self, solution: dict[str, Array], start: Scales, step: Array | float) -> Scales:
         """The block's scales with those of a solution put in; `start` is what `encode` was given."""

@@ -92,6 +92,8 @@ def score(
     block: Array,
     x: Array,
     teacher: Array,
+    target: Array | None = None,
 ) -> Array:
-    """`population_fitness` at temperature 3, compiled."""
-    return population_fitness(parts, specs, scoring, number, network, candidates, block, x, teacher, 3.0)
+    """`population_fitness` of one block's candidates at temperature 3, compiled."""
+    at_block = jax.tree.map(lambda leaf: leaf[:, None], candidates), block, x
+    return population_fitness(parts, specs, scoring, number, network, *at_block, teacher, 3.0, target)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evolq_jax.fitness import kl
-from evolq_jax.network import at, forward
+from evolq_jax.network import at, forward, window
 from evolq_jax.quant.sites import FloatSite, fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantSpec, scope
 from evolq_jax.search.evaluate import (
@@ -69,7 +69,7 @@ def test_a_block_s_own_output_is_scored_against_the_float_block_s(
     make_site, segment = quant_sites(specs), setting.tiny.parts.segments[0]
     x = block_inputs(parts, make_site, 12, setting.network.quantized, scales, setting.tokens)["blocks"][block]
     float_block = at(setting.tiny.params["blocks"], block)
-    target = float_outputs(segment, 5, float_block, x)
+    target = float_outputs(segment, 5, window(setting.tiny.params["blocks"], block, 1), x)
     np.testing.assert_allclose(target, segment.block(float_block, FloatSite(), x), rtol=1e-4, atol=1e-4)
     candidates = some_candidates(at(scope(scales, "blocks"), block), block)
     at_block = candidates, jnp.int32(block), x

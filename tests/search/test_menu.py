@@ -49,6 +49,24 @@ def test_a_pass_of_grids_comes_first(setting: Setting) -> None:
     assert run(setting, alone).result.fitness == best[11]
 
 
+def test_neighbouring_blocks_are_searched_at_once(setting: Setting) -> None:
+    """Of three blocks two at a time: the last and the middle, then the middle again and the first."""
+    config = replace(SNES, sites=("*/fc1/weight",), fitness="info_nce", blocks_per_visit=2)
+    _, result, told = run(setting, config)
+    assert [g.block for g in told] == [1, 1, 0, 0]
+    assert result.evaluations == num_evaluations(config, 2) == 1 + 2 * 2 * 4
+    assert result.candidate_images == pytest.approx(12 + (1 + 2 * 4) * 12 * 2 / 3 + 2 * 4 * 12, abs=1e-3)
+    assert result.fitness == pytest.approx(setting.fitness(result.scales), rel=1e-3)
+    name = "blocks/mlp/fc1/weight"
+    ratio = np.asarray(result.scales[name].scale / setting.scales[name].scale).reshape(3, -1)
+    np.testing.assert_allclose(ratio, ratio[:, :1].repeat(ratio.shape[1], 1), rtol=1e-5)
+    assert len({round(float(r), 4) for r in ratio[:, 0]}) > 1  # each block has its own
+    local = run(setting, replace(config, fitness="local")).result
+    assert local.fitness < local.start_fitness
+    wide = replace(config, blocks_per_visit=99)
+    assert [g.block for g in run(setting, wide).generations] == [0, 0]
+
+
 def test_halving_scores_few_candidates_on_all_images(setting: Setting) -> None:
     config = replace(EVOLQ, halving=2, passes=1)
     _, result, told = run(setting, config)

@@ -62,7 +62,9 @@ class DataConfig:
     """Calibration and evaluation images. The evaluation set only measures; nothing is selected on it.
 
     Attributes:
-      calibration: folder (`<class>/<file>` or flat), `.npz` file, or `digits:train`. Labels are not used.
+      calibration: folder (`<class>/<file>` or flat), `.npz` file, `digits:train`, or `tfds:SET:SPLIT`:
+        what tensorflow-datasets has prepared as array_record, by name or folder, a slice of a split too
+        (`tfds:imagenet2012:train[:10%]`). Labels are not used.
       evaluation: the same for the evaluation images; `digits:test`.
       class_index: file with a class id a line in index order, for folders; without it no top-1.
       num_calibration: images drawn from `calibration` by the seed; None: all.
@@ -70,6 +72,7 @@ class DataConfig:
       evaluation_resize: shorter side of evaluation images before the crop; `checkpoint`: as the
         checkpoint says; None: not resized.
       on_corrupt: what an unreadable image does: `error`, or `skip` (counted in the result).
+      tfds_dir: where tensorflow-datasets keeps its sets; None: $TFDS_DATA_DIR or ~/tensorflow_datasets.
       cache: folder for decoded images; `auto`: $EVOLQ_CACHE or ~/.cache/evolq_jax; None: no cache.
     """
 
@@ -80,6 +83,7 @@ class DataConfig:
     num_evaluation: int | None = None
     evaluation_resize: int | Literal["checkpoint"] | None = "checkpoint"
     on_corrupt: Literal["error", "skip"] = "error"
+    tfds_dir: str | None = None
     cache: str | None = "auto"
 
     def __post_init__(self) -> None:

@@ -95,7 +95,7 @@ def entry_key(source: Source, indices: np.ndarray, preprocessing: Preprocessing)
 
 
 def _build_entry(path: Path, source: Source, stream: Iterator[np.ndarray | None]) -> None:
-    with _atomic(path) as pixels_file, _atomic(path.with_suffix(".json")) as record_file:
+    with atomic(path) as pixels_file, atomic(path.with_suffix(".json")) as record_file:
         record = _write_pixels(pixels_file, source.shape, stream)
         record_file.write(json.dumps(record).encode())
 
@@ -136,7 +136,8 @@ def _remove_orphans(cache_dir: Path) -> None:
 
 
 @contextmanager
-def _atomic(path: Path) -> Generator[BinaryIO, None, None]:
+def atomic(path: Path) -> Generator[BinaryIO, None, None]:
+    """A new file that gets its name only once it is whole and on disk."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:

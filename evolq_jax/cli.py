@@ -17,6 +17,7 @@ from evolq_jax.experiment.baseline import run_baseline
 from evolq_jax.experiment.landscape.plan import plan_landscape
 from evolq_jax.experiment.landscape.run import run_landscape
 from evolq_jax.experiment.override import override, print_fields
+from evolq_jax.experiment.pack import run_pack
 from evolq_jax.experiment.plan import plan_search
 from evolq_jax.experiment.run import run_calibrate, run_evaluate, run_search
 from evolq_jax.experiment.run_directory import open_run
@@ -31,6 +32,7 @@ VERBS = {
     "landscape": "scan the loss over scale space around an init or a result: lines, planes, layers",
     "evaluate": "score a run, or a config's float network and init, on held-out images",
     "train": "train a small float network with a training config",
+    "pack": "turn an image folder into a data set of few files, once, for tfds:OUT",
     "models": "list the models of the registry",
 }
 OPTIONS = ("--help", "--preset", "--run-dir", "--dry-run")  # beside the fields of the config
@@ -42,6 +44,7 @@ examples:
   evolq search configs/vit_tiny_w4a8.py --help    all fields, set like so:
   evolq search configs/vit_tiny_w4a8.py --quant.weight-bits 3 --seed 1
   evolq evaluate runs/vit_tiny_w4a8-001
+  evolq pack VALIDATION_FOLDER --out packed/val --class-index SYNSETS.txt
   evolq landscape configs/digits_w2a8.py --landscape.kind plane
   evolq baseline configs/digits_w2a8.py --baseline.optimizer adam
   evolq landscape runs/digits_w2a8-001 --landscape.direction between
@@ -77,6 +80,8 @@ def run(args: Sequence[str]) -> None:
         _print_help(options)
     elif options.verb == "models":
         console.print(_models_table())
+    elif options.verb == "pack":
+        _pack(console, options, overrides)
     elif options.verb == "train":
         _train(console, options, overrides)
     elif options.verb == "evaluate":
@@ -89,6 +94,14 @@ def run(args: Sequence[str]) -> None:
         _calibrate(console, options, overrides)
     else:
         _search(console, options, overrides)
+
+
+def _pack(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
+    if overrides:
+        raise UserError(f"`evolq pack` takes no argument '{overrides[0]}'")
+    with make_watcher() as watcher:
+        summary = run_pack(options.folder, options.out, options.class_index, watcher)
+    console.print(fact_table("packed", summary))
 
 
 def _search(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
@@ -210,13 +223,17 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"evolq_jax {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, text in VERBS.items():
-        takes_config = verb != "models"
+        takes_config = verb not in ("models", "pack")
         sub = verbs.add_parser(
             verb, help=text, description=text, add_help=not takes_config, allow_abbrev=False
         )
         what = "a run directory or a config file" if verb in ("evaluate", "landscape") else "a config file"
         example = "configs/train_digits.py" if verb == "train" else "configs/digits_w2a8.py"
         sub.set_defaults(parser=sub, what=what, example=example, preset="default", config=None, help=False)
+        if verb == "pack":
+            sub.add_argument("folder", metavar="FOLDER", help="images as <class>/<file>, or flat")
+            sub.add_argument("--out", required=True, help="the data set's folder, to be created")
+            sub.add_argument("--class-index", help="a class id a line in index order (default: no labels)")
         if not takes_config:
             continue
         sub.add_argument("config", nargs="?", metavar="CONFIG", help=what)
@@ -238,7 +255,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def _check_order(args: Sequence[str], options: argparse.Namespace, overrides: list[str]) -> None:
     """Without this, argparse would take the first field's value for CONFIG."""
-    if not overrides:
+    if not overrides or options.verb == "pack":
         return
     if options.verb == "models":
         raise UserError(f"`evolq models` takes no argument '{overrides[0]}'")

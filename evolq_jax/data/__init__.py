@@ -3,6 +3,7 @@
 from evolq_jax.data.batches import batches, fingerprint, subset
 from evolq_jax.data.cache import default_cache_dir
 from evolq_jax.data.load import draw_indices, load_images, open_source
+from evolq_jax.data.pack import pack_folder
 
 __all__ = [
     "batches",
@@ -11,5 +12,6 @@ __all__ = [
     "fingerprint",
     "load_images",
     "open_source",
+    "pack_folder",
     "subset",
 ]

@@ -4,6 +4,7 @@ A set's folder says all that is needed (dataset_info.json, features.json, the sh
 that prepared it nor the network is asked.
 """
 
+import json
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from evolq_jax.data.folder import decode_image
-from evolq_jax.data.source import Source, Unreadable
+from evolq_jax.data.source import Source, Unreadable, listed_labels
 from evolq_jax.data.tfds_builder import (
+    LISTING,
     check_features,
     check_split,
     default_data_dir,
@@ -33,7 +35,7 @@ def tfds_source(source: str, preprocessing: Preprocessing, data_dir: str | Path 
 
     The set needs a feature `image`, and for labels a `ClassLabel` called `label`; class indices are in
     the set's own order. Files are decoded, resized and cropped as those of a folder. Image i of a split is
-    called `SET/VERSION/SPLIT[i]`, in slices too.
+    called `SET/VERSION/SPLIT[i]`, in slices too; those of a packed folder (`pack_folder`) keep their names.
 
     Args:
         source: `tfds:SET:SPLIT`; the split may be left out where there is only one.
@@ -55,31 +57,33 @@ def tfds_source(source: str, preprocessing: Preprocessing, data_dir: str | Path 
     except ImportError as error:
         raise not_installed(source) from error
     files = _Files(builder.info.splits[split].file_instructions, source)
-    names = _names(tfds, builder, split)
-
-    def example(row: int) -> dict[str, Any]:
-        try:
-            return records[row]
-        except RuntimeError as error:  # array_record's, for a damaged file
-            raise Unreadable(f"{names[row]} ({' '.join(str(error).split())})") from error
+    parts = _parts(tfds, builder, split)
+    names, listed = _read_listing(Path(builder.data_dir), parts, source) or (_names(builder, parts), None)
+    max_label = (builder.info.features["label"].num_classes or 0) - 1 if labelled else -1
 
     def decode(row: int) -> np.ndarray:
-        return decode_image(BytesIO(example(row)["image"]), names[row], preprocessing, mode)
+        try:
+            example = records[row]
+        except RuntimeError as error:  # array_record's, for a damaged file
+            raise Unreadable(f"{names[row]} ({' '.join(str(error).split())})") from error
+        return decode_image(BytesIO(example["image"]), names[row], preprocessing, mode)
 
-    def labels(rows: np.ndarray) -> np.ndarray:
+    def read_labels(rows: np.ndarray) -> np.ndarray:
         return _read_labels(records, rows, names)
 
-    if labelled and _hides_labels(records):
-        labelled = False
+    if listed is not None:
+        labels, max_label = listed_labels(listed), int(listed.max())
+    else:
+        labels = read_labels if labelled and not _hides_labels(records) else None
     return Source(
         where=source,
         names=names,
         shape=(preprocessing.size, preprocessing.size, 3 if mode == "RGB" else 1),
         decode=decode,
         stamp=files.stamp,
-        labels=labels if labelled else None,
-        max_label=(builder.info.features["label"].num_classes or 0) - 1 if labelled else -1,
-        slow_labels=True,
+        labels=labels,
+        max_label=max_label if labels else -1,
+        slow_labels=listed is None,
     )
 
 
@@ -104,13 +108,41 @@ class _Files:
         return [*self._stamps[file], self._skips[file] + row - before]
 
 
-def _names(tfds: Any, builder: Any, split: str) -> tuple[str, ...]:
-    title, splits = builder.info.full_name, builder.info.splits
-    names: list[str] = []
-    for part in tfds.core.ReadInstruction.from_spec(split).to_absolute(splits):
-        end = splits[part.splitname].num_examples if part.to is None else part.to
-        names += [f"{title}/{part.splitname}[{row}]" for row in range(part.from_ or 0, end)]
-    return tuple(names)
+def _parts(tfds: Any, builder: Any, split: str) -> list[tuple[str, range]]:
+    """The named splits that a split is made of, and which images of each."""
+    splits = builder.info.splits
+    parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
+    return [
+        (part.splitname, range(splits[part.splitname].num_examples)[part.from_ : part.to]) for part in parts
+    ]
+
+
+def _names(builder: Any, parts: list[tuple[str, range]]) -> tuple[str, ...]:
+    title = builder.info.full_name
+    return tuple(f"{title}/{split}[{row}]" for split, rows in parts for row in rows)
+
+
+def _read_listing(
+    folder: Path, parts: list[tuple[str, range]], source: str
+) -> tuple[tuple[str, ...], np.ndarray | None] | None:
+    """Names and labels of a packed folder's images; None where the set was not packed by `pack_folder`."""
+    try:
+        listing = json.loads((folder / LISTING).read_bytes())
+        names = [name for split, rows in parts for name in listing[split]["names"][rows.start : rows.stop]]
+        if len(names) != sum(len(rows) for _, rows in parts):
+            raise ValueError("it has not the images of the data set")
+        if any(listing[split]["labels"] is None for split, _ in parts):
+            return tuple(names), None
+        labels = [
+            label for split, rows in parts for label in listing[split]["labels"][rows.start : rows.stop]
+        ]
+        return tuple(names), np.array(labels, np.int32)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{source}: {folder / LISTING} is damaged ({error}): pack the folder again"
+        ) from error
 
 
 def _hides_labels(records: Any) -> bool:

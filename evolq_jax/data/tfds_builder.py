@@ -11,6 +11,7 @@ from evolq_jax.errors import UserError, suggestion
 
 PREFIX = "tfds:"
 INFO = "dataset_info.json"
+LISTING = "listing.json"  # of packed folders
 _MODES = {1: "L", 3: "RGB"}
 _NAME = re.compile(r"\w+(/[\w.-]+)?(:[\w.*]+)?")
 

@@ -64,10 +64,12 @@ class DataConfig:
     Attributes:
       calibration: folder (`<class>/<file>` or flat), `.npz` file, `digits:train`, or `tfds:SET:SPLIT`:
         what tensorflow-datasets has prepared as array_record, by name or folder, a slice of a split too
-        (`tfds:imagenet2012:train[:10%]`). Labels are not used.
+        (`tfds:imagenet2012:train[:10%]`). Labels are not used (but see `draw`).
       evaluation: the same for the evaluation images; `digits:test`.
       class_index: file with a class id a line in index order, for folders; without it no top-1.
       num_calibration: images drawn from `calibration` by the seed; None: all.
+      draw: how the seed draws calibration images: `random`, or `balanced`: as many of each class as of any
+        other, where they have enough (by class folders, or by labels, which nothing else uses).
       num_evaluation: images drawn from `evaluation`, the same for every seed; None: all.
       evaluation_resize: shorter side of evaluation images before the crop; `checkpoint`: as the
         checkpoint says; None: not resized.
@@ -80,6 +82,7 @@ class DataConfig:
     evaluation: str = "digits:test"
     class_index: str | None = None
     num_calibration: int | None = 100
+    draw: Literal["random", "balanced"] = "random"
     num_evaluation: int | None = None
     evaluation_resize: int | Literal["checkpoint"] | None = "checkpoint"
     on_corrupt: Literal["error", "skip"] = "error"

@@ -3,6 +3,7 @@
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -72,10 +73,17 @@ def folder_source(folder: Path, preprocessing: Preprocessing, class_index: Path 
         names=names,
         labels=None if labels is None else listed_labels(labels),
         max_label=-1 if labels is None else int(labels.max()),
+        class_folders=class_folders(names),
         shape=(preprocessing.size, preprocessing.size, 3),
         decode=decode,
         stamp=stamp,
     )
+
+
+def class_folders(names: Sequence[str]) -> np.ndarray | None:
+    """Which folder each of the relative names [B] lies in, integers [B] by sorted folder; None: in none."""
+    folders, numbers = np.unique([name.rpartition("/")[0] for name in names], return_inverse=True)
+    return None if folders.tolist() == [""] else numbers
 
 
 def decode_file(path: Path, preprocessing: Preprocessing) -> np.ndarray:

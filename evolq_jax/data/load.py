@@ -9,6 +9,7 @@ from evolq_jax.data.arrays import npz_source
 from evolq_jax.data.cache import cached_decode, default_cache_dir
 from evolq_jax.data.decode import Decoded, OnCorrupt, Progress, decode_in_memory
 from evolq_jax.data.digits import DIGITS, digits_source
+from evolq_jax.data.draw import Draw, draw_rows
 from evolq_jax.data.folder import folder_source
 from evolq_jax.data.labels import read_labels
 from evolq_jax.data.preprocess import check_preprocessing
@@ -28,6 +29,7 @@ def load_images(
     class_index: str | Path | None = None,
     num: int | None = None,
     seed: int | None = 0,
+    draw: Draw = "random",
     cache_dir: str | Path | None = "auto",
     on_corrupt: OnCorrupt = "error",
     tfds_dir: str | Path | None = None,
@@ -42,7 +44,8 @@ def load_images(
         preprocessing: how the checkpoint wants its images; `mean` and `std` are not applied here.
         class_index: for folders, the file with one class id per line in index order; None: no labels.
         num: how many images to take; None: all.
-        seed: draws the `num` images, see `draw_indices`; None: the first `num`.
+        seed: draws the `num` images; None: the first `num`.
+        draw: `random` (`draw_indices`), or `balanced` over class folders or labels (`draw_balanced`).
         cache_dir: where decoded images are kept; "auto" is `default_cache_dir()`, None keeps nothing.
         on_corrupt: an unreadable image is an error, or ("skip") left out: then fewer than `num` images come
             back, `Images.skipped` names the missing and a warning is logged.
@@ -58,8 +61,8 @@ def load_images(
     if on_corrupt not in ("error", "skip"):
         raise UserError(f"on_corrupt must be 'error' or 'skip', got {on_corrupt!r}")
     listed = open_source(source, preprocessing, class_index, tfds_dir)
-    indices = draw_indices(len(listed.names), num, seed, listed.where)
     cache = _cache_folder(cache_dir)
+    indices = draw_rows(listed, num, seed, draw, cache)
     decoded = _decode(listed, indices, preprocessing, cache, on_corrupt, progress)
     skipped = tuple(listed.names[indices[position]] for position in decoded.skipped)
     if skipped:
@@ -74,34 +77,6 @@ def load_images(
         names=tuple(listed.names[index] for index in indices),
         skipped=skipped,
     )
-
-
-def draw_indices(total: int, num: int | None, seed: int | None, where: str = "the image set") -> np.ndarray:
-    """Which `num` of `total` images to use: `Generator(PCG64(seed)).choice` without replacement, sorted.
-
-    Args:
-        total: size of the set.
-        num: how many; None: all of them.
-        seed: None takes the first `num`.
-        where: the set's name in messages.
-
-    Returns:
-        int64 [num], ascending.
-
-    Raises:
-        UserError: if `num` is not in 1..total or the seed is negative.
-    """
-    if num is None:
-        return np.arange(total)
-    if num <= 0:
-        raise UserError(f"num must be positive (or None for all images), got {num} for {where}")
-    if num > total:
-        raise UserError(f"num asks for {num} images, but {where} has only {total}")
-    if seed is None:
-        return np.arange(num)
-    if seed < 0:
-        raise UserError(f"the seed that draws images must not be negative, got {seed}")
-    return np.sort(np.random.Generator(np.random.PCG64(seed)).choice(total, size=num, replace=False))
 
 
 def open_source(

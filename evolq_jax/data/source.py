@@ -22,6 +22,7 @@ class Source:
         stamp: a JSON-able value that changes whenever image i's bytes are replaced (cache key).
         labels: int32 [b] of the images at rows [b]; None: the set has no labels.
         max_label: no label is above it; -1 where there are none.
+        class_folders: integers [B], which class folder each image lies in; None: there are none.
         slow_labels: reading labels takes reading the images' records, so they are worth keeping on disk.
         pixels: uint8 [B, *shape], set where the images lie in memory at the right size already; nothing
             is then decoded or cached.
@@ -34,6 +35,7 @@ class Source:
     stamp: Callable[[int], list[str | int]]
     labels: Callable[[np.ndarray], np.ndarray] | None = None
     max_label: int = -1
+    class_folders: np.ndarray | None = None
     slow_labels: bool = False
     pixels: np.ndarray | None = None
 

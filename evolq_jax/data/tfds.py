@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from evolq_jax.data.folder import decode_image
+from evolq_jax.data.folder import class_folders, decode_image
 from evolq_jax.data.source import Source, Unreadable, listed_labels
 from evolq_jax.data.tfds_builder import (
     LISTING,
@@ -58,7 +58,8 @@ def tfds_source(source: str, preprocessing: Preprocessing, data_dir: str | Path 
         raise not_installed(source) from error
     files = _Files(builder.info.splits[split].file_instructions, source)
     parts = _parts(tfds, builder, split)
-    names, listed = _read_listing(Path(builder.data_dir), parts, source) or (_names(builder, parts), None)
+    packed = _read_listing(Path(builder.data_dir), parts, source)
+    names, listed = packed or (_names(builder, parts), None)
     max_label = (builder.info.features["label"].num_classes or 0) - 1 if labelled else -1
 
     def decode(row: int) -> np.ndarray:
@@ -83,7 +84,8 @@ def tfds_source(source: str, preprocessing: Preprocessing, data_dir: str | Path 
         stamp=files.stamp,
         labels=labels,
         max_label=max_label if labels else -1,
-        slow_labels=listed is None,
+        class_folders=class_folders(names) if packed else None,
+        slow_labels=packed is None,
     )
 
 

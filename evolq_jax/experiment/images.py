@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from evolq_jax.config import DataConfig, Experiment
-from evolq_jax.data import load_images, open_source
+from evolq_jax.data import check_draw, load_images, open_source
 from evolq_jax.errors import UserError
 from evolq_jax.experiment.setup import Setup
 from evolq_jax.experiment.watch import Progress, no_progress
@@ -51,6 +51,8 @@ def _count(
     num_classes: int | None = None,
 ) -> int:
     source = open_source(where, preprocessing, class_index, data.tfds_dir)
+    if what == "calibration":
+        check_draw(source, data.draw)
     total, channels = len(source.names), len(preprocessing.mean)
     if num is not None and num > total:
         raise UserError(f"data.num_{what} asks for {num} images, but '{where}' has only {total}")
@@ -89,7 +91,7 @@ def check_batches(config: Experiment, count: int, *, for_search: bool, skipped: 
 
 
 def load_calibration(setup: Setup, progress: Progress = no_progress) -> Images:
-    """The calibration images: drawn by the seed, labels not used.
+    """The calibration images: drawn by the seed; labels at most balance the draw.
 
     Raises:
       UserError: the source is missing, empty or too small, or an image cannot be read.
@@ -100,6 +102,7 @@ def load_calibration(setup: Setup, progress: Progress = no_progress) -> Images:
         setup.model.preprocessing,
         num=data.num_calibration,
         seed=setup.config.seed,
+        draw=data.draw,
         cache_dir=data.cache,
         on_corrupt=data.on_corrupt,
         tfds_dir=data.tfds_dir,

@@ -153,3 +153,12 @@ def test_without_the_extra(photos: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(UserError, match=r"pip install 'evolq_jax\[tfds\]'"):
         pack_folder(photos, tmp_path / "packed")
+
+
+def test_draws_do_not_change(photos: Path, class_index: Path, tmp_path: Path) -> None:
+    expected = load_images(photos, PRE, num=4, seed=2, draw="balanced")
+    pack_folder(photos, tmp_path / "without")
+    pack_folder(photos, tmp_path / "with", class_index)
+    for name in ("without", "with"):
+        packed = load_images(f"tfds:{tmp_path / name}", PRE, num=4, seed=2, draw="balanced")
+        assert packed.names == expected.names

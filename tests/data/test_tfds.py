@@ -194,3 +194,9 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(UserError, match=r"pip install 'evolq_jax\[tfds\]'"):
         load_images("tfds:tiny_set:train", AS_IS)
+
+
+def test_a_balanced_draw_reads_the_labels(data_dir: Path) -> None:
+    images = load_images("tfds:tiny_set:train", AS_IS, num=6, draw="balanced", tfds_dir=data_dir)
+    assert images.labels is not None
+    assert np.bincount(images.labels).tolist() == [2, 2, 2]

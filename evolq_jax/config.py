@@ -76,6 +76,8 @@ class DataConfig:
       on_corrupt: what an unreadable image does: `error`, or `skip` (counted in the result).
       tfds_dir: where tensorflow-datasets keeps its sets; None: $TFDS_DATA_DIR or ~/tensorflow_datasets.
       cache: folder for decoded images; `auto`: $EVOLQ_CACHE or ~/.cache/evolq_jax; None: no cache.
+      cache_gib: what decoded images take there at most, in GiB; what was not used for longest is removed to
+        make room. None: no bound.
     """
 
     calibration: str = "digits:train"
@@ -88,9 +90,12 @@ class DataConfig:
     on_corrupt: Literal["error", "skip"] = "error"
     tfds_dir: str | None = None
     cache: str | None = "auto"
+    cache_gib: float | None = 50.0
 
     def __post_init__(self) -> None:
         """Rejects numbers of images that mean nothing."""
+        if self.cache_gib is not None and not self.cache_gib >= 0:
+            raise UserError(f"data.cache_gib must not be negative, not {self.cache_gib}")
         for name in ("num_calibration", "num_evaluation", "evaluation_resize"):
             value = getattr(self, name)
             if isinstance(value, int):

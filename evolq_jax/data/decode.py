@@ -49,17 +49,3 @@ def decode_stream(
             progress(position + 1, len(indices))
     if not num_read:
         raise UserError(f"none of the {len(indices)} images of {source.where} can be read")
-
-
-def decode_in_memory(
-    source: Source, indices: np.ndarray, on_corrupt: OnCorrupt, progress: Progress | None
-) -> Decoded:
-    """Decodes the images `indices` [B] of `source` into one array; raises as `decode_stream`."""
-    pixels = np.empty((len(indices), *source.shape), np.uint8)
-    skipped: list[int] = []
-    for position, item in enumerate(decode_stream(source, indices, on_corrupt, progress)):
-        if item is None:
-            skipped.append(position)
-        else:
-            pixels[position - len(skipped)] = item
-    return Decoded(pixels[: len(indices) - len(skipped)], tuple(skipped))

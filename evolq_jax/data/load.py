@@ -1,17 +1,19 @@
 """One entrance to all image sets: `load_images`."""
 
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
 
 from evolq_jax.data.arrays import npz_source
 from evolq_jax.data.cache import cached_decode, default_cache_dir
-from evolq_jax.data.decode import Decoded, OnCorrupt, Progress, decode_in_memory
+from evolq_jax.data.decode import Decoded, OnCorrupt, Progress
 from evolq_jax.data.digits import DIGITS, digits_source
 from evolq_jax.data.draw import Draw, draw_rows
 from evolq_jax.data.folder import folder_source
 from evolq_jax.data.labels import read_labels
+from evolq_jax.data.pixel_file import decode_uncached
 from evolq_jax.data.preprocess import check_preprocessing
 from evolq_jax.data.source import Source
 from evolq_jax.data.tfds import tfds_source
@@ -31,6 +33,7 @@ def load_images(
     seed: int | None = 0,
     draw: Draw = "random",
     cache_dir: str | Path | None = "auto",
+    cache_gib: float | None = None,
     on_corrupt: OnCorrupt = "error",
     tfds_dir: str | Path | None = None,
     progress: Progress | None = None,
@@ -47,6 +50,7 @@ def load_images(
         seed: draws the `num` images; None: the first `num`.
         draw: `random` (`draw_indices`), or `balanced` over class folders or labels (`draw_balanced`).
         cache_dir: where decoded images are kept; "auto" is `default_cache_dir()`, None keeps nothing.
+        cache_gib: how much decoded images there may take in all; what was not used for longest is removed.
         on_corrupt: an unreadable image is an error, or ("skip") left out: then fewer than `num` images come
             back, `Images.skipped` names the missing and a warning is logged.
         tfds_dir: where tensorflow-datasets keeps its sets; None: `default_data_dir()`.
@@ -63,7 +67,7 @@ def load_images(
     listed = open_source(source, preprocessing, class_index, tfds_dir)
     cache = _cache_folder(cache_dir)
     indices = draw_rows(listed, num, seed, draw, cache)
-    decoded = _decode(listed, indices, preprocessing, cache, on_corrupt, progress)
+    decoded = _decode(listed, indices, preprocessing, cache, cache_gib, on_corrupt, progress)
     skipped = tuple(listed.names[indices[position]] for position in decoded.skipped)
     if skipped:
         named = ", ".join(skipped[:10]) + (", ..." if len(skipped) > 10 else "")
@@ -134,11 +138,14 @@ def _decode(
     indices: np.ndarray,
     preprocessing: Preprocessing,
     cache: Path | None,
+    cache_gib: float | None,
     on_corrupt: OnCorrupt,
     progress: Progress | None,
 ) -> Decoded:
     if source.pixels is not None:
-        return Decoded(source.pixels[indices], ())
+        whole = len(indices) == len(source.pixels)
+        return Decoded(source.pixels if whole else source.pixels[indices], ())
     if cache is None:
-        return decode_in_memory(source, indices, on_corrupt, progress)
-    return cached_decode(source, indices, preprocessing, cache, on_corrupt, progress)
+        return decode_uncached(source, indices, on_corrupt, progress)
+    max_bytes = math.inf if cache_gib is None else cache_gib * 2**30
+    return cached_decode(source, indices, preprocessing, cache, on_corrupt, progress, max_bytes)

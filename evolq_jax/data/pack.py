@@ -73,7 +73,7 @@ def pack_folder(
         example: dict[str, Any] = {"file_name": os.fsencode(name), "image": BytesIO(_read(folder / name))}
         if labels is not None:
             example["label"] = int(labels[row])
-        return features.serialize_example(features.encode_example(example))
+        return _in_fixed_order(features.serialize_example(features.encode_example(example)))
 
     try:
         kept = _begin(partial, [stamps, None if labels is None else labels.tolist(), classes, _SHARD_BYTES])
@@ -89,6 +89,14 @@ def pack_folder(
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(f"cannot write the data set in {partial}: {reason}") from error
     return Packed(len(source.names), len(shards), kept)
+
+
+def _in_fixed_order(record: bytes) -> bytes:
+    """Its features by name: protobuf writes a map in an order that differs from process to process."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    example: Any = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
+    return example.FromString(record).SerializeToString(deterministic=True)
 
 
 def _features(tfds: Any, classes: list[str] | None) -> Any:

@@ -24,9 +24,10 @@ def read_labels(source: Source, rows: np.ndarray, cache_dir: Path | None) -> np.
         return None
     if cache_dir is None or not source.slow_labels:
         return source.labels(rows)
-    stamps = [source.stamp(int(row)) for row in rows]
-    key = hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:32]
-    path = cache_dir / f"labels-{key}.npy"
+    digest = hashlib.sha256()
+    for row in rows:  # one by one: a balanced draw asks for all of a training set
+        digest.update(json.dumps(source.stamp(int(row))).encode())
+    path = cache_dir / f"labels-{digest.hexdigest()[:32]}.npy"
     found = _load(path, len(rows))
     if found is None:
         found = source.labels(rows)

@@ -86,10 +86,12 @@ def open_builder(tfds: Any, source: str, data_set: str, data_dir: Path) -> Any:
         text = " ".join(str(error).split())
         if "file format" not in text.lower():
             raise UserError(f"cannot open {source}: {text}; prepare the data set again") from error
-        where = given if given.is_dir() else data_dir / re.split("[:/]", data_set)[0]
+        where = f"dataset_dir={data_dir / re.split('[:/]', data_set)[0]}"
+        if prepared:
+            where = f"dataset_version_dir={given}"
         raise UserError(
             f"{source} is prepared in another file format than array_record, which only TensorFlow reads: "
-            f"where that is installed, run once `tfds convert_format --dataset_dir={where} "
+            f"where that is installed, run once `tfds convert_format --{where} "
             "--out_file_format=array_record`"
         ) from error
 

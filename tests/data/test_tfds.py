@@ -167,7 +167,7 @@ def test_what_is_not_there_is_said(data_dir: Path, source: str, message: str) ->
     ("change", "message"),
     [
         (lambda text: text.replace("array_record", "tfrecord"), "another file format .*`tfds convert_format"),
-        (lambda text: text[:50], "cannot open tfds:tiny_set: .*prepare the data set again"),
+        (lambda text: text[:50], "cannot open tfds:.*: .*prepare the data set again"),
     ],
 )
 def test_other_formats_and_damaged_descriptions(tmp_path: Path, change: Any, message: str) -> None:
@@ -176,6 +176,10 @@ def test_other_formats_and_damaged_descriptions(tmp_path: Path, change: Any, mes
     info.write_text(change(info.read_text()))
     with pytest.raises(UserError, match=message):
         load_images("tfds:tiny_set", AS_IS, tfds_dir=tmp_path)
+    with pytest.raises(
+        UserError, match=message.replace("_format", f"_format --dataset_version_dir={folder}")
+    ):
+        load_images(f"tfds:{folder}", AS_IS)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ VERBS = {
     "landscape": "scan the loss over scale space around an init or a result: lines, planes, layers",
     "evaluate": "score a run, or a config's float network and init, on held-out images",
     "train": "train a small float network with a training config",
+    "pack": "turn an image folder into a data set of few files, once, for tfds:OUT",
     "models": "list the models of the registry",
 }
 CONTINUED = ("search", "landscape", "compare")
@@ -45,6 +46,7 @@ examples:
   evolq search configs/vit_tiny_w4a8.py --quant.weight-bits 3 --seed 1
   evolq search runs/vit_tiny_w4a8-001 --resume    after a kill
   evolq evaluate runs/vit_tiny_w4a8-001
+  evolq pack VALIDATION_FOLDER --out packed/val --class-index SYNSETS.txt
   evolq landscape configs/digits_w2a8.py --landscape.kind plane
   evolq baseline configs/digits_w2a8.py --baseline.optimizer adam
   evolq compare configs/compare_digits.py --seeds 0 1 2 3 4
@@ -69,13 +71,15 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"evolq_jax {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, text in VERBS.items():
-        takes_config = verb != "models"
+        takes_config = verb not in ("models", "pack")
         sub = verbs.add_parser(
             verb, help=text, description=text, add_help=not takes_config, allow_abbrev=False
         )
         what = WHAT.get(verb, "a config file")
         example = EXAMPLES.get(verb, "configs/digits_w2a8.py")
         sub.set_defaults(parser=sub, what=what, example=example, preset="default", config=None, help=False)
+        if verb == "pack":
+            _add_pack_arguments(sub)
         if not takes_config:
             continue
         if verb == "compare":
@@ -107,6 +111,12 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_pack_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="FOLDER", help="images as <class>/<file>, or flat")
+    parser.add_argument("--out", required=True, help="the data set's folder, to be created")
+    parser.add_argument("--class-index", help="a class id a line in index order (default: no labels)")
+
+
 def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds", type=int, nargs="+", help="one run of each method for each (default: 0 1 2)"
@@ -118,7 +128,7 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
 
 def check_order(args: Sequence[str], options: argparse.Namespace, overrides: list[str]) -> None:
     """Without this, argparse would take the first field's value for CONFIG."""
-    if not overrides:
+    if not overrides or options.verb == "pack":
         return
     if options.verb == "models":
         raise UserError(f"`evolq models` takes no argument '{overrides[0]}'")

@@ -19,6 +19,7 @@ from evolq_jax.experiment.compare.run import plan_compare, run_compare
 from evolq_jax.experiment.landscape.plan import plan_landscape
 from evolq_jax.experiment.landscape.run import run_landscape
 from evolq_jax.experiment.override import override, print_fields
+from evolq_jax.experiment.pack import run_pack
 from evolq_jax.experiment.plan import plan_search
 from evolq_jax.experiment.preemption import STATUS, Preempted
 from evolq_jax.experiment.resume import resume_search
@@ -71,6 +72,8 @@ def run(args: Sequence[str]) -> None:
         _print_help(options)
     elif options.verb == "models":
         console.print(_models_table())
+    elif options.verb == "pack":
+        _pack(console, options, overrides)
     elif options.verb == "train":
         _train(console, options, overrides)
     elif options.verb == "evaluate":
@@ -85,6 +88,14 @@ def run(args: Sequence[str]) -> None:
         _calibrate(console, options, overrides)
     else:
         _search(console, options, overrides)
+
+
+def _pack(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
+    if overrides:
+        raise UserError(f"`evolq pack` takes no argument '{overrides[0]}'")
+    with make_watcher() as watcher:
+        summary = run_pack(options.folder, options.out, options.class_index, watcher)
+    console.print(fact_table("packed", summary))
 
 
 def _search(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:

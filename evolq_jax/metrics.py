@@ -9,6 +9,7 @@ from evolq_jax.fitness import info_nce, kl_per_image
 
 PER_IMAGE = ("top1", "top5", "agreement", "kl")
 CONTRASTIVE_BATCH = 100  # as in the paper's calibration
+CHUNK_IMAGES = 10_000  # ranked at once
 
 Interval = dict[str, float]  # {"mean", "low", "high"}
 
@@ -26,17 +27,33 @@ class Scores(NamedTuple):
 def score(logits: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None) -> Scores:
     """Per-image scores of logits [B, C] against the float network's [B, C] and, where given, labels [B].
 
-    Among equal logits (a quantized head has many) the class of the lower index comes first.
+    Among equal logits (a quantized head has many) the class of the lower index comes first. Ranking takes
+    several times the logits' memory, so it is done for CHUNK_IMAGES at a time.
     """
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
-    hits = None if labels is None else order == labels[:, None]
+    chunks = [slice(start, start + CHUNK_IMAGES) for start in range(0, len(logits), CHUNK_IMAGES)]
+    parts = [_score(logits[c], teacher[c], None if labels is None else labels[c]) for c in chunks]
+    per_image = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return Scores(
-        top1=None if hits is None else hits[:, 0].astype(np.float64),
-        top5=None if hits is None else hits.any(axis=1).astype(np.float64),
-        agreement=(order[:, 0] == teacher.argmax(axis=1)).astype(np.float64),
-        kl=np.asarray(kl_per_image(jnp.asarray(logits), jnp.asarray(teacher)), np.float64),
+        top1=per_image.get("top1"),
+        top5=per_image.get("top5"),
+        agreement=per_image["agreement"],
+        kl=per_image["kl"],
         info_nce=_info_nce(logits, teacher),
     )
+
+
+def _score(logits: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None) -> dict[str, np.ndarray]:
+    """The scores that images have one by one."""
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    found = {
+        "agreement": (order[:, 0] == teacher.argmax(axis=1)).astype(np.float64),
+        "kl": np.asarray(kl_per_image(jnp.asarray(logits), jnp.asarray(teacher)), np.float64),
+    }
+    if labels is not None:
+        hits = order == labels[:, None]
+        found["top1"] = hits[:, 0].astype(np.float64)
+        found["top5"] = hits.any(axis=1).astype(np.float64)
+    return found
 
 
 def _info_nce(logits: np.ndarray, teacher: np.ndarray) -> float:

@@ -109,6 +109,7 @@ def test_presets_by_name() -> None:
         (lambda: DataConfig(num_calibration=0), "data.num_calibration must be at least 1, not 0"),
         (lambda: DataConfig(num_evaluation=-1), "data.num_evaluation must be at least 1"),
         (lambda: DataConfig(evaluation_resize=0), "data.evaluation_resize must be at least 1"),
+        (lambda: DataConfig(cache_gib=-1), "data.cache_gib must not be negative, not -1"),
         (lambda: CalibrationConfig(batch_size=0), "calibration.batch_size must be at least 1"),
         (lambda: CalibrationConfig(image_chunk=0), "calibration.image_chunk must be at least 1"),
         (lambda: CalibrationConfig(chain=()), "calibration.chain is empty"),

@@ -110,3 +110,16 @@ def test_the_interval_has_the_width_of_the_normal_approximation() -> None:
     delta = paired_delta(init, final, seed=0, num_resamples=2000)["kl"]
     assert delta is not None
     assert delta["high"] - delta["low"] == pytest.approx(2 * 1.96 * 2.0 / np.sqrt(1000), rel=0.1)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_ranking_in_chunks_changes_nothing(
+    case: Case, monkeypatch: pytest.MonkeyPatch, labelled: bool
+) -> None:
+    labels = case.labels if labelled else None
+    whole = score(case.logits, case.teacher, labels)
+    monkeypatch.setattr("evolq_jax.metrics.CHUNK_IMAGES", 7)
+    for expected, values in zip(whole, score(case.logits, case.teacher, labels), strict=True):
+        assert (values is None) == (expected is None)
+        if expected is not None and values is not None:
+            np.testing.assert_allclose(values, expected, rtol=1e-6, atol=1e-7)

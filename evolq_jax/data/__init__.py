@@ -2,14 +2,18 @@
 
 from evolq_jax.data.batches import batches, fingerprint, subset
 from evolq_jax.data.cache import default_cache_dir
-from evolq_jax.data.load import draw_indices, load_images, open_source
+from evolq_jax.data.draw import check_draw, draw_indices
+from evolq_jax.data.load import load_images, open_source
+from evolq_jax.data.pack import pack_folder
 
 __all__ = [
     "batches",
+    "check_draw",
     "default_cache_dir",
     "draw_indices",
     "fingerprint",
     "load_images",
     "open_source",
+    "pack_folder",
     "subset",
 ]

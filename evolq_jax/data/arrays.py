@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from evolq_jax.data.preprocess import fit_array
-from evolq_jax.data.source import Source
+from evolq_jax.data.source import Source, listed_labels
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.typing import Preprocessing
 
@@ -67,7 +67,8 @@ def array_source(
     return Source(
         where=where,
         names=names,
-        labels=labels,
+        labels=None if labels is None else listed_labels(labels),
+        max_label=-1 if labels is None else int(labels.max()),
         shape=(size, size, pixels.shape[3]),
         decode=decode,
         stamp=lambda index: [*identity, int(positions[index])],

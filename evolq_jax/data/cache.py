@@ -1,33 +1,33 @@
 """Decoded images on disk: an uncompressed `.npy`, memory-mapped, and a `.json` that vouches for it.
 
-An entry's name is a hash of all that decides its bytes, so entries never go stale; no entry is ever removed:
-delete the folder to empty the cache. Files are written under temporary names and renamed, so that a kill
-or a second process leaves whole entries only.
+An entry's name is a hash of all that decides its bytes, so entries never go stale. The folder is bounded:
+what was not used for longest is removed to make room. Files are written under temporary names and renamed, so
+that a kill or a second process leaves whole entries only.
 """
 
 import hashlib
 import json
 import logging
+import math
 import os
-import struct
 import time
 import uuid
 import zlib
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import PIL
 
 from evolq_jax.data.decode import Decoded, OnCorrupt, Progress, decode_stream
+from evolq_jax.data.pixel_file import decode_uncached, write_pixels
 from evolq_jax.data.source import Source
 from evolq_jax.errors import UserError
 from evolq_jax.typing import Preprocessing
 
 FORMAT_VERSION = 1  # raise it when decoding or the entry's layout changes
-_HEADER_BYTES = 128
 _CHUNK_BYTES = 1 << 24
 _ORPHAN_SECONDS = 24 * 3600
 _log = logging.getLogger(__name__)
@@ -45,10 +45,12 @@ def cached_decode(
     cache_dir: Path,
     on_corrupt: OnCorrupt,
     progress: Progress | None,
+    max_bytes: float = math.inf,
 ) -> Decoded:
     """The images `indices` [B] of `source` from the cache, decoded into it first where they are not there.
 
-    A damaged entry is rebuilt. An entry that lacks unreadable images serves `on_corrupt="skip"` only.
+    A damaged entry is rebuilt. An entry that lacks unreadable images serves `on_corrupt="skip"` only. Images
+    of more than `max_bytes` in all are not kept; where they are fewer, older entries make room for them.
 
     Returns:
         The decoded images; `pixels` is memory-mapped, read-only.
@@ -59,10 +61,21 @@ def cached_decode(
     path = cache_dir / f"images-{entry_key(source, indices, preprocessing)}.npy"
     entry = _load_entry(path, source.shape, len(indices))
     if entry is not None and (on_corrupt == "skip" or not entry.skipped):
+        with suppress(OSError):
+            os.utime(path.with_suffix(".json"))  # the time of last use
         return entry
+    size = len(indices) * math.prod(source.shape)
+    if size > max_bytes:
+        _log.warning(
+            "%s takes %.1f GiB decoded, more than the cache may hold: decoding it without",
+            source.where,
+            size / 2**30,
+        )
+        return decode_uncached(source, indices, on_corrupt, progress)
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         _remove_orphans(cache_dir)
+        _make_room(cache_dir, path, max_bytes - size)
         _build_entry(path, source, decode_stream(source, indices, on_corrupt, progress))
     except OSError as error:
         raise UserError(
@@ -95,36 +108,9 @@ def entry_key(source: Source, indices: np.ndarray, preprocessing: Preprocessing)
 
 
 def _build_entry(path: Path, source: Source, stream: Iterator[np.ndarray | None]) -> None:
-    with _atomic(path) as pixels_file, _atomic(path.with_suffix(".json")) as record_file:
-        record = _write_pixels(pixels_file, source.shape, stream)
+    with atomic(path) as pixels_file, atomic(path.with_suffix(".json")) as record_file:
+        record = write_pixels(pixels_file, source.shape, stream)
         record_file.write(json.dumps(record).encode())
-
-
-def _write_pixels(
-    file: BinaryIO, shape: tuple[int, ...], stream: Iterator[np.ndarray | None]
-) -> dict[str, object]:
-    # Plain sequential writes: on a full disk they raise, where a memory map would kill the process.
-    file.write(_npy_header((0, *shape)))
-    skipped: list[int] = []
-    count, checksum = 0, 0
-    for position, item in enumerate(stream):
-        if item is None:
-            skipped.append(position)
-            continue
-        data = np.ascontiguousarray(item).data
-        file.write(data)
-        checksum = zlib.crc32(data, checksum)
-        count += 1
-    file.seek(0)
-    file.write(_npy_header((count, *shape)))
-    return {"count": count, "skipped": skipped, "crc32": checksum}
-
-
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    # Numpy's format 1.0, padded to a fixed length so that the image count can be filled in at the end.
-    fields = repr({"descr": "|u1", "fortran_order": False, "shape": shape}).encode("ascii")
-    prefix = b"\x93NUMPY\x01\x00" + struct.pack("<H", _HEADER_BYTES - 10)
-    return prefix + fields.ljust(_HEADER_BYTES - 11) + b"\n"
 
 
 def _remove_orphans(cache_dir: Path) -> None:
@@ -135,8 +121,41 @@ def _remove_orphans(cache_dir: Path) -> None:
                 temporary.unlink()
 
 
+def _make_room(cache_dir: Path, keep: Path, max_bytes: float) -> None:
+    """Removes entries, those not used for longest first, until the others have at most `max_bytes`.
+
+    Whoever has one of them mapped keeps it until then: a removed file lives as long as it is open.
+    """
+    held = [_Held.of(path) for path in cache_dir.glob("images-*.npy") if path != keep]
+    total = sum(entry.size for entry in held)
+    for entry in sorted(held, key=lambda entry: entry.last_use):
+        if total <= max_bytes:
+            return
+        with suppress(OSError):
+            entry.path.with_suffix(".json").unlink(missing_ok=True)
+            entry.path.unlink(missing_ok=True)
+            total -= entry.size
+
+
+class _Held(NamedTuple):
+    path: Path
+    size: int
+    last_use: float
+
+    @classmethod
+    def of(cls, path: Path) -> "_Held":
+        try:
+            pixels = path.stat()
+        except OSError:  # another process has removed it just now
+            return cls(path, 0, math.inf)
+        record = path.with_suffix(".json")
+        # Without its record it is what an interrupted removal has left: nobody uses it.
+        return cls(path, pixels.st_size, record.stat().st_mtime if record.exists() else 0.0)
+
+
 @contextmanager
-def _atomic(path: Path) -> Generator[BinaryIO, None, None]:
+def atomic(path: Path) -> Generator[BinaryIO, None, None]:
+    """A new file that gets its name only once it is whole and on disk."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:

@@ -1,21 +1,19 @@
 """Decoding many images in threads (Pillow releases the interpreter lock while it decodes and resizes)."""
 
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from evolq_jax.data.source import Source, Unreadable
+from evolq_jax.data.threads import in_order
 from evolq_jax.errors import UserError
 
 OnCorrupt = Literal["error", "skip"]
 Progress = Callable[[int, int], None]  # (images done, images in all)
 
-_MAX_THREADS = 32
 # At most this many decoded images wait for their consumer, so a slow disk does not fill the memory.
-_WINDOW = 256
+_IMAGES_AHEAD = 256
 
 
 class Decoded(NamedTuple):
@@ -41,30 +39,13 @@ def decode_stream(
             return error
 
     num_read = 0
-    with ThreadPoolExecutor(min(max(2, os.cpu_count() or 1), _MAX_THREADS)) as pool:
-        for start in range(0, len(indices), _WINDOW):
-            window = [int(index) for index in indices[start : start + _WINDOW]]
-            for offset, item in enumerate(pool.map(attempt, window)):
-                if isinstance(item, Unreadable) and on_corrupt == "error":
-                    raise UserError(f"cannot read image {item}; remove it or set on_corrupt to 'skip'")
-                readable = not isinstance(item, Unreadable)
-                num_read += readable
-                yield item if readable else None
-                if progress is not None:
-                    progress(start + offset + 1, len(indices))
+    for position, item in enumerate(in_order(attempt, indices.tolist(), _IMAGES_AHEAD)):
+        if isinstance(item, Unreadable) and on_corrupt == "error":
+            raise UserError(f"cannot read image {item}; remove it or set on_corrupt to 'skip'")
+        readable = not isinstance(item, Unreadable)
+        num_read += readable
+        yield item if readable else None
+        if progress is not None:
+            progress(position + 1, len(indices))
     if not num_read:
         raise UserError(f"none of the {len(indices)} images of {source.where} can be read")
-
-
-def decode_in_memory(
-    source: Source, indices: np.ndarray, on_corrupt: OnCorrupt, progress: Progress | None
-) -> Decoded:
-    """Decodes the images `indices` [B] of `source` into one array; raises as `decode_stream`."""
-    pixels = np.empty((len(indices), *source.shape), np.uint8)
-    skipped: list[int] = []
-    for position, item in enumerate(decode_stream(source, indices, on_corrupt, progress)):
-        if item is None:
-            skipped.append(position)
-        else:
-            pixels[position - len(skipped)] = item
-    return Decoded(pixels[: len(indices) - len(skipped)], tuple(skipped))

@@ -3,13 +3,15 @@
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image
 
 from evolq_jax.data.preprocess import resize_and_crop
-from evolq_jax.data.source import Source, Unreadable
+from evolq_jax.data.source import Source, Unreadable, listed_labels
 from evolq_jax.errors import UserError
 from evolq_jax.typing import Preprocessing
 
@@ -53,27 +55,35 @@ def folder_source(folder: Path, preprocessing: Preprocessing, class_index: Path 
             f"ending in one of {' '.join(EXTENSIONS)}"
         )
     labels = None if class_index is None else _labels(folder, entries, class_index)
-    paths = [folder / class_name / file for class_name, file in entries]
+    names = tuple(f"{class_name}/{file}" if class_name else file for class_name, file in entries)
     root = str(folder.resolve())
 
     def decode(index: int) -> np.ndarray:
-        return decode_file(paths[index], preprocessing)
+        return decode_file(folder / names[index], preprocessing)
 
     def stamp(index: int) -> list[str | int]:
         try:
-            stat = paths[index].stat()
+            stat = (folder / names[index]).stat()
         except OSError:
             return [root, *entries[index], -1, -1]
         return [root, *entries[index], stat.st_size, stat.st_mtime_ns]
 
     return Source(
         where=str(folder),
-        names=tuple(path.relative_to(folder).as_posix() for path in paths),
-        labels=labels,
+        names=names,
+        labels=None if labels is None else listed_labels(labels),
+        max_label=-1 if labels is None else int(labels.max()),
+        class_folders=class_folders(names),
         shape=(preprocessing.size, preprocessing.size, 3),
         decode=decode,
         stamp=stamp,
     )
+
+
+def class_folders(names: Sequence[str]) -> np.ndarray | None:
+    """Which folder each of the relative names [B] lies in, integers [B] by sorted folder; None: in none."""
+    folders, numbers = np.unique([name.rpartition("/")[0] for name in names], return_inverse=True)
+    return None if folders.tolist() == [""] else numbers
 
 
 def decode_file(path: Path, preprocessing: Preprocessing) -> np.ndarray:
@@ -86,13 +96,20 @@ def decode_file(path: Path, preprocessing: Preprocessing) -> np.ndarray:
         Unreadable: if the file cannot be opened or decoded to its end.
         UserError: if the image is smaller than the crop.
     """
+    return decode_image(path, path, preprocessing)
+
+
+def decode_image(
+    file: Path | BinaryIO, name: str | Path, preprocessing: Preprocessing, mode: Literal["RGB", "L"] = "RGB"
+) -> np.ndarray:
+    """As `decode_file`, for whatever Pillow can open; uint8 [size, size, K], K = 3 (RGB) or 1 (L)."""
     try:
-        with Image.open(path) as image:
-            rgb = image.convert("RGB")
+        with Image.open(file) as image:
+            pixels = image.convert(mode)
     except _DECODE_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise Unreadable(f"{path} ({reason})") from error
-    return resize_and_crop(rgb, preprocessing, path)
+        raise Unreadable(f"{name} ({reason})") from error
+    return resize_and_crop(pixels, preprocessing, name)
 
 
 def read_class_index(path: Path) -> dict[str, int]:

@@ -1,17 +1,23 @@
 """One entrance to all image sets: `load_images`."""
 
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
 
 from evolq_jax.data.arrays import npz_source
 from evolq_jax.data.cache import cached_decode, default_cache_dir
-from evolq_jax.data.decode import Decoded, OnCorrupt, Progress, decode_in_memory
+from evolq_jax.data.decode import Decoded, OnCorrupt, Progress
 from evolq_jax.data.digits import DIGITS, digits_source
+from evolq_jax.data.draw import Draw, draw_rows
 from evolq_jax.data.folder import folder_source
+from evolq_jax.data.labels import read_labels
+from evolq_jax.data.pixel_file import decode_uncached
 from evolq_jax.data.preprocess import check_preprocessing
 from evolq_jax.data.source import Source
+from evolq_jax.data.tfds import tfds_source
+from evolq_jax.data.tfds_builder import INFO, PREFIX
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.typing import Images, Preprocessing
 
@@ -25,22 +31,29 @@ def load_images(
     class_index: str | Path | None = None,
     num: int | None = None,
     seed: int | None = 0,
+    draw: Draw = "random",
     cache_dir: str | Path | None = "auto",
+    cache_gib: float | None = None,
     on_corrupt: OnCorrupt = "error",
+    tfds_dir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Images:
     """Loads an image set, or a reproducible subset of it, as uint8 pixels, resized and cropped.
 
     Args:
         source: a folder in `<class>/<file>` layout (or flat, without labels), an `.npz` with `image` uint8
-            [B, h, w, 3 or 1] and optionally `label` [B], or `digits:train` / `digits:test`.
+            [B, h, w, 3 or 1] and optionally `label` [B], `digits:train` / `digits:test`, or `tfds:SET:SPLIT`,
+            what tensorflow-datasets has prepared as array_record (`tfds_source`).
         preprocessing: how the checkpoint wants its images; `mean` and `std` are not applied here.
         class_index: for folders, the file with one class id per line in index order; None: no labels.
         num: how many images to take; None: all.
-        seed: draws the `num` images, see `draw_indices`; None: the first `num`.
+        seed: draws the `num` images; None: the first `num`.
+        draw: `random` (`draw_indices`), or `balanced` over class folders or labels (`draw_balanced`).
         cache_dir: where decoded images are kept; "auto" is `default_cache_dir()`, None keeps nothing.
+        cache_gib: how much decoded images there may take in all; what was not used for longest is removed.
         on_corrupt: an unreadable image is an error, or ("skip") left out: then fewer than `num` images come
             back, `Images.skipped` names the missing and a warning is logged.
+        tfds_dir: where tensorflow-datasets keeps its sets; None: `default_data_dir()`.
         progress: called with (done, total) after each decoded image; not called where nothing is decoded.
 
     Returns:
@@ -51,9 +64,10 @@ def load_images(
     """
     if on_corrupt not in ("error", "skip"):
         raise UserError(f"on_corrupt must be 'error' or 'skip', got {on_corrupt!r}")
-    listed = open_source(source, preprocessing, class_index)
-    indices = draw_indices(len(listed.names), num, seed, listed.where)
-    decoded = _decode(listed, indices, preprocessing, cache_dir, on_corrupt, progress)
+    listed = open_source(source, preprocessing, class_index, tfds_dir)
+    cache = _cache_folder(cache_dir)
+    indices = draw_rows(listed, num, seed, draw, cache)
+    decoded = _decode(listed, indices, preprocessing, cache, cache_gib, on_corrupt, progress)
     skipped = tuple(listed.names[indices[position]] for position in decoded.skipped)
     if skipped:
         named = ", ".join(skipped[:10]) + (", ..." if len(skipped) > 10 else "")
@@ -63,48 +77,27 @@ def load_images(
         indices = np.delete(indices, decoded.skipped)
     return Images(
         pixels=decoded.pixels,
-        labels=None if listed.labels is None else listed.labels[indices],
+        labels=read_labels(listed, indices, cache),
         names=tuple(listed.names[index] for index in indices),
         skipped=skipped,
     )
 
 
-def draw_indices(total: int, num: int | None, seed: int | None, where: str = "the image set") -> np.ndarray:
-    """Which `num` of `total` images to use: `Generator(PCG64(seed)).choice` without replacement, sorted.
-
-    Args:
-        total: size of the set.
-        num: how many; None: all of them.
-        seed: None takes the first `num`.
-        where: the set's name in messages.
-
-    Returns:
-        int64 [num], ascending.
-
-    Raises:
-        UserError: if `num` is not in 1..total or the seed is negative.
-    """
-    if num is None:
-        return np.arange(total)
-    if num <= 0:
-        raise UserError(f"num must be positive (or None for all images), got {num} for {where}")
-    if num > total:
-        raise UserError(f"num asks for {num} images, but {where} has only {total}")
-    if seed is None:
-        return np.arange(num)
-    if seed < 0:
-        raise UserError(f"the seed that draws images must not be negative, got {seed}")
-    return np.sort(np.random.Generator(np.random.PCG64(seed)).choice(total, size=num, replace=False))
-
-
 def open_source(
-    source: str | Path, preprocessing: Preprocessing, class_index: str | Path | None = None
+    source: str | Path,
+    preprocessing: Preprocessing,
+    class_index: str | Path | None = None,
+    tfds_dir: str | Path | None = None,
 ) -> Source:
     """Lists an image set without decoding it; arguments and errors as `load_images`."""
     check_preprocessing(preprocessing)
     source = str(source)
     path = Path(source).expanduser()
     if path.is_dir():
+        if (path / INFO).is_file():
+            raise UserError(
+                f"{source} is a prepared data set, not a folder of images: write {PREFIX}{source}"
+            )
         return folder_source(
             path, preprocessing, None if class_index is None else Path(class_index).expanduser()
         )
@@ -115,18 +108,27 @@ def open_source(
         )
     if source in DIGITS:
         return digits_source(source, preprocessing)
+    if source.startswith(PREFIX):
+        return tfds_source(source, preprocessing, tfds_dir)
     _check_exists(source, path)
     if path.suffix.lower() != ".npz":
         raise UserError(f"image source {source} is a file of unknown kind; expected a folder or an .npz")
     return npz_source(path, preprocessing)
 
 
+def _cache_folder(cache_dir: str | Path | None) -> Path | None:
+    if cache_dir is None:
+        return None
+    return default_cache_dir() if cache_dir == "auto" else Path(cache_dir).expanduser()
+
+
 def _check_exists(source: str, path: Path) -> None:
-    if source in DIGITS or path.exists():
+    if source in DIGITS or source.startswith(PREFIX) or path.exists():
         return
     siblings = [str(other) for other in path.parent.glob("*")] if path.parent.is_dir() else []
     raise UserError(
-        f"image source {source} does not exist (a folder, an .npz, or one of {', '.join(DIGITS)})"
+        f"image source {source} does not exist "
+        f"(a folder, an .npz, {PREFIX}SET:SPLIT, or one of {', '.join(DIGITS)})"
         f"{suggestion(source, [*siblings, *DIGITS])}"
     )
 
@@ -135,13 +137,15 @@ def _decode(
     source: Source,
     indices: np.ndarray,
     preprocessing: Preprocessing,
-    cache_dir: str | Path | None,
+    cache: Path | None,
+    cache_gib: float | None,
     on_corrupt: OnCorrupt,
     progress: Progress | None,
 ) -> Decoded:
     if source.pixels is not None:
-        return Decoded(source.pixels[indices], ())
-    if cache_dir is None:
-        return decode_in_memory(source, indices, on_corrupt, progress)
-    folder = default_cache_dir() if cache_dir == "auto" else Path(cache_dir).expanduser()
-    return cached_decode(source, indices, preprocessing, folder, on_corrupt, progress)
+        whole = len(indices) == len(source.pixels)
+        return Decoded(source.pixels if whole else source.pixels[indices], ())
+    if cache is None:
+        return decode_uncached(source, indices, on_corrupt, progress)
+    max_bytes = math.inf if cache_gib is None else cache_gib * 2**30
+    return cached_decode(source, indices, preprocessing, cache, on_corrupt, progress, max_bytes)

@@ -59,13 +59,23 @@ def compute_logits(
         params = quantize_weights(specs, params, scales)
     rows: list[np.ndarray] = []
     done = 0
+
+    def collect(logits: Array, mask: np.ndarray) -> None:
+        nonlocal done
+        rows.append(np.asarray(logits)[mask])  # waits for the device
+        done += int(mask.sum())
+        progress(done, len(pixels))
+
+    running: tuple[Array, np.ndarray] | None = None
     for batch, mask in batches(pixels, min(batch_size, len(pixels))):
         logits = _batch_logits(
             parts, specs, preprocessing, integer_norm_only, params, scales, jnp.asarray(batch)
         )
-        rows.append(np.asarray(logits)[mask])
-        done += int(mask.sum())
-        progress(done, len(pixels))
+        if running is not None:  # one batch behind: the next is read from disk while the device works
+            collect(*running)
+        running = logits, mask
+    if running is not None:
+        collect(*running)
     return np.concatenate(rows)
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from evolq_jax.config import Experiment
-from evolq_jax.data import load_images, open_source
+from evolq_jax.config import DataConfig, Experiment
+from evolq_jax.data import check_draw, load_images, open_source
 from evolq_jax.errors import UserError
 from evolq_jax.experiment.setup import Setup
 from evolq_jax.experiment.watch import Progress, no_progress
@@ -18,7 +18,7 @@ def count_calibration(setup: Setup, *, for_search: bool) -> int:
         number does not fit the batches.
     """
     data = setup.config.data
-    count = _count("calibration", data.calibration, data.num_calibration, setup.model.preprocessing)
+    count = _count("calibration", data, data.calibration, data.num_calibration, setup.model.preprocessing)
     check_batches(setup.config, count, for_search=for_search)
     return count
 
@@ -32,6 +32,7 @@ def count_evaluation(setup: Setup) -> int:
     data = setup.config.data
     return _count(
         "evaluation",
+        data,
         data.evaluation,
         data.num_evaluation,
         _evaluation_preprocessing(setup),
@@ -42,13 +43,16 @@ def count_evaluation(setup: Setup) -> int:
 
 def _count(
     what: str,
+    data: DataConfig,
     where: str,
     num: int | None,
     preprocessing: Preprocessing,
     class_index: str | None = None,
     num_classes: int | None = None,
 ) -> int:
-    source = open_source(where, preprocessing, class_index)
+    source = open_source(where, preprocessing, class_index, data.tfds_dir)
+    if what == "calibration":
+        check_draw(source, data.draw)
     total, channels = len(source.names), len(preprocessing.mean)
     if num is not None and num > total:
         raise UserError(f"data.num_{what} asks for {num} images, but '{where}' has only {total}")
@@ -56,9 +60,9 @@ def _count(
         raise UserError(
             f"'{where}' has {source.shape[2]}-channel images, but the network takes {channels}-channel ones"
         )
-    if num_classes is not None and source.labels is not None and source.labels.max() >= num_classes:
+    if num_classes is not None and source.max_label >= num_classes:
         raise UserError(
-            f"'{where}' has label {source.labels.max()}, but the network has {num_classes} classes; "
+            f"'{where}' has label {source.max_label}, but the network has {num_classes} classes; "
             "check data.class_index and the weights"
         )
     return num or total
@@ -87,7 +91,7 @@ def check_batches(config: Experiment, count: int, *, for_search: bool, skipped: 
 
 
 def load_calibration(setup: Setup, progress: Progress = no_progress) -> Images:
-    """The calibration images: drawn by the seed, labels not used.
+    """The calibration images: drawn by the seed; labels at most balance the draw.
 
     Raises:
       UserError: the source is missing, empty or too small, or an image cannot be read.
@@ -98,8 +102,11 @@ def load_calibration(setup: Setup, progress: Progress = no_progress) -> Images:
         setup.model.preprocessing,
         num=data.num_calibration,
         seed=setup.config.seed,
+        draw=data.draw,
         cache_dir=data.cache,
+        cache_gib=data.cache_gib,
         on_corrupt=data.on_corrupt,
+        tfds_dir=data.tfds_dir,
         progress=progress,
     )
 
@@ -118,7 +125,9 @@ def load_evaluation(setup: Setup, progress: Progress = no_progress) -> Images:
         num=data.num_evaluation,
         seed=0,
         cache_dir=data.cache,
+        cache_gib=data.cache_gib,
         on_corrupt=data.on_corrupt,
+        tfds_dir=data.tfds_dir,
         progress=progress,
     )
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from evolq_jax.data import fingerprint
+from evolq_jax.errors import UserError
 from evolq_jax.experiment.images import count_calibration, count_evaluation, load_calibration, load_evaluation
 from evolq_jax.experiment.setup import Setup, load_model
 from evolq_jax.models.registry import REGISTRY, VIT, Entry
@@ -59,3 +60,15 @@ def test_evaluation_images_are_resized_as_asked(squares: Setup) -> None:
     assert share_of_white(None) == 1.0
     assert share_of_white(12) == share_of_white("checkpoint") == pytest.approx(36 / 64, abs=0.05)
     assert share_of_white(8) == pytest.approx(16 / 64, abs=0.05)
+
+
+def test_a_balanced_draw_has_as_many_of_each_class(setup: Setup) -> None:
+    images = load_calibration(with_data(setup, num_calibration=40, draw="balanced"))
+    assert images.labels is not None
+    assert np.bincount(images.labels).tolist() == [4] * 10
+
+
+def test_a_balanced_draw_without_classes_is_refused_at_once(squares: Setup) -> None:
+    folder = squares.config.data.evaluation
+    with pytest.raises(UserError, match="neither class folders nor labels"):
+        count_calibration(with_data(squares, calibration=folder, draw="balanced"), for_search=False)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evolq_jax.data import fingerprint
-from evolq_jax.data.load import draw_indices
+from evolq_jax.data.draw import draw_indices
 from evolq_jax.errors import UserError
 from evolq_jax.experiment.calibrated import (
     Calibrated,

@@ -171,10 +171,10 @@ def _count_images(setup: Setup, run: RunDirectory | None) -> tuple[int, bool]:
     if not calibration:
         count = count_evaluation(setup)
     where, index = (data.calibration, None) if calibration else (data.evaluation, data.class_index)
-    labels = open_source(where, setup.model.preprocessing, index).labels
-    if labels is not None and labels.max() >= setup.model.config.num_classes:
+    source = open_source(where, setup.model.preprocessing, index, data.tfds_dir)
+    if source.max_label >= setup.model.config.num_classes:
         raise UserError(
-            f"'{where}' has label {labels.max()}, but the network has {setup.model.config.num_classes} "
+            f"'{where}' has label {source.max_label}, but the network has {setup.model.config.num_classes} "
             "classes: take other images or weights"
         )
-    return count, labels is not None
+    return count, source.labels is not None

@@ -1,0 +1,173 @@
+"""Data sets that tensorflow-datasets has prepared as array_record, read without TensorFlow.
+
+A set's folder says all that is needed (dataset_info.json, features.json, the shards), so neither the code
+that prepared it nor the network is asked.
+"""
+
+import json
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evolq_jax.data.folder import class_folders, decode_image
+from evolq_jax.data.source import Source, Unreadable, listed_labels
+from evolq_jax.data.tfds_builder import (
+    LISTING,
+    check_features,
+    check_split,
+    default_data_dir,
+    import_tfds,
+    not_installed,
+    open_builder,
+    parse_name,
+)
+from evolq_jax.errors import UserError
+from evolq_jax.typing import Preprocessing
+
+_CHUNK_RECORDS = 256
+
+
+def tfds_source(source: str, preprocessing: Preprocessing, data_dir: str | Path | None = None) -> Source:
+    """Lists one split of a prepared data set; images stay encoded in their records until they are asked for.
+
+    The set needs a feature `image`, and for labels a `ClassLabel` called `label`; class indices are in
+    the set's own order. Files are decoded, resized and cropped as those of a folder. Image i of a split is
+    called `SET/VERSION/SPLIT[i]`, in slices too; those of a packed folder (`pack_folder`) keep their names.
+
+    Args:
+        source: `tfds:SET:SPLIT`; the split may be left out where there is only one.
+        preprocessing: how a file becomes uint8 [size, size, K].
+        data_dir: where sets are found by name; None: `default_data_dir()`.
+
+    Raises:
+        UserError: tensorflow-datasets is not installed, the set is unknown, not prepared, in another file
+            format or not of images, or the split is unknown or lacks a file.
+    """
+    name = parse_name(source)
+    tfds = import_tfds(source)
+    folder = Path(data_dir).expanduser() if data_dir is not None else default_data_dir()
+    builder = open_builder(tfds, source, name.data_set, folder)
+    split = check_split(builder, source, name.split)
+    mode, labelled = check_features(tfds, builder, source)
+    try:
+        records = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+    except ImportError as error:
+        raise not_installed(source) from error
+    files = _Files(builder.info.splits[split].file_instructions, source)
+    parts = _parts(tfds, builder, split)
+    packed = _read_listing(Path(builder.data_dir), parts, source)
+    names, listed = packed or (_names(builder, parts), None)
+    max_label = (builder.info.features["label"].num_classes or 0) - 1 if labelled else -1
+
+    def decode(row: int) -> np.ndarray:
+        try:
+            example = records[row]
+        except RuntimeError as error:  # array_record's, for a damaged file
+            raise Unreadable(f"{names[row]} ({' '.join(str(error).split())})") from error
+        return decode_image(BytesIO(example["image"]), names[row], preprocessing, mode)
+
+    def read_labels(rows: np.ndarray) -> np.ndarray:
+        return _read_labels(records, rows, names)
+
+    if listed is not None:
+        labels, max_label = listed_labels(listed), int(listed.max())
+    else:
+        labels = read_labels if labelled and not _hides_labels(records) else None
+    return Source(
+        where=source,
+        names=names,
+        shape=(preprocessing.size, preprocessing.size, 3 if mode == "RGB" else 1),
+        decode=decode,
+        stamp=files.stamp,
+        labels=labels,
+        max_label=max_label if labels else -1,
+        class_folders=class_folders(names) if packed else None,
+        slow_labels=packed is None,
+    )
+
+
+class _Files:
+    """Which file an image lies in, at which place."""
+
+    def __init__(self, instructions: Sequence[Any], source: str) -> None:
+        self._ends = np.cumsum([part.take for part in instructions])
+        self._skips = [part.skip for part in instructions]
+        self._stamps: list[list[str | int]] = []
+        for part in instructions:
+            path = Path(part.filename)
+            try:
+                stat = path.stat()
+            except OSError as error:
+                raise UserError(f"{source}: cannot read its file {path}: {error.strerror}") from error
+            self._stamps.append([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
+
+    def stamp(self, row: int) -> list[str | int]:
+        file = int(np.searchsorted(self._ends, row, side="right"))
+        before = int(self._ends[file - 1]) if file else 0
+        return [*self._stamps[file], self._skips[file] + row - before]
+
+
+def _parts(tfds: Any, builder: Any, split: str) -> list[tuple[str, range]]:
+    """The named splits that a split is made of, and which images of each."""
+    splits = builder.info.splits
+    parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
+    return [
+        (part.splitname, range(splits[part.splitname].num_examples)[part.from_ : part.to]) for part in parts
+    ]
+
+
+def _names(builder: Any, parts: list[tuple[str, range]]) -> tuple[str, ...]:
+    title = builder.info.full_name
+    return tuple(f"{title}/{split}[{row}]" for split, rows in parts for row in rows)
+
+
+def _read_listing(
+    folder: Path, parts: list[tuple[str, range]], source: str
+) -> tuple[tuple[str, ...], np.ndarray | None] | None:
+    """Names and labels of a packed folder's images; None where the set was not packed by `pack_folder`."""
+    try:
+        listing = json.loads((folder / LISTING).read_bytes())
+        names = [name for split, rows in parts for name in listing[split]["names"][rows.start : rows.stop]]
+        if len(names) != sum(len(rows) for _, rows in parts):
+            raise ValueError("it has not the images of the data set")
+        if any(listing[split]["labels"] is None for split, _ in parts):
+            return tuple(names), None
+        labels = [
+            label for split, rows in parts for label in listing[split]["labels"][rows.start : rows.stop]
+        ]
+        return tuple(names), np.array(labels, np.int32)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{source}: {folder / LISTING} is damaged ({error}): pack the folder again"
+        ) from error
+
+
+def _hides_labels(records: Any) -> bool:
+    """Whether the first label is -1, as tensorflow-datasets has it in test sets without public labels."""
+    try:
+        return int(records[0]["label"]) < 0
+    except RuntimeError:  # damaged; what that means is decided when images are read
+        return False
+
+
+def _read_labels(records: Any, rows: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    found: list[int] = []
+    for start in range(0, len(rows), _CHUNK_RECORDS):
+        chunk = [int(row) for row in rows[start : start + _CHUNK_RECORDS]]
+        try:
+            found += [int(example["label"]) for example in records.__getitems__(chunk)]
+        except RuntimeError as error:
+            raise UserError(
+                f"cannot read the labels of {names[chunk[0]]} to {names[chunk[-1]]} "
+                f"({' '.join(str(error).split())}): prepare the data set again"
+            ) from error
+    labels = np.array(found, dtype=np.int32)
+    hidden = np.flatnonzero(labels < 0)
+    if hidden.size:
+        raise UserError(f"image {names[int(rows[hidden[0]])]} has no label, unlike others of its set")
+    return labels

@@ -30,6 +30,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(absent)
 
 
+@pytest.hookimpl(tryfirst=True)  # before fixtures compile
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Small networks are compiled far longer than they run, so XLA optimizes them less; not the real ones."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", item.get_closest_marker("shared") is None)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Real weights, images and recorded numbers; tests with it are skipped where it is missing."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from evolq_jax.comparison import Comparison
 from evolq_jax.config import (
     CalibrationConfig,
     DataConfig,
@@ -25,8 +26,8 @@ CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.py
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_file_loads(path: Path) -> None:
     config = load_config(path, object)
-    assert isinstance(config, Experiment | TrainExperiment)
-    if isinstance(config, Experiment):
+    assert isinstance(config, Experiment | TrainExperiment | Comparison)
+    if not isinstance(config, TrainExperiment):
         assert config.name == path.stem
 
 

@@ -122,6 +122,12 @@ def check_search(setup: Setup) -> None:
     """
     search = setup.config.search
     search_spaces(setup)
+    decided = [name for name, spec in setup.specs if spec.codes]
+    if decided and any(scoring.has_local for scoring in search.scorings()):
+        raise UserError(
+            "search.fitness 'local' compares a block with its float weights, which calibration.chain's "
+            "'brecq' has replaced by integers: leave one of them out"
+        )
     _check_fitness(setup)
     make_algorithm(
         search.algorithm,

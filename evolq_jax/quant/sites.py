@@ -164,10 +164,12 @@ def fake_quant_weights(specs: Specs, params: Params, scales: Mapping[str, QParam
 
 def encode_weights(specs: Specs, params: Params, scales: Mapping[str, QParams]) -> Params:
     """The parameter tree with the integers, as float32, of every weight whose spec says `codes`."""
+    decided = [(name, spec) for name, spec in specs if spec.codes]
+    if not decided:
+        return params
     leaves = flatten(params)
-    for name, spec in specs:
-        if spec.codes:
-            leaves[name] = quantize(spec, scales[name], leaves[name])
+    for name, spec in decided:
+        leaves[name] = quantize(spec, scales[name], leaves[name])
     return unflatten(leaves)
 
 

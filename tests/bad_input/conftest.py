@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from evolq_jax import cli
-from evolq_jax.experiment import images, run
+from evolq_jax.experiment import calibrated, images
 from evolq_jax.models.registry import REGISTRY, VIT, Entry
 from evolq_jax.models.vit import ViTConfig
 from evolq_jax.report import LineWatcher
@@ -55,7 +55,7 @@ def refuse(refuse_late: Refuse, monkeypatch: pytest.MonkeyPatch) -> Refuse:
         pytest.fail("the mistake was not found in time")
 
     monkeypatch.setattr(images, "load_images", too_late)
-    monkeypatch.setattr(run, "initialise", too_late)
+    monkeypatch.setattr(calibrated, "initialise", too_late)
     monkeypatch.setattr("evolq_jax.experiment.plan.compute_logits", too_late)
     return refuse_late
 

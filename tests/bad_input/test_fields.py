@@ -18,6 +18,7 @@ from tests.small_run import CONFIG_FILE
         (("--search.algorithm", "SNSE", "--search.parametrization", "log"), "did you mean 'SNES'?"),
         (("--search.fitness", "info_nec"), "unknown fitness 'info_nec'; did you mean 'info_nce'?"),
         (("--search.holdout-fitness", "kl+lokal"), "unknown fitness 'lokal'; did you mean 'local'?"),
+        (("--search.fitness", "local", "--calibration.chain", "ranges", "brecq"), "leave one of them out"),
         (("--calibration.chain", "rangse"), "unknown initialiser 'rangse'; did you mean 'ranges'?"),
         (("--quant.scheme", "matmull"), "invalid choice 'matmull' for argument '--quant.scheme'"),
         (("--search.passes", "abc"), "Error parsing --search.passes: invalid literal for int()"),
@@ -67,7 +68,10 @@ def test_config_files(refuse: Refuse, here: Path, text: str, message: str) -> No
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((), "name what to do (one of search, calibrate, baseline, landscape, evaluate, train, models; "),
+        (
+            (),
+            "name what to do (one of search, calibrate, baseline, compare,",
+        ),
         (("serach", "config.py"), "unknown verb 'serach'; did you mean 'search'?"),
         (("search",), "`evolq search` needs a config file, as in: evolq search configs/"),
         (("train",), "`evolq train` needs a config file, as in: evolq train configs/train_digits.py"),

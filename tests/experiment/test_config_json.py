@@ -10,7 +10,7 @@ from evolq_jax.errors import UserError
 from evolq_jax.experiment.config_json import from_json, to_json
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
-CONFIGS = sorted(path for path in FOLDER.glob("*.py") if not path.stem.startswith("train_"))
+CONFIGS = sorted(path for path in FOLDER.glob("*.py") if not path.stem.startswith(("train_", "compare_")))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

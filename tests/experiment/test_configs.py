@@ -12,7 +12,8 @@ from evolq_jax.quant.spec import resolve, select
 from evolq_jax.trees import unflatten
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
-CONFIGS = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("train_"))
+OTHERS = ("train_", "compare_")  # config files of other kinds
+CONFIGS = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith(OTHERS))
 VISITS = {  # in a pass: as the config's docstring says
     "deit_tiny_w4a8": 12,
     "swin_tiny_w4a8": 6,

@@ -100,9 +100,9 @@ def test_out_of_memory_is_one_line() -> None:
 @pytest.mark.parametrize(
     ("stage", "setting"),
     [
-        ("calibrate", "--calibration.image-chunk"),
+        ("first_scales", "--calibration.image-chunk"),
         ("search", "--search.image-chunk"),
-        ("score_networks", "--evaluation-batch"),
+        ("score_run", "--evaluation-batch"),
     ],
 )
 def test_every_stage_names_its_setting(

@@ -24,7 +24,7 @@ LEARNING_RATES = {
     "sgd": (0.1, 1.0, 10.0, 100.0),
 }
 CIFAR = {"cifar_vit": "vit_d128_l4_cifar10", "cifar_resnet20": "resnet20_cifar10"}
-BUDGET = {"cifar_vit": 20_000, "cifar_resnet20": 20_000, "vit_tiny": 8_000}
+BUDGET = {"cifar_vit": 10_000, "cifar_resnet20": 10_000, "vit_tiny": 8_000}
 METRICS = {"calibration_fitness": "{:.4f}", "kl": "{:.4f}", "agreement": "{:.1f}", "top1": "{:.1f}"}
 PERCENT = ("agreement", "top1")
 

@@ -32,10 +32,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures compile
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Small networks are compiled far longer than they run, so XLA optimizes them less; not the real ones."""
+    """Small networks are compiled far longer than they run, so XLA optimizes them less."""
     import jax
 
-    jax.config.update("jax_disable_most_optimizations", item.get_closest_marker("shared") is None)
+    as_for_users = item.get_closest_marker("optimized") is not None
+    if as_for_users and jax.config.read("jax_disable_most_optimizations"):
+        jax.clear_caches()  # a program is kept whatever it was compiled with
+    fewer = not as_for_users and item.get_closest_marker("shared") is None
+    jax.config.update("jax_disable_most_optimizations", fewer)
 
 
 @pytest.fixture(scope="session")

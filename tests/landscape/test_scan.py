@@ -166,6 +166,7 @@ def test_points_over_five_devices_score_as_on_one(setting: Setting, tmp_path: Pa
     """Twelve points a block on five devices: the last call of each block is padded."""
     environment = {
         "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "PATH": "",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as here: tests/conftest.py
         "XLA_FLAGS": "--xla_force_host_platform_device_count=5",
     }  # fmt: skip
     subprocess.run([sys.executable, "-c", FIVE_DEVICES], cwd=tmp_path, env=environment, check=True)

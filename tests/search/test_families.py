@@ -24,6 +24,7 @@ from tests.families import ENTRIES, SEARCHED, Small, calibrate_small, make_small
 from tests.search.setting import BATCH, quantized_forward, score, with_block
 
 SCORING = Scoring("mse", BATCH, image_chunk=6, population_chunk=2)
+pytestmark = pytest.mark.optimized
 ALL = pytest.mark.parametrize("name", ENTRIES)
 
 

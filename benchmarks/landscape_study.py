@@ -1,0 +1,84 @@
+"""The scans of real networks in docs/landscapes.md.
+
+    python -m benchmarks.landscape_study --data ../shared/data --out runs/landscapes
+
+A ViT and a ResNet-20 on the same CIFAR-10 images along the same kinds of directions, and ViT-Tiny layer by
+layer. About 40 minutes on two CPU cores. Finished scans are not run again. Prints a table in Markdown.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.descent_study import CIFAR, cifar
+from benchmarks.vit_tiny_study import make_config
+from evolq_jax.config import Experiment, LandscapeConfig
+from evolq_jax.experiment.landscape.record import SUMMARY
+from evolq_jax.experiment.landscape.run import run_landscape
+from evolq_jax.report import make_watcher
+
+COARSE, FINE = "gaussian, 10 %", "gaussian, 0.5 %"
+ON_CIFAR = {
+    COARSE: LandscapeConfig(points=201, num_images=500),
+    FINE: LandscapeConfig(points=101, num_images=300, directions=3, epsilon=0.005),
+    "uniform": LandscapeConfig(points=101, num_images=300, directions=3, direction="uniform", epsilon=1e-3),
+    "plane": LandscapeConfig(kind="plane", points=31, num_images=128, batch_size=64),
+}
+LAYERS = LandscapeConfig(
+    kind="layers", points=15, directions=2, losses=("kl", "info_nce"), temperatures=(3.0,), num_images=50
+)
+LOSSES = ("cross_entropy", "info_nce_t0.3", "info_nce_t3", "kl", "mse")
+
+
+def scans(data: Path) -> dict[str, tuple[Experiment, LandscapeConfig]]:
+    """Every scan by the name of its directory: `fully_quantized` W4A8, all weights' scales."""
+    found: dict[str, tuple[Experiment, LandscapeConfig]] = {}
+    for subject in CIFAR:
+        config = cifar(data, subject, 4, 8)
+        quant = replace(config.quant, scheme="fully_quantized")
+        few = replace(config.data, num_calibration=100, num_evaluation=1000)
+        config = replace(config, quant=quant, data=few)
+        for name, scan in ON_CIFAR.items():
+            scan = replace(scan, images="evaluation", sites=("*/weight",))
+            found[f"{subject}, {name}"] = config, scan
+    found["vit_tiny, layers"] = make_config(data, 4, "matmul", "default", 0), LAYERS
+    return found
+
+
+def table(summaries: dict[str, dict[str, Any]]) -> str:
+    """Markdown: range, roughness and minima of each scan's losses at the grid's spacing."""
+    lines = [
+        "| scan | loss | range | roughness | at 4 spacings | minima per unit | at 4 spacings |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, summary in summaries.items():
+        for loss in LOSSES:
+            if loss in summary["jaggedness"]:
+                numbers = summary["jaggedness"][loss]
+                cells = [f"{numbers['range']['1']['mean']:.3g}"]
+                for number in ("roughness", "minima_per_unit"):
+                    cells += [f"{numbers[number][stride]['mean']:.2g}" for stride in ("1", "4")]
+                lines.append(f"| {name} | {loss} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs what is missing, then prints the table."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/landscapes"))
+    args = parser.parse_args()
+    summaries: dict[str, dict[str, Any]] = {}
+    for name, (config, scan) in scans(args.data).items():
+        path = args.out / name.replace(", ", "-").replace(" %", "pct").replace(" ", "")
+        if not (path / SUMMARY).is_file():
+            with make_watcher() as watcher:
+                run_landscape(config, scan, path, watcher)
+        summaries[name] = json.loads((path / SUMMARY).read_text())
+    print(table(summaries))
+
+
+if __name__ == "__main__":
+    main()

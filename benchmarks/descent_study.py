@@ -21,7 +21,7 @@ from evolq_jax.report import make_watcher
 LEARNING_RATES = {
     "adam": (0.003, 0.01, 0.03, 0.1),
     "adamw": (0.003, 0.01, 0.03, 0.1),
-    "sgd": (0.1, 1.0, 10.0, 100.0),
+    "sgd": (1.0, 10.0, 100.0, 1000.0, 10000.0),
 }
 CIFAR = {"cifar_vit": "vit_d128_l4_cifar10", "cifar_resnet20": "resnet20_cifar10"}
 BUDGET = {"cifar_vit": 10_000, "cifar_resnet20": 10_000, "vit_tiny": 8_000}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.vit_tiny_study import make_config
-from evolq_jax.comparison import Comparison, Method
+from evolq_jax.comparison import Comparison, Method, greedy
 from evolq_jax.config import BaselineConfig, DataConfig, Experiment, ModelConfig, QuantConfig, SearchConfig
 from evolq_jax.experiment.compare.run import run_compare
 from evolq_jax.experiment.resume import ensure_baseline
@@ -74,19 +74,9 @@ def tuned(config: Experiment, optimizer: str, budget: int, out: Path) -> Experim
 
 def comparison(config: Experiment, budget: int, seeds: tuple[int, ...], out: Path) -> Comparison:
     """Greedy, the default search, three optimisers, and Adam and search one after the other."""
-    greedy = replace(
-        config.search,
-        algorithm="EvolQ",
-        parametrization="raw",
-        population_size=1,
-        pool_size=1,
-        tournament_size=1,
-        mutation="relative",
-        epsilon=0.05,
-    )
     adam = tuned(config, "adam", budget, out)
     methods = (
-        Method("greedy", replace(config, search=greedy)),
+        Method("greedy", replace(config, search=greedy(config.search))),
         Method("search", config),
         Method("sgd", tuned(config, "sgd", budget, out), ("baseline",)),
         Method("adam", adam, ("baseline",)),

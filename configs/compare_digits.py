@@ -9,20 +9,10 @@ to 0.3 for Adam, of 0.003 to 300 for SGD, in steps of about three. Takes about t
 
 from dataclasses import replace
 
-from evolq_jax.comparison import Comparison, Method
+from evolq_jax.comparison import Comparison, Method, greedy
 from evolq_jax.config import BaselineConfig
 from evolq_jax.configs.digits_w2a8 import config as digits
 
-greedy = replace(
-    digits.search,
-    algorithm="EvolQ",
-    parametrization="raw",
-    population_size=1,
-    pool_size=1,
-    tournament_size=1,
-    mutation="relative",
-    epsilon=0.05,
-)
 adam = replace(digits, baseline=BaselineConfig(optimizer="adam", learning_rate=0.03))
 sgd = replace(digits, baseline=BaselineConfig(optimizer="sgd", learning_rate=100.0))
 config = Comparison(
@@ -30,7 +20,7 @@ config = Comparison(
     reference="greedy",
     budget=12_000,
     methods=(
-        Method("greedy", replace(digits, search=greedy)),
+        Method("greedy", replace(digits, search=greedy(digits.search))),
         Method("search", digits),
         Method("adam", adam, ("baseline",)),
         Method("sgd", sgd, ("baseline",)),

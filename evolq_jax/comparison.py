@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from evolq_jax.config import Experiment
+from evolq_jax.config import Experiment, SearchConfig
 from evolq_jax.errors import UserError, suggestion
 
 Stage = Literal["search", "baseline"]
@@ -84,3 +84,17 @@ def join(parts: Iterable[Experiment | Comparison]) -> Comparison:
     if first is not None:
         return replace(first, methods=tuple(methods))
     return Comparison("comparison", tuple(methods))
+
+
+def greedy(search: SearchConfig) -> SearchConfig:
+    """The search as a walk like the released code's: one child at a time, steps relative to each scale."""
+    return replace(
+        search,
+        algorithm="EvolQ",
+        parametrization="raw",
+        population_size=1,
+        pool_size=1,
+        tournament_size=1,
+        mutation="relative",
+        epsilon=0.05,
+    )

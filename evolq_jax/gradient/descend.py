@@ -72,7 +72,7 @@ def descend(
     num_images = total - search.num_held_out(total)
     size = baseline.check_minibatch(num_images, problem.batch_size)
     optimizer = make_optimizer(baseline, baseline.num_steps(budget, size, total))
-    theta = encode(baseline.parametrization, problem.sites, data.start)
+    theta = encode(problem, data.start)
     state = optimizer.init(theta)
     spent, step, keeper = 0, 0, _Keeper(problem, data, num_images)
     draws = _minibatches(num_images, size, jax.random.fold_in(key, 0))
@@ -135,7 +135,7 @@ def _minibatches(num_images: int, size: int, key: Array) -> Iterator[Array]:
 
 @partial(jax.jit, static_argnames=("problem",))
 def _decoded(problem: Problem, theta: Theta, start: Scales) -> Scales:
-    return decode(problem.baseline.parametrization, theta, start)
+    return decode(problem, theta, start)
 
 
 @partial(jax.jit, static_argnames=("problem", "num_images"))

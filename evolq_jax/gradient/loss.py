@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.fitness import batched, make_fitness
-from evolq_jax.gradient.config import BaselineConfig, Parametrization
+from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.network import in_chunks, scan_blocks
-from evolq_jax.quant.spec import Specs
+from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.quant.straight_through import straight_through_sites, straight_through_weights
-from evolq_jax.typing import Array, FitnessFn, ModelParts, Params, QParams, Scales
+from evolq_jax.search.space import SearchSpace, make_space
+from evolq_jax.typing import Array, FitnessFn, ModelParts, Params, Scales
 
 SMALLEST = 1e-12  # of a raw scale that lands on zero
 
@@ -49,24 +50,32 @@ class Data(NamedTuple):
     temperature: Array
 
 
-def encode(parametrization: Parametrization, sites: tuple[str, ...], scales: Scales) -> Theta:
-    """What stands for `scales` themselves, the start."""
-    if parametrization == "raw":
-        return {site: scales[site].scale for site in sites}
-    if parametrization == "log":
-        return {site: jnp.zeros_like(scales[site].scale) for site in sites}
-    # One number for each block's tensor: sites that descend are stacked.
-    return {site: jnp.zeros((len(s := scales[site].scale), *(1,) * (s.ndim - 1))) for site in sites}
+def encode(problem: Problem, scales: Scales) -> Theta:
+    """What stands for `scales` themselves, the start: of all blocks at once, in the search's spaces."""
+    theta: Theta = {}
+    for segment, space in _spaces(problem).items():
+        solution = space.encode_blocks(scope(scales, segment))
+        theta |= {f"{segment}/{site}": value for site, value in solution.items()}
+    return theta
 
 
-def decode(parametrization: Parametrization, theta: Theta, start: Scales) -> Scales:
+def decode(problem: Problem, theta: Theta, start: Scales) -> Scales:
     """All scales, with those that `theta` stands for put in; zero points stay."""
-    raw = parametrization == "raw"
-    moved = {
-        site: jnp.maximum(jnp.abs(value), SMALLEST) if raw else start[site].scale * jnp.exp(value)
-        for site, value in theta.items()
-    }
-    return start | {site: QParams(scale, start[site].zero_point) for site, scale in moved.items()}
+    if problem.baseline.parametrization == "raw":
+        theta = {site: jnp.maximum(jnp.abs(value), SMALLEST) for site, value in theta.items()}
+    scales = dict(start)
+    for segment, space in _spaces(problem).items():
+        solution = {site: theta[f"{segment}/{site}"] for site in space.sites}
+        moved = jax.vmap(space.decode, in_axes=(0, 0, None))(solution, scope(start, segment), 1.0)
+        scales |= {f"{segment}/{site}": moved[site] for site in space.sites}
+    return scales
+
+
+def _spaces(problem: Problem) -> dict[str, SearchSpace]:
+    """Of every segment in which scales descend."""
+    segments = dict.fromkeys(site.split("/")[0] for site in problem.sites)
+    sites, kind = problem.sites, problem.baseline.parametrization
+    return {segment: make_space(sites, sites, kind, segment, problem.specs) for segment in segments}
 
 
 def straight_through_loss(problem: Problem, data: Data, theta: Theta, x: Array, teacher: Array) -> Array:
@@ -75,7 +84,7 @@ def straight_through_loss(problem: Problem, data: Data, theta: Theta, x: Array, 
     Chunks of images are run again in the backward pass, so that memory is one chunk's.
     """
     parts, lsq = problem.parts, problem.baseline.lsq_scaling
-    scales = decode(problem.baseline.parametrization, theta, data.start)
+    scales = decode(problem, theta, data.start)
     params = straight_through_weights(problem.specs, data.params, scales, lsq)
     make_site = straight_through_sites(problem.specs, lsq)
 

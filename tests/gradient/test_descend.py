@@ -115,7 +115,7 @@ def test_held_out_images_decide(setting: Setting) -> None:
 
 def test_the_loss_is_the_search_s_fitness_and_its_gradient_points_uphill(setting: Setting) -> None:
     problem, data = problem_of(setting), data_of(setting)
-    theta = encode("log", SITES, setting.scales)
+    theta = encode(problem, setting.scales)
 
     @jax.jit
     def value_and_grad(theta: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -136,12 +136,33 @@ def test_the_loss_is_the_search_s_fitness_and_its_gradient_points_uphill(setting
 
 @pytest.mark.parametrize("parametrization", ["raw", "log", "log_per_tensor"])
 def test_what_is_encoded_decodes_to_the_start(setting: Setting, parametrization: Any) -> None:
-    theta = encode(parametrization, SITES, setting.scales)
-    found = decode(parametrization, theta, setting.scales)
+    problem = problem_of(setting, replace(BASELINE, parametrization=parametrization))
+    theta = encode(problem, setting.scales)
+    found = decode(problem, theta, setting.scales)
     for name, qparams in found.items():
         np.testing.assert_allclose(qparams.scale, setting.scales[name].scale, rtol=1e-6)
     if parametrization == "log_per_tensor":
         assert theta["blocks/attn/qkv/weight"].shape == (3, 1, 1)
+
+
+def test_power_of_two_factors_stay_what_they_are(setting: Setting) -> None:
+    """As in the search: the channels of such a site follow one coordinate."""
+    site = "blocks/norm1"
+    specs = tuple(
+        (name, replace(spec, per_channel=True, observer="pow2") if name == site else spec)
+        for name, spec in setting.specs
+    )
+    factors = 2.0 ** (jnp.arange(32) % 4)
+    before = setting.scales[site]
+    start = setting.scales | {site: before._replace(scale=before.scale * factors)}
+    problem = replace(problem_of(setting), specs=specs)
+    theta = {name: leaf + 0.3 for name, leaf in encode(problem, start).items()}
+    found = decode(problem, theta, start)[site].scale
+    np.testing.assert_allclose(
+        found / found[..., :1], start[site].scale / start[site].scale[..., :1], rtol=1e-6
+    )
+    assert theta[site].shape == (3, 1, 1, 1)
+    assert not np.allclose(found, start[site].scale)
 
 
 def test_spsa_estimates_the_gradient() -> None:

@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cifar import NAMES, cifar
 from benchmarks.vit_tiny_study import make_config
 from evolq_jax.comparison import Comparison, Method, greedy
-from evolq_jax.config import BaselineConfig, DataConfig, Experiment, ModelConfig, QuantConfig, SearchConfig
+from evolq_jax.config import BaselineConfig, Experiment
 from evolq_jax.experiment.compare.run import run_compare
 from evolq_jax.experiment.resume import ensure_baseline
 from evolq_jax.report import make_watcher
@@ -23,34 +24,14 @@ LEARNING_RATES = {
     "adamw": (0.003, 0.01, 0.03, 0.1),
     "sgd": (1.0, 10.0, 100.0, 1000.0, 10000.0),
 }
-CIFAR = {"cifar_vit": "vit_d128_l4_cifar10", "cifar_resnet20": "resnet20_cifar10"}
 BUDGET = {"cifar_vit": 10_000, "cifar_resnet20": 10_000, "vit_tiny": 8_000}
 METRICS = {"calibration_fitness": "{:.4f}", "kl": "{:.4f}", "agreement": "{:.1f}", "top1": "{:.1f}"}
 PERCENT = ("agreement", "top1")
 
 
-def cifar(data: Path, subject: str, weight_bits: int, activation_bits: int) -> Experiment:
-    """A CIFAR-10 network in `matmul`, calibrated on 200 training images, scored on 2,000 test images."""
-    name = CIFAR[subject]
-    return Experiment(
-        name=subject,
-        model=ModelConfig(name, str(data / f"weights/{name}.safetensors")),
-        data=DataConfig(
-            str(data / "cifar10/calib.npz"),
-            str(data / "cifar10/test.npz"),
-            num_calibration=200,
-            num_evaluation=2000,
-            cache=None,
-        ),
-        quant=QuantConfig("matmul", weight_bits=weight_bits, activation_bits=activation_bits),
-        search=SearchConfig(image_chunk=50),
-        evaluation_batch=100,
-    )
-
-
 def make(data: Path, subject: str, weight_bits: int, activation_bits: int) -> Experiment:
     """The experiment that all methods share."""
-    if subject in CIFAR:
+    if subject in NAMES:
         return cifar(data, subject, weight_bits, activation_bits)
     config = make_config(data, weight_bits, "matmul", "default", 0)
     return replace(config, quant=replace(config.quant, activation_bits=activation_bits))

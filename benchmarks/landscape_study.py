@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.descent_study import CIFAR, cifar
+from benchmarks.cifar import cifar
 from benchmarks.vit_tiny_study import make_config
 from evolq_jax.config import Experiment, LandscapeConfig
 from evolq_jax.experiment.landscape.record import SUMMARY
@@ -35,7 +35,7 @@ LOSSES = ("cross_entropy", "info_nce_t0.3", "info_nce_t3", "kl", "mse")
 def scans(data: Path) -> dict[str, tuple[Experiment, LandscapeConfig]]:
     """Every scan by the name of its directory: `fully_quantized` W4A8, all weights' scales."""
     found: dict[str, tuple[Experiment, LandscapeConfig]] = {}
-    for subject in CIFAR:
+    for subject in ("cifar_vit", "cifar_resnet20"):
         config = cifar(data, subject, 4, 8)
         quant = replace(config.quant, scheme="fully_quantized")
         few = replace(config.data, num_calibration=100, num_evaluation=1000)

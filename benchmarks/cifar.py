@@ -1,0 +1,42 @@
+"""The CIFAR-10 networks of the studies, and their calibration images in two halves."""
+
+from pathlib import Path
+
+import numpy as np
+
+from evolq_jax.config import DataConfig, Experiment, ModelConfig, QuantConfig, SearchConfig
+
+NAMES = {
+    "cifar_vit": "vit_d128_l4_cifar10",
+    "cifar_resnet20": "resnet20_cifar10",
+    "cifar_resnet56": "resnet56_cifar10",
+}
+
+
+def cifar(data: Path, subject: str, weight_bits: int, activation_bits: int) -> Experiment:
+    """A CIFAR-10 network in `matmul`, calibrated on 200 training images, scored on 2,000 test images."""
+    name = NAMES[subject]
+    return Experiment(
+        name=subject,
+        model=ModelConfig(name, str(data / f"weights/{name}.safetensors")),
+        data=DataConfig(
+            str(data / "cifar10/calib.npz"),
+            str(data / "cifar10/test.npz"),
+            num_calibration=200,
+            num_evaluation=2000,
+            cache=None,
+        ),
+        quant=QuantConfig("matmul", weight_bits=weight_bits, activation_bits=activation_bits),
+        search=SearchConfig(image_chunk=50),
+        evaluation_batch=100,
+    )
+
+
+def halves(images: np.ndarray, out: Path) -> tuple[str, str]:
+    """Calibration images [B, ...] in two files: those that calibrate, and those that judge settings."""
+    files = out / "calibrate.npz", out / "judge.npz"
+    out.mkdir(parents=True, exist_ok=True)
+    for file, half in zip(files, np.split(images, [len(images) // 2]), strict=True):
+        if not file.is_file():
+            np.savez(file, image=half)
+    return str(files[0]), str(files[1])

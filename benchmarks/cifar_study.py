@@ -1,0 +1,150 @@
+"""The study of block reconstruction in docs/results.md: CIFAR-10 networks, from ranges to BRECQ and search.
+
+    python -m benchmarks.cifar_study --data ../shared/data --out runs/cifar_study --tune
+    python -m benchmarks.cifar_study --data ../shared/data --out runs/cifar_study
+
+`--tune` compares settings of `brecq` on calibration images alone: half of them calibrate, the others judge.
+Without it, every setting is calibrated on 500 training images drawn by the seed and scored on test images.
+Finished runs are not run again, so a killed study goes on where it was. Prints a table in Markdown.
+"""
+
+import argparse
+import itertools
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cifar import NAMES, cifar, halves
+from evolq_jax.config import BrecqConfig, CalibrationConfig, Experiment
+from evolq_jax.experiment.resume import ensure_search
+from evolq_jax.experiment.run import run_evaluate
+
+BITS = {"W4A8": (4, 8), "W3A8": (3, 8), "W2A8": (2, 8), "W4A4": (4, 4)}
+INITS = {
+    "minmax": ("minmax", ("ranges",)),
+    "omse": ("omse", ("ranges",)),
+    "brecq": ("omse", ("ranges", "brecq")),
+}
+SEARCHED = ("omse", "brecq")
+TUNING = BrecqConfig(fisher=False)
+BRECQ = replace(TUNING, steps=1000)  # what tuning said
+TUNED = (  # what else was tried
+    {},
+    {"regulariser": 0.1},
+    {"regulariser": 1.0},
+    {"regulariser": 100.0},
+    {"steps": 100},
+    {"steps": 1000},
+    {"fisher": True},
+    {"drop": 0.0},
+    {"steps": 1000, "regulariser": 100.0},
+    {"steps": 1000, "fisher": True},
+    {"steps": 3000},
+)
+
+
+def make(data: Path, subject: str, bits: str, init: str, seed: int) -> Experiment:
+    """One setting's config: `matmul`, per-channel weights, per-tensor activations, 8 bits at both ends."""
+    observer, chain = INITS[init]
+    config = cifar(data, subject, *BITS[bits])
+    return replace(
+        config,
+        data=replace(config.data, num_calibration=500),
+        quant=replace(
+            config.quant,
+            weight_observer=observer,  # type: ignore[arg-type]
+            activation_observer=observer,  # type: ignore[arg-type]
+            quantize_image=False,
+        ),
+        calibration=CalibrationConfig(chain=chain, brecq=BRECQ, image_chunk=50),
+        seed=seed,
+    )
+
+
+def run(config: Experiment, init: str, out: Path) -> dict[str, Any]:
+    """A setting's result: of the search that starts there, or of the init alone."""
+    if init in SEARCHED:
+        return ensure_search(config, out)
+    file = out.with_name(f"{out.name}.json")
+    if not file.is_file():
+        began = time.monotonic()
+        result = run_evaluate(config) | {"seconds": round(time.monotonic() - began, 1)}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(result) + "\n")
+    return json.loads(file.read_text())
+
+
+def table(results: dict[tuple[str, str, str], list[dict[str, Any]]]) -> str:
+    """Markdown: means over seeds with the lowest and highest top-1."""
+    lines = [
+        "| network | bits | scales | top-1 % | agreement % | KL | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (subject, bits, init), runs in results.items():
+        if init == "minmax":
+            lines.append(row(subject, bits, "float", [r["float"] for r in runs], ""))
+        seconds = [r["seconds_calibration"] for r in runs if "seconds_calibration" in r]
+        lines.append(row(subject, bits, init, [r["init"] for r in runs], _mean(seconds)))
+        if init in SEARCHED:
+            seconds = [r["seconds_search"] for r in runs]
+            lines.append(row(subject, bits, f"{init} + search", [r["final"] for r in runs], _mean(seconds)))
+    return "\n".join(lines)
+
+
+def _mean(seconds: list[float]) -> str:
+    return f"{np.mean(seconds):.0f}" if seconds else ""
+
+
+def row(subject: str, bits: str, name: str, scores: list[dict[str, float]], seconds: str) -> str:
+    """One line of the table."""
+    top1 = [100 * s["top1"] for s in scores]
+    spread = f" ({min(top1):.1f} to {max(top1):.1f})" if max(top1) - min(top1) > 0.05 else ""
+    agreement, kl = (float(np.mean([s[metric] for s in scores])) for metric in ("agreement", "kl"))
+    cells = f"{np.mean(top1):.1f}{spread} | {100 * agreement:.1f} | {kl:.4f} | {seconds}"
+    return f"| {subject} | {bits} | {name} | {cells} |"
+
+
+def tune(data: Path, subjects: list[str], bits: list[str], out: Path) -> None:
+    """Prints the KL on judging images for each setting of `brecq`."""
+    images = np.load(data / "cifar10/calib.npz", allow_pickle=False)["image"]
+    calibrate, judge = halves(images, out)
+    print("| network | bits | setting | KL | seconds |\n|---|---|---|---|---|")
+    for subject, number, change in itertools.product(subjects, bits, TUNED):
+        config = make(data, subject, number, "brecq", 0)
+        files = replace(config.data, calibration=calibrate, evaluation=judge, num_evaluation=None)
+        calibration = replace(config.calibration, brecq=replace(TUNING, **change))
+        name = "-".join([subject, number, *(f"{key}={value}" for key, value in change.items())])
+        result = run(replace(config, data=files, calibration=calibration), "", out / name)
+        setting = ", ".join(f"{key} {value}" for key, value in change.items()) or "default"
+        cells = f"{result['init']['kl']:.4f} | {result['seconds']:.0f}"
+        print(f"| {subject} | {number} | {setting} | {cells} |", flush=True)
+
+
+def main() -> None:
+    """Runs what is missing, then prints the table."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/cifar_study"))
+    parser.add_argument("--subjects", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--bits", nargs="+", choices=BITS, default=list(BITS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--tune", action="store_true")
+    args = parser.parse_args()
+    if args.tune:
+        tune(args.data, args.subjects, args.bits, args.out / "tuning")
+        return
+    results: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for seed, subject, bits, init in itertools.product(args.seeds, args.subjects, args.bits, INITS):
+        out = args.out / f"{subject}-{bits}-{init}-{seed}"
+        result = run(make(args.data, subject, bits, init, seed), init, out)
+        print(out.name, result["init"], result.get("final"), flush=True)
+        results.setdefault((subject, bits, init), []).append(result)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""The study of the search's menu in docs/results.md: one thing changed at a time, one init, one budget.
+
+    python -m benchmarks.search_study --data ../shared/data --out runs/search_study --subject cifar_vit
+
+Calibration images alone take part, so that the study may choose the default: the seed draws those that
+calibrate from one half, the other half judges. Finished runs are not run again. Prints the table in Markdown.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cifar import cifar, halves
+from benchmarks.vit_tiny_study import make_config
+from evolq_jax.comparison import Comparison, Method, greedy
+from evolq_jax.config import Experiment, SearchConfig
+from evolq_jax.data import load_images
+from evolq_jax.experiment.compare.run import run_compare
+from evolq_jax.models.registry import get_entry
+from evolq_jax.report import make_watcher
+from evolq_jax.search.config import ATTENTION_WEIGHTS
+
+BITS = {"W4A8": (4, 8), "W3A8": (3, 8), "W4A4": (4, 4)}
+BUDGET = {"cifar_vit": 20_000, "vit_tiny": 20_000}
+ACTIVATIONS = ("*/norm?", "*/attn/[qkv]", "*/softmax", "*/context", "*/gelu")
+GROUPED = {"parametrization": "log_per_group"}
+CHANGES: dict[str, dict[str, Any]] = {
+    "default": {},
+    # what is searched
+    "attention weights": {"sites": ATTENTION_WEIGHTS},
+    "all weights": {"sites": ("*/weight",)},
+    "activations": {"sites": ACTIVATIONS},
+    "zero points too": {"zero_points": True},
+    "log ratios per group": GROUPED,
+    "log ratios per channel": {"parametrization": "log"},
+    "two blocks at once": {"blocks_per_visit": 2},
+    # how
+    "EvolQ, relative": {
+        "algorithm": "EvolQ",
+        "parametrization": "raw",
+        "epsilon": 0.05,
+        "population_size": 1,
+        "generations": 12,
+    },
+    "OnePlusLambda": {"algorithm": "OnePlusLambda"},
+    "OnePlusLambda, a third": {"algorithm": "OnePlusLambda", "density": 0.33},
+    "CMA-ES": {"algorithm": "CMA_ES"},
+    "Sep-CMA-ES": {"algorithm": "Sep_CMA_ES"},
+    "OpenES": {"algorithm": "Open_ES"},
+    "differential evolution": {"algorithm": "DifferentialEvolution"},
+    "SimpleGA": {"algorithm": "SimpleGA"},
+    "PSO": {"algorithm": "PSO"},
+    "grid alone": {"algorithm": "Grid", "generations": 1, "population_size": 4},
+    "grid first": {"grid_start": 1},
+    "four generations of twelve": {"generations": 4, "population_size": 12},
+    "smaller steps": {"epsilon": 0.03},
+    "larger steps": {"epsilon": 0.2},
+    # what is scored
+    "infoNCE, T = 3": {"fitness": "info_nce"},
+    "infoNCE, T = 0.3": {"fitness": "info_nce", "temperature": 0.3},
+    "infoNCE, T = 0.05": {"fitness": "info_nce", "temperature": 0.05},
+    "cosine": {"fitness": "cosine"},
+    "centred cosine": {"fitness": "centred_cosine"},
+    "squared error": {"fitness": "mse"},
+    "KL of the first classes": {"fitness": "top_k_kl", "top_k": 3},
+    "local": {"fitness": "local", "holdout_fitness": "kl"},
+    "KL + 0.5 local": {"fitness": "kl+0.5*local", "holdout_fitness": "kl"},
+    "KL + 2 local": {"fitness": "kl+2*local", "holdout_fitness": "kl"},
+    # on which images
+    "no holdout": {"holdout": 0.0},
+    "a quarter held out": {"holdout": 0.25},
+}
+IMAGES = (100, 400)
+
+
+def make(data: Path, subject: str, bits: str, out: Path) -> Experiment:
+    """The experiment that all methods share, on the two halves of the calibration images."""
+    if subject == "vit_tiny":
+        config = make_config(data, BITS[bits][0], "matmul", "default", 0)
+        config = replace(config, quant=replace(config.quant, activation_bits=BITS[bits][1]))
+        preprocessing = get_entry(config.model.name).preprocessing
+        images = load_images(config.data.calibration, preprocessing, cache_dir=None).pixels
+        images = np.random.default_rng(0).permutation(np.asarray(images))
+    else:
+        config = cifar(data, subject, *BITS[bits])
+        images = np.load(data / "cifar10/calib.npz", allow_pickle=False)["image"]
+    calibrate, judge = halves(images, out)
+    files = replace(
+        config.data,
+        calibration=calibrate,
+        evaluation=judge,
+        class_index=None,
+        num_calibration=200,
+        num_evaluation=None,
+    )
+    return replace(config, data=files)
+
+
+def methods(config: Experiment, names: list[str]) -> tuple[Method, ...]:
+    """Greedy, the changes, and other numbers of calibration images."""
+
+    def with_search(search: SearchConfig) -> Experiment:
+        return replace(config, search=search)
+
+    rows = {"greedy": with_search(greedy(config.search))}
+    rows |= {name: with_search(replace(config.search, **change)) for name, change in CHANGES.items()}
+    for number in IMAGES:
+        rows[f"{number} images"] = replace(config, data=replace(config.data, num_calibration=number))
+    return tuple(Method(name, row) for name, row in rows.items() if not names or name in names)
+
+
+def table(summary: dict[str, Any]) -> str:
+    """Markdown: means over seeds, in the study's order."""
+    lines = [
+        "| change | calibration fitness | KL, judged | change of KL % | seeds better than init | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, numbers in summary["methods"].items():
+        kl, fitness = numbers["kl"], numbers["calibration_fitness"]
+        start, end = kl["init"]["mean"], kl["final"]["mean"]
+        cells = [
+            name,
+            f"{fitness['init']['mean']:.4f} → {fitness['final']['mean']:.4f}",
+            f"{start:.4f} → {end:.4f}",
+            f"{100 * (end / start - 1):+.1f}",
+            f"{kl['wins']['init'] * len(summary['seeds']):.0f} of {len(summary['seeds'])}",
+            f"{numbers['seconds_search']:.0f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs what is missing, then prints the table."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/search_study"))
+    parser.add_argument("--subject", choices=BUDGET, default="cifar_vit")
+    parser.add_argument("--bits", choices=BITS, default="W3A8")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--budget", type=int)
+    parser.add_argument("--only", nargs="+", default=[], help="names of changes; none: all")
+    args = parser.parse_args()
+    out = args.out / f"{args.subject}_{args.bits.lower()}"
+    config = make(args.data, args.subject, args.bits, args.out / args.subject)
+    budget = args.budget or BUDGET[args.subject]
+    chosen = methods(config, args.only)
+    with make_watcher() as watcher:
+        summary = run_compare(
+            Comparison(out.name, chosen, None, tuple(args.seeds), budget, milestones=1), out, watcher
+        )
+    print(table(summary))
+
+
+if __name__ == "__main__":
+    main()

@@ -30,7 +30,9 @@ config = Experiment(
     quant=QuantConfig(
         "matmul", weight_bits=4, activation_bits=4, activation_observer="omse", quantize_image=False
     ),
-    calibration=CalibrationConfig(chain=("ranges", "brecq"), brecq=BrecqConfig(fisher=False), image_chunk=50),
+    calibration=CalibrationConfig(
+        chain=("ranges", "brecq"), brecq=BrecqConfig(steps=1000, fisher=False), image_chunk=50
+    ),
     search=SearchConfig(image_chunk=50),
     evaluation_batch=100,
 )

@@ -5,7 +5,7 @@
 
 `--tune` compares settings of `brecq` on calibration images alone: half of them calibrate, the others judge.
 Without it, every setting is calibrated on 500 training images drawn by the seed and scored on test images.
-Finished runs are not run again, so a killed study goes on where it was. Prints a table in Markdown.
+Finished runs are not run again, so a killed study goes on where it was. Prints tables in Markdown.
 """
 
 import argparse
@@ -79,33 +79,42 @@ def run(config: Experiment, init: str, out: Path) -> dict[str, Any]:
 
 
 def table(results: dict[tuple[str, str, str], list[dict[str, Any]]]) -> str:
-    """Markdown: means over seeds with the lowest and highest top-1."""
-    lines = [
-        "| network | bits | scales | top-1 % | agreement % | KL | seconds |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    """Markdown: of all seeds top-1 (mean, lowest to highest) and mean KL, a column for each set of scales."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
     for (subject, bits, init), runs in results.items():
-        if init == "minmax":
-            lines.append(row(subject, bits, "float", [r["float"] for r in runs], ""))
-        seconds = [r["seconds_calibration"] for r in runs if "seconds_calibration" in r]
-        lines.append(row(subject, bits, init, [r["init"] for r in runs], _mean(seconds)))
+        cells = rows.setdefault((subject, bits), {})
+        cells.setdefault("float", f"{100 * runs[0]['float']['top1']:.1f}")
+        cells[init] = cell([r["init"] for r in runs])
         if init in SEARCHED:
-            seconds = [r["seconds_search"] for r in runs]
-            lines.append(row(subject, bits, f"{init} + search", [r["final"] for r in runs], _mean(seconds)))
+            cells[f"{init}, search"] = cell([r["final"] for r in runs])
+    head = ["network", "bits", *next(iter(rows.values()))]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    lines += ["| " + " | ".join([*names, *cells.values()]) + " |" for names, cells in rows.items()]
     return "\n".join(lines)
 
 
-def _mean(seconds: list[float]) -> str:
-    return f"{np.mean(seconds):.0f}" if seconds else ""
-
-
-def row(subject: str, bits: str, name: str, scores: list[dict[str, float]], seconds: str) -> str:
-    """One line of the table."""
+def cell(scores: list[dict[str, float]]) -> str:
+    """One setting's numbers."""
     top1 = [100 * s["top1"] for s in scores]
-    spread = f" ({min(top1):.1f} to {max(top1):.1f})" if max(top1) - min(top1) > 0.05 else ""
-    agreement, kl = (float(np.mean([s[metric] for s in scores])) for metric in ("agreement", "kl"))
-    cells = f"{np.mean(top1):.1f}{spread} | {100 * agreement:.1f} | {kl:.4f} | {seconds}"
-    return f"| {subject} | {bits} | {name} | {cells} |"
+    kl = float(np.mean([s["kl"] for s in scores]))
+    return f"{np.mean(top1):.1f} ({min(top1):.1f} to {max(top1):.1f}), {kl:.3g}"
+
+
+def changes(results: dict[tuple[str, str, str], list[dict[str, Any]]]) -> str:
+    """Markdown: what the search changed, by seed with its interval over images, and what it took."""
+    lines = [
+        "| network | bits | init | KL change by seed [95 %] | calibration s | search s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (subject, bits, init), runs in results.items():
+        if init in SEARCHED:
+            deltas = [r["delta"]["kl"] for r in runs]
+            kl = "; ".join(f"{d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]" for d in deltas)
+            seconds = [
+                f"{np.mean([r[f'seconds_{what}'] for r in runs]):.0f}" for what in ("calibration", "search")
+            ]
+            lines.append("| " + " | ".join([subject, bits, init, kl, *seconds]) + " |")
+    return "\n".join(lines)
 
 
 def tune(data: Path, subjects: list[str], bits: list[str], out: Path) -> None:
@@ -143,7 +152,7 @@ def main() -> None:
         result = run(make(args.data, subject, bits, init, seed), init, out)
         print(out.name, result["init"], result.get("final"), flush=True)
         results.setdefault((subject, bits, init), []).append(result)
-    print(table(results))
+    print(table(results), changes(results), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -88,8 +88,8 @@ def check_chain(chain: Sequence[str], parts: ModelParts) -> None:
             )
         if name in LINKS and not any(segment.linears for segment in parts.segments):
             raise UserError(
-                f"initialiser '{name}' corrects linear layers of ViT and DeiT; this network names none: "
-                "leave it out of calibration.chain"
+                f"initialiser '{name}' corrects the layers that a family names (`Segment.linears`); this "
+                "network names none: leave it out of calibration.chain"
             )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from evolq_jax.calibration.brecq.config import BrecqConfig
 from evolq_jax.calibration.chain import CORRECTING, check_order
+from evolq_jax.calibration.clip_config import ClipConfig
 from evolq_jax.data.config import DataConfig
 from evolq_jax.errors import UserError, check_at_least_one, suggestion
 from evolq_jax.gradient.config import BaselineConfig
@@ -27,6 +28,7 @@ __all__ = [
     "BrecqConfig",
     "CalibrationConfig",
     "CheckpointConfig",
+    "ClipConfig",
     "DataConfig",
     "Experiment",
     "LandscapeConfig",
@@ -68,7 +70,8 @@ class CalibrationConfig:
     Attributes:
       chain: initialisers in order. `ranges` (the paper's) finds scales on the float network; `fold` gives
         the outputs of LayerNorms a scale for each channel and folds them into the layers around; `smooth`
-        balances activations' channels against the weights that read them. Then, layer by layer on quantized
+        balances activations' channels against the weights that read them; `clip` tries other ranges by what
+        the whole network's output makes of them. Then, layer by layer on quantized
         inputs, `ridge` corrects weights, `gptq` rounds them with error feedback, and `bias` corrects biases.
         `brecq` learns the rounding of weights and the steps of activations block by block; a search then
         moves scales and leaves the weights' integers as they are.
@@ -80,6 +83,7 @@ class CalibrationConfig:
       fisher: `ranges` weighs squared errors by how much each value matters to the network's output (squared
         gradients towards the float network's probabilities; no labels), for observers that compare errors.
       brecq: settings of `brecq`.
+      clip: settings of `clip`.
       batch_size: images of one batch: smoothing observers update, and omse and ptf score, per batch.
       image_chunk: images run at once.
     """
@@ -89,6 +93,7 @@ class CalibrationConfig:
     pull: float = 0.9
     fisher: bool = False
     brecq: BrecqConfig = field(default_factory=BrecqConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
     batch_size: int = 100
     image_chunk: int = 10
 

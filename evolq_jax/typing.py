@@ -15,6 +15,7 @@ Array = jax.Array
 PyTree = Any
 Params = dict[str, Any]  # nested dicts of arrays; blocks of a segment are stacked on a leading L axis
 CORRECTION = "correction"  # of a segment's parameters, where calibration has added one: see network.run_block
+BLOCK_INPUT = ""  # in `Linear`: what a block is given, which is no site of its own
 FitnessFn = Callable[[Array, Array], Array]  # (student [B, C], teacher [B, C]) -> scalar, minimised
 
 
@@ -86,11 +87,31 @@ class SiteRoles:
 
 
 class Linear(NamedTuple):
-    """A linear layer of a block, as calibration sees it: `params[name]` holds its weight and bias."""
+    """A linear layer of a block, as calibration sees it: `params[name]` holds its weight and bias.
+
+    Or a convolution of odd size and stride 1 that keeps the image's size.
+
+    Attributes:
+      name: its path in the block's parameters.
+      source: the site of its input, or `BLOCK_INPUT`.
+      residual: the same of what its output is added to, where it ends a branch.
+      normed: whether a LayerNorm follows that sum.
+      importance: the site whose gradients say how much each of the layer's tokens counts; empty: its output,
+        the site of its own name; None: all count alike.
+      arrange: brings `residual` into the order of the layer's tokens, where that differs.
+    """
 
     name: str
-    source: str  # the site of its input
-    residual: str | None = None  # the site of what its output is added to, where it ends a branch
+    source: str
+    residual: str | None = None
+    normed: bool = True
+    importance: str | None = ""
+    arrange: Callable[[Array], Array] | None = None
+
+    @property
+    def importance_site(self) -> str | None:
+        """`importance`, with the default resolved."""
+        return self.name if self.importance == "" else self.importance
 
 
 class Channels(NamedTuple):

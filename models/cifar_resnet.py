@@ -12,7 +12,7 @@ import jax
 
 from evolq_jax.models import table
 from evolq_jax.models.layers import Within, conv, linear
-from evolq_jax.models.resnet import basic_block
+from evolq_jax.models.resnet import BASIC_LINEARS, basic_block
 from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
 
 WIDTHS = (16, 32, 64)
@@ -54,7 +54,13 @@ ROLES = SiteRoles(
 def make_cifar_resnet(config: CifarResNetConfig) -> ModelParts:
     """The network as algorithms take it: a segment for each of the three stages."""
     segments = tuple(
-        Segment(f"layer{stage + 1}", config.blocks - (stage > 0), partial(enter, stage), basic_block)
+        Segment(
+            f"layer{stage + 1}",
+            config.blocks - (stage > 0),
+            partial(enter, stage),
+            basic_block,
+            BASIC_LINEARS,
+        )
         for stage in range(len(WIDTHS))
     )
     return ModelParts(segments, head, ROLES)

@@ -18,7 +18,7 @@ import numpy as np
 from evolq_jax.errors import UserError
 from evolq_jax.models import table
 from evolq_jax.models.layers import Within, conv, linear, merge_heads
-from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
+from evolq_jax.typing import Array, Linear, ModelParts, Params, Segment, Site, SiteRoles
 
 VALUE_RATIO = 2  # width of a value relative to a key's, in blocks
 DOWNSAMPLE_VALUE_RATIO = 4  # and where the resolution is halved
@@ -159,11 +159,21 @@ ROLES = SiteRoles(
 )  # fmt: skip
 
 
+LINEARS = (
+    Linear("attn/qkv", "residual_in", importance=None),  # its output is split before it is a site
+    Linear("attn/proj", "attn/act", "residual_in", normed=False),
+    Linear("mlp/ln1", "residual_mid"),
+    Linear("mlp/ln2", "mlp/act", "residual_mid", normed=False),
+)
+
+
 @cache  # equal configs share one object, and with it the programs compiled for it
 def make_levit(config: LeViTConfig) -> ModelParts:
     """The network as algorithms take it: a segment for each stage."""
     segments = tuple(
-        Segment(f"stages.{stage}", depth, partial(enter, config, stage), partial(block, config, stage))
+        Segment(
+            f"stages.{stage}", depth, partial(enter, config, stage), partial(block, config, stage), LINEARS
+        )
         for stage, depth in enumerate(config.depths)
     )
     return ModelParts(segments, head, ROLES)

@@ -11,7 +11,7 @@ from functools import cache, partial
 
 from evolq_jax.models import table
 from evolq_jax.models.layers import Within, conv, linear, relu6
-from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
+from evolq_jax.typing import BLOCK_INPUT, Array, Linear, ModelParts, Params, Segment, Site, SiteRoles
 
 STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of each stage's first block
 EXPANSION = 6
@@ -75,11 +75,18 @@ ROLES = SiteRoles(
 )
 
 
+LINEARS = (
+    Linear("conv_pw", BLOCK_INPUT, importance="act1"),
+    Linear("conv_dw", "act1", importance="act2"),
+    Linear("conv_pwl", "act2", BLOCK_INPUT, normed=False),
+)
+
+
 @cache  # equal configs share one object, and with it the programs compiled for it
 def make_mobilenetv2(config: MobileNetV2Config) -> ModelParts:
     """The network as algorithms take it: a segment for each stage of more than one block."""
     segments = tuple(
-        Segment(f"blocks.{stage}", config.depths[stage] - 1, partial(enter, stage), block)
+        Segment(f"blocks.{stage}", config.depths[stage] - 1, partial(enter, stage), block, LINEARS)
         for stage in range(1, len(config.depths) - 1)
     )
     return ModelParts(segments, partial(head, config), ROLES)

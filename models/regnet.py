@@ -11,7 +11,7 @@ import jax
 
 from evolq_jax.models import table
 from evolq_jax.models.layers import Within, conv, linear
-from evolq_jax.models.resnet import bottleneck_block
+from evolq_jax.models.resnet import BOTTLENECK_LINEARS, bottleneck_block
 from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
 
 
@@ -54,7 +54,7 @@ ROLES = SiteRoles(
 def make_regnet(config: RegNetConfig) -> ModelParts:
     """The network as algorithms take it: a segment for each stage."""
     segments = tuple(
-        Segment(f"s{stage + 1}", depth - 1, partial(enter, stage), bottleneck_block)
+        Segment(f"s{stage + 1}", depth - 1, partial(enter, stage), bottleneck_block, BOTTLENECK_LINEARS)
         for stage, depth in enumerate(config.depths)
     )
     return ModelParts(segments, head, ROLES)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from evolq_jax.models import table
 from evolq_jax.models.layers import Within, conv, linear, max_pool
-from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
+from evolq_jax.typing import BLOCK_INPUT, Array, Linear, ModelParts, Params, Segment, Site, SiteRoles
 
 
 class Block(Protocol):
@@ -65,6 +65,18 @@ def bottleneck_block(params: Params, site: Site, x: Array, stride: int = 1) -> A
     h = site("act2", jax.nn.relu(conv(params["conv2"], h, stride)))
     h = site("conv3", conv(params["conv3"], h))
     return site("act3", jax.nn.relu(h + shortcut(params, site, x, stride)))
+
+
+# Where a ReLU follows, its output says which positions count.
+BASIC_LINEARS = (
+    Linear("conv1", BLOCK_INPUT, importance="act1"),
+    Linear("conv2", "act1", BLOCK_INPUT, normed=False),
+)
+BOTTLENECK_LINEARS = (
+    Linear("conv1", BLOCK_INPUT, importance="act1"),
+    Linear("conv2", "act1", importance="act2"),
+    Linear("conv3", "act2", BLOCK_INPUT, normed=False),
+)
 
 
 def shortcut(params: Params, site: Site, x: Array, stride: int) -> Array:
@@ -120,6 +132,7 @@ def make_resnet(config: ResNetConfig) -> ModelParts:
             depth - config.stacked_from(stage),
             partial(enter, config, stage),
             config.block,
+            BOTTLENECK_LINEARS if config.bottleneck else BASIC_LINEARS,
         )
         for stage, depth in enumerate(config.depths)
     )

@@ -19,7 +19,7 @@ import numpy as np
 from evolq_jax.errors import UserError
 from evolq_jax.models import table
 from evolq_jax.models.layers import Within, linear, merge_heads, mlp, patch_embed, split_heads
-from evolq_jax.typing import Array, Channels, ModelParts, Params, Segment, Site, SiteRoles
+from evolq_jax.typing import Array, Channels, Linear, ModelParts, Params, Segment, Site, SiteRoles
 
 MASKED = -100.0  # added to the logits of tokens that a shift has brought together
 
@@ -85,10 +85,15 @@ def from_windows(x: Array, window: int, resolution: int) -> Array:
     return x.reshape(-1, resolution, resolution, d)
 
 
+def shifted_windows(window: int, shift: int, x: Array) -> Array:
+    """`to_windows` of the image moved up and left."""
+    return to_windows(jnp.roll(x, (-shift, -shift), (1, 2)), window)
+
+
 def attention(config: SwinConfig, stage: int, shift: int, params: Params, site: Site, x: Array) -> Array:
     """Multi-head self-attention within windows: [B, height, width, D] -> the same."""
     resolution, window = config.resolution(stage), config.window
-    x = to_windows(jnp.roll(x, (-shift, -shift), (1, 2)), window)
+    x = shifted_windows(window, shift, x)
     q, k, v = jnp.split(site("qkv", linear(params["qkv"], x)), 3, axis=-1)
     q, k, v = site("q", q), site("k", k), site("v", v)
     q, k, v = (split_heads(t, config.num_heads[stage]) for t in (q, k, v))
@@ -117,9 +122,14 @@ def block(config: SwinConfig, stage: int, shift: int, params: Params, site: Site
     return x + mlp(params["mlp"], site, h, config.gelu_form)
 
 
+def shifted_by(config: SwinConfig, stage: int) -> int:
+    """Of the second block of each pair: a single window is not shifted."""
+    return config.window // 2 if config.resolution(stage) > config.window else 0
+
+
 def pair(config: SwinConfig, stage: int, params: Params, site: Site, x: Array) -> Array:
-    """A block with regular windows and one with shifted windows; a single window is not shifted."""
-    shift = config.window // 2 if config.resolution(stage) > config.window else 0
+    """A block with regular windows and one with shifted windows."""
+    shift = shifted_by(config, stage)
     x = block(config, stage, 0, params["regular"], Within(site, "regular"), x)
     return block(config, stage, shift, params["shifted"], Within(site, "shifted"), x)
 
@@ -169,10 +179,31 @@ ROLES = SiteRoles(
 def make_swin(config: SwinConfig) -> ModelParts:
     """The network as algorithms take it: a segment of pairs of blocks for each stage."""
     segments = tuple(
-        Segment(f"layers.{stage}", depth // 2, partial(enter, config, stage), partial(pair, config, stage))
+        Segment(
+            f"layers.{stage}",
+            depth // 2,
+            partial(enter, config, stage),
+            partial(pair, config, stage),
+            linears(config, stage),
+        )
         for stage, depth in enumerate(config.depths)
     )
     return ModelParts(segments, partial(head, config), ROLES, channels(config))
+
+
+def linears(config: SwinConfig, stage: int) -> tuple[Linear, ...]:
+    """The linear layers of a pair, in order."""
+    found: list[Linear] = []
+    for member, shift in (("regular", 0), ("shifted", shifted_by(config, stage))):
+        arrange = partial(shifted_windows, config.window, shift)
+        found += [
+            # its output is in windows, its input is not
+            Linear(f"{member}/attn/qkv", f"{member}/norm1", importance=f"{member}/norm1"),
+            Linear(f"{member}/attn/proj", f"{member}/attn/context", f"{member}/residual_in", arrange=arrange),
+            Linear(f"{member}/mlp/fc1", f"{member}/norm2"),
+            Linear(f"{member}/mlp/fc2", f"{member}/mlp/gelu", f"{member}/residual_mid"),
+        ]
+    return tuple(found)
 
 
 def channels(config: SwinConfig) -> tuple[Channels, ...]:

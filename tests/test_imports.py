@@ -30,8 +30,8 @@ LAYERS = {
     "fitness": "errors typing trees",
     "metrics": "errors typing trees fitness",
     "figures": "",
-    "calibration": f"{NUMERICS} fitness",
     "search": f"{NUMERICS} fitness",
+    "calibration": f"{NUMERICS} fitness search",  # `clip` scores ranges as a search does
     "landscape": f"{NUMERICS} fitness search figures",
     "gradient": f"{NUMERICS} fitness search",
     "training": f"{NUMERICS} fitness",

@@ -10,6 +10,7 @@ from itertools import groupby
 
 from evolq_jax.calibration.block_linear import block_linear
 from evolq_jax.calibration.brecq.walk import reconstruct
+from evolq_jax.calibration.clipping import clip
 from evolq_jax.calibration.compensation import LINKS
 from evolq_jax.calibration.folding import fold
 from evolq_jax.calibration.layerwise import walk
@@ -26,12 +27,14 @@ FOLDING: dict[str, Initialiser] = {"fold": fold, "smooth": smooth}  # links that
 WHOLE: dict[str, Initialiser] = {
     "ranges": ranges,
     **FOLDING,
+    "clip": clip,
     "brecq": reconstruct,
     "block_linear": block_linear,
 }
 INITIALISERS = (*WHOLE, *LINKS)
 CORRECTING = ("brecq", *LINKS)  # links that change parameters
 DECIDING = ("brecq",)  # after these the integers of all weights are decided
+ROUNDING = ("gptq", *DECIDING)  # links that leave weights on their grid
 
 
 def initialise(
@@ -85,8 +88,8 @@ def check_chain(chain: Sequence[str], parts: ModelParts) -> None:
             )
         if name in LINKS and not any(segment.linears for segment in parts.segments):
             raise UserError(
-                f"initialiser '{name}' corrects linear layers of ViT and DeiT; this network names none: "
-                "leave it out of calibration.chain"
+                f"initialiser '{name}' corrects the layers that a family names (`Segment.linears`); this "
+                "network names none: leave it out of calibration.chain"
             )
 
 
@@ -95,7 +98,7 @@ def check_order(chain: Sequence[str]) -> None:
 
     Raises:
       UserError: a link's name is unknown, `ranges` is not first, a link that rescales channels comes after
-        one that corrects, or something comes after `block_linear`.
+        one that corrects, `clip` after one that rounds, or something comes after `block_linear`.
     """
     for name in chain:
         if name not in INITIALISERS:
@@ -112,7 +115,13 @@ def check_order(chain: Sequence[str]) -> None:
             "put 'block_linear' last"
         )
     before: str | None = None
-    for name in chain:
+    for position, name in enumerate(chain):
+        rounding = [link for link in chain[:position] if link in ROUNDING]
+        if name == "clip" and rounding:
+            raise UserError(
+                f"calibration.chain has 'clip' after '{rounding[0]}': it would change the ranges that "
+                f"weights have been rounded to; put 'clip' before '{rounding[0]}'"
+            )
         if name in FOLDING and before:
             raise UserError(
                 f"calibration.chain has '{name}' after '{before}': it finds weight ranges anew, which would "

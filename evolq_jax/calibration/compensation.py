@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from evolq_jax.calibration import patches
 from evolq_jax.calibration.ranges import weight_qparams
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.quant.uniform import fake_quant
@@ -30,7 +31,10 @@ class Moments(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A linear layer: weight [in, out], bias [out], and the weight's quantizer (None: float)."""
+    """A linear layer: weight [in, out], bias [out], and the weight's quantizer (None: float).
+
+    Groups of a convolution have a leading axis, in `Moments` too.
+    """
 
     weight: Array
     bias: Array
@@ -107,6 +111,47 @@ LINKS: dict[str, Callable[[QuantSpec | None, Moments, Layer, float], Layer]] = {
     "gptq": gptq_link,
     "bias": bias_link,
 }
+
+
+def moments_of(token: Array, x: Array, wanted: Array) -> Moments:
+    """Sums over tokens, weighted by `token` [T, 1], of input [T, in] or [G, T, in] and output [T, out]."""
+    if x.ndim == 3:
+        return jax.vmap(moments_of, in_axes=(None, 0, 0))(token, x, patches.split(wanted, len(x)))
+    weighted = token * x
+    return Moments(token.sum(), weighted.sum(0), (token * wanted).sum(0), weighted.T @ x, weighted.T @ wanted)
+
+
+def corrected(
+    links: tuple[str, ...], spec: QuantSpec | None, moments: Moments, layer: Layer, damping: float
+) -> Layer:
+    """A linear layer or convolution changed by `links` one after the other; groups each by their own moments.
+
+    Groups that share one range keep it and their weights: only `bias` corrects them.
+    """
+    groups = len(moments.xx) if moments.xx.ndim == 3 else 1
+    shared = groups > 1 and spec is not None and not spec.per_channel
+    if shared:
+        links = tuple(link for link in links if link == "bias")
+
+    def change(moments: Moments, layer: Layer) -> Layer:
+        for link in links:
+            layer = LINKS[link](spec, moments, layer, damping)
+        return layer
+
+    def as_matrix(leaf: Array) -> Array:
+        if groups > 1:  # a range that groups share is repeated for each
+            leaf = jnp.broadcast_to(leaf, (*leaf.shape[:-1], layer.weight.shape[-1]))
+        return patches.as_matrix(leaf, groups)
+
+    weight, *numbers = jax.tree.map(as_matrix, (layer.weight, layer.qparams))
+    if groups == 1:
+        found = change(moments, Layer(weight, layer.bias, *numbers))
+    else:
+        found = jax.vmap(change)(moments, Layer(weight, layer.bias.reshape(groups, -1), *numbers))
+    qparams = layer.qparams
+    if qparams is not None and not shared:
+        qparams = jax.tree.map(lambda new, old: patches.as_weight(new, old.shape), found.qparams, qparams)
+    return Layer(patches.as_weight(found.weight, layer.weight.shape), found.bias.reshape(-1), qparams)
 
 
 def error_feedback(

@@ -16,7 +16,7 @@ from evolq_jax.quant.sites import FloatSite
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, ModelParts, Params
 
-TokenWeights = dict[str, Array]  # "segment/layer" -> [chunks, L, B, ...]: the output's axes but its last
+TokenWeights = dict[str, Array]  # "segment/layer" -> [chunks, L, B, N]
 
 
 class _AddSite(FloatSite):
@@ -33,21 +33,27 @@ class _AddSite(FloatSite):
 def token_weights(parts: ModelParts, params: Params, images: Array, key: Array) -> TokenWeights:
     """Mean squared gradient at every token of every linear layer's output.
 
-    The weights of one image in one layer have mean 1: unsure images count no more than others.
+    The weights of one image in one layer have mean 1: unsure images count no more than others. Layers
+    without a site to measure at (`Linear.importance`) have none.
 
     Args:
-      parts: the network; a layer's output must be a site of the layer's name.
+      parts: the network.
       params: float parameters.
       images: normalised images in chunks [chunks, B, height, width, channels].
       key: PRNG key; consumed.
     """
     layers = tuple(
-        f"{segment.name}/{linear.name}" for segment in parts.segments for linear in segment.linears
+        (f"{segment.name}/{linear.name}", f"{segment.name}/{linear.importance_site}")
+        for segment in parts.segments
+        for linear in segment.linears
+        if linear.importance_site is not None
     )
 
     def one_chunk(chunk: tuple[Array, Array]) -> TokenWeights:
-        gradients = site_gradients(parts, layers, params, *chunk)
-        return {name: _normalised((g**2).mean(-1)) for name, g in gradients.items()}
+        gradients = site_gradients(parts, tuple(site for _, site in layers), params, *chunk)
+        squares = {name: (gradients[site] ** 2).mean(-1) for name, site in layers}
+        # Windows of an image lie on its axis of images: all of an image's tokens are one row.
+        return {name: _normalised(g.reshape(len(g), images.shape[1], -1)) for name, g in squares.items()}
 
     keys = jax.random.split(key, images.shape[:2])  # an image's vector does not depend on the chunks
     return jax.lax.map(one_chunk, (images, keys))
@@ -122,6 +128,6 @@ def _projected(
 
 
 def _normalised(weights: Array) -> Array:
-    """[L, B, ...] -> the same with mean 1 for every block and image (0 where all are 0)."""
-    mean = weights.mean(tuple(range(2, weights.ndim)), keepdims=True)
+    """[L, B, N] -> the same with mean 1 for every block and image (0 where all are 0)."""
+    mean = weights.mean(-1, keepdims=True)
     return weights / jnp.where(mean > 0, mean, 1.0)

@@ -4,7 +4,7 @@ Two sets of activations go through the network side by side: the float network's
 network as quantized and corrected so far. At each linear layer of a block the moments of its quantized
 input and of the output wanted there are summed over all calibration images, and the links change the
 layer in turn. Consecutive links share one walk: a layer is corrected by all of them before the walk
-moves on, as GPTQ and ERQ do.
+moves on, as GPTQ and ERQ do. A convolution is a linear layer over patches.
 """
 
 from functools import partial
@@ -12,14 +12,15 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.calibration.compensation import LINKS, Layer, Moments
+from evolq_jax.calibration import patches
+from evolq_jax.calibration.compensation import Layer, Moments, corrected, moments_of
 from evolq_jax.calibration.fisher import token_weights
 from evolq_jax.calibration.state import Calibration, State
 from evolq_jax.network import at, largest_divisor
 from evolq_jax.quant.sites import RecordSite, fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.trees import flatten, unflatten
-from evolq_jax.typing import Array, Linear, ModelParts, Params, Scales
+from evolq_jax.typing import BLOCK_INPUT, Array, Linear, ModelParts, Params, Scales
 
 Streams = tuple[Array, Array]  # the float and the quantized network's activations [chunks, B, ...]
 
@@ -36,7 +37,8 @@ def walk(links: tuple[str, ...], calibration: Calibration, state: State) -> Stat
         for block in range(segment.length):
             index = jnp.int32(block)
             for linear in segment.linears:
-                tokens = fisher[f"{segment.name}/{linear.name}"][:, block]
+                weights = fisher.get(f"{segment.name}/{linear.name}")
+                tokens = None if weights is None else weights[:, block]
                 state = _correct(
                     parts, specs, number, linear, links, damping, pull, state, streams, tokens, index
                 )
@@ -94,7 +96,7 @@ def _correct(
     pull: float,
     state: State,
     streams: Streams,
-    tokens: Array,
+    tokens: Array | None,
     index: Array,
 ) -> State:
     """One layer of block `index`, changed by all links."""
@@ -102,10 +104,9 @@ def _correct(
     moments = _moments(parts, specs, number, linear, pull, state, streams, tokens, index)
     _, block, scales = block_of(parts, number, state, index)
     leaves, site = flatten(block), f"{linear.name}/weight"
-    layer = Layer(leaves[site], leaves[f"{linear.name}/bias"], scales.get(site))
     spec = scope(specs, segment.name).get(site)
-    for link in links:
-        layer = LINKS[link](spec, moments, layer, damping)
+    weight, bias, qparams = leaves[site], leaves[f"{linear.name}/bias"], scales.get(site)
+    layer = corrected(links, spec, moments, Layer(weight, bias, qparams), damping)
     stacked = flatten(state.params)
     for name, value in ((site, layer.weight), (f"{linear.name}/bias", layer.bias)):
         stacked[f"{segment.name}/{name}"] = stacked[f"{segment.name}/{name}"].at[index].set(value)
@@ -124,7 +125,7 @@ def _moments(
     pull: float,
     state: State,
     streams: Streams,
-    tokens: Array,
+    tokens: Array | None,
     index: Array,
 ) -> Moments:
     """Of the layer's quantized input, and of the output that would bring both networks together."""
@@ -133,38 +134,43 @@ def _moments(
     quantized = fake_quant_weights(local_specs(specs, segment.name), params, scales)
     weight, bias = (flatten(reference)[f"{linear.name}/{leaf}"] for leaf in ("weight", "bias"))
 
-    def one_chunk(sums: Moments, chunk: tuple[Array, Array, Array]) -> tuple[Moments, None]:
+    names = frozenset(filter(None, (linear.source, linear.residual)))
+
+    def one_chunk(chunk: tuple[Array, Array, Array | None]) -> Moments:
         kept = []
         for factory, block, x in (
             (float_sites, reference, chunk[0]),
             (quant_sites(specs), quantized, chunk[1]),
         ):
-            site = RecordSite(factory(segment.name, scales), frozenset(filter(None, linear[1:])))
+            site = RecordSite(factory(segment.name, scales), names)
             segment.block(block, site, x)
-            kept.append({name: value.reshape(-1, value.shape[-1]) for name, value in site.kept.items()})
-        wanted = kept[0][linear.source] @ weight + bias
-        x = kept[1][linear.source]
-        token = 1 + chunk[2].reshape(-1, 1)
-        if linear.residual:
-            # What follows is a norm: only a token's error relative to the whole stream counts. Without this,
-            # the few tokens with massive activations are all that is fitted.
-            token /= ((wanted + kept[0][linear.residual]) ** 2).mean(-1, keepdims=True)
-            wanted += pull * (kept[0][linear.residual] - kept[1][linear.residual])
-        weighted = token * x
-        new = Moments(
-            token.sum(), weighted.sum(0), (token * wanted).sum(0), weighted.T @ x, weighted.T @ wanted
-        )
-        return jax.tree.map(jnp.add, sums, new), None
+            kept.append(site.kept | {BLOCK_INPUT: x})
+        exact, x = (patches.tokens(values[linear.source], weight) for values in kept)
+        wanted = patches.product(exact, weight) + bias
+        token = jnp.ones((len(wanted), 1))
+        if chunk[2] is not None:
+            token += chunk[2].reshape(-1, 1)
+        if linear.residual is not None:
+            added, rough = (_rows(linear, values[linear.residual]) for values in kept)
+            if linear.normed:
+                # Only a token's error relative to the whole stream counts. Without this, the few tokens with
+                # massive activations are all that is fitted.
+                token /= ((wanted + added) ** 2).mean(-1, keepdims=True)
+            wanted += pull * (added - rough)
+        return moments_of(token, x, wanted)
 
-    inputs, outputs = weight.shape
-    zero = Moments(
-        jnp.float32(0),
-        jnp.zeros(inputs),
-        jnp.zeros(outputs),
-        jnp.zeros((inputs, inputs)),
-        jnp.zeros((inputs, outputs)),
-    )
-    return jax.lax.scan(one_chunk, zero, (*streams, tokens))[0]
+    def add(sums: Moments, chunk: tuple[Array, Array, Array | None]) -> tuple[Moments, None]:
+        return jax.tree.map(jnp.add, sums, one_chunk(chunk)), None
+
+    chunks = (*streams, tokens)
+    shapes = jax.eval_shape(one_chunk, jax.tree.map(lambda leaf: leaf[0], chunks))
+    return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, shapes), chunks)[0]
+
+
+def _rows(linear: Linear, x: Array) -> Array:
+    """What a layer's output is added to, in the order of the layer's tokens [T, out]."""
+    x = x if linear.arrange is None else linear.arrange(x)
+    return x.reshape(-1, x.shape[-1])
 
 
 def block_of(parts: ModelParts, number: int, state: State, index: Array) -> tuple[Params, Params, Scales]:

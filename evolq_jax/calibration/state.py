@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from evolq_jax.calibration.brecq.config import BrecqConfig
+from evolq_jax.calibration.clip_config import ClipConfig
 from evolq_jax.network import SiteInfo
 from evolq_jax.quant.spec import Specs
 from evolq_jax.typing import Array, ModelParts, Params, Scales
@@ -26,6 +27,7 @@ class Calibration(NamedTuple):
         each branch.
       fisher: whether `ranges` weighs squared errors by how much values matter (see `fisher.importance`).
       brecq: settings of block reconstruction.
+      clip: settings of the search for clip ratios.
       seed: of the random draws that links make.
       progress: told the steps done.
     """
@@ -39,6 +41,7 @@ class Calibration(NamedTuple):
     pull: float = 0.9
     fisher: bool = False
     brecq: BrecqConfig = BrecqConfig()
+    clip: ClipConfig = ClipConfig()
     seed: int = 0
     progress: Progress = lambda done, total: None
 

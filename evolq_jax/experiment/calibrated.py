@@ -55,6 +55,7 @@ def calibrate(setup: Setup, watcher: Watcher, *, for_search: bool) -> Calibrated
         pull=config.calibration.pull,
         fisher=config.calibration.fisher,
         brecq=config.calibration.brecq,
+        clip=config.calibration.clip,
         seed=config.seed,
     )
 

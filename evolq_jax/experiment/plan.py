@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from evolq_jax.calibration.clipping import clip_images
 from evolq_jax.calibration.compensation import LINKS
 from evolq_jax.config import Experiment
 from evolq_jax.experiment.evaluate import compute_logits
@@ -131,6 +132,8 @@ def _work(setup: Setup, num_images: int, num_evaluation: int) -> float:
     if "brecq" in chain:
         calibration_and_teacher += RECONSTRUCTION * brecq.steps * min(brecq.batch_size, num_images)
     spent = budget_of_search(setup, num_images)
+    if "clip" in chain:
+        spent += clip_images(setup.model.parts, setup.specs, setup.config.calibration.clip, num_images)
     return overhead * (spent + 2 * num_evaluation) + num_evaluation + calibration_and_teacher
 
 

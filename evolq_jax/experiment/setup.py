@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import evolq_jax.models
 from evolq_jax.calibration.block_linear import added_parameters
 from evolq_jax.calibration.chain import DECIDING, check_chain
+from evolq_jax.calibration.clipping import clipped_sites
 from evolq_jax.config import Experiment
 from evolq_jax.errors import UserError
 from evolq_jax.fitness import make_fitness, parse_fitness
@@ -58,6 +59,8 @@ def load_model(config: Experiment) -> Setup:
     check_chain(config.calibration.chain, model.parts)
     sites = list_sites(model.parts, model.params, (size, size, len(model.preprocessing.mean)))
     specs = resolve(config.quant, sites)
+    if "clip" in config.calibration.chain:
+        clipped_sites(model.parts, specs, config.calibration.clip.sites)
     if set(config.calibration.chain) & set(DECIDING):
         specs = with_codes(specs, [name for name, info in sites.items() if info.is_weight])
     return Setup(config, model, sites, specs)

@@ -102,8 +102,8 @@ class QuantConfig:
       softmax_bits: bits of the softmax output; None: as the other activations.
       weight_observer: how weight ranges are found (per output channel): `minmax`, or by squared error `omse`
         (the range shrinks) or `omse_ends` (each end does).
-      activation_observer: how activation ranges are found (per tensor; `ptf` and `pow2`: with power-of-two
-        factors per channel, and minmax where channels have no range of their own).
+      activation_observer: how activation ranges are found (per tensor; as above, and `ptf` and `pow2`: with
+        power-of-two factors per channel, and minmax where channels have no range of their own).
       residual_observer: the same for the residual stream in fully_quantized.
       signed_weights: symmetric `int` weights instead of affine `uint`; deploy has them in any case.
       softmax_quantizer: of softmax outputs: `uniform`; powers of 2 (`log2`), of its root (`log_sqrt2`) or of

@@ -1,5 +1,6 @@
 """Range search that weighs errors by how much values matter, and that searches both ends of a range."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,13 +11,13 @@ import pytest
 from evolq_jax.calibration import ends, observers
 from evolq_jax.calibration.chain import initialise
 from evolq_jax.calibration.fisher import importance, site_gradients, weight_importance
-from evolq_jax.calibration.ranges import weight_qparams
-from evolq_jax.calibration.state import Calibration
-from evolq_jax.network import forward
+from evolq_jax.calibration.ranges import ranges, weight_qparams
+from evolq_jax.calibration.state import Calibration, State
+from evolq_jax.network import forward, observe
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve
 from evolq_jax.trees import flatten, unflatten
-from evolq_jax.typing import Array, QParams, Scales
+from evolq_jax.typing import Array, Params, QParams, Scales
 from tests.calibration import reference
 from tests.tiny import Tiny
 
@@ -74,6 +75,24 @@ def test_searching_both_ends_loses_less_than_shrinking_where_one_end_is_far_out(
         return float((((q - found.zero_point) * found.scale - x) ** 2).sum())
 
     assert error("omse_ends") < 0.9 * error("omse")
+
+
+def test_both_ends_of_activations_are_searched_chunk_by_chunk(tiny: Tiny) -> None:
+    """Scale and zero point of an activation, from chunks, are those of all its values at once."""
+    site = "blocks/mlp/gelu"
+    spec = QuantSpec(4, observer="omse_ends")
+    calibrated = Calibration(tiny.parts, ((site, spec),), tiny.sites, [tiny.images], 4)
+    found = ranges(calibrated, State(tiny.params, tiny.params, {})).scales[site]
+
+    @jax.jit
+    def whole(params: Params, images: Array) -> QParams:
+        values = observe(tiny.parts, lambda name, x, _: x, {site: None}, params, images)[site]
+        return jax.vmap(partial(weight_qparams, spec))(values)
+
+    want = whole(tiny.params, tiny.images)
+    np.testing.assert_allclose(found.scale, want.scale, rtol=1e-4)
+    np.testing.assert_array_equal(found.zero_point, want.zero_point)
+    assert (found.zero_point > 0).all()
 
 
 @pytest.mark.parametrize("observer", ["omse", "pow2"])

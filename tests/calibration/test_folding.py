@@ -12,7 +12,8 @@ from evolq_jax.calibration.folding import fold, norms, reparametrise, rescale
 from evolq_jax.calibration.ranges import ranges, weight_qparams
 from evolq_jax.calibration.state import Calibration, State
 from evolq_jax.errors import UserError
-from evolq_jax.network import SiteInfo, forward
+from evolq_jax.models.vit import make_vit
+from evolq_jax.network import SiteInfo, forward, list_sites
 from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, QuantSpec, Rule, Specs, resolve
 from evolq_jax.quant.uniform import quantize
@@ -22,14 +23,28 @@ from tests.families import make_small
 from tests.tiny import make_tiny
 
 NAMES = ("tiny_vit", "small_swin")
+ALL_WITH_CHANNELS = (*NAMES, "tiny_deit")  # two heads read DeiT's last norm
 
 
 def network(name: str) -> tuple[ModelParts, Params, Array, dict[str, SiteInfo]]:
     if name == "tiny_vit":
         tiny = make_tiny()
         return tiny.parts, tiny.params, tiny.images, tiny.sites
+    if name == "tiny_deit":
+        return distilled()
     small = make_small(name)
     return small.parts, small.params, small.images, small.sites
+
+
+def distilled() -> tuple[ModelParts, Params, Array, dict[str, SiteInfo]]:
+    tiny, rng = make_tiny(1), np.random.default_rng(5)
+    parts = make_vit(replace(tiny.config, distilled=True))
+    params = tiny.params | {
+        "dist_token": jnp.asarray(rng.standard_normal((1, 1, 32)), jnp.float32),
+        "pos_embed": jnp.asarray(rng.standard_normal((1, 6, 32)), jnp.float32),
+        "head_dist": jax.tree.map(lambda leaf: leaf[::-1], tiny.params["head"]),
+    }
+    return parts, params, tiny.images, list_sites(parts, params, (16, 16, 3))
 
 
 def calibration(name: str, specs: Specs) -> Calibration:
@@ -55,7 +70,7 @@ def outputs_of_norms(name: str, **changes: object) -> Specs:
     return tuple((site, replace(spec, **changes)) for site, spec in resolve(config, sites))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL_WITH_CHANNELS)
 def test_any_factors_and_shifts_leave_the_function_as_it_is(name: str) -> None:
     parts, params, _, sites = network(name)
     rng, rescaled = np.random.default_rng(0), []

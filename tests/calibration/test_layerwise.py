@@ -131,7 +131,5 @@ def test_token_weights_have_mean_one_and_know_what_the_head_reads(tiny: Tiny) ->
 def test_networks_without_named_layers_are_refused(tiny: Tiny, specs: Specs) -> None:
     bare = replace(tiny.parts, segments=tuple(replace(s, linears=()) for s in tiny.parts.segments))
     calibration = Calibration(bare, specs, tiny.sites, [tiny.images], 12)
-    with pytest.raises(
-        UserError, match="'gptq' corrects linear layers of ViT and DeiT; this network names none"
-    ):
+    with pytest.raises(UserError, match=r"'gptq' corrects .* this network names none"):
         initialise(("ranges", "gptq"), calibration, tiny.params)

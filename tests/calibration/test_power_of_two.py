@@ -5,7 +5,7 @@ import pytest
 
 from evolq_jax.calibration import observers, power_of_two
 from evolq_jax.quant.spec import QuantSpec
-from evolq_jax.quant.uniform import fake_quant
+from evolq_jax.quant.uniform import fake_quant, quantize
 from evolq_jax.typing import QParams
 
 SPREADS = np.array([0.02, 0.3, 1.0, 40.0, 500.0, 0.0])  # the last channel is always zero
@@ -46,6 +46,25 @@ def test_channels_keep_their_relative_precision(bits: int) -> None:
     shared = QuantSpec(bits, observer="omse")
     alike = np.asarray(((fake_quant(shared, observe(shared, x), x) - x) ** 2).mean((0, 1)))
     assert (error[:3] < alike[:3] / 8).all()  # the narrow channels are lost under one scale for all
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_factors_fold_into_shifts_before_the_product_and_the_next_bias(signed: bool) -> None:
+    """A linear layer on the fake-quantized activation, in integers: one step, shifts, and another bias."""
+    spec, x = QuantSpec(5, signed=signed, per_channel=True, observer="pow2"), outliers()
+    own = observe(spec, x)
+    rng = np.random.default_rng(4)
+    codes, steps = rng.integers(-8, 8, (len(SPREADS), 3)), 0.01 * np.exp(rng.standard_normal(3))
+    bias = rng.standard_normal(3)
+    want = np.asarray(fake_quant(spec, own, x), np.float64) @ (codes * steps) + bias
+
+    step = float(own.scale.min())
+    shifts = np.round(np.log2(np.asarray(own.scale).ravel() / step)).astype(int)
+    q = np.asarray(quantize(spec, own, x)).astype(np.int64)
+    sums = (q << shifts) @ codes  # integers alone
+    zeros = (np.asarray(own.zero_point).ravel().astype(np.int64) << shifts) @ codes
+    folded = bias - step * steps * zeros
+    np.testing.assert_allclose(step * steps * sums + folded, want, rtol=1e-5, atol=1e-5)
 
 
 def test_the_choice_is_the_best_of_all_offsets_and_clips() -> None:

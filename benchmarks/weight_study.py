@@ -1,0 +1,85 @@
+"""The distributions of weights in docs/landscapes.md: a ViT's and a CNN's, float and quantized.
+
+    python -m benchmarks.weight_study --data ../shared/data --out runs/weights
+
+Seconds; no images are needed. Writes an `.npz`, a PNG and an SVG for every network and number of bits; prints
+a table in Markdown.
+"""
+
+import argparse
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from benchmarks.descent_study import cifar
+from benchmarks.vit_tiny_study import make_config
+from evolq_jax.calibration.ranges import ranges
+from evolq_jax.calibration.state import Calibration, State
+from evolq_jax.config import Experiment
+from evolq_jax.experiment.setup import load_model
+from evolq_jax.landscape.weights import Distribution, draw_weights, weight_distributions
+
+BITS = (4, 3)
+LAYERS = {"qkv": "attn/qkv", "proj": "attn/proj", "fc1": "mlp/fc1", "fc2": "mlp/fc2"}
+GROUPS = {
+    "vit_tiny": {name: (f"blocks/{path}/weight",) for name, path in LAYERS.items()},
+    "cifar_resnet20": {f"layer{n}": (f"layer{n}*/conv*/weight",) for n in (1, 2, 3)},
+}
+
+
+def make(data: Path, subject: str, bits: int) -> Experiment:
+    """The network and its weights' quantizers: per output channel, by least squared error."""
+    if subject == "vit_tiny":
+        return make_config(data, bits, "matmul", "default", 0)
+    return cifar(data, subject, bits, 8)
+
+
+def measured(data: Path, subject: str, bits: int) -> dict[str, Distribution]:
+    """The distributions of one network at one number of bits."""
+    setup = load_model(make(data, subject, bits))
+    weights = tuple((name, spec) for name, spec in setup.specs if setup.sites[name].is_weight)
+    params = setup.model.params
+    calibration = Calibration(setup.model.parts, weights, setup.sites, (), 1)
+    scales = ranges(calibration, State(params, params, {})).scales
+    return weight_distributions(weights, params, jax.device_get(scales), GROUPS[subject])
+
+
+def rows(title: str, distributions: dict[str, Distribution]) -> list[str]:
+    """Of the Markdown table: float → quantized."""
+    lines: list[str] = []
+    for group, found in distributions.items():
+        pairs = [
+            f"{found[name][0]:.{digits}f} → {found[name][1]:.{digits}f}"
+            for name, digits in (("std", 4), ("kurtosis", 2), ("steps_std", 2), ("steps_kurtosis", 2))
+        ]
+        lines.append(
+            f"| {title} | {group} | {' | '.join(pairs)} | {100 * found['zeros']:.0f} | {found['snr']:.1f} |"
+        )
+    return lines
+
+
+def main() -> None:
+    """Measures all, writes arrays and pictures, and prints the table."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/weights"))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    lines = [
+        "| network | layers | std | excess kurtosis | std in steps | kurtosis in steps | zeros % | SNR dB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for subject in GROUPS:
+        for bits in BITS:
+            name, found = f"{subject}_weights_w{bits}", measured(args.data, subject, bits)
+            arrays = {f"{group}/{key}": value for group, one in found.items() for key, value in one.items()}
+            np.savez(args.out / f"{name}.npz", **arrays)  # type: ignore[arg-type]
+            for file, content in draw_weights(found, name):
+                (args.out / file).write_bytes(content)
+            lines += rows(f"{subject}, W{bits}", found)
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Corrections of layers in all families: convolutions as linear layers, windows, groups."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evolq_jax.calibration import patches
+from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.compensation import LINKS, Layer, Moments, corrected, moments_of
+from evolq_jax.calibration.ranges import weight_qparams
+from evolq_jax.calibration.state import Calibration
+from evolq_jax.fitness import mse
+from evolq_jax.models.layers import conv
+from evolq_jax.network import at, forward
+from evolq_jax.quant.sites import FloatSite, RecordSite, fake_quant_weights, float_sites, quant_sites
+from evolq_jax.quant.spec import QuantConfig, QuantSpec, Specs, resolve
+from evolq_jax.quant.uniform import fake_quant
+from evolq_jax.trees import flatten
+from evolq_jax.typing import Array, ModelParts, Params, Scales
+from tests.families import Small, make_small
+
+SPEC = QuantSpec(3, per_channel=True, observer="omse")
+# The layers of the first segment that are corrected: shifted windows, split outputs, convolutions, groups.
+LAYERS = {
+    "small_swin": "shifted/attn",
+    "small_levit": "attn",
+    "small_cifar_resnet": "conv",
+    "small_mobilenet": "conv_dw",
+}
+KERNELS = [(1, 1), (3, 1), (3, 2), (3, 8)]  # size, groups of 8 channels
+
+
+def kernel(size: int, groups: int, seed: int = 0) -> tuple[Array, Array]:
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((size, size, 8 // groups, 16)) / np.sqrt(size * size * 8 / groups)
+    return jnp.asarray(weight, jnp.float32), jnp.asarray(rng.standard_normal(16), jnp.float32)
+
+
+def images(seed: int = 1) -> Array:
+    """Neighbouring pixels and channels are alike, as in images [6, 7, 5, 8]."""
+    rng = np.random.default_rng(seed)
+    smooth = rng.standard_normal((6, 7, 5, 8)).cumsum(1).cumsum(2) @ rng.standard_normal((8, 8))
+    return jnp.asarray(smooth / smooth.std(), jnp.float32)
+
+
+@pytest.mark.parametrize(("size", "groups"), KERNELS)
+def test_a_convolution_is_a_product_over_patches(size: int, groups: int) -> None:
+    (weight, bias), x = kernel(size, groups), images()
+    found = patches.tokens(x, weight)
+    assert found.ndim == (2 if groups == 1 else 3)
+    want = conv({"weight": weight, "bias": bias}, x).reshape(-1, 16)
+    np.testing.assert_allclose(patches.product(found, weight) + bias, want, atol=2e-5)
+    matrix = patches.as_matrix(weight, groups)
+    np.testing.assert_array_equal(patches.as_weight(matrix, weight.shape), weight)
+
+
+def layer_problem(size: int, groups: int) -> tuple[Layer, Moments, Array, Array]:
+    """A convolution whose input has lost something: layer, moments, input, output wanted."""
+    (weight, bias), exact = kernel(size, groups), images()
+    x = exact + 0.3 * jnp.asarray(np.random.default_rng(2).standard_normal(exact.shape), jnp.float32)
+    wanted = conv({"weight": weight, "bias": bias}, exact).reshape(-1, 16)
+    moments = moments_of(jnp.ones((len(wanted), 1)), patches.tokens(x, weight), wanted)
+    return Layer(weight, bias, weight_qparams(SPEC, weight)), moments, x, wanted
+
+
+@pytest.mark.parametrize(("size", "groups"), KERNELS)
+def test_every_link_lowers_the_error_of_a_convolution(size: int, groups: int) -> None:
+    chains = (("bias",), ("ridge",), ("gptq", "bias"))
+
+    @jax.jit
+    def errors() -> list[Array]:
+        layer, moments, x, wanted = layer_problem(size, groups)
+
+        def error(layer: Layer) -> Array:
+            assert layer.qparams is not None
+            weight = fake_quant(SPEC, layer.qparams, layer.weight)
+            return mse(conv({"weight": weight, "bias": layer.bias}, x).reshape(-1, 16), wanted)
+
+        return [error(layer), *(error(corrected(links, SPEC, moments, layer, 0.1)) for links in chains)]
+
+    plain, *found = map(float, errors())
+    assert max(found) < plain * (1 - 1e-4)
+
+
+def test_groups_are_corrected_each_as_if_alone() -> None:
+    layer, moments, _, _ = jax.jit(layer_problem, static_argnums=(0, 1))(3, 2)
+    change = jax.jit(partial(corrected, ("ridge", "gptq", "bias"), SPEC))
+    found = change(moments, layer, 0.1)
+    one = slice(8, None)  # the second group's outputs
+    alone = Layer(
+        layer.weight[..., one], layer.bias[one], jax.tree.map(lambda leaf: leaf[..., one], layer.qparams)
+    )
+    want = change(jax.tree.map(lambda leaf: leaf[1], moments), alone, 0.1)
+    np.testing.assert_allclose(found.weight[..., one], want.weight, atol=1e-4)
+    np.testing.assert_allclose(found.bias[one], want.bias, atol=1e-4)
+
+
+def test_groups_that_share_a_range_keep_it() -> None:
+    layer, moments, _, _ = jax.jit(layer_problem, static_argnums=(0, 1))(3, 2)
+    spec = QuantSpec(3)
+    before = layer._replace(qparams=weight_qparams(spec, layer.weight))
+    after = jax.jit(partial(corrected, tuple(LINKS), spec))(moments, before, 0.1)
+    np.testing.assert_array_equal(after.weight, before.weight)
+    jax.tree.map(np.testing.assert_array_equal, after.qparams, before.qparams)
+    assert not np.array_equal(after.bias, before.bias)
+
+
+def first_segment(name: str) -> Small:
+    """The network up to the end of its first segment, with only some layers named, to compile less."""
+    small = make_small(name)
+    first = small.parts.segments[0]
+    kept = tuple(linear for linear in first.linears if LAYERS[name] in linear.name)
+    assert kept
+    parts = ModelParts((replace(first, linears=kept),), lambda params, site, x: x.reshape(len(x), -1))
+    return small._replace(parts=parts)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_corrections_imitate_the_float_network(name: str) -> None:
+    """Nothing is corrected where nothing is quantized, and less error is left where something is."""
+    small = first_segment(name)
+
+    def run(specs: Specs, *chain: str) -> tuple[Params, Scales]:
+        calibration = Calibration(small.parts, specs, small.sites, [small.images], 12)
+        return initialise(("ranges", *chain), calibration, small.params)
+
+    params, _ = run((), "ridge", "bias")
+    for leaf, before in zip(flatten(params).values(), flatten(small.params).values(), strict=True):
+        np.testing.assert_allclose(leaf, before, atol=2e-3 * float(np.abs(before).max()))
+
+    first = small.parts.segments[0]
+    names = {f"{first.name}/{name}" for x in first.linears for name in (f"{x.name}/weight", x.source)}
+    specs = resolve(QuantConfig("matmul", weight_bits=3), small.sites)
+    specs = tuple(entry for entry in specs if entry[0] in names)
+
+    @jax.jit
+    def error(params: Params, scales: Scales) -> Array:
+        weights = fake_quant_weights(specs, params, scales)
+        student = forward(small.parts, quant_sites(specs), weights, scales, small.images)
+        return mse(student, forward(small.parts, float_sites, small.params, {}, small.images))
+
+    assert float(error(*run(specs, "ridge", "bias"))) < 0.9 * float(error(*run(specs)))
+
+
+def test_what_windows_are_added_to_is_brought_into_their_order() -> None:
+    """At the end of Swin's shifted attention: the stream, rearranged, grows by what the layer gives."""
+    small = make_small("small_swin")
+    segment = small.parts.segments[0]
+    linear = next(x for x in segment.linears if x.name == "shifted/attn/proj")
+    names = frozenset({"shifted/residual_in", "shifted/residual_mid", linear.name})
+
+    @jax.jit
+    def kept(params: Params, x: Array) -> dict[str, Array]:
+        site = RecordSite(FloatSite(), names)
+        segment.block(at(params[segment.name], 0), site, segment.enter(params, FloatSite(), x))
+        return site.kept
+
+    found = kept(small.params, small.images)
+    assert linear.arrange is not None
+    grown = linear.arrange(found["shifted/residual_mid"] - found["shifted/residual_in"])
+    np.testing.assert_allclose(grown, found[linear.name], atol=1e-5)

@@ -138,6 +138,7 @@ def check_search(setup: Setup) -> None:
         mutation=search.mutation,
         replacement=search.replacement,
         antithetic=search.antithetic,
+        step_size=search.step_size,
     )
 
 

@@ -210,6 +210,7 @@ class _Search:
             mutation=config.mutation,
             replacement=config.replacement,
             antithetic=config.antithetic,
+            step_size=config.step_size,
         )
         grid = make("Grid") if config.grid_start else None
         return _Segment(number, space, make(config.algorithm), grid, size, firsts)

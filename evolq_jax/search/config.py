@@ -11,6 +11,7 @@ from evolq_jax.quant.spec import Specs
 from evolq_jax.search.evaluate import Scoring
 from evolq_jax.search.evolq import Mutation, Replacement
 from evolq_jax.search.halving import num_scored
+from evolq_jax.search.one_plus_lambda import StepSize
 from evolq_jax.search.space import Parametrization, SearchSpace, make_space
 from evolq_jax.typing import FitnessFn
 
@@ -45,6 +46,8 @@ class SearchConfig:
       replacement: EvolQ: which members leave the pool, the `worst` or the `oldest`.
       density: OnePlusLambda: probability that a child moves a coordinate.
       antithetic: OnePlusLambda: children in pairs on opposite sides of their parent.
+      step_size: OnePlusLambda: adapted by the share of children that are better (`one_fifth`), or by each
+        child's own, which it leaves as a parent (`self_adaptive`).
       fitness: `info_nce`, `mse`, `cosine`, `kl`, `centred_cosine` or `top_k_kl`, against the teacher's
         logits; `local`: the searched block's own output against the float block's; or a sum, as in
         `kl + 0.5*local`. Minimised.
@@ -84,6 +87,7 @@ class SearchConfig:
     replacement: Replacement = "worst"
     density: float = 1.0
     antithetic: bool = False
+    step_size: StepSize = "one_fifth"
     fitness: str = "kl"
     fitness_functions: tuple[FitnessFn, ...] = ()
     holdout_fitness: str | None = None

@@ -9,29 +9,29 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from evosax.algorithms.base import EvolutionaryAlgorithm
 
 from evolq_jax.errors import UserError
 from evolq_jax.network import is_stacked
 from evolq_jax.quant.spec import Specs, scope, select
 from evolq_jax.search import programs
-from evolq_jax.search.algorithms import make_algorithm, make_params, num_generations, start, unravel
+from evolq_jax.search.algorithms import make_algorithm, make_params, num_generations
 from evolq_jax.search.budget import candidate_images, num_blocks
 from evolq_jax.search.config import SearchConfig, num_noise_copies
 from evolq_jax.search.evaluate import Quantized
 from evolq_jax.search.halving import halve, image_counts
 from evolq_jax.search.records import Generation, Position, SearchResult
+from evolq_jax.search.restarts import Restarts
 from evolq_jax.search.space import SearchSpace
 from evolq_jax.typing import Array, ModelParts, Params, Scales
 
 
 class _Segment(NamedTuple):
-    """Static things of one segment: its number, space, algorithm, and that of the first pass."""
+    """Static things of one segment: its number, space, strategy, and that of the first pass."""
 
     number: int
     space: SearchSpace
-    algorithm: EvolutionaryAlgorithm
-    grid: EvolutionaryAlgorithm | None
+    strategy: Restarts
+    grid: Restarts | None
     size: int  # blocks searched at once
     firsts: tuple[int, ...]  # the first of them at each visit
 
@@ -212,8 +212,9 @@ class _Search:
             antithetic=config.antithetic,
             step_size=config.step_size,
         )
-        grid = make("Grid") if config.grid_start else None
-        return _Segment(number, space, make(config.algorithm), grid, size, firsts)
+        grid = Restarts(make("Grid")) if config.grid_start else None
+        strategy = Restarts(make(config.algorithm), config.restarts)
+        return _Segment(number, space, strategy, grid, size, firsts)
 
     def _visit(
         self, network: Quantized, segment: _Segment, inputs: list[Array], pass_number: int, block: int
@@ -222,9 +223,9 @@ class _Search:
 
         `inputs` are the blocks' inputs [L, B, ...] of the images searched on, and of those held out.
         """
-        config, algorithm, generations = self.config, segment.algorithm, self.config.generations
+        config, strategy, generations = self.config, segment.strategy, self.config.generations
         if pass_number == 0 and segment.grid is not None:
-            algorithm, generations = segment.grid, config.grid_start
+            strategy, generations = segment.grid, config.grid_start
         name = self.parts.segments[segment.number].name
         start_scales = programs.slice_blocks(scope(network.scales, name), jnp.int32(block), segment.size)
         score = self._scorer(network, segment, inputs, block)
@@ -233,19 +234,19 @@ class _Search:
         self._score_start(visit)
         key = jax.random.fold_in(self.key, self.visits)
         self.visits += 1
-        params = make_params(algorithm, self.step, self.density)
-        state = start(algorithm, key, segment.space.encode_blocks(start_scales), self.fitness, params)
-        for generation in range(num_generations(algorithm, generations)):
+        params = make_params(strategy.algorithm, self.step, self.density)
+        state = strategy.start(key, segment.space.encode_blocks(start_scales), self.fitness, params)
+        for generation in range(num_generations(strategy.algorithm, generations)):
             ask_key, tell_key = jax.random.split(jax.random.fold_in(key, generation))
-            population, state = algorithm.ask(ask_key, state, params)
+            population, state = strategy.ask(ask_key, state, params)
             candidates = programs.decode(segment.space, population, start_scales, self.step)
             fitness = halve(partial(visit.score, 0), candidates, self.image_counts)
-            state, _ = algorithm.tell(tell_key, population, fitness, state, params)
-            self._tell_watcher(pass_number, name, block, generation, fitness.min(), state.best_fitness)
+            state = strategy.tell(tell_key, population, fitness, state, params)
+            best_fitness = strategy.best_fitness(state)
+            self._tell_watcher(pass_number, name, block, generation, fitness.min(), best_fitness)
             if self._is_spent():
                 break
-        best = unravel(algorithm, state.best_solution)
-        network = self._accept(visit, best, state.best_fitness)
+        network = self._accept(visit, strategy.best(state), strategy.best_fitness(state))
         if not self.scoring.has_local:
             self.last[:] = np.nan
         self.last[place] = float(self.fitness)

@@ -8,8 +8,9 @@ import pytest
 
 from evolq_jax.errors import UserError
 from evolq_jax.gradient.config import BaselineConfig
-from evolq_jax.gradient.descend import Descent, Evaluation, descend
+from evolq_jax.gradient.descend import descend
 from evolq_jax.gradient.loss import Data, Problem, decode, encode, spsa, straight_through_loss
+from evolq_jax.gradient.records import Descent, Evaluation
 from evolq_jax.search.config import SearchConfig
 from tests.search.setting import BATCH, Setting, fitness_loop
 

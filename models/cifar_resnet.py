@@ -57,7 +57,7 @@ def make_cifar_resnet(config: CifarResNetConfig) -> ModelParts:
         Segment(f"layer{stage + 1}", config.blocks - (stage > 0), partial(enter, stage), basic_block)
         for stage in range(len(WIDTHS))
     )
-    return ModelParts(segments, head, ROLES)
+    return ModelParts(segments, head, ROLES, features="pool")
 
 
 def params_table(config: CifarResNetConfig) -> table.Table:

@@ -166,7 +166,7 @@ def make_levit(config: LeViTConfig) -> ModelParts:
         Segment(f"stages.{stage}", depth, partial(enter, config, stage), partial(block, config, stage))
         for stage, depth in enumerate(config.depths)
     )
-    return ModelParts(segments, head, ROLES)
+    return ModelParts(segments, head, ROLES, features="pool")
 
 
 def mlp_table(width: int) -> table.Table:

@@ -172,7 +172,7 @@ def make_swin(config: SwinConfig) -> ModelParts:
         Segment(f"layers.{stage}", depth // 2, partial(enter, config, stage), partial(pair, config, stage))
         for stage, depth in enumerate(config.depths)
     )
-    return ModelParts(segments, partial(head, config), ROLES, channels(config))
+    return ModelParts(segments, partial(head, config), ROLES, channels(config), features="pool")
 
 
 def channels(config: SwinConfig) -> tuple[Channels, ...]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from evolq_jax.config import Experiment
 from evolq_jax.experiment.attempt import BASELINE, Clock, begin, end
-from evolq_jax.experiment.calibrated import Calibrated, first_tokens, teacher_logits
+from evolq_jax.experiment.calibrated import Calibrated, first_tokens, teacher_features, teacher_logits
 from evolq_jax.experiment.checkpoints import Saved, open_checkpoints
 from evolq_jax.experiment.continued import continued_run
 from evolq_jax.experiment.images import count_calibration, count_evaluation, load_evaluation
@@ -20,7 +20,7 @@ from evolq_jax.experiment.preemption import Preemption, preemptible
 from evolq_jax.experiment.run_directory import RunDirectory
 from evolq_jax.experiment.setup import Setup, check_search, exact_matmul, load_model, searched_sites
 from evolq_jax.experiment.watch import Silent, Watcher
-from evolq_jax.fitness import make_fitness
+from evolq_jax.fitness import check_not_local
 from evolq_jax.gradient.descend import descend, first_position
 from evolq_jax.gradient.loss import Data, Problem
 from evolq_jax.gradient.optimizers import make_optimizer
@@ -84,7 +84,7 @@ def check_baseline(setup: Setup, num_images: int) -> None:
     """
     check_search(setup)
     search, baseline = setup.config.search, setup.config.baseline
-    make_fitness(search.fitness, search.temperature, search.top_k, search.fitness_functions)
+    check_not_local(search.fitness, search.fitness_functions)
     make_optimizer(baseline, 1)
     size = baseline.check_minibatch(num_images - search.num_held_out(num_images), search.batch_size)
     baseline.check_budget(budget_of(setup, num_images), size, num_images)
@@ -105,7 +105,8 @@ def _descend(
 ) -> Descent:
     config, problem = calibrated.setup.config, _problem(calibrated.setup)
     teacher, temperature = teacher_logits(calibrated, watcher), jnp.float32(config.search.temperature)
-    data = Data(calibrated.params, calibrated.scales, first_tokens(calibrated), teacher, temperature)
+    images = first_tokens(calibrated), teacher, temperature, teacher_features(calibrated, watcher)
+    data = Data(calibrated.params, calibrated.scales, *images)
     progress = watcher.stage("descending (candidate-images)")
     with open_checkpoints(run.path, config.checkpoint, BASELINE.name) as checkpoints:
         first = first_position(problem, data.start)

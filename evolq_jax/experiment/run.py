@@ -14,6 +14,7 @@ from evolq_jax.experiment.calibrated import (
     first_tokens,
     read_networks,
     read_params,
+    teacher_features,
     teacher_logits,
     write_calibrated,
 )
@@ -158,6 +159,7 @@ def _search(
 ) -> SearchResult:
     setup, config, scales = calibrated.setup, calibrated.setup.config, calibrated.scales
     teacher, tokens = teacher_logits(calibrated, watcher), first_tokens(calibrated)
+    features = teacher_features(calibrated, watcher)
     total, budget, key = num_total(setup), config.search.budget, jax.random.key(config.seed)
     with open_checkpoints(run.path, config.checkpoint, SEARCH.name) as checkpoints:
         first = Position.first(setup.model.parts, scales)
@@ -191,6 +193,7 @@ def _search(
                 on_generation,
                 on_visit,
                 saved.position,
+                features,
             )
 
 

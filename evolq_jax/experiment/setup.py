@@ -13,7 +13,7 @@ from evolq_jax.calibration.block_linear import added_parameters
 from evolq_jax.calibration.chain import DECIDING, check_chain
 from evolq_jax.config import Experiment
 from evolq_jax.errors import UserError
-from evolq_jax.fitness import make_fitness, parse_fitness
+from evolq_jax.fitness import make_fitness
 from evolq_jax.models import registry
 from evolq_jax.models.checkpoint import LoadedModel, load_checkpoint
 from evolq_jax.network import SiteInfo, forward, is_stacked, list_sites
@@ -150,7 +150,10 @@ def _check_fitness(setup: Setup) -> None:
     """
     search, model = setup.config.search, setup.model
     for scoring in search.scorings():
-        parse_fitness(scoring.fitness, scoring.functions)
+        if scoring.features_weight and not model.parts.features:
+            raise UserError(
+                f"search.fitness 'features': '{model.name}' does not say what its classifiers read"
+            )
     if not search.fitness_functions:
         return
     size, channels = model.preprocessing.size, len(model.preprocessing.mean)

@@ -10,13 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from evolq_jax.fitness import batched
 from evolq_jax.gradient.config import BACKWARD
-from evolq_jax.gradient.loss import Data, Problem, Theta, decode, encode, spsa, straight_through_loss
+from evolq_jax.gradient.loss import (
+    Data,
+    Ends,
+    Problem,
+    Theta,
+    decode,
+    encode,
+    ends_of,
+    spsa,
+    straight_through_loss,
+)
 from evolq_jax.gradient.optimizers import make_optimizer
 from evolq_jax.gradient.records import Descent, Evaluation, Position
 from evolq_jax.network import in_chunks
-from evolq_jax.quant.sites import quant_sites
+from evolq_jax.quant.sites import SiteFactory, quant_sites
 from evolq_jax.search.config import SearchConfig
 from evolq_jax.search.evaluate import at_scales, suffix_logits
 from evolq_jax.typing import Array, Scales
@@ -156,16 +165,19 @@ def _fitness(problem: Problem, num_images: int, data: Data, scales: Scales) -> t
     """Fitness of the quantized network on the first `num_images`, and on the others."""
     network = at_scales(problem.specs, data.params, scales)
 
-    def chunk_logits(x: Array) -> Array:
-        make_site = quant_sites(problem.specs)
-        return suffix_logits(problem.parts, make_site, 0, network.quantized, network.scales, x, 0)
+    def chunk_ends(x: Array) -> Ends:
+        def run(make_site: SiteFactory) -> Array:
+            return suffix_logits(problem.parts, make_site, 0, network.quantized, network.scales, x, 0)
 
-    logits = in_chunks(chunk_logits, data.tokens, problem.image_chunk)
-    score = partial(batched, problem.fitness_fn(data.temperature), batch_size=problem.batch_size)
-    searched = score(logits[:num_images], data.teacher[:num_images])
-    if num_images == len(logits):
-        return searched, None
-    return searched, score(logits[num_images:], data.teacher[num_images:])
+        return ends_of(problem, quant_sites(problem.specs), run)
+
+    ends = in_chunks(chunk_ends, data.tokens, problem.image_chunk)
+
+    def score(part: slice) -> Array:
+        return problem.fitness_of(ends.rows(part), data.wanted.rows(part), data.temperature)
+
+    searched = score(slice(num_images))
+    return searched, None if num_images == len(data.teacher) else score(slice(num_images, None))
 
 
 @partial(jax.jit, static_argnames=("problem", "optimizer"))
@@ -179,7 +191,7 @@ def _step(
     key: Array,
 ) -> tuple[Theta, Any, Array]:
     """One step on the images of these indices; also the points that a line search tried."""
-    x, teacher = data.tokens[images], data.teacher[images]
+    x, teacher = data.tokens[images], data.wanted.rows(images)
 
     def loss(theta: Theta) -> Array:
         return straight_through_loss(problem, data, theta, x, teacher)

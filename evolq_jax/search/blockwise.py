@@ -72,6 +72,7 @@ def search(
     on_generation: Callable[[Generation], None] = lambda record: None,
     on_visit: Callable[[Position], None] = lambda position: None,
     position: Position | None = None,
+    features: Array | None = None,
 ) -> SearchResult:
     """Improves the scales block by block, last block first.
 
@@ -94,6 +95,7 @@ def search(
       on_generation: told of every generation, for progress and logs.
       on_visit: told of every visit where the search then stands.
       position: where to go on; None: from the start.
+      features: the teacher's on them [B, ...]; needed where the fitness has a `features` term.
 
     Raises:
       UserError: the images are no multiple of the contrastive batch or too few to hold some out, or a
@@ -104,7 +106,7 @@ def search(
             f"{tokens.shape[0]} calibration images are no multiple of the contrastive batch of "
             f"{config.batch_size}; set search.batch_size or data.num_calibration"
         )
-    run = _Search(config, parts, specs, teacher, key, on_generation, on_visit)
+    run = _Search(config, parts, specs, teacher, features, key, on_generation, on_visit)
     return run(params, position or Position.first(parts, scales), tokens)
 
 
@@ -117,6 +119,7 @@ class _Search:
         parts: ModelParts,
         specs: Specs,
         teacher: Array,
+        features: Array | None,
         key: Array,
         on_generation: Callable[[Generation], None],
         on_visit: Callable[[Position], None],
@@ -128,6 +131,7 @@ class _Search:
         self.step, self.density = jnp.float32(config.epsilon), jnp.float32(config.density)
         self.num_searched = len(teacher) - config.num_held_out(len(teacher))
         self.teachers = jnp.split(teacher, [self.num_searched])
+        self.features = (None, None) if features is None else jnp.split(features, [self.num_searched])
         self.image_counts = image_counts(config.halving, self.num_searched, config.batch_size)
 
     def __call__(self, params: Params, position: Position, tokens: Array) -> SearchResult:
@@ -316,6 +320,7 @@ class _Search:
                 self.teachers[part],
                 self.temperature,
                 targets.get(part),
+                self.features[part] if scoring.features_weight else None,
                 num_images,
             )
 

@@ -51,8 +51,8 @@ class SearchConfig:
       step_size: OnePlusLambda: adapted by the share of children that are better (`one_fifth`), or by each
         child's own, which it leaves as a parent (`self_adaptive`).
       fitness: `info_nce`, `mse`, `cosine`, `kl`, `centred_cosine` or `top_k_kl`, against the teacher's
-        logits; `local`: the searched block's own output against the float block's; or a sum, as in
-        `kl + 0.5*local`. Minimised.
+        logits; `features`: what the classifiers read, against the teacher's; `local`: the searched block's
+        own output against the float block's; or a sum, as in `kl + 0.5*features`. Minimised.
       fitness_functions: more of them, of a config file: pure functions `(student [B, C], teacher [B, C]) ->
         scalar` of a contrastive batch's logits, known to `fitness` by their names.
       holdout_fitness: what the images held out are scored by; None: by `fitness`.

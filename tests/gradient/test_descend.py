@@ -120,7 +120,7 @@ def test_the_loss_is_the_search_s_fitness_and_its_gradient_points_uphill(setting
 
     @jax.jit
     def value_and_grad(theta: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        loss = lambda t: straight_through_loss(problem, data, t, data.tokens, data.teacher)  # noqa: E731
+        loss = lambda t: straight_through_loss(problem, data, t, data.tokens, data.wanted)  # noqa: E731
         return jax.value_and_grad(loss)(theta)
 
     value, gradient = value_and_grad(theta)

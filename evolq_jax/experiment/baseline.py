@@ -105,8 +105,9 @@ def _descend(
 ) -> Descent:
     config, problem = calibrated.setup.config, _problem(calibrated.setup)
     teacher, temperature = teacher_logits(calibrated, watcher), jnp.float32(config.search.temperature)
-    images = first_tokens(calibrated), teacher, temperature, teacher_features(calibrated, watcher)
-    data = Data(calibrated.params, calibrated.scales, *images)
+    features = teacher_features(calibrated, watcher) if problem.features_weight else None
+    tokens = first_tokens(calibrated)
+    data = Data(calibrated.params, calibrated.scales, tokens, teacher, temperature, features)
     progress = watcher.stage("descending (candidate-images)")
     with open_checkpoints(run.path, config.checkpoint, BASELINE.name) as checkpoints:
         first = first_position(problem, data.start)

@@ -95,10 +95,8 @@ def teacher_logits(calibrated: Calibrated, watcher: Watcher) -> Array:
     return _teacher(calibrated, watcher.stage("computing the teacher"), features=False)
 
 
-def teacher_features(calibrated: Calibrated, watcher: Watcher) -> Array | None:
-    """What the teacher's classifiers read [B, ...]; None where no fitness of the config asks for it."""
-    if not any(scoring.features_weight for scoring in calibrated.setup.config.search.scorings()):
-        return None
+def teacher_features(calibrated: Calibrated, watcher: Watcher) -> Array:
+    """What the teacher's classifiers read [B, ...]."""
     return _teacher(calibrated, watcher.stage("computing the teacher's features"), features=True)
 
 

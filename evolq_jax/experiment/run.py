@@ -159,7 +159,7 @@ def _search(
 ) -> SearchResult:
     setup, config, scales = calibrated.setup, calibrated.setup.config, calibrated.scales
     teacher, tokens = teacher_logits(calibrated, watcher), first_tokens(calibrated)
-    features = teacher_features(calibrated, watcher)
+    features = teacher_features(calibrated, watcher) if config.search.has_features else None
     total, budget, key = num_total(setup), config.search.budget, jax.random.key(config.seed)
     with open_checkpoints(run.path, config.checkpoint, SEARCH.name) as checkpoints:
         first = Position.first(setup.model.parts, scales)

@@ -149,11 +149,8 @@ def _check_fitness(setup: Setup) -> None:
       UserError: a term is unknown, or a function fails or gives no scalar.
     """
     search, model = setup.config.search, setup.model
-    for scoring in search.scorings():
-        if scoring.features_weight and not model.parts.features:
-            raise UserError(
-                f"search.fitness 'features': '{model.name}' does not say what its classifiers read"
-            )
+    if search.has_features and not model.parts.features:
+        raise UserError(f"search.fitness 'features': '{model.name}' does not say what its classifiers read")
     if not search.fitness_functions:
         return
     size, channels = model.preprocessing.size, len(model.preprocessing.mean)

@@ -160,6 +160,11 @@ class SearchConfig:
         sizes = self.batch_size, *self.chunks(), self.top_k, self.fitness_functions
         return Scoring(self.fitness, *sizes), Scoring(self.holdout_fitness or self.fitness, *sizes)
 
+    @property
+    def has_features(self) -> bool:
+        """Whether the fitness, on either side, has the features that the classifiers read."""
+        return any(scoring.features_weight for scoring in self.scorings())
+
     def num_held_out(self, num_images: int) -> int:
         """Calibration images that only decide on moves.
 

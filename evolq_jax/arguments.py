@@ -25,7 +25,7 @@ VERBS = {
     "pack": "turn an image folder into a data set of few files, once, for tfds:OUT",
     "models": "list the models of the registry",
 }
-CONTINUED = ("search", "landscape", "compare")
+CONTINUED = ("search", "baseline", "landscape", "compare")
 OPTIONS = (
     "--help",
     "--preset",
@@ -96,15 +96,11 @@ def make_parser() -> argparse.ArgumentParser:
             sub.add_argument("--preset", choices=[*PRESETS], default="default", help=presets)
         if verb in ("search", "calibrate", "baseline", "landscape", "compare"):
             where = "where to write (default: the next free runs/NAME-NNN)"
-            continued = (
-                "; an unfinished one there is continued" if verb in ("search", "landscape", "compare") else ""
-            )
+            continued = "; an unfinished one there is continued" if verb in CONTINUED else ""
             sub.add_argument("--run-dir", help=where + continued)
-        if verb == "search":
+        if verb in ("search", "baseline"):
             sub.add_argument(
-                "--resume",
-                action="store_true",
-                help="go on with the search in the run directory CONFIG",
+                "--resume", action="store_true", help=f"go on with the {verb} in the run directory CONFIG"
             )
         if verb in ("search", "landscape", "compare"):
             sub.add_argument("--dry-run", action="store_true", help="print the plan and stop")

@@ -22,7 +22,7 @@ from evolq_jax.experiment.override import override, print_fields
 from evolq_jax.experiment.pack import run_pack
 from evolq_jax.experiment.plan import plan_search
 from evolq_jax.experiment.preemption import STATUS, Preempted
-from evolq_jax.experiment.resume import resume_search
+from evolq_jax.experiment.resume import resume_baseline, resume_search
 from evolq_jax.experiment.run import run_calibrate, run_evaluate, run_search
 from evolq_jax.experiment.run_directory import CONFIG, open_run
 from evolq_jax.experiment.setup import list_models
@@ -41,7 +41,7 @@ COMPARED = ("budget", "milestones", "reference")  # fields of a comparison that 
 
 
 def main() -> None:
-    """The entry point: user errors are one line and status 2; a search or scan that SIGTERM stopped is 75."""
+    """The entry point: user errors are one line and status 2; what SIGTERM stopped and can go on is 75."""
     try:
         run(sys.argv[1:])
     except UserError as error:
@@ -120,12 +120,14 @@ def _search(console: Console, options: argparse.Namespace, overrides: list[str])
 def _check_resume(options: argparse.Namespace, overrides: list[str]) -> None:
     """With `--resume` all is as the run's directory says."""
     preset = ["--preset"] if options.preset != "default" else []
-    others = preset + ["--run-dir"] * bool(options.run_dir) + ["--dry-run"] * options.dry_run
+    dry_run = ["--dry-run"] * getattr(options, "dry_run", False)
+    others = preset + ["--run-dir"] * bool(options.run_dir) + dry_run
     if overrides or others:
         raise UserError(f"a run keeps its config, so '{(overrides + others)[0]}' cannot be set with --resume")
     if options.config is None or not Path(options.config).is_dir():
         raise UserError(
-            f"--resume wants a run directory, not '{options.config}': write evolq search RUN_DIR --resume"
+            f"--resume wants a run directory, not '{options.config}': "
+            f"write evolq {options.verb} RUN_DIR --resume"
         )
 
 
@@ -148,9 +150,14 @@ def _evaluate(console: Console, options: argparse.Namespace, overrides: list[str
 
 
 def _baseline(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
-    config = _experiment(options, overrides)
-    with make_watcher() as watcher:
-        result = run_baseline(config, options.run_dir, watcher)
+    if options.resume:
+        _check_resume(options, overrides)
+        with make_watcher() as watcher:
+            result = resume_baseline(options.config, watcher)
+    else:
+        config = _experiment(options, overrides)
+        with make_watcher() as watcher:
+            result = run_baseline(config, options.run_dir, watcher)
     console.print(result_table(result))
     spent = f"{result['budget_spent']:,} candidate-images of {result['budget']:,}"
     console.print(
@@ -236,10 +243,10 @@ def _changed(config: Experiment, options: argparse.Namespace, overrides: list[st
 
 
 def _config_file(options: argparse.Namespace) -> str:
-    if options.verb == "search" and Path(options.config or "").joinpath(CONFIG).is_file():
-        raise UserError(
-            f"'{options.config}' is a run directory: evolq search {options.config} --resume goes on with it"
-        )
+    resumable = options.verb in ("search", "baseline")
+    if resumable and Path(options.config or "").joinpath(CONFIG).is_file():
+        again = f"evolq {options.verb} {options.config} --resume"
+        raise UserError(f"'{options.config}' is a run directory: {again} goes on with it")
     if options.config is None:
         raise UserError(
             f"`evolq {options.verb}` needs {options.what}, as in: evolq {options.verb} {options.example}"

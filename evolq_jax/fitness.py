@@ -1,7 +1,8 @@
 """Fitness: how far the quantized network's outputs are from the float network's. Always minimised.
 
 Each is a pure function `(student [B, C], teacher [B, C]) -> scalar` over one contrastive batch. What a config
-names is a sum of them, such as `kl` or `info_nce + 0.5*mse`.
+names is a sum of them, such as `kl` or `info_nce + 0.5*mse`, and of errors before the logits: of the features
+that the classifiers read (`kl + 0.5*features`) and, in a search, of the searched block's output (`local`).
 """
 
 from collections.abc import Callable
@@ -14,7 +15,8 @@ import jax.numpy as jnp
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.typing import Array, FitnessFn
 
-LOCAL = "local"  # the term of a sum that is no function of logits: `relative_error`
+# The terms of a sum that are no functions of logits: `relative_error` of a block's output or the features.
+LOCAL, FEATURES = "local", "features"
 FLOOR = 1e-3  # of a token's mean square, relative to the mean over all tokens
 
 
@@ -82,10 +84,11 @@ def top_k_kl(student: Array, teacher: Array, k: int = 10) -> Array:
 
 
 def relative_error(output: Array, wanted: Array) -> Array:
-    """A block's error: each token's mean squared error over the token's own mean square, averaged: [B].
+    """Each token's mean squared error over the token's own mean square, averaged: [B].
 
-    `output` and `wanted` are [B, ..., channels]. What follows a block is mostly a norm, to which a token's
-    size means nothing; a plain mean would be that of the few tokens with massive activations.
+    `output` and `wanted` are [B, ..., channels], a block's output or features. What follows a block is mostly
+    a norm, to which a token's size means nothing; a plain mean would be that of the few tokens with massive
+    activations.
     """
     size = (wanted**2).mean(-1)
     error = ((output - wanted) ** 2).mean(-1) / jnp.maximum(size, FLOOR * size.mean())
@@ -116,7 +119,7 @@ def parse_fitness(text: str, functions: tuple[FitnessFn, ...] = ()) -> tuple[Ter
       UserError: a name is unknown or stands for two terms, or a weight is no positive number.
     """
     own = [function.__name__ for function in functions]
-    known = [*FITNESS, LOCAL, *own]
+    known = [*FITNESS, LOCAL, FEATURES, *own]
     if len(set(known)) < len(known):
         raise UserError(f"two terms of a fitness have one name: rename one of the functions {', '.join(own)}")
     terms = []
@@ -137,6 +140,11 @@ def parse_fitness(text: str, functions: tuple[FitnessFn, ...] = ()) -> tuple[Ter
     return tuple(terms)
 
 
+def weight_of(name: str, terms: tuple[Term, ...]) -> float:
+    """The weight of one kind of terms in a sum; 0 where there is none."""
+    return sum(term.weight for term in terms if term.name == name)
+
+
 def logits_fitness(
     terms: tuple[Term, ...],
     temperature: Array | float = 3.0,
@@ -147,7 +155,7 @@ def logits_fitness(
     by_name = FITNESS | {function.__name__: partial(_checked, function) for function in functions}
     by_name["info_nce"] = partial(info_nce, temperature=temperature)
     by_name["top_k_kl"] = partial(top_k_kl, k=top_k)
-    chosen = [(weight, by_name[name]) for weight, name in terms if name != LOCAL]
+    chosen = [(weight, by_name[name]) for weight, name in terms if name not in (LOCAL, FEATURES)]
     if len(chosen) == 1 and chosen[0][0] == 1:
         return chosen[0][1]
     if not chosen:
@@ -182,10 +190,21 @@ def make_fitness(
       UserError: as `parse_fitness`; or a term needs more than logits.
     """
     terms = parse_fitness(text, functions)
+    check_not_local(text, functions)
     found = logits_fitness(terms, temperature, top_k, functions)
-    if found is None or any(name == LOCAL for _, name in terms):
-        raise UserError(f"fitness '{text}': '{LOCAL}' is known to the block-wise search only")
+    if found is None or weight_of(FEATURES, terms):
+        raise UserError(f"fitness '{text}': '{FEATURES}' is no function of logits")
     return found
+
+
+def check_not_local(text: str, functions: tuple[FitnessFn, ...] = ()) -> None:
+    """Of a fitness that is to serve all blocks at once.
+
+    Raises:
+      UserError: as `parse_fitness`; or a term is about one block.
+    """
+    if weight_of(LOCAL, parse_fitness(text, functions)):
+        raise UserError(f"fitness '{text}': '{LOCAL}' is known to the block-wise search only")
 
 
 def batched(fitness_fn: FitnessFn, student: Array, teacher: Array, batch_size: int) -> Array:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.quant.sites import FloatSite, ObserveSite, SiteFactory
+from evolq_jax.quant.sites import FloatSite, ObserveSite, RecordSite, SiteFactory
 from evolq_jax.quant.spec import scope
 from evolq_jax.trees import flatten
 from evolq_jax.typing import (
@@ -62,6 +62,19 @@ def forward(
         x = segment.enter(params, outer, x)
         x, _ = scan_blocks(segment, make_site, params, scales, x)
     return parts.head(params, outer, x)
+
+
+def with_features(
+    parts: ModelParts, make_site: SiteFactory, run: Callable[[SiteFactory], Array]
+) -> tuple[Array, Array]:
+    """What `run(make_site)` gives, and the features [B, ...] that the network's head made on the way."""
+    kept: dict[str, Array] = {}
+
+    def recording(segment: str, entries: Mapping[str, Any]) -> Site:
+        site = make_site(segment, entries)
+        return site if segment else RecordSite(site, frozenset({parts.features}), kept)
+
+    return run(recording), kept[parts.features]
 
 
 def scan_blocks(
@@ -190,8 +203,11 @@ def largest_divisor(total: int, at_most: int) -> int:
     return next(size for size in range(min(total, max(at_most, 1)), 0, -1) if total % size == 0)
 
 
-def in_chunks(fn: Callable[[Array], Array], x: Array, chunk: int) -> Array:
-    """`fn` on chunks of the leading axis [B, ...], one after the other; at most `chunk` at once."""
+def in_chunks(fn: Callable[[Array], Any], x: Array, chunk: int) -> Any:
+    """`fn` on chunks of the leading axis [B, ...], one after the other; at most `chunk` at once.
+
+    It gives arrays with the same leading axis, in any tree.
+    """
     size = largest_divisor(x.shape[0], chunk)
     found = jax.lax.map(fn, x.reshape(-1, size, *x.shape[1:]))
-    return found.reshape(-1, *found.shape[2:])
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)

@@ -145,12 +145,16 @@ class Segment:
 
 @dataclass(frozen=True)
 class ModelParts:
-    """A network as algorithms see it: segments of stacked blocks, then a head that gives logits [B, C]."""
+    """A network as algorithms see it: segments of stacked blocks, then a head that gives logits [B, C].
+
+    `features` is the site of the head that its classifiers read, [B, ...]; empty where none is declared.
+    """
 
     segments: tuple[Segment, ...]
     head: Callable[[Params, Site, Array], Array]
     roles: SiteRoles = SiteRoles()
     channels: tuple[Channels, ...] = ()  # what initialisers may fold into
+    features: str = ""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def make_cifar_resnet(config: CifarResNetConfig) -> ModelParts:
         )
         for stage in range(len(WIDTHS))
     )
-    return ModelParts(segments, head, ROLES)
+    return ModelParts(segments, head, ROLES, features="pool")
 
 
 def params_table(config: CifarResNetConfig) -> table.Table:

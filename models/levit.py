@@ -176,7 +176,7 @@ def make_levit(config: LeViTConfig) -> ModelParts:
         )
         for stage, depth in enumerate(config.depths)
     )
-    return ModelParts(segments, head, ROLES)
+    return ModelParts(segments, head, ROLES, features="pool")
 
 
 def mlp_table(width: int) -> table.Table:

@@ -89,7 +89,7 @@ def make_mobilenetv2(config: MobileNetV2Config) -> ModelParts:
         Segment(f"blocks.{stage}", config.depths[stage] - 1, partial(enter, stage), block, LINEARS)
         for stage in range(1, len(config.depths) - 1)
     )
-    return ModelParts(segments, partial(head, config), ROLES)
+    return ModelParts(segments, partial(head, config), ROLES, features="pool")
 
 
 def params_table(config: MobileNetV2Config) -> table.Table:

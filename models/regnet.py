@@ -57,7 +57,7 @@ def make_regnet(config: RegNetConfig) -> ModelParts:
         Segment(f"s{stage + 1}", depth - 1, partial(enter, stage), bottleneck_block, BOTTLENECK_LINEARS)
         for stage, depth in enumerate(config.depths)
     )
-    return ModelParts(segments, head, ROLES)
+    return ModelParts(segments, head, ROLES, features="pool")
 
 
 def params_table(config: RegNetConfig) -> table.Table:

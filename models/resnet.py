@@ -136,7 +136,7 @@ def make_resnet(config: ResNetConfig) -> ModelParts:
         )
         for stage, depth in enumerate(config.depths)
     )
-    return ModelParts(segments, head, ROLES)
+    return ModelParts(segments, head, ROLES, features="pool")
 
 
 def block_table(config: ResNetConfig, stage: int, *, first: bool) -> table.Table:

@@ -188,7 +188,7 @@ def make_swin(config: SwinConfig) -> ModelParts:
         )
         for stage, depth in enumerate(config.depths)
     )
-    return ModelParts(segments, partial(head, config), ROLES, channels(config))
+    return ModelParts(segments, partial(head, config), ROLES, channels(config), features="pool")
 
 
 def linears(config: SwinConfig, stage: int) -> tuple[Linear, ...]:

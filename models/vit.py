@@ -123,7 +123,7 @@ def make_vit(config: ViTConfig) -> ModelParts:
     """The network as algorithms take it: one segment, `blocks`, of `depth` identical blocks."""
     blocks = Segment("blocks", config.depth, partial(embed, config), partial(block, config), LINEARS)
     heads = Channels("norm", "norm", ("head", "head_dist") if config.distilled else ("head",))
-    return ModelParts((blocks,), partial(head, config), ROLES, (*CHANNELS, heads))
+    return ModelParts((blocks,), partial(head, config), ROLES, (*CHANNELS, heads), features="norm")
 
 
 def init_params(key: Array, config: ViTConfig) -> Params:

@@ -1,4 +1,4 @@
-"""A search whose process is killed again and again, against the same one left in peace."""
+"""A run whose process is killed again and again, against the same one left in peace."""
 
 import json
 import os
@@ -19,25 +19,26 @@ PROGRAM = """\
 import sys
 from pathlib import Path
 from evolq_jax.experiment.config_json import from_json
-from evolq_jax.experiment.run import run_search
-run_search(from_json(Path(sys.argv[1]).read_text(), sys.argv[1]), sys.argv[2])
+from evolq_jax.experiment.resume import ensure_baseline, ensure_search
+run = {"search": ensure_search, "baseline": ensure_baseline}[sys.argv[3]]
+run(from_json(Path(sys.argv[1]).read_text(), sys.argv[1]), sys.argv[2])
 """
 
 
 class Kills(NamedTuple):
-    """What happened to a search, by the moments of its kills."""
+    """What happened to a run, by the moments of its kills."""
 
     at_start: int  # imports, decoding, calibration
-    in_search: int
+    in_search: int  # or in the descent
     in_save: int  # a checkpoint was left half written
     seconds: float
 
 
 class Killed:
-    """A search in processes of their own; compiled programs come from a cache in `folder`."""
+    """A search or baseline in processes of their own; compiled programs come from a cache in `folder`."""
 
-    def __init__(self, config: Experiment, folder: Path, name: str) -> None:
-        self.run_dir = folder / name
+    def __init__(self, config: Experiment, folder: Path, name: str, verb: str = "search") -> None:
+        self.run_dir, self._verb = folder / name, verb
         self._config = folder / f"{name}.json"
         self._config.write_text(to_json(config))
         self._environment = os.environ | {
@@ -49,7 +50,7 @@ class Killed:
 
     def start(self) -> "subprocess.Popen[bytes]":
         """One attempt."""
-        command = [sys.executable, "-c", PROGRAM, str(self._config), str(self.run_dir)]
+        command = [sys.executable, "-c", PROGRAM, str(self._config), str(self.run_dir), self._verb]
         return subprocess.Popen(command, cwd=ROOT, env=self._environment)
 
     def finish(self) -> None:

@@ -14,6 +14,7 @@ from evolq_jax import __version__, cli
 from evolq_jax.config import Experiment, QuantConfig, faithful
 from evolq_jax.experiment.override import override
 from evolq_jax.experiment.train import Trained
+from evolq_jax.experiment.watch import Progress
 from evolq_jax.report import LineWatcher
 from evolq_jax.search.records import Generation
 from evolq_jax.training import TrainExperiment
@@ -127,12 +128,28 @@ def test_a_landscape_of_a_config_and_of_a_run(evolq: Evolq, here: Path) -> None:
     assert (metadata["landscape"]["direction"], metadata["landscape"]["low"]) == ("between", -0.5)
 
 
-def test_a_baseline_says_what_it_spent(evolq: Evolq, here: Path) -> None:
-    budget = ("--baseline.minibatch", "10", "--baseline.budget", "130", "--baseline.optimizer", "lion")
-    shown = " ".join(evolq("baseline", "config.py", *budget).split())
+def test_a_baseline_that_sigterm_stops_goes_on_and_says_what_it_spent(
+    evolq: Evolq, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Terminating(LineWatcher):
+        def stage(self, name: str) -> Progress:
+            if name.startswith("descending"):
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().stage(name)
+
+    args = ["--baseline.minibatch", "10", "--baseline.budget", "130", "--baseline.optimizer", "lion"]
+    monkeypatch.setattr(sys, "argv", ["evolq", "baseline", "config.py", "--run-dir", "mine", *args])
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "make_watcher", lambda: Terminating(sys.stderr, every=1e9))
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    assert stopped.value.code == 75
+    assert capsys.readouterr().err.endswith("stopped by SIGTERM; go on with: evolq baseline mine --resume\n")
+    assert (here / "mine" / "baseline.json").exists()
+    shown = " ".join(evolq("baseline", "mine", "--resume").split())
     # two evaluations of 20 images, and three steps of 30
     assert "3 steps of lion, 130 candidate-images of 130 in" in shown
-    assert "everything is in runs/small-001" in shown
+    assert "everything is in mine" in shown
     assert "final - init" in shown
 
 

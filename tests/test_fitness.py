@@ -173,6 +173,7 @@ def test_sums_of_terms_and_functions_of_a_user() -> None:
         ("x*kl", "the weight 'x' of 'kl' is no positive number"),
         ("kl + ", "unknown fitness ''"),
         ("kl + local", "'local' is known to the block-wise search only"),
+        ("kl + features", "'features' is no function of logits"),
         ("rows", "fitness 'rows' must give one number, not an array of shape .12,."),
     ],
 )

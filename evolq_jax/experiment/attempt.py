@@ -1,4 +1,4 @@
-"""A search's bookkeeping over its attempts: what it depends on, how long it took, how it ends."""
+"""Searches and baselines over their attempts: how they begin or go on, what they depend on, how they end."""
 
 import json
 import shutil
@@ -6,23 +6,39 @@ import time
 from typing import Any, NamedTuple
 
 from evolq_jax.errors import UserError
+from evolq_jax.experiment.calibrated import (
+    Calibrated,
+    first_scales,
+    read_networks,
+    read_params,
+    write_calibrated,
+)
 from evolq_jax.experiment.checkpoints import CHECKPOINTS
 from evolq_jax.experiment.continued import Kind, check_unchanged
+from evolq_jax.experiment.images import load_calibration
+from evolq_jax.experiment.memory import out_of_memory
 from evolq_jax.experiment.result import environment, inputs
 from evolq_jax.experiment.run_directory import CONFIG, INIT_SCALES, PARAMS, RESULT, RunDirectory
 from evolq_jax.experiment.setup import Setup
+from evolq_jax.experiment.watch import Watcher
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Images
 
-BEGUN = "search.json"  # written once calibration is over, gone when the search is
+
+def _kind(verb: str) -> Kind:
+    def is_begun(names: set[str]) -> bool:
+        """Killed during calibration, it left no more than `calibrate` does."""
+        return _begun(verb) in names or (CONFIG in names and names <= {CONFIG, INIT_SCALES, PARAMS})
+
+    return Kind(verb, RESULT, is_begun)
 
 
-def _is_begun(names: set[str]) -> bool:
-    """Whether these are a search's; killed during calibration, it left no more than `calibrate` does."""
-    return BEGUN in names or (CONFIG in names and names <= {CONFIG, INIT_SCALES, PARAMS})
+def _begun(verb: str) -> str:
+    """The file that is written once calibration is over, and gone when the run is."""
+    return f"{verb}.json"
 
 
-SEARCH = Kind("search", RESULT, _is_begun)
+SEARCH, BASELINE = _kind("search"), _kind("baseline")
 
 
 class Clock:
@@ -38,15 +54,15 @@ class Clock:
 
 
 class Begun(NamedTuple):
-    """What `search.json` holds."""
+    """What `search.json` or `baseline.json` holds."""
 
     depends_on: dict[str, Any]
     seconds_calibration: float
-    seconds: float  # of the whole run until the search began
+    seconds: float  # of the whole run until then
 
 
 def depends_on(setup: Setup, calibration: Images, evaluation: Images) -> dict[str, Any]:
-    """What the bits of a search's result depend on, beside the config."""
+    """What the bits of a result depend on, beside the config."""
     return {
         **inputs(setup, calibration, evaluation)["fingerprints"],
         "chunks": list(setup.config.search.chunks()),
@@ -54,26 +70,45 @@ def depends_on(setup: Setup, calibration: Images, evaluation: Images) -> dict[st
     }
 
 
-def write_begun(run: RunDirectory, begun: Begun) -> None:
-    """Calibration's files are there and stand for these inputs."""
-    run.write_json(BEGUN, begun._asdict())
+def begin(
+    kind: Kind, run: RunDirectory, setup: Setup, evaluation: Images, clock: Clock, watcher: Watcher
+) -> Calibrated:
+    """The calibrated network: that of an earlier attempt, or a new one.
+
+    Raises:
+      UserError: as `first_scales`; or an earlier attempt began with other inputs, on another device or with
+        other versions.
+    """
+    if run.has(_begun(kind.name)):
+        images = load_calibration(setup, watcher.stage("decoding calibration images"))
+        begun = _read_begun(kind, run, depends_on(setup, images, evaluation))
+        clock.earlier = begun.seconds
+        scales = read_networks(run, setup)["init"]
+        return Calibrated(setup, read_params(run, setup), scales, images, begun.seconds_calibration)
+    with out_of_memory("--calibration.image-chunk", "--calibration.batch-size"):
+        calibrated = first_scales(setup, watcher)
+    write_calibrated(run, calibrated)
+    inputs_now = depends_on(setup, calibrated.images, evaluation)
+    run.write_json(_begun(kind.name), Begun(inputs_now, calibrated.seconds, clock.seconds())._asdict())
+    return calibrated
 
 
-def read_begun(run: RunDirectory, now: dict[str, Any]) -> Begun:
+def _read_begun(kind: Kind, run: RunDirectory, now: dict[str, Any]) -> Begun:
     """What an earlier attempt wrote.
 
     Raises:
       UserError: it began with other inputs, on another device or with other versions; or it is damaged.
     """
+    name = _begun(kind.name)
     try:
-        begun = Begun(**json.loads(run.read(BEGUN)))
+        begun = Begun(**json.loads(run.read(name)))
     except (json.JSONDecodeError, TypeError) as error:
-        raise UserError(f"'{run.path / BEGUN}' is damaged ({error}); start anew") from error
-    check_unchanged(run, SEARCH.name, begun.depends_on, now)
+        raise UserError(f"'{run.path / name}' is damaged ({error}); start anew") from error
+    check_unchanged(run, kind.name, begun.depends_on, now)
     return begun
 
 
-def end_search(run: RunDirectory) -> None:
-    """Takes away what only a continued search needs."""
+def end(kind: Kind, run: RunDirectory) -> None:
+    """Takes away what only a continued run needs."""
     shutil.rmtree(run.path / CHECKPOINTS, ignore_errors=True)
-    (run.path / BEGUN).unlink(missing_ok=True)
+    (run.path / _begun(kind.name)).unlink(missing_ok=True)

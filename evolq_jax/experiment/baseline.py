@@ -1,6 +1,5 @@
 """The verb `baseline`: gradient descent in the search's place, all else being equal."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -8,38 +7,39 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.config import Experiment
-from evolq_jax.experiment.calibrated import (
-    Calibrated,
-    first_scales,
-    first_tokens,
-    teacher_logits,
-    write_calibrated,
-)
+from evolq_jax.experiment.attempt import BASELINE, Clock, begin, end
+from evolq_jax.experiment.calibrated import Calibrated, first_tokens, teacher_features, teacher_logits
+from evolq_jax.experiment.checkpoints import Saved, open_checkpoints
+from evolq_jax.experiment.continued import continued_run
 from evolq_jax.experiment.images import count_calibration, count_evaluation, load_evaluation
+from evolq_jax.experiment.memory import out_of_memory
 from evolq_jax.experiment.milestones import Milestones
 from evolq_jax.experiment.outcome import end_run, score_run
 from evolq_jax.experiment.plan import budget_of_search
-from evolq_jax.experiment.run_directory import RunDirectory, new_run
+from evolq_jax.experiment.preemption import Preemption, preemptible
+from evolq_jax.experiment.run_directory import RunDirectory
 from evolq_jax.experiment.setup import Setup, check_search, exact_matmul, load_model, searched_sites
 from evolq_jax.experiment.watch import Silent, Watcher
-from evolq_jax.fitness import make_fitness
-from evolq_jax.gradient.descend import Descent, Evaluation, descend
+from evolq_jax.fitness import check_not_local
+from evolq_jax.gradient.descend import descend, first_position
 from evolq_jax.gradient.loss import Data, Problem
 from evolq_jax.gradient.optimizers import make_optimizer
+from evolq_jax.gradient.records import Descent, Evaluation, Position
 from evolq_jax.typing import Scales
 
 
 def run_baseline(
     config: Experiment, run_dir: str | Path | None = None, watcher: Watcher | None = None
 ) -> dict[str, Any]:
-    """Calibrates, descends and evaluates: `run_search` with gradients.
+    """Calibrates, descends and evaluates: `run_search` with gradients, and continued as that is.
 
     Same scales, init, calibration images, fitness, teacher and held-out images as the search of this
     config, and by default its budget.
 
     Args:
       config: the experiment.
-      run_dir: where to write; must not hold anything. None: the next free `runs/NAME-NNN`.
+      run_dir: where to write: a new directory, or one with an unfinished baseline of the same config, which
+        is then continued. None: the next free `runs/NAME-NNN`.
       watcher: told how it goes on.
 
     Returns:
@@ -47,25 +47,33 @@ def run_baseline(
 
     Raises:
       UserError: something in the config, the weights, the images or the run directory is wrong.
+      Preempted: SIGTERM came (in the main thread); what there was to save is saved.
     """
-    watcher, began = watcher or Silent(), time.monotonic()
-    with new_run(run_dir, config) as run, exact_matmul():
+    watcher, clock = watcher or Silent(), Clock()
+    with (
+        continued_run(run_dir, config, BASELINE) as run,
+        preemptible(f"go on with: evolq baseline {run.path} --resume") as preemption,
+        exact_matmul(),
+    ):
         setup = load_model(config)
         check_baseline(setup, count_calibration(setup, for_search=True))
         count_evaluation(setup)
         evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
-        calibrated = first_scales(setup, watcher)
-        write_calibrated(run, calibrated)
+        calibrated = begin(BASELINE, run, setup, evaluation, clock, watcher)
         budget = budget_of(setup, len(calibrated.images.pixels))
-        found = _descend(calibrated, budget, run, watcher)
-        result = score_run(run, calibrated, found, evaluation, watcher)
+        with preemption.deferred(), out_of_memory("--search.image-chunk"):
+            found = _descend(calibrated, budget, run, clock, preemption, watcher)
+        with out_of_memory("--evaluation-batch"):
+            result = score_run(run, calibrated, found, evaluation, watcher)
         result |= {
             "optimizer": config.baseline.optimizer,
             "steps": found.steps,
             "budget": budget,
-            "seconds": round(time.monotonic() - began, 2),
+            "seconds": round(clock.seconds(), 2),
         }
-        return end_run(run, result)
+        result = end_run(run, result)
+        end(BASELINE, run)
+    return result
 
 
 def check_baseline(setup: Setup, num_images: int) -> None:
@@ -76,7 +84,7 @@ def check_baseline(setup: Setup, num_images: int) -> None:
     """
     check_search(setup)
     search, baseline = setup.config.search, setup.config.baseline
-    make_fitness(search.fitness, search.temperature, search.top_k, search.fitness_functions)
+    check_not_local(search.fitness, search.fitness_functions)
     make_optimizer(baseline, 1)
     size = baseline.check_minibatch(num_images - search.num_held_out(num_images), search.batch_size)
     baseline.check_budget(budget_of(setup, num_images), size, num_images)
@@ -87,10 +95,47 @@ def budget_of(setup: Setup, num_images: int) -> int:
     return setup.config.baseline.budget or round(budget_of_search(setup, num_images))
 
 
-def _descend(calibrated: Calibrated, budget: int, run: RunDirectory, watcher: Watcher) -> Descent:
-    setup, config = calibrated.setup, calibrated.setup.config
-    search, (image_chunk, _) = config.search, config.search.chunks()
-    problem = Problem(
+def _descend(
+    calibrated: Calibrated,
+    budget: int,
+    run: RunDirectory,
+    clock: Clock,
+    preemption: Preemption,
+    watcher: Watcher,
+) -> Descent:
+    config, problem = calibrated.setup.config, _problem(calibrated.setup)
+    teacher, temperature = teacher_logits(calibrated, watcher), jnp.float32(config.search.temperature)
+    features = teacher_features(calibrated, watcher) if problem.features_weight else None
+    tokens = first_tokens(calibrated)
+    data = Data(calibrated.params, calibrated.scales, tokens, teacher, temperature, features)
+    progress = watcher.stage("descending (candidate-images)")
+    with open_checkpoints(run.path, config.checkpoint, BASELINE.name) as checkpoints:
+        first = first_position(problem, data.start)
+        saved = checkpoints.latest(first) or Saved(first, 0, clock.earlier)
+        clock.earlier, lines, at = saved.seconds, saved.log_lines, saved.position
+        milestones = Milestones(run, config.milestones, budget)
+        if at.evaluated:
+            milestones.offer(at.evaluated, at.fitness, at.best)
+        with run.open_log(lines) as append:
+
+            def on_evaluation(record: Evaluation, best: Scales) -> None:
+                nonlocal lines
+                append(record._asdict())
+                lines += 1
+                milestones.offer(record.candidate_images, record.best_fitness, best)
+
+            def on_step(position: Position) -> None:
+                checkpoints.offer(Saved(position, lines, clock.seconds()))
+                progress(min(position.spent, budget), budget)
+                preemption.check()
+
+            key = jax.random.key(config.seed)
+            return descend(problem, config.search, data, budget, key, on_evaluation, on_step, at)
+
+
+def _problem(setup: Setup) -> Problem:
+    search, (image_chunk, _) = setup.config.search, setup.config.search.chunks()
+    return Problem(
         parts=setup.model.parts,
         specs=setup.specs,
         sites=searched_sites(setup),
@@ -99,18 +144,5 @@ def _descend(calibrated: Calibrated, budget: int, run: RunDirectory, watcher: Wa
         functions=search.fitness_functions,
         batch_size=search.batch_size,
         image_chunk=image_chunk,
-        baseline=config.baseline,
+        baseline=setup.config.baseline,
     )
-    teacher = teacher_logits(calibrated, watcher)
-    temperature = jnp.float32(search.temperature)
-    data = Data(calibrated.params, calibrated.scales, first_tokens(calibrated), teacher, temperature)
-    progress = watcher.stage("descending (candidate-images)")
-    milestones = Milestones(run, config.milestones, budget)
-    with run.open_log() as append:
-
-        def on_evaluation(record: Evaluation, best: Scales) -> None:
-            append(record._asdict())
-            milestones.offer(record.candidate_images, record.best_fitness, best)
-            progress(min(record.candidate_images, budget), budget)
-
-        return descend(problem, search, data, budget, jax.random.key(config.seed), on_evaluation)

@@ -93,9 +93,18 @@ def first_scales(setup: Setup, watcher: Watcher) -> Calibrated:
 
 def teacher_logits(calibrated: Calibrated, watcher: Watcher) -> Array:
     """What the search imitates [B, C]: the float network, or the released code's variant of it."""
+    return _teacher(calibrated, watcher.stage("computing the teacher"), features=False)
+
+
+def teacher_features(calibrated: Calibrated, watcher: Watcher) -> Array:
+    """What the teacher's classifiers read [B, ...]."""
+    return _teacher(calibrated, watcher.stage("computing the teacher's features"), features=True)
+
+
+def _teacher(calibrated: Calibrated, progress: Progress, *, features: bool) -> Array:
     setup, config = calibrated.setup, calibrated.setup.config
     integer = config.search.teacher == "integer_layer_norm"
-    logits = compute_logits(
+    found = compute_logits(
         setup.model.parts,
         setup.specs if integer else (),
         setup.model.preprocessing,
@@ -103,10 +112,11 @@ def teacher_logits(calibrated: Calibrated, watcher: Watcher) -> Array:
         calibrated.scales if integer else {},
         calibrated.images.pixels,
         config.calibration.image_chunk,
-        watcher.stage("computing the teacher"),
+        progress,
         integer_norm_only=integer,
+        features=features,
     )
-    return jnp.asarray(logits)
+    return jnp.asarray(found)
 
 
 def first_tokens(calibrated: Calibrated) -> Array:

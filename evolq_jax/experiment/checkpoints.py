@@ -1,11 +1,11 @@
-"""Checkpoints of a search (Orbax): where it stood at the end of a visit, for another process to go on."""
+"""Checkpoints of a search or a descent (Orbax): where it stood, for another process to go on."""
 
 import logging
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +14,23 @@ from orbax.checkpoint import v1 as ocp
 
 from evolq_jax.config import CheckpointConfig
 from evolq_jax.errors import UserError
-from evolq_jax.search.records import Position
 
 CHECKPOINTS = "checkpoints"
+
+
+class Place(Protocol):
+    """A tree of arrays and numbers: where a search or a descent stands."""
+
+    @property
+    def number(self) -> int:
+        """Grows from each place to the next."""
+        ...
 
 
 class Saved(NamedTuple):
     """What a checkpoint holds."""
 
-    position: Position
+    position: Any  # a `Place`
     log_lines: int  # of `log.jsonl`, up to this position
     seconds: float  # of the whole run so far, over all attempts
 
@@ -34,9 +42,9 @@ class Checkpoints:
     that was written so is raised by the next, or when they are closed.
     """
 
-    def __init__(self, run: Path, settings: CheckpointConfig) -> None:
+    def __init__(self, run: Path, settings: CheckpointConfig, verb: str) -> None:
         """Reads what there is, and takes away what a killed process left half written."""
-        self._run, self._every = run, settings.every_seconds
+        self._run, self._every, self._verb = run, settings.every_seconds, verb
         self._newest: Saved | None = None
         self._last_save = time.monotonic()
         with self._reported():
@@ -47,26 +55,26 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
             )
             latest = self._checkpointer.latest
-        self._saved_visits = latest.step if latest else -1
+        self._saved = latest.step if latest else -1
 
-    def latest(self, first: Position) -> Saved | None:
-        """The last whole checkpoint, of a search that began at `first`; None where there is none.
+    def latest(self, first: Place) -> Saved | None:
+        """The last whole checkpoint, of what began at `first`; None where there is none.
 
         Raises:
           UserError: it cannot be read, or holds other scales.
         """
-        if self._saved_visits < 0:
+        if self._saved < 0:
             return None
-        like = _on_host(Saved(first, 0, 0.0))
+        begun = Saved(first, 0, 0.0)
         try:
-            found = self._checkpointer.load(self._saved_visits, like)
+            found = self._checkpointer.load(self._saved, _on_host(begun))
         except Exception as error:
             raise UserError(
-                f"cannot read checkpoint {self._saved_visits} of '{self._run}' ({_line(error)}): take the "
-                f"directory '{self._run / CHECKPOINTS / str(self._saved_visits)}' away to go on from the one "
+                f"cannot read checkpoint {self._saved} of '{self._run}' ({_line(error)}): take the "
+                f"directory '{self._run / CHECKPOINTS / str(self._saved)}' away to go on from the one "
                 "before, or start anew"
             ) from error
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, found)
+        return jax.tree.map(_on_device, begun, found)
 
     def offer(self, newest: Saved) -> None:
         """Saves it if the last one is old enough.
@@ -85,11 +93,11 @@ class Checkpoints:
           UserError: this or the one before could not be written.
         """
         newest = self._newest
-        if newest is None or newest.position.visits == self._saved_visits:
+        if newest is None or newest.position.number == self._saved:
             return
         with self._reported():
-            self._checkpointer.save_async(newest.position.visits, _on_host(newest), force=True)
-        self._saved_visits, self._last_save = newest.position.visits, time.monotonic()
+            self._checkpointer.save_async(newest.position.number, _on_host(newest), force=True)
+        self._saved, self._last_save = newest.position.number, time.monotonic()
 
     def close(self) -> None:
         """Waits for what is being written.
@@ -108,25 +116,25 @@ class Checkpoints:
         except Exception as error:
             raise UserError(
                 f"cannot write a checkpoint in '{self._run / CHECKPOINTS}' ({_line(error)}); the last "
-                f"whole one is kept: mend it, then go on with: evolq search {self._run} --resume"
+                f"whole one is kept: mend it, then go on with: evolq {self._verb} {self._run} --resume"
             ) from error
 
 
 @contextmanager
-def open_checkpoints(run: Path, settings: CheckpointConfig) -> Generator[Checkpoints, None, None]:
-    """The run's checkpoints; when they are left, even by a signal, what was offered last is saved.
+def open_checkpoints(run: Path, settings: CheckpointConfig, verb: str) -> Generator[Checkpoints, None, None]:
+    """The checkpoints of a verb's run; when they are left, even by a signal, what was offered last is saved.
 
     Raises:
       UserError: it could not be written.
     """
     with _quiet():
-        yield from _closed(Checkpoints(run, settings))
+        yield from _closed(Checkpoints(run, settings, verb))
 
 
 def _closed(checkpoints: Checkpoints) -> Generator[Checkpoints, None, None]:
     try:
         yield checkpoints
-    except Exception:  # the search has failed: no error of a checkpoint may hide that
+    except Exception:  # the run has failed: no error of a checkpoint may hide that
         with suppress(UserError):
             checkpoints.close()
         raise
@@ -152,7 +160,23 @@ def _quiet() -> Generator[None, None, None]:
 
 def _on_host(saved: Saved) -> Any:
     """Numpy arrays in place of the device's, which Orbax gives back without asking for devices."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, saved)
+
+    def on_host(leaf: Any) -> Any:
+        leaf = jax.random.key_data(leaf) if _is_key(leaf) else leaf
+        return np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf
+
+    return jax.tree.map(on_host, saved)
+
+
+def _on_device(like: Any, found: Any) -> Any:
+    """The inverse for one leaf."""
+    if _is_key(like):
+        return jax.random.wrap_key_data(jnp.asarray(found), impl=jax.random.key_impl(like))
+    return jnp.asarray(found) if isinstance(found, np.ndarray) else found
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _line(error: Exception) -> str:

@@ -12,13 +12,13 @@ from evolq_jax.data import batches
 from evolq_jax.experiment.setup import Setup
 from evolq_jax.experiment.watch import Progress, Watcher, no_progress
 from evolq_jax.metrics import Scores, paired_delta, score, summary
-from evolq_jax.network import forward, normalize
-from evolq_jax.quant.sites import fake_quant_weights, integer_norm_sites, quant_sites
+from evolq_jax.network import forward, normalize, with_features
+from evolq_jax.quant.sites import SiteFactory, fake_quant_weights, integer_norm_sites, quant_sites
 from evolq_jax.quant.spec import Specs
 from evolq_jax.typing import Array, Images, ModelParts, Params, Preprocessing, Scales
 
 
-@partial(jax.jit, static_argnames=("parts", "specs", "preprocessing", "integer_norm_only"))
+@partial(jax.jit, static_argnames=("parts", "specs", "preprocessing", "integer_norm_only", "features"))
 def _batch_logits(
     parts: ModelParts,
     specs: Specs,
@@ -27,9 +27,14 @@ def _batch_logits(
     params: Params,
     scales: Scales,
     pixels: Array,
+    features: bool = False,
 ) -> Array:
     make_site = integer_norm_sites(specs) if integer_norm_only else quant_sites(specs)
-    return forward(parts, make_site, params, scales, normalize(preprocessing, pixels))
+
+    def run(make_site: SiteFactory) -> Array:
+        return forward(parts, make_site, params, scales, normalize(preprocessing, pixels))
+
+    return with_features(parts, make_site, run)[1] if features else run(make_site)
 
 
 @partial(jax.jit, static_argnames=("specs",))
@@ -49,11 +54,13 @@ def compute_logits(
     progress: Progress = no_progress,
     *,
     integer_norm_only: bool = False,
+    features: bool = False,
 ) -> np.ndarray:
     """Logits [B, C] of uint8 images [B, height, width, channels]; `specs=()` is the float network.
 
     The last batch is padded and its padding dropped. `integer_norm_only` gives the released code's
-    teacher: float weights and activations, integer LayerNorm.
+    teacher: float weights and activations, integer LayerNorm. `features` gives what the classifiers read
+    [B, ...] in place of the logits.
     """
     if not integer_norm_only:
         params = quantize_weights(specs, params, scales)
@@ -69,7 +76,7 @@ def compute_logits(
     running: tuple[Array, np.ndarray] | None = None
     for batch, mask in batches(pixels, min(batch_size, len(pixels))):
         logits = _batch_logits(
-            parts, specs, preprocessing, integer_norm_only, params, scales, jnp.asarray(batch)
+            parts, specs, preprocessing, integer_norm_only, params, scales, jnp.asarray(batch), features
         )
         if running is not None:  # one batch behind: the next is read from disk while the device works
             collect(*running)

@@ -59,7 +59,7 @@ def _smaller_chunks(config: Experiment, num_images: int) -> list[tuple[int, int]
     images, population = search.chunks()
     num_searched = num_images - search.num_held_out(num_images)
     first, *rest = _divisors(num_searched, images)
-    return [(first, p) for p in _divisors(search.population_size, population)] + [(i, 1) for i in rest]
+    return [(first, p) for p in _divisors(search.num_candidates, population)] + [(i, 1) for i in rest]
 
 
 def _divisors(total: int, at_most: int) -> list[int]:

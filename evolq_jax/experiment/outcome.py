@@ -9,7 +9,7 @@ from evolq_jax.experiment.milestones import read_milestones
 from evolq_jax.experiment.result import describe, environment, inputs
 from evolq_jax.experiment.run_directory import FINAL_SCALES, RESULT, RunDirectory
 from evolq_jax.experiment.watch import Watcher
-from evolq_jax.gradient.descend import Descent
+from evolq_jax.gradient.records import Descent
 from evolq_jax.search.records import SearchResult
 from evolq_jax.typing import Images
 

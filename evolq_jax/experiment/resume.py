@@ -1,6 +1,5 @@
 """Runs that may have begun already: going on with one, or having its result either way."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,18 @@ from evolq_jax.experiment.baseline import run_baseline
 from evolq_jax.experiment.continued import difference
 from evolq_jax.experiment.result import read_result
 from evolq_jax.experiment.run import run_search
-from evolq_jax.experiment.run_directory import CONFIG, RESULT, RunDirectory, open_run
+from evolq_jax.experiment.run_directory import RESULT, RunDirectory, open_run
 from evolq_jax.experiment.watch import Watcher
 
 
 def resume_search(run_dir: str | Path, watcher: Watcher | None = None) -> dict[str, Any]:
     """Goes on with the search of a run directory, as its config says; see `run_search`."""
     return run_search(open_run(run_dir).config(), run_dir, watcher)
+
+
+def resume_baseline(run_dir: str | Path, watcher: Watcher | None = None) -> dict[str, Any]:
+    """Goes on with the baseline of a run directory, as its config says; see `run_baseline`."""
+    return run_baseline(open_run(run_dir).config(), run_dir, watcher)
 
 
 def ensure_search(config: Experiment, run_dir: str | Path, watcher: Watcher | None = None) -> dict[str, Any]:
@@ -32,18 +36,13 @@ def ensure_search(config: Experiment, run_dir: str | Path, watcher: Watcher | No
 def ensure_baseline(
     config: Experiment, run_dir: str | Path, watcher: Watcher | None = None
 ) -> dict[str, Any]:
-    """The result of a config's baseline in this directory: read where it has finished, else run anew.
+    """The result of a config's baseline in this directory: read where it has finished, else run or continued.
 
     Raises:
-      UserError: as `run_baseline`; or the directory holds a run of another config or verb.
+      UserError: as `run_baseline`; or the directory holds a finished run of another config or verb.
     """
     finished = _finished(config, run_dir, "baseline", mark="optimizer")
-    if finished is not None:
-        return finished
-    run = RunDirectory(Path(run_dir))
-    if run.has(CONFIG) and not difference(run.config(), config):
-        shutil.rmtree(run.path)  # of an attempt that was killed
-    return run_baseline(config, run_dir, watcher)
+    return finished or run_baseline(config, run_dir, watcher)
 
 
 def _finished(config: Experiment, run_dir: str | Path, verb: str, mark: str) -> dict[str, Any] | None:

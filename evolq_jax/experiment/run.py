@@ -7,23 +7,14 @@ import jax
 
 from evolq_jax.config import Experiment
 from evolq_jax.data import fingerprint
-from evolq_jax.experiment.attempt import (
-    BEGUN,
-    SEARCH,
-    Begun,
-    Clock,
-    depends_on,
-    end_search,
-    read_begun,
-    write_begun,
-)
+from evolq_jax.experiment.attempt import SEARCH, Clock, begin, end
 from evolq_jax.experiment.calibrated import (
     Calibrated,
     calibrate,
-    first_scales,
     first_tokens,
     read_networks,
     read_params,
+    teacher_features,
     teacher_logits,
     write_calibrated,
 )
@@ -33,7 +24,6 @@ from evolq_jax.experiment.evaluate import score_networks
 from evolq_jax.experiment.images import (
     count_calibration,
     count_evaluation,
-    load_calibration,
     load_evaluation,
 )
 from evolq_jax.experiment.memory import fit_memory, out_of_memory
@@ -56,7 +46,6 @@ from evolq_jax.experiment.watch import Silent, Watcher
 from evolq_jax.search.blockwise import search
 from evolq_jax.search.budget import candidate_images
 from evolq_jax.search.records import Generation, Position, SearchResult
-from evolq_jax.typing import Images
 
 
 def run_search(
@@ -90,7 +79,7 @@ def run_search(
         setup = fit_memory(setup, count_calibration(setup, for_search=True))
         count_evaluation(setup)
         evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
-        calibrated = _begin(run, setup, evaluation, clock, watcher)
+        calibrated = begin(SEARCH, run, setup, evaluation, clock, watcher)
         with preemption.deferred(), out_of_memory("--search.population-chunk", "--search.image-chunk"):
             found = _search(calibrated, run, clock, preemption, watcher)
         with out_of_memory("--evaluation-batch"):
@@ -103,7 +92,7 @@ def run_search(
             "seconds": round(clock.seconds(), 2),
         }
         result = end_run(run, result)
-        end_search(run)
+        end(SEARCH, run)
     return result
 
 
@@ -165,29 +154,14 @@ def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None
     return result | describe(setup, len(evaluation.pixels))
 
 
-def _begin(run: RunDirectory, setup: Setup, evaluation: Images, clock: Clock, watcher: Watcher) -> Calibrated:
-    """The calibrated network: that of an earlier attempt, or a new one."""
-    if run.has(BEGUN):
-        images = load_calibration(setup, watcher.stage("decoding calibration images"))
-        begun = read_begun(run, depends_on(setup, images, evaluation))
-        clock.earlier = begun.seconds
-        scales = read_networks(run, setup)["init"]
-        return Calibrated(setup, read_params(run, setup), scales, images, begun.seconds_calibration)
-    with out_of_memory("--calibration.image-chunk", "--calibration.batch-size"):
-        calibrated = first_scales(setup, watcher)
-    write_calibrated(run, calibrated)
-    inputs_now = depends_on(setup, calibrated.images, evaluation)
-    write_begun(run, Begun(inputs_now, calibrated.seconds, clock.seconds()))
-    return calibrated
-
-
 def _search(
     calibrated: Calibrated, run: RunDirectory, clock: Clock, preemption: Preemption, watcher: Watcher
 ) -> SearchResult:
     setup, config, scales = calibrated.setup, calibrated.setup.config, calibrated.scales
     teacher, tokens = teacher_logits(calibrated, watcher), first_tokens(calibrated)
+    features = teacher_features(calibrated, watcher) if config.search.has_features else None
     total, budget, key = num_total(setup), config.search.budget, jax.random.key(config.seed)
-    with open_checkpoints(run.path, config.checkpoint) as checkpoints:
+    with open_checkpoints(run.path, config.checkpoint, SEARCH.name) as checkpoints:
         first = Position.first(setup.model.parts, scales)
         saved = checkpoints.latest(first) or Saved(first, 0, clock.earlier)
         clock.earlier, lines = saved.seconds, saved.log_lines
@@ -219,6 +193,7 @@ def _search(
                 on_generation,
                 on_visit,
                 saved.position,
+                features,
             )
 
 

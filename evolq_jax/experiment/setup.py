@@ -14,7 +14,7 @@ from evolq_jax.calibration.chain import DECIDING, check_chain
 from evolq_jax.calibration.clipping import clipped_sites
 from evolq_jax.config import Experiment
 from evolq_jax.errors import UserError
-from evolq_jax.fitness import make_fitness, parse_fitness
+from evolq_jax.fitness import make_fitness
 from evolq_jax.models import registry
 from evolq_jax.models.checkpoint import LoadedModel, load_checkpoint
 from evolq_jax.network import SiteInfo, forward, is_stacked, list_sites
@@ -141,6 +141,7 @@ def check_search(setup: Setup) -> None:
         mutation=search.mutation,
         replacement=search.replacement,
         antithetic=search.antithetic,
+        step_size=search.step_size,
     )
 
 
@@ -151,8 +152,8 @@ def _check_fitness(setup: Setup) -> None:
       UserError: a term is unknown, or a function fails or gives no scalar.
     """
     search, model = setup.config.search, setup.model
-    for scoring in search.scorings():
-        parse_fitness(scoring.fitness, scoring.functions)
+    if search.has_features and not model.parts.features:
+        raise UserError(f"search.fitness 'features': '{model.name}' does not say what its classifiers read")
     if not search.fitness_functions:
         return
     size, channels = model.preprocessing.size, len(model.preprocessing.mean)

@@ -1,46 +1,45 @@
 """Descent over the scales of all blocks at once, in the budget of a search."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from evolq_jax.fitness import batched
 from evolq_jax.gradient.config import BACKWARD
-from evolq_jax.gradient.loss import Data, Problem, Theta, decode, encode, spsa, straight_through_loss
+from evolq_jax.gradient.loss import (
+    Data,
+    Ends,
+    Problem,
+    Theta,
+    decode,
+    encode,
+    ends_of,
+    spsa,
+    straight_through_loss,
+)
 from evolq_jax.gradient.optimizers import make_optimizer
+from evolq_jax.gradient.records import Descent, Evaluation, Position
 from evolq_jax.network import in_chunks
-from evolq_jax.quant.sites import quant_sites
+from evolq_jax.quant.sites import SiteFactory, quant_sites
 from evolq_jax.search.config import SearchConfig
 from evolq_jax.search.evaluate import at_scales, suffix_logits
 from evolq_jax.typing import Array, Scales
 
 
-class Evaluation(NamedTuple):
-    """The quantized network at one time of the descent; a line of `log.jsonl`."""
+def first_position(problem: Problem, start: Scales) -> Position:
+    """Where a descent from these scales begins.
 
-    step: int
-    candidate_images: int  # spent so far
-    fitness: float  # on the images descended on
-    held_out_fitness: float | None
-    best_fitness: float
-    seconds: float
-
-
-class Descent(NamedTuple):
-    """The scales found, and the fitness they started and ended with."""
-
-    scales: Scales
-    start_fitness: float
-    fitness: float
-    steps: int
-    candidate_images: int
-    seconds: float
+    Raises:
+      UserError: the optimiser is unknown.
+    """
+    theta = encode(problem, start)
+    state = make_optimizer(problem.baseline, 1).init(theta)  # the schedule is no part of it
+    return Position(theta, tuple(jax.tree.leaves(state)), start)
 
 
 def descend(
@@ -50,11 +49,16 @@ def descend(
     budget: int,
     key: Array,
     on_evaluation: Callable[[Evaluation, Scales], None] = lambda record, best: None,
+    on_step: Callable[[Position], None] = lambda position: None,
+    position: Position | None = None,
 ) -> Descent:
     """Improves the scales of all blocks at once while the budget lasts.
 
     The result is the best point that was evaluated: better than those before on the images descended
     on *and*, with a `search.holdout`, on those held out, as the search keeps its moves.
+
+    It does not depend on `on_evaluation` and `on_step`, and is bit for bit the same when a descent goes on
+    from a position of an earlier one with otherwise equal arguments, on the same hardware.
 
     Args:
       problem: static settings.
@@ -63,74 +67,92 @@ def descend(
       budget: candidate-images; what is found beyond it does not count.
       key: PRNG key; consumed. Draws mini-batches and SPSA's signs.
       on_evaluation: told of every evaluation, and given the best scales so far, for progress and logs.
+      on_step: told where the descent stands once its start is evaluated, and after every step.
+      position: where to go on; None: from the start.
 
     Raises:
       UserError: the optimiser is unknown, or the mini-batch does not fit.
     """
-    baseline, began = problem.baseline, time.monotonic()
-    total = len(data.teacher)
-    num_images = total - search.num_held_out(total)
-    size = baseline.check_minibatch(num_images, problem.batch_size)
-    optimizer = make_optimizer(baseline, baseline.num_steps(budget, size, total))
-    theta = encode(problem, data.start)
-    state = optimizer.init(theta)
-    spent, step, keeper = 0, 0, _Keeper(problem, data, num_images)
-    draws = _minibatches(num_images, size, jax.random.fold_in(key, 0))
+    run = _Descend(problem, search, data, budget, key, on_evaluation, on_step)
+    return run(position or first_position(problem, data.start))
 
-    def evaluate() -> int:
-        fitness, held_out = keeper.offer(theta)
-        seconds = round(time.monotonic() - began, 3)
-        record = Evaluation(step, spent + total, fitness, held_out, keeper.fitness, seconds)
-        on_evaluation(record, keeper.scales)
-        return total
 
-    spent += evaluate()
-    cost = baseline.step_cost(size)
-    while spent + cost + total <= budget:
-        step_key = jax.random.fold_in(key, step + 1)
-        theta, state, line_steps = _step(problem, optimizer, data, theta, state, next(draws), step_key)
+class _Descend:
+    """The loop's fixed surroundings, so that its steps have short signatures."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        search: SearchConfig,
+        data: Data,
+        budget: int,
+        key: Array,
+        on_evaluation: Callable[[Evaluation, Scales], None],
+        on_step: Callable[[Position], None],
+    ) -> None:
+        self.problem, self.data, self.budget, self.key = problem, data, budget, key
+        self.on_evaluation, self.on_step = on_evaluation, on_step
+        baseline, self.total = problem.baseline, len(data.teacher)
+        self.num_images = self.total - search.num_held_out(self.total)
+        self.size = baseline.check_minibatch(self.num_images, problem.batch_size)
+        self.cost = baseline.step_cost(self.size)
+        self.optimizer = make_optimizer(baseline, baseline.num_steps(budget, self.size, self.total))
+
+    def __call__(self, at: Position) -> Descent:
+        self.began = time.monotonic() - at.seconds
+        self.structure = jax.tree.structure(jax.eval_shape(self.optimizer.init, at.theta))
+        if not at.spent:
+            at = self._evaluate(at)
+            self.on_step(at)
+        while at.spent + self.cost + self.total <= self.budget:
+            at = self._step(at)
+            left = self.budget - at.spent
+            is_due = at.step % self.problem.baseline.evaluate_every == 0 or left < self.cost + self.total
+            if is_due and left >= self.total:  # else its line search overran: what it found does not count
+                at = self._evaluate(at)
+            self.on_step(at)
+        return Descent(at.best, at.start_fitness, at.fitness, at.step, at.spent, self._seconds())
+
+    def _step(self, at: Position) -> Position:
+        state = jax.tree.unflatten(self.structure, at.optimizer)
+        images = _minibatch(self.num_images, self.size, jax.random.fold_in(self.key, 0), at.step)
+        key = jax.random.fold_in(self.key, at.step + 1)
+        args = self.data, at.theta, state, images, key
+        theta, state, line_steps = _step(self.problem, self.optimizer, *args)
         # A line search evaluates value and gradient at each of its points.
-        spent += cost + int(line_steps) * (1 + BACKWARD) * size
-        step += 1
-        if spent + total > budget:  # its line search overran: what it found does not count
-            break
-        if step % baseline.evaluate_every == 0 or spent + cost + total > budget:
-            spent += evaluate()
-    seconds = time.monotonic() - began
-    return Descent(keeper.scales, keeper.start_fitness, keeper.fitness, step, spent, seconds)
+        spent = at.spent + self.cost + int(line_steps) * (1 + BACKWARD) * self.size
+        leaves = tuple(jax.tree.leaves(state))
+        return at._replace(
+            theta=theta, optimizer=leaves, step=at.step + 1, spent=spent, seconds=self._seconds()
+        )
 
-
-class _Keeper:
-    """Evaluates points as the search does, and remembers the best."""
-
-    def __init__(self, problem: Problem, data: Data, num_images: int) -> None:
-        self._problem, self._data, self._num_images = problem, data, num_images
-        self.scales, self.fitness, self.start_fitness = data.start, np.inf, np.inf
-        self._held_out = np.inf
-
-    def offer(self, theta: Theta) -> tuple[float, float | None]:
-        """Fitness on the images descended on, and on those held out (None: there are none)."""
-        scales = _decoded(self._problem, theta, self._data.start)
-        searched, others = _fitness(self._problem, self._num_images, self._data, scales)
+    def _evaluate(self, at: Position) -> Position:
+        """Evaluates the point as the search does, and remembers it if it is the best."""
+        scales = _decoded(self.problem, at.theta, self.data.start)
+        searched, others = _fitness(self.problem, self.num_images, self.data, scales)
         fitness, held_out = float(searched), None if others is None else float(others)
-        if self.start_fitness == np.inf:
-            self.start_fitness = fitness
-        if fitness < self.fitness and (held_out is None or held_out < self._held_out):
-            self.scales, self.fitness = scales, fitness
-            self._held_out = np.inf if held_out is None else held_out
-        return fitness, held_out
+        spent = at.spent + self.total
+        at = at._replace(spent=spent, evaluated=spent, seconds=self._seconds())
+        if at.start_fitness == np.inf:
+            at = at._replace(start_fitness=fitness)
+        if fitness < at.fitness and (held_out is None or held_out < at.held_out_fitness):
+            kept = np.inf if held_out is None else held_out
+            at = at._replace(best=scales, fitness=fitness, held_out_fitness=kept)
+        record = Evaluation(at.step, spent, fitness, held_out, at.fitness, round(at.seconds, 3))
+        self.on_evaluation(record, at.best)
+        return at
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self.began
 
 
-def _minibatches(num_images: int, size: int, key: Array) -> Iterator[Array]:
-    """Indices [size] of a shuffled epoch after the other; all images in order where they fit into one."""
+def _minibatch(num_images: int, size: int, key: Array, step: int) -> Array:
+    """Indices [size] of a step: shuffled epochs in turn; all images in order where they fit into one."""
     if size == num_images:
-        while True:
-            yield jnp.arange(num_images)
-    epoch = 0
-    while True:
-        order = jax.random.permutation(jax.random.fold_in(key, epoch), num_images)
-        yield from (order[first : first + size] for first in range(0, num_images - size + 1, size))
-        epoch += 1
+        return jnp.arange(num_images)
+    epoch, number = divmod(step, num_images // size)
+    order = jax.random.permutation(jax.random.fold_in(key, epoch), num_images)
+    return order[number * size : (number + 1) * size]
 
 
 @partial(jax.jit, static_argnames=("problem",))
@@ -143,16 +165,19 @@ def _fitness(problem: Problem, num_images: int, data: Data, scales: Scales) -> t
     """Fitness of the quantized network on the first `num_images`, and on the others."""
     network = at_scales(problem.specs, data.params, scales)
 
-    def chunk_logits(x: Array) -> Array:
-        make_site = quant_sites(problem.specs)
-        return suffix_logits(problem.parts, make_site, 0, network.quantized, network.scales, x, 0)
+    def chunk_ends(x: Array) -> Ends:
+        def run(make_site: SiteFactory) -> Array:
+            return suffix_logits(problem.parts, make_site, 0, network.quantized, network.scales, x, 0)
 
-    logits = in_chunks(chunk_logits, data.tokens, problem.image_chunk)
-    score = partial(batched, problem.fitness_fn(data.temperature), batch_size=problem.batch_size)
-    searched = score(logits[:num_images], data.teacher[:num_images])
-    if num_images == len(logits):
-        return searched, None
-    return searched, score(logits[num_images:], data.teacher[num_images:])
+        return ends_of(problem, quant_sites(problem.specs), run)
+
+    ends = in_chunks(chunk_ends, data.tokens, problem.image_chunk)
+
+    def score(part: slice) -> Array:
+        return problem.fitness_of(ends.rows(part), data.wanted.rows(part), data.temperature)
+
+    searched = score(slice(num_images))
+    return searched, None if num_images == len(data.teacher) else score(slice(num_images, None))
 
 
 @partial(jax.jit, static_argnames=("problem", "optimizer"))
@@ -166,7 +191,7 @@ def _step(
     key: Array,
 ) -> tuple[Theta, Any, Array]:
     """One step on the images of these indices; also the points that a line search tried."""
-    x, teacher = data.tokens[images], data.teacher[images]
+    x, teacher = data.tokens[images], data.wanted.rows(images)
 
     def loss(theta: Theta) -> Array:
         return straight_through_loss(problem, data, theta, x, teacher)

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.fitness import batched, make_fitness
+from evolq_jax.fitness import FEATURES, batched, logits_fitness, parse_fitness, relative_error, weight_of
 from evolq_jax.gradient.config import BaselineConfig
-from evolq_jax.network import in_chunks, scan_blocks
+from evolq_jax.network import in_chunks, scan_blocks, with_features
+from evolq_jax.quant.sites import SiteFactory
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.quant.straight_through import straight_through_sites, straight_through_weights
 from evolq_jax.search.space import SearchSpace, make_space
@@ -35,9 +36,33 @@ class Problem:
     top_k: int = 10
     functions: tuple[FitnessFn, ...] = ()
 
-    def fitness_fn(self, temperature: Array | float) -> FitnessFn:
-        """What descends, as a function of logits."""
-        return make_fitness(self.fitness, temperature, self.top_k, self.functions)
+    @property
+    def features_weight(self) -> float:
+        """Of the features' error in the fitness; 0 where it plays no part."""
+        return weight_of(FEATURES, parse_fitness(self.fitness, self.functions))
+
+    def fitness_of(self, ends: "Ends", teacher: "Ends", temperature: Array | float) -> Array:
+        """What descends: the mean over contrastive batches."""
+        terms, total = parse_fitness(self.fitness, self.functions), jnp.zeros(())
+        fitness_fn = logits_fitness(terms, temperature, self.top_k, self.functions)
+        if fitness_fn is not None:
+            total = batched(fitness_fn, ends.logits, teacher.logits, self.batch_size)
+        if ends.features is None:
+            return total
+        if teacher.features is None:
+            raise ValueError(f"the fitness '{self.fitness}' needs the teacher's features")
+        return total + self.features_weight * relative_error(ends.features, teacher.features).mean()
+
+
+class Ends(NamedTuple):
+    """What a network ends with: logits [B, C], and the features [B, ...] that they are made of, if needed."""
+
+    logits: Array
+    features: Array | None = None
+
+    def rows(self, index: Array | slice) -> "Ends":
+        """Those of some images."""
+        return Ends(self.logits[index], None if self.features is None else self.features[index])
 
 
 class Data(NamedTuple):
@@ -48,6 +73,12 @@ class Data(NamedTuple):
     tokens: Array  # images at the first segment's entry [B, ...]
     teacher: Array  # [B, C]
     temperature: Array
+    features: Array | None = None  # the teacher's [B, ...], where the fitness has them
+
+    @property
+    def wanted(self) -> Ends:
+        """The teacher's."""
+        return Ends(self.teacher, self.features)
 
 
 def encode(problem: Problem, scales: Scales) -> Theta:
@@ -78,7 +109,14 @@ def _spaces(problem: Problem) -> dict[str, SearchSpace]:
     return {segment: make_space(sites, sites, kind, segment, problem.specs) for segment in segments}
 
 
-def straight_through_loss(problem: Problem, data: Data, theta: Theta, x: Array, teacher: Array) -> Array:
+def ends_of(problem: Problem, make_site: SiteFactory, run: Callable[[SiteFactory], Array]) -> Ends:
+    """What `run` gives with these sites, and the features where the fitness asks for them."""
+    if not problem.features_weight:
+        return Ends(run(make_site))
+    return Ends(*with_features(problem.parts, make_site, run))
+
+
+def straight_through_loss(problem: Problem, data: Data, theta: Theta, x: Array, teacher: Ends) -> Array:
     """The fitness on images at the first segment's entry [B, ...], with straight-through gradients.
 
     Chunks of images are run again in the backward pass, so that memory is one chunk's.
@@ -88,17 +126,19 @@ def straight_through_loss(problem: Problem, data: Data, theta: Theta, x: Array, 
     params = straight_through_weights(problem.specs, data.params, scales, lsq)
     make_site = straight_through_sites(problem.specs, lsq)
 
-    @jax.checkpoint
-    def chunk_logits(params: Params, scales: Scales, x: Array) -> Array:
+    def logits(params: Params, scales: Scales, x: Array, make_site: SiteFactory) -> Array:
         outer = make_site("", scales)
         for number, segment in enumerate(parts.segments):
             x = segment.enter(params, outer, x) if number else x
             x, _ = scan_blocks(segment, make_site, params, scales, x)
         return parts.head(params, outer, x)
 
-    logits = in_chunks(partial(chunk_logits, params, scales), x, problem.image_chunk)
-    fitness_fn = problem.fitness_fn(data.temperature)
-    return batched(fitness_fn, logits, teacher, problem.batch_size)
+    @jax.checkpoint
+    def chunk_ends(params: Params, scales: Scales, x: Array) -> Ends:
+        return ends_of(problem, make_site, partial(logits, params, scales, x))
+
+    ends = in_chunks(partial(chunk_ends, params, scales), x, problem.image_chunk)
+    return problem.fitness_of(ends, teacher, data.temperature)
 
 
 def spsa(

@@ -2,7 +2,9 @@
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 
+import jax.numpy as jnp
 import optax
 
 from evolq_jax.errors import UserError, suggestion
@@ -37,13 +39,14 @@ def make_schedule(config: BaselineConfig, num_steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, config.learning_rate, warmup), after], [warmup])
 
 
+@cache  # each instance compiles anew: equal settings share one
 def make_optimizer(config: BaselineConfig, num_steps: int) -> optax.GradientTransformationExtraArgs:
-    """The optimiser over `num_steps` steps. Each instance compiles anew: build one and keep it.
+    """The optimiser over `num_steps` steps.
 
     Of `lbfgs` a line search finds the steps: the learning rate and clipping play no part.
 
     Raises:
-      UserError: the name is unknown.
+      UserError: the name is unknown, or the optimiser takes no schedule.
     """
     known = list_optimizers()
     if config.optimizer not in known:
@@ -52,8 +55,16 @@ def make_optimizer(config: BaselineConfig, num_steps: int) -> optax.GradientTran
     factory = known[config.optimizer]
     if config.optimizer == "lbfgs":
         return optax.with_extra_args_support(factory())
-    takes_momentum = "momentum" in inspect.signature(factory).parameters
-    momentum = {"momentum": config.momentum} if takes_momentum else {}
-    optimizer = factory(make_schedule(config, num_steps), **momentum)
+    takes = inspect.signature(factory).parameters
+    own = {"momentum": config.momentum, "key": 0}  # the key is that of `noisy_sgd`
+    own = {name: value for name, value in own.items() if name in takes}
+    try:
+        optimizer = factory(make_schedule(config, num_steps), **own)
+        optimizer.init({"scale": jnp.ones(1)})
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"baseline.optimizer {config.optimizer} takes no schedule of the learning rate ({error}): "
+            "choose another"
+        ) from error
     clips = () if config.clip is None else (optax.clip_by_global_norm(config.clip),)
     return optax.with_extra_args_support(optax.chain(*clips, optimizer))

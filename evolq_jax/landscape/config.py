@@ -9,9 +9,16 @@ from evolq_jax.errors import UserError, suggestion
 
 Kind = Literal["line", "plane", "layers"]
 DirectionName = Literal["uniform", "gaussian", "filter", "ratio", "between", "principal"]
-LossName = Literal["cross_entropy", "error_rate", "info_nce", "mse", "cosine", "kl"]
+LossName = Literal["cross_entropy", "error_rate", "info_nce", "mse", "cosine", "kl", "features"]
 
-LOSSES: tuple[LossName, ...] = get_args(LossName)
+LOSSES: tuple[LossName, ...] = (
+    "cross_entropy",
+    "error_rate",
+    "info_nce",
+    "mse",
+    "cosine",
+    "kl",
+)  # by default
 WITH_LABELS = ("cross_entropy", "error_rate")
 MIN_POINTS = 3  # a second difference takes three
 
@@ -39,6 +46,7 @@ class LandscapeConfig:
       high: last coordinate of an axis.
       directions: random directions of lines and layers (of `principal`: how many of the first).
       losses: what is computed at every point; those that need labels are left out where there are none.
+        Beside the defaults `features`, the relative error of what the classifiers read.
       temperatures: of infoNCE, each a loss of its own.
       images: `calibration` or `evaluation` images; folders of calibration images have no labels.
       num_images: how many of them, drawn by the seed; None: all.
@@ -77,7 +85,7 @@ class LandscapeConfig:
             if getattr(self, key) is not None:
                 _check_name(key, getattr(self, key), get_args(DirectionName))
         for loss in self.losses:
-            _check_name("losses", loss, LOSSES)
+            _check_name("losses", loss, get_args(LossName))
         for key in ("sites", "losses"):
             if not getattr(self, key):
                 raise UserError(f"landscape.{key} is empty: name at least one")

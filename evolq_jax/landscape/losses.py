@@ -16,6 +16,7 @@ UNITS = {
     "mse": "squared logits",
     "cosine": "1",
     "kl": "nats",
+    "features": "1",
 }
 
 
@@ -54,6 +55,7 @@ def all_losses(
     teacher: Array,
     labels: Array | None,
     temperatures: Array,
+    features_error: Array | None = None,
 ) -> Array:
     """The losses in the order of `column_names`: [columns].
 
@@ -64,6 +66,7 @@ def all_losses(
       teacher: logits that are imitated [B, C].
       labels: int32 [B]; None only where no loss needs them.
       temperatures: of infoNCE [temperatures] (traced).
+      features_error: the loss `features`; None only where it is not asked for.
     """
     columns: list[Array] = []
     for loss in losses:
@@ -72,6 +75,8 @@ def all_losses(
                 columns.append(batched(make_fitness(loss, temperature), logits, teacher, batch_size))
         elif loss in FITNESS:
             columns.append(FITNESS[loss](logits, teacher))
+        elif loss == "features" and features_error is not None:
+            columns.append(features_error)
         elif labels is not None:
             columns.append({"cross_entropy": cross_entropy, "error_rate": error_rate}[loss](logits, labels))
     return jnp.stack(columns)

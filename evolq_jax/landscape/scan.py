@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from evolq_jax.fitness import relative_error
 from evolq_jax.landscape.config import LossName
 from evolq_jax.landscape.directions import Directions, Points, scales_at
 from evolq_jax.landscape.grid import Batch, Grid, Start, batches
@@ -18,7 +19,7 @@ from evolq_jax.landscape.losses import all_losses
 from evolq_jax.network import at, in_chunks, normalize, run_blocks
 from evolq_jax.quant.sites import fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import Specs
-from evolq_jax.search.evaluate import Quantized, at_scales, embed, suffix_logits
+from evolq_jax.search.evaluate import Quantized, at_scales, embed, suffix_ends
 from evolq_jax.typing import Array, ModelParts, Params, Preprocessing, Scales
 
 
@@ -45,6 +46,7 @@ class Ground(NamedTuple):
     teacher: Array  # [B, C]
     labels: Array | None  # int32 [B]
     temperatures: Array  # [temperatures]
+    features: Array | None = None  # the teacher's [B, ...], where the losses have them
 
 
 def make_mesh(num_devices: int | None = None) -> Mesh:
@@ -111,14 +113,18 @@ def _losses_at(
     scales = scales_at(parts, program.log, ground.origin, ground.directions, point)
     params = fake_quant_weights(program.specs, ground.params, scales)
 
-    def chunk_logits(x: Array) -> Array:
+    def chunk_ends(x: Array) -> tuple[Array, Array | None]:
         if segment is None:
             images = normalize(program.preprocessing, x)
             x = parts.segments[0].enter(params, make_site("", scales), images)
-        return suffix_logits(parts, make_site, segment or 0, params, scales, x, start)
+        at_start = params, scales, x, start
+        return suffix_ends(parts, make_site, segment or 0, *at_start, "features" in program.losses)
 
-    logits = in_chunks(chunk_logits, x, program.image_chunk)
-    data = ground.teacher, ground.labels, ground.temperatures
+    logits, features = in_chunks(chunk_ends, x, program.image_chunk)
+    error = None
+    if features is not None and ground.features is not None:
+        error = relative_error(features, ground.features).mean()
+    data = ground.teacher, ground.labels, ground.temperatures, error
     return all_losses(program.losses, program.batch_size, logits, *data)
 
 

@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.search.evolq import EvolQ, Mutation, Replacement
 from evolq_jax.search.grid import Grid
-from evolq_jax.search.one_plus_lambda import OnePlusLambda
+from evolq_jax.search.one_plus_lambda import OnePlusLambda, StepSize
 from evolq_jax.typing import Array
 
 MOVES_BY_DIFFERENCES = (evosax.algorithms.DifferentialEvolution, evosax.algorithms.PSO)
@@ -57,6 +57,7 @@ def make_algorithm(
     mutation: Mutation,
     replacement: Replacement,
     antithetic: bool = False,
+    step_size: StepSize = "one_fifth",
 ) -> EvolutionaryAlgorithm:
     """An algorithm over solutions of one shape. Each instance compiles anew: build one and keep it.
 
@@ -72,7 +73,7 @@ def make_algorithm(
         settings = {"pool_size": pool_size, "tournament_size": tournament_size}
         settings |= {"mutation": mutation, "replacement": replacement}
     elif name == "OnePlusLambda":
-        settings = {"antithetic": antithetic}
+        settings = {"antithetic": antithetic, "step_size": step_size}
     try:
         return known[name](population_size, solution, **settings)
     except (AssertionError, ValueError, TypeError) as error:

@@ -9,29 +9,29 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from evosax.algorithms.base import EvolutionaryAlgorithm
 
 from evolq_jax.errors import UserError
 from evolq_jax.network import is_stacked
 from evolq_jax.quant.spec import Specs, scope, select
 from evolq_jax.search import programs
-from evolq_jax.search.algorithms import make_algorithm, make_params, num_generations, start, unravel
+from evolq_jax.search.algorithms import make_algorithm, make_params, num_generations
 from evolq_jax.search.budget import candidate_images, num_blocks
 from evolq_jax.search.config import SearchConfig, num_noise_copies
 from evolq_jax.search.evaluate import Quantized
 from evolq_jax.search.halving import halve, image_counts
 from evolq_jax.search.records import Generation, Position, SearchResult
+from evolq_jax.search.restarts import Restarts
 from evolq_jax.search.space import SearchSpace
 from evolq_jax.typing import Array, ModelParts, Params, Scales
 
 
 class _Segment(NamedTuple):
-    """Static things of one segment: its number, space, algorithm, and that of the first pass."""
+    """Static things of one segment: its number, space, strategy, and that of the first pass."""
 
     number: int
     space: SearchSpace
-    algorithm: EvolutionaryAlgorithm
-    grid: EvolutionaryAlgorithm | None
+    strategy: Restarts
+    grid: Restarts | None
     size: int  # blocks searched at once
     firsts: tuple[int, ...]  # the first of them at each visit
 
@@ -72,6 +72,7 @@ def search(
     on_generation: Callable[[Generation], None] = lambda record: None,
     on_visit: Callable[[Position], None] = lambda position: None,
     position: Position | None = None,
+    features: Array | None = None,
 ) -> SearchResult:
     """Improves the scales block by block, last block first.
 
@@ -94,6 +95,7 @@ def search(
       on_generation: told of every generation, for progress and logs.
       on_visit: told of every visit where the search then stands.
       position: where to go on; None: from the start.
+      features: the teacher's on them [B, ...]; needed where the fitness has a `features` term.
 
     Raises:
       UserError: the images are no multiple of the contrastive batch or too few to hold some out, or a
@@ -104,7 +106,7 @@ def search(
             f"{tokens.shape[0]} calibration images are no multiple of the contrastive batch of "
             f"{config.batch_size}; set search.batch_size or data.num_calibration"
         )
-    run = _Search(config, parts, specs, teacher, key, on_generation, on_visit)
+    run = _Search(config, parts, specs, teacher, features, key, on_generation, on_visit)
     return run(params, position or Position.first(parts, scales), tokens)
 
 
@@ -117,6 +119,7 @@ class _Search:
         parts: ModelParts,
         specs: Specs,
         teacher: Array,
+        features: Array | None,
         key: Array,
         on_generation: Callable[[Generation], None],
         on_visit: Callable[[Position], None],
@@ -128,6 +131,7 @@ class _Search:
         self.step, self.density = jnp.float32(config.epsilon), jnp.float32(config.density)
         self.num_searched = len(teacher) - config.num_held_out(len(teacher))
         self.teachers = jnp.split(teacher, [self.num_searched])
+        self.features = (None, None) if features is None else jnp.split(features, [self.num_searched])
         self.image_counts = image_counts(config.halving, self.num_searched, config.batch_size)
 
     def __call__(self, params: Params, position: Position, tokens: Array) -> SearchResult:
@@ -210,9 +214,11 @@ class _Search:
             mutation=config.mutation,
             replacement=config.replacement,
             antithetic=config.antithetic,
+            step_size=config.step_size,
         )
-        grid = make("Grid") if config.grid_start else None
-        return _Segment(number, space, make(config.algorithm), grid, size, firsts)
+        grid = Restarts(make("Grid")) if config.grid_start else None
+        strategy = Restarts(make(config.algorithm), config.restarts)
+        return _Segment(number, space, strategy, grid, size, firsts)
 
     def _visit(
         self, network: Quantized, segment: _Segment, inputs: list[Array], pass_number: int, block: int
@@ -221,9 +227,9 @@ class _Search:
 
         `inputs` are the blocks' inputs [L, B, ...] of the images searched on, and of those held out.
         """
-        config, algorithm, generations = self.config, segment.algorithm, self.config.generations
+        config, strategy, generations = self.config, segment.strategy, self.config.generations
         if pass_number == 0 and segment.grid is not None:
-            algorithm, generations = segment.grid, config.grid_start
+            strategy, generations = segment.grid, config.grid_start
         name = self.parts.segments[segment.number].name
         start_scales = programs.slice_blocks(scope(network.scales, name), jnp.int32(block), segment.size)
         score = self._scorer(network, segment, inputs, block)
@@ -232,19 +238,19 @@ class _Search:
         self._score_start(visit)
         key = jax.random.fold_in(self.key, self.visits)
         self.visits += 1
-        params = make_params(algorithm, self.step, self.density)
-        state = start(algorithm, key, segment.space.encode_blocks(start_scales), self.fitness, params)
-        for generation in range(num_generations(algorithm, generations)):
+        params = make_params(strategy.algorithm, self.step, self.density)
+        state = strategy.start(key, segment.space.encode_blocks(start_scales), self.fitness, params)
+        for generation in range(num_generations(strategy.algorithm, generations)):
             ask_key, tell_key = jax.random.split(jax.random.fold_in(key, generation))
-            population, state = algorithm.ask(ask_key, state, params)
+            population, state = strategy.ask(ask_key, state, params)
             candidates = programs.decode(segment.space, population, start_scales, self.step)
             fitness = halve(partial(visit.score, 0), candidates, self.image_counts)
-            state, _ = algorithm.tell(tell_key, population, fitness, state, params)
-            self._tell_watcher(pass_number, name, block, generation, fitness.min(), state.best_fitness)
+            state = strategy.tell(tell_key, population, fitness, state, params)
+            best_fitness = strategy.best_fitness(state)
+            self._tell_watcher(pass_number, name, block, generation, fitness.min(), best_fitness)
             if self._is_spent():
                 break
-        best = unravel(algorithm, state.best_solution)
-        network = self._accept(visit, best, state.best_fitness)
+        network = self._accept(visit, strategy.best(state), strategy.best_fitness(state))
         if not self.scoring.has_local:
             self.last[:] = np.nan
         self.last[place] = float(self.fitness)
@@ -314,6 +320,7 @@ class _Search:
                 self.teachers[part],
                 self.temperature,
                 targets.get(part),
+                self.features[part] if scoring.features_weight else None,
                 num_images,
             )
 

@@ -11,6 +11,7 @@ from evolq_jax.quant.spec import Specs
 from evolq_jax.search.evaluate import Scoring
 from evolq_jax.search.evolq import Mutation, Replacement
 from evolq_jax.search.halving import num_scored
+from evolq_jax.search.one_plus_lambda import StepSize
 from evolq_jax.search.space import Parametrization, SearchSpace, make_space
 from evolq_jax.typing import FitnessFn
 
@@ -38,6 +39,8 @@ class SearchConfig:
       generations: generations at each visit of a block (the paper's cycles); of `Grid`, sweeps over all its
         coordinates.
       population_size: candidates evaluated in each generation.
+      restarts: independent runs of the algorithm at each visit, from the same start, scored as one
+        population of so many times its size; the best of all counts.
       epsilon: half width of EvolQ's uniform mutation; for log parametrizations the unit of a step.
       mutation: EvolQ: `absolute`, or `relative` to each scale.
       pool_size: EvolQ: members kept; the released code has 15.
@@ -45,9 +48,11 @@ class SearchConfig:
       replacement: EvolQ: which members leave the pool, the `worst` or the `oldest`.
       density: OnePlusLambda: probability that a child moves a coordinate.
       antithetic: OnePlusLambda: children in pairs on opposite sides of their parent.
+      step_size: OnePlusLambda: adapted by the share of children that are better (`one_fifth`), or by each
+        child's own, which it leaves as a parent (`self_adaptive`).
       fitness: `info_nce`, `mse`, `cosine`, `kl`, `centred_cosine` or `top_k_kl`, against the teacher's
-        logits; `local`: the searched block's own output against the float block's; or a sum, as in
-        `kl + 0.5*local`. Minimised.
+        logits; `features`: what the classifiers read, against the teacher's; `local`: the searched block's
+        own output against the float block's; or a sum, as in `kl + 0.5*features`. Minimised.
       fitness_functions: more of them, of a config file: pure functions `(student [B, C], teacher [B, C]) ->
         scalar` of a contrastive batch's logits, known to `fitness` by their names.
       holdout_fitness: what the images held out are scored by; None: by `fitness`.
@@ -77,6 +82,7 @@ class SearchConfig:
     grid_start: int = 0
     generations: int = 2
     population_size: int = 6
+    restarts: int = 1
     epsilon: float = 0.1
     mutation: Mutation = "relative"
     pool_size: int = 15
@@ -84,6 +90,7 @@ class SearchConfig:
     replacement: Replacement = "worst"
     density: float = 1.0
     antithetic: bool = False
+    step_size: StepSize = "one_fifth"
     fitness: str = "kl"
     fitness_functions: tuple[FitnessFn, ...] = ()
     holdout_fitness: str | None = None
@@ -101,7 +108,7 @@ class SearchConfig:
     def __post_init__(self) -> None:
         """Rejects sizes that mean nothing."""
         sizes = ["passes", "generations", "population_size", "pool_size", "tournament_size", "batch_size"]
-        for name in (*sizes, "blocks_per_visit", "budget", "group_size", "top_k", "halving"):
+        for name in (*sizes, "blocks_per_visit", "budget", "group_size", "top_k", "halving", "restarts"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"search.{name} must be at least 1, not {value}")
@@ -115,6 +122,8 @@ class SearchConfig:
             raise UserError(f"search.density must be above 0 and at most 1, not {self.density}")
         if not 0 <= self.holdout < 1:
             raise UserError(f"search.holdout must be from 0 to below 1, not {self.holdout}")
+        if self.restarts > 1 and self.algorithm == "Grid":
+            raise UserError("search.restarts must be 1 with search.algorithm 'Grid', which draws nothing")
         self._check_parametrization()
 
     def _check_parametrization(self) -> None:
@@ -129,6 +138,11 @@ class SearchConfig:
         for name in ("zero_points", "grid_start"):
             if raw and getattr(self, name):
                 raise UserError(f"search.{name} needs a log parametrization, not 'raw'")
+
+    @property
+    def num_candidates(self) -> int:
+        """Candidates evaluated in each generation, of all restarts."""
+        return self.population_size * self.restarts
 
     def space(self, sites: Iterable[str], segment: str, specs: Specs) -> SearchSpace:
         """What is searched in the blocks of one segment; `sites` are all that have scales."""
@@ -145,6 +159,11 @@ class SearchConfig:
         """How candidates are scored on the images searched on, and on those held out."""
         sizes = self.batch_size, *self.chunks(), self.top_k, self.fitness_functions
         return Scoring(self.fitness, *sizes), Scoring(self.holdout_fitness or self.fitness, *sizes)
+
+    @property
+    def has_features(self) -> bool:
+        """Whether the fitness, on either side, has the features that the classifiers read."""
+        return any(scoring.features_weight for scoring in self.scorings())
 
     def num_held_out(self, num_images: int) -> int:
         """Calibration images that only decide on moves.
@@ -176,11 +195,12 @@ def num_evaluations(config: SearchConfig, num_visits: int, coordinates: int = 0)
     starts = visits if config.rescore_start or scoring.has_local else 1
     held_out = visits + (visits if held_out_scoring.has_local else 1) if config.holdout else 0
     each = coordinates if config.algorithm == "Grid" else num_visits
-    generations = config.passes * config.generations * each + config.grid_start * coordinates
     noise = visits * num_noise_copies(config) if config.min_gain else 0
-    return generations * num_scored(config.halving, config.population_size) + starts + held_out + noise
+    own = config.passes * config.generations * each * num_scored(config.halving, config.num_candidates)
+    grid = config.grid_start * coordinates * num_scored(config.halving, config.population_size)
+    return own + grid + starts + held_out + noise
 
 
 def num_noise_copies(config: SearchConfig) -> int:
     """Candidates that the noise is measured on: a population, so that it takes no new program."""
-    return max(config.population_size, 4)
+    return max(config.num_candidates, 4)

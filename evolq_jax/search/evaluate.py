@@ -11,7 +11,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.fitness import LOCAL, batched, logits_fitness, parse_fitness, relative_error
+from evolq_jax.fitness import (
+    FEATURES,
+    LOCAL,
+    Term,
+    batched,
+    logits_fitness,
+    parse_fitness,
+    relative_error,
+    weight_of,
+)
 from evolq_jax.network import (
     at,
     in_chunks,
@@ -21,6 +30,7 @@ from evolq_jax.network import (
     run_blocks,
     scan_blocks,
     window,
+    with_features,
 )
 from evolq_jax.quant.sites import FloatSite, QuantSite, SiteFactory, fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import Specs, scope
@@ -45,9 +55,19 @@ class Scoring:
     functions: tuple[FitnessFn, ...] = ()
 
     @property
+    def terms(self) -> tuple[Term, ...]:
+        """Of the sum."""
+        return parse_fitness(self.fitness, self.functions)
+
+    @property
     def local_weight(self) -> float:
         """Of the block's own output error; 0 where it plays no part."""
-        return sum(term.weight for term in parse_fitness(self.fitness, self.functions) if term.name == LOCAL)
+        return weight_of(LOCAL, self.terms)
+
+    @property
+    def features_weight(self) -> float:
+        """Of the error of the features that the classifiers read; 0 where it plays no part."""
+        return weight_of(FEATURES, self.terms)
 
     @property
     def has_local(self) -> bool:
@@ -55,13 +75,17 @@ class Scoring:
         return self.local_weight > 0
 
     def on_logits(self, temperature: Array | float) -> FitnessFn | None:
-        """What of the fitness needs logits; None: nothing, and blocks after the searched one do not run."""
-        terms = parse_fitness(self.fitness, self.functions)
-        return logits_fitness(terms, temperature, self.top_k, self.functions)
+        """What of the fitness needs logits; None: nothing."""
+        return logits_fitness(self.terms, temperature, self.top_k, self.functions)
+
+    @property
+    def runs_all(self) -> bool:
+        """Whether blocks after the searched one run."""
+        return self.on_logits(1.0) is not None or self.features_weight > 0
 
     def blocks_run(self, parts: ModelParts, segment_number: int, block: int, size: int) -> int:
         """Blocks that a candidate for `size` blocks from `block` on runs."""
-        return size if self.on_logits(1.0) is None else blocks_run(parts, segment_number, block)
+        return blocks_run(parts, segment_number, block) if self.runs_all else size
 
 
 class Quantized(NamedTuple):
@@ -128,6 +152,24 @@ def suffix_logits(
     return parts.head(params, outer, x)
 
 
+def suffix_ends(
+    parts: ModelParts,
+    make_site: SiteFactory,
+    segment_number: int,
+    params: Params,
+    scales: Scales,
+    x: Array,
+    start: Array | int,
+    features: bool,
+) -> tuple[Array, Array | None]:
+    """`suffix_logits`, and where asked for the features [B, ...] that the classifiers read."""
+
+    def run(make_site: SiteFactory) -> Array:
+        return suffix_logits(parts, make_site, segment_number, params, scales, x, start)
+
+    return with_features(parts, make_site, run) if features else (run(make_site), None)
+
+
 def population_fitness(
     parts: ModelParts,
     specs: Specs,
@@ -140,6 +182,7 @@ def population_fitness(
     teacher: Array,
     temperature: Array | float,
     target: Array | None = None,
+    features: Array | None = None,
 ) -> Array:
     """Fitness [P] of candidates for the scales of a few neighbouring blocks (often one).
 
@@ -155,6 +198,7 @@ def population_fitness(
       teacher: the float network's logits [B, C].
       temperature: of infoNCE (traced).
       target: the float blocks' output on `x`; needed where the fitness has a `local` term.
+      features: the teacher's [B, ...]; needed where the fitness has a `features` term.
     """
     segment = parts.segments[segment_number]
     make_site = quant_sites(specs)
@@ -174,40 +218,38 @@ def population_fitness(
         quantize = jax.vmap(partial(fake_quant_weights, tuple(local_specs.items())))
         blocks = jax.vmap(quantize, in_axes=(None, 0))(float_blocks, group_scales)
 
-        def one_chunk(chunk: tuple[Array, Array | None]) -> tuple[Array | None, Array | None]:
+        def one_chunk(chunk: tuple[Array, Array | None]) -> tuple[Array | None, ...]:
             x, wanted = chunk
             if group == 1:  # a mapped axis of one costs a slower matrix product on CPU
                 x = run_searched(at(group_scales, 0), at(blocks, 0), x)
             else:
                 x = _join(jax.vmap(run_searched, in_axes=(0, 0, None))(group_scales, blocks, x))
-            errors = logits = None
+            errors = logits = made = None
             if wanted is not None:
                 outputs = x.reshape(group, *wanted.shape)
                 errors = jax.vmap(relative_error, in_axes=(0, None))(outputs, wanted)
-            if fitness_fn is not None:
-                logits = suffix_logits(
-                    parts,
-                    make_site,
-                    segment_number,
-                    network.quantized,
-                    network.scales,
-                    x,
-                    index + num_searched,
-                )
-                logits = logits.reshape(group, -1, logits.shape[-1])
-            return logits, errors
+            if scoring.runs_all:
+                at_end = network.quantized, network.scales, x, index + num_searched
+                ends = suffix_ends(parts, make_site, segment_number, *at_end, scoring.features_weight > 0)
+                logits, made = jax.tree.map(lambda y: y.reshape(group, -1, *y.shape[1:]), ends)
+            return logits, errors, made
 
         chunks = jax.tree.map(lambda leaf: _split(leaf, chunk), (x, target if local_weight else None))
         # [chunks, group, chunk, ...] -> [group, B, ...]
         found = jax.tree.map(lambda y: _join(jnp.moveaxis(y, 0, 1), axis=1), jax.lax.map(one_chunk, chunks))
         return fitness_of(*found)
 
-    def fitness_of(logits: Array | None, errors: Array | None) -> Array:
-        """The sum of the terms [group], from logits [group, B, C] and errors [group, B]."""
+    def fitness_of(logits: Array | None, errors: Array | None, made: Array | None) -> Array:
+        """The sum of the terms [group], from logits [group, B, C], errors [group, B] and features."""
         total = jnp.zeros(())
         if fitness_fn is not None and logits is not None:
             score = partial(batched, fitness_fn, teacher=teacher, batch_size=scoring.batch_size)
             total = jax.vmap(score)(logits)
+        if made is not None:
+            if features is None:
+                raise ValueError(f"the fitness '{scoring.fitness}' needs the teacher's features")
+            found = jax.vmap(relative_error, in_axes=(0, None))(made, features)
+            total = total + scoring.features_weight * found.mean(-1)
         return total if errors is None else total + local_weight * errors.mean(-1)
 
     groups = jax.tree.map(lambda leaf: _split(leaf, group), candidates)

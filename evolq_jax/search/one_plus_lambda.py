@@ -1,6 +1,6 @@
 """An elitist (1 + lambda) search with a step size that adapts, as an evosax algorithm."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,15 @@ from evolq_jax.typing import Array
 
 SUCCESS = 0.2  # share of children better than their parent at which the step size stays
 
+StepSize = Literal["one_fifth", "self_adaptive"]
+
 
 @struct.dataclass
 class State(BaseState):
     """The parent (population [1, D], fitness [1]) and the standard deviation of its children."""
 
     sigma: Array
+    child_sigmas: Array  # [population_size]: each child's own, where it has one
 
 
 @struct.dataclass
@@ -35,19 +38,31 @@ class OnePlusLambda(PopulationBasedAlgorithm):
     A child is the parent plus normal noise in some coordinates: each moves with probability `density`, at
     least one does. With `antithetic`, children come in pairs on opposite sides of the parent.
 
-    The step size follows the 1/5 rule (Rechenberg 1973) in the smooth form of Hansen, Arnold and Auger
-    ("Evolution Strategies", 2015), `sigma exp((share of better children - 1/5) rate)`; their (1 + 1) has
-    the rate 1 / sqrt(D + 1). Here a generation counts as lambda such steps, up to a rate of 1.
+    `one_fifth`: the step size follows the 1/5 rule (Rechenberg 1973) in the smooth form of Hansen, Arnold and
+    Auger ("Evolution Strategies", 2015), `sigma exp((share of better children - 1/5) rate)`; their (1 + 1)
+    has the rate 1 / sqrt(D + 1). Here a generation counts as lambda such steps, up to a rate of 1.
+
+    `self_adaptive`: each child, or pair, has a step size of its own, `sigma exp(N(0, 1) / sqrt(D))`, and
+    keeps it when it becomes the parent (Beyer and Schwefel, "Evolution strategies", 2002). It does not change
+    while no child is better.
 
     Solutions are any tree without bounds. Initialise with the evaluated start, once.
     """
 
-    def __init__(self, population_size: int, solution: Any, *, antithetic: bool = False) -> None:
+    def __init__(
+        self,
+        population_size: int,
+        solution: Any,
+        *,
+        antithetic: bool = False,
+        step_size: StepSize = "one_fifth",
+    ) -> None:
         """Static settings; what one sweeps is in `Params`."""
         if antithetic and population_size % 2:
             raise ValueError("antithetic children come in pairs: an even number is needed")
         super().__init__(population_size, solution)
         self.antithetic = antithetic
+        self.step_size = step_size
 
     @property
     def rate(self) -> float:
@@ -67,6 +82,7 @@ class OnePlusLambda(PopulationBasedAlgorithm):
             best_fitness=jnp.inf,  # type: ignore[arg-type]
             generation_counter=0,
             sigma=jnp.float32(params.sigma),
+            child_sigmas=jnp.full(self.population_size, params.sigma, jnp.float32),
         )
 
     def _ask(self, key: Array, state: State, params: Params) -> tuple[Array, State]:
@@ -74,7 +90,15 @@ class OnePlusLambda(PopulationBasedAlgorithm):
         shape = (self.population_size // (2 if self.antithetic else 1), self.num_dims)
         draws = jax.random.uniform(mask_key, shape)
         moves = (draws < params.density) | (draws == draws.min(axis=1, keepdims=True))
-        noise = jnp.where(moves, state.sigma * jax.random.normal(noise_key, shape), 0.0)
+        sigma = state.sigma
+        if self.step_size == "self_adaptive":
+            factors = jnp.exp(
+                jax.random.normal(jax.random.fold_in(key, 2), (shape[0], 1)) / self.num_dims**0.5
+            )
+            sigma = state.sigma * factors
+            own = jnp.tile(sigma[:, 0], 2 if self.antithetic else 1)
+            state = state.replace(child_sigmas=own)  # type: ignore[attr-defined]
+        noise = jnp.where(moves, sigma * jax.random.normal(noise_key, shape), 0.0)
         if self.antithetic:
             noise = jnp.concatenate([noise, -noise])
         return state.population + noise, state
@@ -84,9 +108,13 @@ class OnePlusLambda(PopulationBasedAlgorithm):
         fitness = jnp.where(jnp.isnan(fitness), jnp.inf, fitness)
         best = jnp.argmin(fitness)
         better = fitness[best] < state.fitness[0]
-        success = jnp.mean(fitness < state.fitness[0])
+        if self.step_size == "self_adaptive":
+            sigma = jnp.where(better, state.child_sigmas[best], state.sigma)
+        else:
+            success = jnp.mean(fitness < state.fitness[0])
+            sigma = state.sigma * jnp.exp(self.rate * (success - SUCCESS))
         return state.replace(  # type: ignore[attr-defined]
             population=jnp.where(better, population[best][None], state.population),
             fitness=jnp.where(better, fitness[best][None], state.fitness),
-            sigma=state.sigma * jnp.exp(self.rate * (success - SUCCESS)),
+            sigma=sigma,
         )

@@ -54,17 +54,19 @@ def score(
     teacher: Array,
     temperature: Array,
     target: Array | None,
+    features: Array | None,
     num_images: int,
 ) -> Array:
     """Fitness [P] of candidates for the scales of blocks from `index` on, on the first images.
 
-    `inputs` [L, B, ...] are all blocks'; `target` [B, ...] is what `float_blocks` gives.
+    `inputs` [L, B, ...] are all blocks'; `target` [B, ...] is what `float_blocks` gives; `features`
+    [B, ...] are the teacher's.
     """
     x = jax.lax.dynamic_index_in_dim(inputs, index, keepdims=False)
-    x, teacher, target = jax.tree.map(lambda leaf: leaf[:num_images], (x, teacher, target))
-    return population_fitness(
-        parts, specs, scoring, number, network, candidates, index, x, teacher, temperature, target
-    )
+    on_images = x, teacher, target, features
+    x, teacher, target, features = jax.tree.map(lambda leaf: leaf[:num_images], on_images)
+    at_block = candidates, index, x, teacher, temperature, target, features
+    return population_fitness(parts, specs, scoring, number, network, *at_block)
 
 
 @partial(jax.jit, static_argnames=("size",))

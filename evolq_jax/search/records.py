@@ -45,6 +45,11 @@ class Position(NamedTuple):
     block_images: int = 0  # what was spent: images through one block
     seconds: float = 0.0
 
+    @property
+    def number(self) -> int:
+        """Which of the search's positions this is."""
+        return self.visits
+
     @staticmethod
     def first(parts: ModelParts, scales: Scales) -> "Position":
         """Before the first visit."""

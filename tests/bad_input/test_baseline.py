@@ -24,6 +24,14 @@ from tests.bad_input.conftest import Refuse
         ),
         (("--search.sites", "head/weight"), "name no site of the network's blocks"),
         (("--search.fitness", "klx"), "unknown fitness 'klx'"),
+        (
+            ("--baseline.optimizer", "rprop"),
+            "baseline.optimizer rprop takes no schedule of the learning rate",
+        ),
+        (
+            ("--resume",),
+            "--resume wants a run directory, not 'config.py': write evolq baseline RUN_DIR --resume",
+        ),
     ],
 )
 def test_fields(refuse: Refuse, args: tuple[str, ...], message: str) -> None:

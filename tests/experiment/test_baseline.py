@@ -6,7 +6,7 @@ import pytest
 
 from evolq_jax.config import BaselineConfig
 from evolq_jax.experiment.baseline import run_baseline
-from evolq_jax.experiment.run import run_evaluate
+from evolq_jax.experiment.run import run_evaluate, run_search
 from evolq_jax.experiment.run_directory import open_run
 from tests.experiment.conftest import Finished
 from tests.small_run import BATCH
@@ -49,3 +49,14 @@ def test_a_baseline_keeps_the_parameters_that_calibration_corrected(
     result = run_baseline(config, tmp_path / "run")
     again = run_evaluate(tmp_path / "run")
     assert (again["init"], again["final"]) == (result["init"], result["final"])
+
+
+def test_features_count_in_search_and_baseline_alike(finished: Finished, tmp_path: Path) -> None:
+    config = finished.config
+    search = replace(config.search, passes=1, fitness=f"{config.search.fitness} + 2*features")
+    config = replace(config, search=search, baseline=BaselineConfig(minibatch=BATCH, budget=110))
+    results = [run(config, tmp_path / run.__name__) for run in (run_search, run_baseline)]
+    first, second = (result["calibration_fitness"]["init"] for result in results)
+    assert first == pytest.approx(second, rel=1e-3)
+    alone = finished.result["calibration_fitness"]["init"]
+    assert first > 1.01 * alone

@@ -8,8 +8,9 @@ import pytest
 
 from evolq_jax.errors import UserError
 from evolq_jax.gradient.config import BaselineConfig
-from evolq_jax.gradient.descend import Descent, Evaluation, descend
+from evolq_jax.gradient.descend import descend
 from evolq_jax.gradient.loss import Data, Problem, decode, encode, spsa, straight_through_loss
+from evolq_jax.gradient.records import Descent, Evaluation
 from evolq_jax.search.config import SearchConfig
 from tests.search.setting import BATCH, Setting, fitness_loop
 
@@ -119,7 +120,7 @@ def test_the_loss_is_the_search_s_fitness_and_its_gradient_points_uphill(setting
 
     @jax.jit
     def value_and_grad(theta: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        loss = lambda t: straight_through_loss(problem, data, t, data.tokens, data.teacher)  # noqa: E731
+        loss = lambda t: straight_through_loss(problem, data, t, data.tokens, data.wanted)  # noqa: E731
         return jax.value_and_grad(loss)(theta)
 
     value, gradient = value_and_grad(theta)

@@ -42,3 +42,11 @@ def test_without_labels_the_others_remain() -> None:
 
 def test_columns_have_units() -> None:
     assert [unit_of(c) for c in ("kl", "info_nce_t0.3", "error_rate")] == ["nats", "1", "share of images"]
+    assert unit_of("features") == "1"
+
+
+def test_the_features_error_is_handed_on() -> None:
+    found = all_losses(
+        ("features", "kl"), 6, LOGITS, TEACHER, None, jnp.array(TEMPERATURES), jnp.float32(0.3)
+    )
+    assert found.tolist() == pytest.approx([0.3, float(kl(LOGITS, TEACHER))])

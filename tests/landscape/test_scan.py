@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.timing import count_compilations
+from evolq_jax.fitness import kl
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.landscape.directions import Points, keep_blocks, random_directions, scales_at
 from evolq_jax.landscape.grid import Grid, make_grid
@@ -22,6 +23,7 @@ from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.search.evaluate import at_scales
 from evolq_jax.typing import QParams, Scales
 from tests.search.setting import BATCH, Setting
+from tests.search.test_features import error_of, teacher_features
 from tests.tiny import PREPROCESSING
 from tests.two_segments import PARTS, make_inputs, make_params
 
@@ -87,6 +89,19 @@ def test_points_score_as_whole_forward_passes_do(
     np.testing.assert_allclose(got, want, rtol=2e-2, atol=2e-3)
     assert np.median(np.abs(got / want - 1)) < 1e-4
     assert np.ptp(want[:, -1]) > 0.05 * want[:, -1].max()  # the points do differ
+
+
+def test_features_are_a_loss_beside_the_others(setting: Setting) -> None:
+    ground = ground_of(setting, WEIGHTS)._replace(features=teacher_features())
+    program = program_of(setting, losses=("kl", "features"))
+    grid = grid_of(setting, WEIGHTS)
+    found = run(program, ground, grid, setting)
+    middle = np.flatnonzero(grid.points.coordinates[:, 0] == 0)[0]
+    assert found[middle, 1] == pytest.approx(error_of(setting, setting.scales), rel=1e-3)
+    assert found[middle, 0] == pytest.approx(
+        float(kl(setting.logits(setting.scales), setting.teacher)), rel=1e-3
+    )
+    assert np.ptp(found[:, 1]) > 0.01 * found[middle, 1]
 
 
 def test_a_scan_compiles_one_program_for_all_blocks(setting: Setting) -> None:

@@ -18,11 +18,12 @@ from evolq_jax.models.levit import LeViTConfig
 from evolq_jax.models.registry import REGISTRY
 from evolq_jax.models.swin import SwinConfig
 from evolq_jax.network import at, forward, run_blocks, scan_blocks
-from evolq_jax.quant.sites import float_sites
+from evolq_jax.quant.sites import FloatSite, float_sites
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, ModelParts, Params
 from tests.families import CLASSES, ENTRIES, make_small, unfolded_params
 from tests.models.seeded import Arrays
+from tests.tiny import make_tiny
 
 ALL = pytest.mark.parametrize("name", ENTRIES)
 
@@ -47,6 +48,33 @@ def changed(path: Path, changes: Arrays, without: str = "") -> Path:
 @partial(jax.jit, static_argnums=0)
 def logits_of(parts: ModelParts, params: Params, images: Array) -> Array:
     return forward(parts, float_sites, params, {}, images)
+
+
+class Scaling(FloatSite):
+    """The float network but for one site, times a factor."""
+
+    def __init__(self, name: str, factor: Array) -> None:
+        self.name, self.factor = name, factor
+
+    def __call__(self, name: str, x: Array) -> Array:
+        return self.factor * x if name == self.name else x
+
+
+@pytest.mark.parametrize("name", [*ENTRIES, "vit"])
+def test_features_are_what_the_classifiers_read_and_nothing_else(name: str) -> None:
+    """Logits are the features times weights plus a bias that is the same for all images."""
+    network = make_small(name) if name in ENTRIES else make_tiny()
+    parts, params, images = network.parts, network.params, network.images
+
+    @jax.jit
+    def logits(factor: Array, params: Params, images: Array) -> Array:
+        site = Scaling(parts.features, factor)
+        return forward(parts, lambda segment, _: FloatSite() if segment else site, params, {}, images)
+
+    zero, one, two = (logits(jnp.float32(factor), params, images) for factor in (0, 1, 2))
+    np.testing.assert_allclose(zero, jnp.broadcast_to(zero[:1], zero.shape), atol=1e-5)
+    np.testing.assert_allclose(two - one, one - zero, rtol=1e-4, atol=1e-4)
+    assert float(jnp.std(one - zero, axis=0).min()) > 1e-2
 
 
 @ALL

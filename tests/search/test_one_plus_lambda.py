@@ -66,3 +66,33 @@ def test_the_best_survives_and_steps_grow_with_success(fitness: list[float], fac
 def test_few_children_adapt_as_slowly_as_one_plus_one_steps() -> None:
     assert OnePlusLambda(1, SOLUTION).rate == pytest.approx(1 / 3)
     assert OnePlusLambda(2, SOLUTION).rate == pytest.approx(2 / 3)
+
+
+def test_a_child_that_wins_leaves_its_own_step_size() -> None:
+    algorithm = OnePlusLambda(4000, SOLUTION, step_size="self_adaptive")
+    state, params = begin(algorithm)
+    population, state = algorithm.ask(jax.random.key(1), state.replace(sigma=0.3), params)
+    sigmas = np.asarray(state.child_sigmas)
+    assert np.log(sigmas / 0.3).mean() == pytest.approx(0.0, abs=0.02)
+    assert np.log(sigmas).std() == pytest.approx(DIMS**-0.5, rel=0.05)
+    steps = np.asarray(population["w"][:, 0] - SOLUTION["w"]) / sigmas[:, None]
+    assert steps[sigmas > 0.4].std() == pytest.approx(1.0, rel=0.05)
+    assert steps[sigmas < 0.2].std() == pytest.approx(1.0, rel=0.05)
+    for fitness, kept in ((0.5, sigmas[7]), (1.0, 0.3), (np.nan, 0.3)):  # as good is not better
+        fitnesses = jnp.full(4000, 2.0).at[7].set(fitness)
+        after, _ = algorithm.tell(jax.random.key(2), population, fitnesses, state, params)
+        assert float(after.sigma) == pytest.approx(float(kept))
+
+
+def test_opposite_children_have_one_step_size_and_it_shrinks_towards_an_optimum() -> None:
+    algorithm = OnePlusLambda(8, SOLUTION, antithetic=True, step_size="self_adaptive")
+    state, params = begin(algorithm)
+    for generation in range(100):
+        population, state = algorithm.ask(jax.random.key(generation), state, params)
+        steps = np.asarray(population["w"][:, 0] - state.population)
+        np.testing.assert_allclose(steps[:4], -steps[4:], atol=1e-6)
+        np.testing.assert_array_equal(state.child_sigmas[:4], state.child_sigmas[4:])
+        fitness = jnp.sum(population["w"] ** 2, axis=(1, 2))
+        state, _ = algorithm.tell(jax.random.key(0), population, fitness, state, params)
+    assert float(state.fitness[0]) < 0.01
+    assert float(state.sigma) < 0.1

@@ -15,6 +15,7 @@ from evolq_jax.experiment.calibrated import (
     calibrate,
     read_networks,
     read_params,
+    teacher_features,
     teacher_logits,
 )
 from evolq_jax.experiment.images import load_calibration, load_evaluation
@@ -63,12 +64,14 @@ def load_surroundings(
     if run is not None:
         check_fingerprints(run, {f"{settings.images} images": fingerprint(images)})
     images = _subset(images, settings.check_batches(len(images.pixels)), setup.config.seed)
-    teacher = teacher_logits(Calibrated(setup, params, networks["init"], images, 0.0), watcher)
+    calibrated = Calibrated(setup, params, networks["init"], images, 0.0)
+    teacher = teacher_logits(calibrated, watcher)
+    features = teacher_features(calibrated, watcher) if "features" in prepared.losses else None
     origin = networks[settings.origin]
     directions, explained = _directions(setup, prepared.moving, networks)
     labels = None if images.labels is None else jnp.asarray(images.labels, jnp.int32)
     temperatures = jnp.asarray(settings.temperatures, jnp.float32)
-    ground = Ground(params, origin, directions, teacher, labels, temperatures)
+    ground = Ground(params, origin, directions, teacher, labels, temperatures, features)
     return Surroundings(ground, np.asarray(images.pixels), explained)
 
 

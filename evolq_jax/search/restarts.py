@@ -1,0 +1,66 @@
+"""Independent runs of one algorithm from one start, asked and told at once, scored as one population."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from evosax.algorithms.base import EvolutionaryAlgorithm
+
+from evolq_jax.search.algorithms import start, unravel
+from evolq_jax.typing import Array
+
+
+@dataclass(frozen=True)
+class Restarts:
+    """`count` (R) runs of an algorithm; the best solution of all is theirs. One run is the algorithm itself.
+
+    The runs differ in their keys only, so to an algorithm that draws nothing they mean nothing. States have
+    a leading R axis where there are several. Populations [R x P] hold one run's members after the other's.
+    """
+
+    algorithm: EvolutionaryAlgorithm
+    count: int = 1
+
+    def start(self, key: Array, solution: Any, fitness: Array, params: Any) -> Any:
+        """The states of runs that begin at one evaluated solution."""
+        if self.count == 1:
+            return start(self.algorithm, key, solution, fitness, params)
+        return self._start(jax.random.split(key, self.count), solution, fitness, params)
+
+    def ask(self, key: Array, state: Any, params: Any) -> tuple[Any, Any]:
+        """New solutions, with a leading [R x P] axis, and the states."""
+        if self.count == 1:
+            return self.algorithm.ask(key, state, params)
+        return self._ask(jax.random.split(key, self.count), state, params)
+
+    def tell(self, key: Array, population: Any, fitness: Array, state: Any, params: Any) -> Any:
+        """The states once the fitness [R x P] of these solutions is known."""
+        if self.count == 1:
+            return self.algorithm.tell(key, population, fitness, state, params)[0]
+        return self._tell(jax.random.split(key, self.count), population, fitness, state, params)
+
+    def best(self, state: Any) -> Any:
+        """The best solution so far."""
+        found = state.best_solution
+        return unravel(self.algorithm, found if self.count == 1 else found[jnp.argmin(state.best_fitness)])
+
+    def best_fitness(self, state: Any) -> Array:
+        """Its fitness."""
+        return state.best_fitness if self.count == 1 else state.best_fitness.min()
+
+    @partial(jax.jit, static_argnames=("self",))
+    def _start(self, keys: Array, solution: Any, fitness: Array, params: Any) -> Any:
+        return jax.vmap(lambda key: start(self.algorithm, key, solution, fitness, params))(keys)
+
+    @partial(jax.jit, static_argnames=("self",))
+    def _ask(self, keys: Array, state: Any, params: Any) -> tuple[Any, Any]:
+        population, state = jax.vmap(self.algorithm.ask, in_axes=(0, 0, None))(keys, state, params)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), population), state
+
+    @partial(jax.jit, static_argnames=("self",))
+    def _tell(self, keys: Array, population: Any, fitness: Array, state: Any, params: Any) -> Any:
+        by_run = jax.tree.map(lambda leaf: leaf.reshape(self.count, -1, *leaf.shape[1:]), population)
+        tell = jax.vmap(self.algorithm.tell, in_axes=(0, 0, 0, 0, None))
+        return tell(keys, by_run, fitness.reshape(self.count, -1), state, params)[0]

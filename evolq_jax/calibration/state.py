@@ -3,8 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from jax.sharding import Mesh
+
 from evolq_jax.calibration.brecq.config import BrecqConfig
 from evolq_jax.calibration.clip_config import ClipConfig
+from evolq_jax.mesh import gather
 from evolq_jax.network import SiteInfo
 from evolq_jax.quant.spec import Specs
 from evolq_jax.typing import Array, ModelParts, Params, Scales
@@ -20,7 +23,7 @@ class Calibration(NamedTuple):
       specs: what to quantize, resolved for this network.
       sites: the network's quantization points.
       batches: normalised calibration images, each [B, height, width, channels].
-      chunk: images run at once (bounds memory; changes results by rounding at most).
+      chunk: images run at once on a device (bounds memory; changes results by rounding at most).
       damping: how strongly `ridge` holds on to the float weights, relative to each input channel's own
         second moment.
       pull: share of the residual stream's error so far that `ridge` and `bias` correct at the end of
@@ -29,6 +32,7 @@ class Calibration(NamedTuple):
       brecq: settings of block reconstruction.
       clip: settings of the search for clip ratios.
       seed: of the random draws that links make.
+      mesh: whose data axis each batch's images are spread over, in equal shares; None: one device.
       progress: told the steps done.
     """
 
@@ -43,7 +47,15 @@ class Calibration(NamedTuple):
     brecq: BrecqConfig = BrecqConfig()
     clip: ClipConfig = ClipConfig()
     seed: int = 0
+    mesh: Mesh | None = None
     progress: Progress = lambda done, total: None
+
+
+def whole(calibration: Calibration) -> Calibration:
+    """The same with all images on every device, for what depends on how images are put together."""
+    if calibration.mesh is None:
+        return calibration
+    return calibration._replace(batches=gather(calibration.mesh, list(calibration.batches)), mesh=None)
 
 
 class State(NamedTuple):

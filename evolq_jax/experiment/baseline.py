@@ -18,13 +18,14 @@ from evolq_jax.experiment.outcome import end_run, score_run
 from evolq_jax.experiment.plan import budget_of_search
 from evolq_jax.experiment.preemption import Preemption, preemptible
 from evolq_jax.experiment.run_directory import RunDirectory
-from evolq_jax.experiment.setup import Setup, check_search, exact_matmul, load_model, searched_sites
+from evolq_jax.experiment.setup import Setup, check_search, load_model, searched_sites
 from evolq_jax.experiment.watch import Silent, Watcher
 from evolq_jax.fitness import check_not_local
 from evolq_jax.gradient.descend import descend, first_position
 from evolq_jax.gradient.loss import Data, Problem
 from evolq_jax.gradient.optimizers import make_optimizer
 from evolq_jax.gradient.records import Descent, Evaluation, Position
+from evolq_jax.precision import matmul_precision
 from evolq_jax.typing import Scales
 
 
@@ -51,9 +52,9 @@ def run_baseline(
     """
     watcher, clock = watcher or Silent(), Clock()
     with (
+        matmul_precision(config.precision),
         continued_run(run_dir, config, BASELINE) as run,
         preemptible(f"go on with: evolq baseline {run.path} --resume") as preemption,
-        exact_matmul(),
     ):
         setup = load_model(config)
         check_baseline(setup, count_calibration(setup, for_search=True))

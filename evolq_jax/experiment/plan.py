@@ -15,11 +15,12 @@ from evolq_jax.experiment.memory import MIB, fit_memory, memory, process_bytes
 from evolq_jax.experiment.setup import (
     Setup,
     check_search,
-    exact_matmul,
     load_model,
     search_spaces,
     searched_sites,
 )
+from evolq_jax.mesh import mesh_text
+from evolq_jax.precision import matmul_precision
 from evolq_jax.search.config import num_evaluations
 
 # Time of a candidate relative to the float forward of the blocks it runs: fake quantization costs that
@@ -41,7 +42,7 @@ def plan_search(config: Experiment) -> dict[str, Any]:
     Raises:
       UserError: as the search itself would, for weights, images and patterns.
     """
-    with exact_matmul():
+    with matmul_precision(config.precision):
         setup = load_model(config)
         check_search(setup)
         images, evaluation = count_calibration(setup, for_search=True), count_evaluation(setup)
@@ -49,7 +50,8 @@ def plan_search(config: Experiment) -> dict[str, Any]:
         config = setup.config
         compiling, rate = float_speed(setup, config.search.chunks()[0])
     image_chunk, population_chunk = config.search.chunks()
-    seconds = _work(setup, images, evaluation) / rate + PROGRAMS * compiling
+    num_devices = 1 if setup.mesh is None else setup.mesh.size
+    seconds = _work(setup, images, evaluation) / (rate * num_devices) + PROGRAMS * compiling
     return {
         "model": setup.model.name,
         "scheme": f"{config.quant.scheme} W{config.quant.weight_bits}A{config.quant.activation_bits}",
@@ -68,6 +70,7 @@ def plan_search(config: Experiment) -> dict[str, Any]:
         "estimated_seconds": round(seconds, 1),
         "estimated_memory_mib": round((process_bytes() + sum(memory(setup, images).values())) / MIB),
         "device": jax.devices()[0].device_kind,
+        "mesh": mesh_text(setup.mesh),
     }
 
 

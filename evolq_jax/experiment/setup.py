@@ -1,12 +1,12 @@
 """From a config to the network that algorithms take, and what of it is quantized and searched."""
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 import evolq_jax.models
 from evolq_jax.calibration.block_linear import added_parameters
@@ -15,6 +15,7 @@ from evolq_jax.calibration.clipping import clipped_sites
 from evolq_jax.config import Experiment
 from evolq_jax.errors import UserError
 from evolq_jax.fitness import make_fitness
+from evolq_jax.mesh import make_mesh
 from evolq_jax.models import registry
 from evolq_jax.models.checkpoint import LoadedModel, load_checkpoint
 from evolq_jax.network import SiteInfo, forward, is_stacked, list_sites
@@ -26,12 +27,13 @@ from evolq_jax.search.space import SearchSpace
 
 @dataclass(frozen=True)
 class Setup:
-    """A loaded network and what of it is quantized."""
+    """A loaded network, what of it is quantized, and the devices that it runs on (None: one)."""
 
     config: Experiment
     model: LoadedModel
     sites: dict[str, SiteInfo]
     specs: Specs
+    mesh: Mesh | None = None
 
     @property
     def added_parameters(self) -> int:
@@ -42,17 +44,13 @@ class Setup:
         return added_parameters(self.model.parts, self.model.params, (size, size, channels))
 
 
-def exact_matmul() -> AbstractContextManager[Any]:
-    """Matrix products in full float32: what GPUs do by default (TF32) is coarser than a search's steps."""
-    return jax.default_matmul_precision("float32")
-
-
 def load_model(config: Experiment) -> Setup:
     """Reads the weights and resolves the quantizers.
 
     Raises:
-      UserError: the model, its weights, the chain of initialisers or a site pattern is wrong.
+      UserError: the mesh, the model, its weights, the chain of initialisers or a site pattern is wrong.
     """
+    mesh = make_mesh(config.mesh, config.search.population_size)
     weights = config.model.weights or shipped_weights(config.model.name)
     model = load_checkpoint(config.model.name, weights)
     size = model.preprocessing.size
@@ -63,7 +61,7 @@ def load_model(config: Experiment) -> Setup:
         clipped_sites(model.parts, specs, config.calibration.clip.sites)
     if set(config.calibration.chain) & set(DECIDING):
         specs = with_codes(specs, [name for name, info in sites.items() if info.is_weight])
-    return Setup(config, model, sites, specs)
+    return Setup(config, model, sites, specs, mesh)
 
 
 def shipped_weights(name: str) -> Path:

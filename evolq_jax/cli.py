@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from evolq_jax import hosts
 from evolq_jax.arguments import OPTIONS, VERBS, check_order, make_parser
 from evolq_jax.comparison import Comparison, join
 from evolq_jax.config import Experiment, LandscapeConfig, load_config, with_preset
@@ -45,14 +46,15 @@ def main() -> None:
     try:
         run(sys.argv[1:])
     except UserError as error:
-        print(f"evolq: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        hosts.leave(f"evolq: error: {' '.join(str(error).split())}", 2)
     except KeyboardInterrupt:
-        print("evolq: interrupted", file=sys.stderr)
-        sys.exit(130)
+        hosts.leave("evolq: interrupted", 130)
     except Preempted as stopped:
-        print(f"evolq: {stopped}", file=sys.stderr)
-        sys.exit(STATUS)
+        hosts.leave_together(f"evolq: {stopped}", STATUS)
+    except Exception as error:
+        if hosts.num_processes() == 1:
+            raise
+        hosts.leave_after(error)
 
 
 def run(args: Sequence[str]) -> None:
@@ -67,7 +69,8 @@ def run(args: Sequence[str]) -> None:
         raise UserError(f"{wrong} (one of {', '.join(VERBS)}; `evolq --help` has examples)")
     options, overrides = make_parser().parse_known_args(args)
     check_order(args, options, overrides)
-    console = Console(markup=False, highlight=False)
+    _check_connected(options)
+    console = Console(markup=False, highlight=False, quiet=not hosts.is_first())
     if options.help:
         _print_help(options)
     elif options.verb == "models":
@@ -90,10 +93,19 @@ def run(args: Sequence[str]) -> None:
         _search(console, options, overrides)
 
 
+def _check_connected(options: argparse.Namespace) -> None:
+    """`__main__` has connected the processes: importing what this module imports makes it too late."""
+    place = hosts.check_place(options.coordinator, options.num_processes, options.process_id)
+    if place is not None and place.num_processes != hosts.num_processes():
+        raise UserError(
+            "several processes are started as `evolq` or `python -m evolq_jax`, not through cli.main"
+        )
+
+
 def _pack(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
     if overrides:
         raise UserError(f"`evolq pack` takes no argument '{overrides[0]}'")
-    with make_watcher() as watcher:
+    with make_watcher(hosts.is_first()) as watcher:
         summary = run_pack(options.folder, options.out, options.class_index, watcher)
     console.print(fact_table("packed", summary))
 
@@ -101,14 +113,14 @@ def _pack(console: Console, options: argparse.Namespace, overrides: list[str]) -
 def _search(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
     if options.resume:
         _check_resume(options, overrides)
-        with make_watcher() as watcher:
+        with make_watcher(hosts.is_first()) as watcher:
             result = resume_search(options.config, watcher)
     else:
         config = _experiment(options, overrides)
         if options.dry_run:
             console.print(fact_table(f"plan of {config.name}", plan_search(config)))
             return
-        with make_watcher() as watcher:
+        with make_watcher(hosts.is_first()) as watcher:
             result = run_search(config, options.run_dir, watcher)
     console.print(result_table(result))
     console.print(
@@ -131,7 +143,7 @@ def _check_resume(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def _calibrate(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
     config = _experiment(options, overrides)
-    with make_watcher() as watcher:
+    with make_watcher(hosts.is_first()) as watcher:
         summary = run_calibrate(config, options.run_dir, watcher)
     console.print(fact_table(f"calibrated {config.name}", summary))
 
@@ -142,14 +154,14 @@ def _evaluate(console: Console, options: argparse.Namespace, overrides: list[str
         target = _experiment(options, overrides)
     elif overrides or options.preset != "default":
         raise UserError(f"a run keeps its config, so '{(overrides or ['--preset'])[0]}' cannot be set on one")
-    with make_watcher() as watcher:
+    with make_watcher(hosts.is_first()) as watcher:
         result = run_evaluate(target, watcher)
     console.print(result_table(result))
 
 
 def _baseline(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
     config = _experiment(options, overrides)
-    with make_watcher() as watcher:
+    with make_watcher(hosts.is_first()) as watcher:
         result = run_baseline(config, options.run_dir, watcher)
     console.print(result_table(result))
     spent = f"{result['budget_spent']:,} candidate-images of {result['budget']:,}"
@@ -175,7 +187,7 @@ def _compare(console: Console, options: argparse.Namespace, overrides: list[str]
         facts = plan_compare(comparison, options.run_dir)
         console.print(fact_table(f"plan of {comparison.name}", facts))
         return
-    with make_watcher() as watcher:
+    with make_watcher(hosts.is_first()) as watcher:
         summary = run_compare(comparison, options.run_dir, watcher)
     console.print(comparison_table(summary))
     console.print(f"everything is in {summary['run_dir']}")
@@ -190,7 +202,7 @@ def _landscape(console: Console, options: argparse.Namespace, overrides: list[st
     if options.dry_run:
         console.print(fact_table("plan of a landscape", plan_landscape(target, settings)))
         return
-    with make_watcher() as watcher:
+    with make_watcher(hosts.is_first()) as watcher:
         summary = run_landscape(target, settings, options.run_dir, watcher)
     console.print(jaggedness_table(summary))
     if summary["left_out"]:
@@ -218,7 +230,7 @@ def _landscape_of_run(target: str, options: argparse.Namespace, overrides: list[
 def _train(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
     config = override(load_config(_config_file(options), TrainExperiment), overrides, options.verb, OPTIONS)
     command = shlex.join(["evolq", "train", options.config, *overrides])
-    with make_watcher() as watcher:
+    with make_watcher(hosts.is_first()) as watcher:
         trained = run_training(config, watcher.stage("training"), command)
     console.print(f"top-1 {100 * trained.top1:.1f} % on {trained.num_test} images; wrote {trained.path}")
 

@@ -1,5 +1,6 @@
 """Tables and progress for people at a terminal, and for those who read a log of one."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -240,7 +241,9 @@ class LineWatcher:
             print(line, file=self._stream, flush=True)
 
 
-def make_watcher() -> TerminalWatcher | LineWatcher:
-    """Bars on standard error where that is a terminal, otherwise a line every ten seconds."""
+def make_watcher(shown: bool = True) -> TerminalWatcher | LineWatcher:
+    """Bars on standard error where that is a terminal, otherwise a line every ten seconds; or nothing."""
+    if not shown:
+        return LineWatcher(sys.stderr, every=math.inf)
     console = Console(stderr=True)
     return TerminalWatcher(console) if console.is_terminal else LineWatcher(sys.stderr)

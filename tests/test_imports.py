@@ -20,12 +20,13 @@ STORES = "data checkpoint fitness metrics"
 ALGORITHMS = "calibration search landscape gradient training"
 LAYERS = {
     "errors": "",
+    "hosts": "errors",
     "typing": "errors",
     "trees": "errors typing",
     "quant": "errors typing trees",
     "network": "errors typing trees quant",
     "models": NUMERICS,
-    "data": "errors typing trees",
+    "data": "errors hosts typing trees",
     "checkpoint": "errors typing trees",
     "fitness": "errors typing trees",
     "metrics": "errors typing trees fitness",
@@ -37,11 +38,12 @@ LAYERS = {
     "training": f"{NUMERICS} fitness",
     "config": f"{NUMERICS} {STORES} {ALGORITHMS}",
     "comparison": "errors config",
-    "experiment": f"{NUMERICS} {STORES} {ALGORITHMS} models figures config comparison",
+    "experiment": f"hosts {NUMERICS} {STORES} {ALGORITHMS} models figures config comparison",
     "report": "errors typing metrics",
     "configs": "config comparison",
-    "arguments": "errors config",
-    "cli": "errors arguments typing training config comparison experiment report configs",
+    "arguments": "errors hosts config",
+    "cli": "errors hosts arguments typing training config comparison experiment report configs",
+    "__main__": "errors hosts cli",
     "": f"{NUMERICS} {STORES} {ALGORITHMS} config comparison experiment",
 }
 

@@ -5,6 +5,7 @@ import shutil
 import time
 from typing import Any, NamedTuple
 
+from evolq_jax import hosts
 from evolq_jax.errors import UserError
 from evolq_jax.experiment.checkpoints import CHECKPOINTS
 from evolq_jax.experiment.continued import Kind, check_unchanged
@@ -75,5 +76,7 @@ def read_begun(run: RunDirectory, now: dict[str, Any]) -> Begun:
 
 def end_search(run: RunDirectory) -> None:
     """Takes away what only a continued search needs."""
+    if not hosts.is_first():
+        return
     shutil.rmtree(run.path / CHECKPOINTS, ignore_errors=True)
     (run.path / BEGUN).unlink(missing_ok=True)

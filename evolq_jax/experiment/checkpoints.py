@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from evolq_jax import hosts
 from evolq_jax.config import CheckpointConfig
 from evolq_jax.errors import UserError
+from evolq_jax.experiment.sole_writer import SoleCheckpointer, tree_from_first
 from evolq_jax.search.records import Position
 
 CHECKPOINTS = "checkpoints"
@@ -39,14 +41,12 @@ class Checkpoints:
         self._run, self._every = run, settings.every_seconds
         self._newest: Saved | None = None
         self._last_save = time.monotonic()
-        with self._reported():
-            last_few: Any = ocp.training.preservation_policies.LatestN(settings.keep)
-            self._checkpointer = ocp.training.Checkpointer(
-                str((run / CHECKPOINTS).absolute()),
-                preservation_policy=last_few,
-                cleanup_tmp_directories=True,
-            )
-            latest = self._checkpointer.latest
+        self._checkpointer = None
+        latest = None
+        if hosts.is_first():  # the others neither read nor write
+            with self._reported():
+                self._checkpointer = _make_checkpointer(run / CHECKPOINTS, settings.keep)
+                latest = self._checkpointer.latest
         self._saved_visits = latest.step if latest else -1
 
     def latest(self, first: Position) -> Saved | None:
@@ -55,18 +55,21 @@ class Checkpoints:
         Raises:
           UserError: it cannot be read, or holds other scales.
         """
-        if self._saved_visits < 0:
-            return None
         like = _on_host(Saved(first, 0, 0.0))
+        found = tree_from_first(lambda: self._load(like), like)
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, found)
+
+    def _load(self, like: Any) -> Any:
+        if self._checkpointer is None or self._saved_visits < 0:
+            return None
         try:
-            found = self._checkpointer.load(self._saved_visits, like)
+            return self._checkpointer.load(self._saved_visits, like)
         except Exception as error:
             raise UserError(
                 f"cannot read checkpoint {self._saved_visits} of '{self._run}' ({_line(error)}): take the "
                 f"directory '{self._run / CHECKPOINTS / str(self._saved_visits)}' away to go on from the one "
                 "before, or start anew"
             ) from error
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, found)
 
     def offer(self, newest: Saved) -> None:
         """Saves it if the last one is old enough.
@@ -85,7 +88,7 @@ class Checkpoints:
           UserError: this or the one before could not be written.
         """
         newest = self._newest
-        if newest is None or newest.position.visits == self._saved_visits:
+        if self._checkpointer is None or newest is None or newest.position.visits == self._saved_visits:
             return
         with self._reported():
             self._checkpointer.save_async(newest.position.visits, _on_host(newest), force=True)
@@ -97,8 +100,9 @@ class Checkpoints:
         Raises:
           UserError: it could not be written.
         """
-        with self._reported():
-            self._checkpointer.close()
+        if self._checkpointer is not None:
+            with self._reported():
+                self._checkpointer.close()
 
     @contextmanager
     def _reported(self) -> Generator[None, None, None]:
@@ -110,6 +114,16 @@ class Checkpoints:
                 f"cannot write a checkpoint in '{self._run / CHECKPOINTS}' ({_line(error)}); the last "
                 f"whole one is kept: mend it, then go on with: evolq search {self._run} --resume"
             ) from error
+
+
+def _make_checkpointer(folder: Path, keep: int) -> Any:
+    """Orbax's, for this process alone."""
+    if hosts.num_processes() > 1:
+        return SoleCheckpointer(folder, keep)
+    last_few: Any = ocp.training.preservation_policies.LatestN(keep)
+    return ocp.training.Checkpointer(
+        str(folder.absolute()), preservation_policy=last_few, cleanup_tmp_directories=True
+    )
 
 
 @contextmanager

@@ -1,10 +1,18 @@
-"""SIGTERM, as schedulers send it before they take a machine away: what there is to save is saved first."""
+"""SIGTERM, as schedulers send it before they take a machine away: what there is to save is saved first.
+
+Several processes stop at the same place of the search, whichever of them gets the signal: JAX's preemption
+service agrees on it. Before and after the search they leave the signal alone; a scheduler then kills them.
+"""
 
 import signal
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
+
+from jax.experimental import multihost_utils
+
+from evolq_jax import hosts
 
 STATUS = 75  # of the process: EX_TEMPFAIL, try again; a process that SIGTERM killed outright gives 143
 
@@ -43,6 +51,20 @@ class Preemption:
         self.check()
 
 
+class _Agreed(Preemption):
+    """With several processes: all of them come to each `check` together, and it raises in all or none."""
+
+    def __init__(self, remedy: str) -> None:
+        super().__init__(remedy)
+        self._step = 0
+
+    def check(self) -> None:
+        """Raises `Preempted` if SIGTERM has come to one of the processes."""
+        self._step += 1
+        if multihost_utils.reached_preemption_sync_point(self._step):
+            raise Preempted(f"stopped by SIGTERM; {self.remedy}")
+
+
 @contextmanager
 def preemptible(remedy: str) -> Generator[Preemption, None, None]:
     """Handles SIGTERM meanwhile; only the main thread can, in others nothing changes.
@@ -50,6 +72,9 @@ def preemptible(remedy: str) -> Generator[Preemption, None, None]:
     Args:
       remedy: how to go on, for the message.
     """
+    if hosts.num_processes() > 1:  # JAX handles the signal
+        yield _Agreed(remedy)
+        return
     preemption = Preemption(remedy)
     if threading.current_thread() is not threading.main_thread():
         yield preemption

@@ -25,7 +25,8 @@ from evolq_jax.landscape.config import LOSSES, LandscapeConfig
 from evolq_jax.landscape.directions import keep_blocks, random_directions
 from evolq_jax.landscape.grid import Grid, make_grid
 from evolq_jax.landscape.losses import computable
-from evolq_jax.landscape.scan import Ground, Program, make_mesh, scan
+from evolq_jax.landscape.scan import Ground, Program, scan
+from evolq_jax.mesh import make_mesh
 from evolq_jax.quant.spec import select
 
 SITES = ("*/attn/*/weight", "*/mlp/*/weight")

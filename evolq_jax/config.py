@@ -16,6 +16,7 @@ from evolq_jax.data.config import DataConfig
 from evolq_jax.errors import UserError, check_at_least_one, suggestion
 from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.landscape.config import LandscapeConfig
+from evolq_jax.mesh import parse_mesh
 from evolq_jax.quant.spec import QuantConfig, Rule
 from evolq_jax.search.config import ATTENTION_WEIGHTS, SearchConfig
 from evolq_jax.search.memory import parse_bytes
@@ -143,7 +144,10 @@ class Experiment:
         (at the end of the run; selects nothing); 0: none.
       memory: what a search may take of the device's memory, such as `12GiB`: chunks are lowered until the
         estimate fits. None: the chunks as they are set.
-      evaluation_batch: images of one evaluation batch.
+      mesh: how many devices a population's candidates and the images are spread over, such as
+        `candidate=4,data=2`; an axis that is left out gets the other devices. None: all devices, chosen
+        automatically (docs/scaling.md).
+      evaluation_batch: images of one evaluation batch, on each device.
       seed: draws the calibration images, and drives block reconstruction and the search.
     """
 
@@ -159,6 +163,7 @@ class Experiment:
     start: str | None = None
     milestones: int = 0
     memory: str | None = None
+    mesh: str | None = None
     evaluation_batch: int = 20
     seed: int = 0
 
@@ -175,6 +180,8 @@ class Experiment:
             raise UserError(f"milestones must not be negative: {self.milestones}")
         if self.memory is not None:
             parse_bytes(self.memory)
+        if self.mesh is not None:
+            parse_mesh(self.mesh)
         for name in (
             "weight_bits",
             "edge_weight_bits",

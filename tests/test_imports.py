@@ -15,7 +15,7 @@ MAX_LINES = 350
 
 # One line per layer, lowest first: the layer, and the layers that it may import beside itself.
 # `evolq_jax/x.py` and everything under `evolq_jax/x/` are layer x; "" is `evolq_jax/__init__.py`.
-NUMERICS = "errors typing trees quant network"
+NUMERICS = "errors typing trees mesh quant network"
 STORES = "data checkpoint fitness metrics"
 ALGORITHMS = "calibration search landscape gradient training"
 LAYERS = {
@@ -23,6 +23,7 @@ LAYERS = {
     "hosts": "errors",
     "typing": "errors",
     "trees": "errors typing",
+    "mesh": "errors",
     "quant": "errors typing trees",
     "network": "errors typing trees quant",
     "models": NUMERICS,

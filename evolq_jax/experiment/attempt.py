@@ -51,7 +51,7 @@ def depends_on(setup: Setup, calibration: Images, evaluation: Images) -> dict[st
     return {
         **inputs(setup, calibration, evaluation)["fingerprints"],
         "chunks": list(setup.config.search.chunks()),
-        **flatten(environment()),
+        **flatten(environment(setup.mesh)),
     }
 
 

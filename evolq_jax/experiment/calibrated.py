@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from evolq_jax.calibration.chain import initialise
 from evolq_jax.calibration.state import Calibration
@@ -15,6 +16,7 @@ from evolq_jax.experiment.images import check_batches, load_calibration
 from evolq_jax.experiment.run_directory import FINAL_SCALES, INIT_SCALES, PARAMS, RunDirectory, open_run
 from evolq_jax.experiment.setup import Setup
 from evolq_jax.experiment.watch import Progress, Watcher
+from evolq_jax.mesh import DATA, Layout, replicate, spread
 from evolq_jax.network import normalize
 from evolq_jax.quant.sites import quant_sites
 from evolq_jax.search.evaluate import embed
@@ -104,17 +106,25 @@ def teacher_logits(calibrated: Calibrated, watcher: Watcher) -> Array:
         config.calibration.image_chunk,
         watcher.stage("computing the teacher"),
         integer_norm_only=integer,
+        mesh=setup.mesh,
     )
     return jnp.asarray(logits)
 
 
-def first_tokens(calibrated: Calibrated) -> Array:
-    """The calibration images at the first block's input, quantized at the first scales [B, ...]."""
+def first_tokens(calibrated: Calibrated, layout: Layout | None = None) -> Array:
+    """The calibration images at the first block's input, quantized at the first scales [B, ...].
+
+    With a layout they lie on the devices as it says.
+    """
     setup, specs = calibrated.setup, calibrated.setup.specs
     chunk, _ = setup.config.search.chunks()
-    enter = jax.jit(partial(embed, setup.model.parts, quant_sites(specs), chunk, setup.model.preprocessing))
-    quantized = quantize_weights(specs, calibrated.params, calibrated.scales)
-    return enter(quantized, calibrated.scales, jnp.asarray(calibrated.images.pixels))
+    mesh = None if layout is None else layout.mesh
+    enter = partial(embed, setup.model.parts, quant_sites(specs), chunk, setup.model.preprocessing)
+    enter = jax.jit(spread(mesh, enter, (P(), P(), P(DATA)), P(DATA)))
+    params, scales = replicate(mesh, (calibrated.params, calibrated.scales))
+    pixels = calibrated.images.pixels
+    on_devices = jnp.asarray(pixels) if layout is None else layout.put(pixels)
+    return enter(quantize_weights(specs, params, scales), scales, on_devices)
 
 
 def write_calibrated(run: RunDirectory, calibrated: Calibrated) -> None:

@@ -1,5 +1,6 @@
 """Logits of a network over many images, in bounded memory, and what they say."""
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -7,10 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from evolq_jax.data import batches
 from evolq_jax.experiment.setup import Setup
 from evolq_jax.experiment.watch import Progress, Watcher, no_progress
+from evolq_jax.mesh import AXES, put_rows, replicate, spread
 from evolq_jax.metrics import Scores, paired_delta, score, summary
 from evolq_jax.network import forward, normalize
 from evolq_jax.quant.sites import fake_quant_weights, integer_norm_sites, quant_sites
@@ -18,7 +22,7 @@ from evolq_jax.quant.spec import Specs
 from evolq_jax.typing import Array, Images, ModelParts, Params, Preprocessing, Scales
 
 
-@partial(jax.jit, static_argnames=("parts", "specs", "preprocessing", "integer_norm_only"))
+@partial(jax.jit, static_argnames=("parts", "specs", "preprocessing", "integer_norm_only", "mesh"))
 def _batch_logits(
     parts: ModelParts,
     specs: Specs,
@@ -27,9 +31,15 @@ def _batch_logits(
     params: Params,
     scales: Scales,
     pixels: Array,
+    mesh: Mesh | None,
 ) -> Array:
     make_site = integer_norm_sites(specs) if integer_norm_only else quant_sites(specs)
-    return forward(parts, make_site, params, scales, normalize(preprocessing, pixels))
+
+    def on_device(params: Params, scales: Scales, pixels: Array) -> Array:
+        logits = forward(parts, make_site, params, scales, normalize(preprocessing, pixels))
+        return logits if mesh is None else jax.lax.all_gather(logits, AXES, tiled=True)
+
+    return spread(mesh, on_device, (P(), P(), P(AXES)), P())(params, scales, pixels)
 
 
 @partial(jax.jit, static_argnames=("specs",))
@@ -49,12 +59,15 @@ def compute_logits(
     progress: Progress = no_progress,
     *,
     integer_norm_only: bool = False,
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Logits [B, C] of uint8 images [B, height, width, channels]; `specs=()` is the float network.
 
-    The last batch is padded and its padding dropped. `integer_norm_only` gives the released code's
-    teacher: float weights and activations, integer LayerNorm.
+    The last batch is padded and its padding dropped. With a mesh, `batch_size` images run on each of its
+    devices. `integer_norm_only` gives the released code's teacher: float weights and activations, integer
+    LayerNorm.
     """
+    params, scales = replicate(mesh, (params, scales))
     if not integer_norm_only:
         params = quantize_weights(specs, params, scales)
     rows: list[np.ndarray] = []
@@ -67,10 +80,12 @@ def compute_logits(
         progress(done, len(pixels))
 
     running: tuple[Array, np.ndarray] | None = None
-    for batch, mask in batches(pixels, min(batch_size, len(pixels))):
-        logits = _batch_logits(
-            parts, specs, preprocessing, integer_norm_only, params, scales, jnp.asarray(batch)
-        )
+    num_devices = 1 if mesh is None else mesh.size
+    size = min(batch_size, math.ceil(len(pixels) / num_devices)) * num_devices
+    for batch, mask in batches(pixels, size):
+        images = jnp.asarray(batch) if mesh is None else put_rows(mesh, AXES, batch)
+        settings = parts, specs, preprocessing, integer_norm_only
+        logits = _batch_logits(*settings, params, scales, images, mesh)
         if running is not None:  # one batch behind: the next is read from disk while the device works
             collect(*running)
         running = logits, mask
@@ -95,7 +110,8 @@ def score_networks(
 
     def logits(name: str, specs: Specs, params: Params, scales: Scales) -> np.ndarray:
         batch, progress = setup.config.evaluation_batch, watcher.stage(f"evaluating {name}")
-        return compute_logits(parts, specs, preprocessing, params, scales, evaluation.pixels, batch, progress)
+        network = parts, specs, preprocessing, params, scales
+        return compute_logits(*network, evaluation.pixels, batch, progress, mesh=setup.mesh)
 
     teacher = logits("float", (), setup.model.params, {})
     scores: dict[str, Scores] = {"float": score(teacher, teacher, evaluation.labels)}

@@ -19,6 +19,7 @@ from evolq_jax.experiment.setup import (
     search_spaces,
     searched_sites,
 )
+from evolq_jax.mesh import mesh_text
 from evolq_jax.search.config import num_evaluations
 
 # Time of a candidate relative to the float forward of the blocks it runs: fake quantization costs that
@@ -67,6 +68,7 @@ def plan_search(config: Experiment) -> dict[str, Any]:
         "estimated_seconds": round(seconds, 1),
         "estimated_memory_mib": round((process_bytes() + sum(memory(setup, images).values())) / MIB),
         "device": jax.devices()[0].device_kind,
+        "mesh": mesh_text(setup.mesh),
     }
 
 

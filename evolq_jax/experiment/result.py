@@ -8,12 +8,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from evolq_jax import __version__
 from evolq_jax.data import fingerprint
 from evolq_jax.errors import UserError
 from evolq_jax.experiment.run_directory import RESULT, RunDirectory, open_run
 from evolq_jax.experiment.setup import Setup
+from evolq_jax.mesh import describe_mesh
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Images, Params
 
@@ -59,11 +61,15 @@ def inputs(setup: Setup, calibration: Images, evaluation: Images) -> dict[str, A
     }
 
 
-def environment() -> dict[str, Any]:
-    """The device, and the versions of what decides the numbers."""
+def environment(mesh: Mesh | None = None) -> dict[str, Any]:
+    """The devices, and the versions of what decides the numbers."""
     packages = ("jax", "jaxlib", "evosax", "numpy", "pillow")
     versions = {name: importlib.metadata.version(name) for name in packages}
-    return {"device": jax.devices()[0].device_kind, "versions": {"evolq_jax": __version__, **versions}}
+    return {
+        "device": jax.devices()[0].device_kind,
+        "mesh": describe_mesh(mesh),
+        "versions": {"evolq_jax": __version__, **versions},
+    }
 
 
 def weights_fingerprint(params: Params) -> str:

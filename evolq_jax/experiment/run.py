@@ -185,7 +185,8 @@ def _search(
     calibrated: Calibrated, run: RunDirectory, clock: Clock, preemption: Preemption, watcher: Watcher
 ) -> SearchResult:
     setup, config, scales = calibrated.setup, calibrated.setup.config, calibrated.scales
-    teacher, tokens = teacher_logits(calibrated, watcher), first_tokens(calibrated)
+    layout = config.search.layout(setup.mesh, len(calibrated.images.pixels))
+    teacher, tokens = teacher_logits(calibrated, watcher), first_tokens(calibrated, layout)
     total, budget, key = num_total(setup), config.search.budget, jax.random.key(config.seed)
     with open_checkpoints(run.path, config.checkpoint) as checkpoints:
         first = Position.first(setup.model.parts, scales)
@@ -219,6 +220,7 @@ def _search(
                 on_generation,
                 on_visit,
                 saved.position,
+                setup.mesh,
             )
 
 

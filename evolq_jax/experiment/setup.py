@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 import evolq_jax.models
 from evolq_jax.calibration.block_linear import added_parameters
@@ -14,6 +15,7 @@ from evolq_jax.calibration.chain import DECIDING, check_chain
 from evolq_jax.config import Experiment
 from evolq_jax.errors import UserError
 from evolq_jax.fitness import make_fitness, parse_fitness
+from evolq_jax.mesh import make_mesh
 from evolq_jax.models import registry
 from evolq_jax.models.checkpoint import LoadedModel, load_checkpoint
 from evolq_jax.network import SiteInfo, forward, is_stacked, list_sites
@@ -25,12 +27,13 @@ from evolq_jax.search.space import SearchSpace
 
 @dataclass(frozen=True)
 class Setup:
-    """A loaded network and what of it is quantized."""
+    """A loaded network, what of it is quantized, and the devices that it runs on (None: one)."""
 
     config: Experiment
     model: LoadedModel
     sites: dict[str, SiteInfo]
     specs: Specs
+    mesh: Mesh | None = None
 
     @property
     def added_parameters(self) -> int:
@@ -50,8 +53,9 @@ def load_model(config: Experiment) -> Setup:
     """Reads the weights and resolves the quantizers.
 
     Raises:
-      UserError: the model, its weights, the chain of initialisers or a site pattern is wrong.
+      UserError: the mesh, the model, its weights, the chain of initialisers or a site pattern is wrong.
     """
+    mesh = make_mesh(config.mesh, config.search.population_size)
     weights = config.model.weights or shipped_weights(config.model.name)
     model = load_checkpoint(config.model.name, weights)
     size = model.preprocessing.size
@@ -60,7 +64,7 @@ def load_model(config: Experiment) -> Setup:
     specs = resolve(config.quant, sites)
     if set(config.calibration.chain) & set(DECIDING):
         specs = with_codes(specs, [name for name, info in sites.items() if info.is_weight])
-    return Setup(config, model, sites, specs)
+    return Setup(config, model, sites, specs, mesh)
 
 
 def shipped_weights(name: str) -> Path:

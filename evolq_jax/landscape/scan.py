@@ -6,15 +6,15 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from evolq_jax.landscape.config import LossName
 from evolq_jax.landscape.directions import Directions, Points, scales_at
 from evolq_jax.landscape.grid import Batch, Grid, Start, batches
 from evolq_jax.landscape.losses import all_losses
+from evolq_jax.mesh import AXES, one_device, replicate, spread
 from evolq_jax.network import at, in_chunks, normalize, run_blocks
 from evolq_jax.quant.sites import fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import Specs
@@ -47,14 +47,8 @@ class Ground(NamedTuple):
     temperatures: Array  # [temperatures]
 
 
-def make_mesh(num_devices: int | None = None) -> Mesh:
-    """One axis, `points`, over this process's devices (or the first of them)."""
-    devices = jax.local_devices()[:num_devices]
-    return jax.make_mesh((len(devices),), ("points",), axis_types=(AxisType.Auto,), devices=devices)
-
-
 def scan(
-    program: Program, ground: Ground, grid: Grid, pixels: Array, mesh: Mesh, first: int = 0
+    program: Program, ground: Ground, grid: Grid, pixels: Array, mesh: Mesh | None = None, first: int = 0
 ) -> Iterator[tuple[Batch, np.ndarray]]:
     """The losses [points, columns] of one batch of grid points after the other, from point `first` on.
 
@@ -66,12 +60,13 @@ def scan(
       ground: what is the same for all points.
       grid: the points.
       pixels: uint8 images [B, height, width, channels].
-      mesh: devices that points are spread over.
+      mesh: devices that points are spread over; None: one.
       first: the point to begin with, a batch's first.
     """
+    mesh = mesh or one_device()
     size = program.point_chunk * mesh.size
     # Once, or every call would copy them from the first device to the others.
-    ground, pixels = jax.device_put((ground, pixels), NamedSharding(mesh, P()))
+    ground, pixels = replicate(mesh, (ground, pixels))
     prefix = _Prefix(program, ground, pixels)
     for batch in batches(grid, size):
         if batch.first < first:
@@ -79,7 +74,7 @@ def scan(
         x, segment = prefix.input_of(batch.start), batch.start.segment
         rows = np.minimum(np.arange(batch.first, batch.first + size), batch.last - 1)
         points = jax.tree.map(lambda leaf, rows=rows: leaf[rows], grid.points)
-        found = _losses(program, segment, mesh, ground, points, x, jnp.int32(batch.start.block))
+        found = _losses(program, segment, mesh, ground, points, x, np.int32(batch.start.block))
         yield batch, np.asarray(found)[: batch.last - batch.first]
 
 
@@ -93,14 +88,12 @@ def _losses(
         def one(point: Points) -> Array:
             return _losses_at(program, segment, ground, point, x, start)
 
-        if program.point_chunk == 1:  # a mapped axis of one costs a slower matrix product on CPU
-            return one(at(points, 0))[None]
-        return jax.vmap(one)(points)
+        # A mapped axis of one costs a slower matrix product on CPU.
+        found = one(at(points, 0))[None] if program.point_chunk == 1 else jax.vmap(one)(points)
+        return found if mesh.size == 1 else jax.lax.all_gather(found, AXES, tiled=True)
 
-    specs = P(), P("points"), P(), P()
-    # Loops carry activations that become different on each device: no check of what is replicated.
-    spread = jax.shard_map(on_device, mesh=mesh, in_specs=specs, out_specs=P("points"), check_vma=False)
-    return spread(ground, points, x, start)
+    out_specs = P() if mesh.size > 1 else P(AXES)
+    return spread(mesh, on_device, (P(), P(AXES), P(), P()), out_specs)(ground, points, x, start)
 
 
 def _losses_at(
@@ -146,7 +139,7 @@ class _Prefix:
         elif block < self._program.parts.segments[segment].length:
             self._place, self._input = (
                 Start(segment, block + 1),
-                _run_block(self._program, segment, *args, jnp.int32(block)),
+                _run_block(self._program, segment, *args, np.int32(block)),
             )
         else:
             self._place, self._input = Start(segment + 1, 0), _enter(self._program, segment + 1, *args)

@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from evosax.algorithms.base import EvolutionaryAlgorithm
+from jax.sharding import Mesh
 
 from evolq_jax.errors import UserError
+from evolq_jax.mesh import fetch, replicate
 from evolq_jax.network import is_stacked
 from evolq_jax.quant.spec import Specs, scope, select
 from evolq_jax.search import programs
@@ -72,6 +74,7 @@ def search(
     on_generation: Callable[[Generation], None] = lambda record: None,
     on_visit: Callable[[Position], None] = lambda position: None,
     position: Position | None = None,
+    mesh: Mesh | None = None,
 ) -> SearchResult:
     """Improves the scales block by block, last block first.
 
@@ -88,23 +91,25 @@ def search(
       specs: its quantizers, resolved.
       params: float parameters (after calibration's chain).
       scales: where to start.
-      tokens: the calibration images at the first segment's entry, quantized [B, ...].
+      tokens: the calibration images at the first segment's entry, quantized [B, ...]; with a mesh as
+        `config.layout` puts them.
       teacher: the teacher's logits on them [B, C].
       key: PRNG key; consumed.
       on_generation: told of every generation, for progress and logs.
       on_visit: told of every visit where the search then stands.
       position: where to go on; None: from the start.
+      mesh: devices that candidates and images are spread over; None: one device.
 
     Raises:
       UserError: the images are no multiple of the contrastive batch or too few to hold some out, or a
         pattern matches nothing.
     """
-    if tokens.shape[0] % config.batch_size:
+    if len(teacher) % config.batch_size:
         raise UserError(
-            f"{tokens.shape[0]} calibration images are no multiple of the contrastive batch of "
+            f"{len(teacher)} calibration images are no multiple of the contrastive batch of "
             f"{config.batch_size}; set search.batch_size or data.num_calibration"
         )
-    run = _Search(config, parts, specs, teacher, key, on_generation, on_visit)
+    run = _Search(config, parts, specs, teacher, key, on_generation, on_visit, mesh)
     return run(params, position or Position.first(parts, scales), tokens)
 
 
@@ -120,19 +125,23 @@ class _Search:
         key: Array,
         on_generation: Callable[[Generation], None],
         on_visit: Callable[[Position], None],
+        mesh: Mesh | None,
     ) -> None:
         self.config, self.parts, self.specs, self.key = config, parts, specs, key
         self.on_generation, self.on_visit = on_generation, on_visit
         self.scoring, self.held_out_scoring = config.scorings()
-        self.temperature = jnp.float32(config.temperature)
+        self.temperature = np.float32(config.temperature)
         self.step, self.density = jnp.float32(config.epsilon), jnp.float32(config.density)
         self.num_searched = len(teacher) - config.num_held_out(len(teacher))
-        self.teachers = jnp.split(teacher, [self.num_searched])
+        # Weights, scales and the teacher's logits lie on all devices; strategies run on the first alone.
+        self.layout = config.layout(mesh, len(teacher))
+        self.put, self.fetch = partial(replicate, mesh), partial(fetch, mesh)
+        self.teachers = self.put(jnp.split(teacher, [self.num_searched]))
         self.image_counts = image_counts(config.halving, self.num_searched, config.batch_size)
 
     def __call__(self, params: Params, position: Position, tokens: Array) -> SearchResult:
         self._start_at(position)
-        network = programs.quantize(self.specs, params, position.scales)
+        network = programs.quantize(self.specs, *self.put((params, position.scales)))
         segments = [self._segment(number, position.scales) for number in range(len(self.parts.segments))]
         searched = [segment for segment in reversed(segments) if segment is not None]
         first_pass, done = divmod(position.visits, sum(len(segment.firsts) for segment in searched))
@@ -141,11 +150,14 @@ class _Search:
                 break
             # Inputs of blocks that a pass has yet to visit depend on none that it has visited, so a pass
             # that is continued gets the same; they have been paid for.
-            inputs = programs.cache_inputs(self.parts, self.specs, self.scoring.image_chunk, network, tokens)
-            self.block_images += 0 if done else len(tokens) * num_blocks(self.parts)
+            inputs = programs.cache_inputs(
+                self.parts, self.specs, self.scoring.image_chunk, network, tokens, self.layout
+            )
+            num_images = sum(map(len, self.teachers))
+            self.block_images += 0 if done else num_images * num_blocks(self.parts)
             for segment in searched:
                 name = self.parts.segments[segment.number].name
-                split = jnp.split(inputs.pop(name), [self.num_searched], axis=1)
+                split = programs.split(inputs.pop(name), self.num_searched, self.layout)
                 to_visit = segment.firsts[done:]
                 done -= len(segment.firsts) - len(to_visit)
                 for block in to_visit:
@@ -166,7 +178,7 @@ class _Search:
         fitness = self.fitness, self.held_out_fitness, self.first.copy(), self.last.copy()
         counts = self.noise_count, self.visits, self.evaluations, self.kept, self.block_images
         seconds = time.monotonic() - self.began
-        return Position(network.scales, *fitness, self.noise_sum, *counts, seconds)
+        return Position(self.fetch(network.scales), *fitness, self.noise_sum, *counts, seconds)
 
     def _result(self, last: Position) -> SearchResult:
         return SearchResult(
@@ -199,7 +211,7 @@ class _Search:
             return None  # all that is searched is in other segments
         space = config.space(scales, segment.name, self.specs)
         size, firsts = config.visits(segment.length)
-        start_scales = programs.slice_blocks(scope(scales, segment.name), jnp.int32(0), size)
+        start_scales = programs.slice_blocks(scope(scales, segment.name), np.int32(0), size)
         solution = space.encode_blocks(start_scales)
         make = partial(
             make_algorithm,
@@ -225,7 +237,8 @@ class _Search:
         if pass_number == 0 and segment.grid is not None:
             algorithm, generations = segment.grid, config.grid_start
         name = self.parts.segments[segment.number].name
-        start_scales = programs.slice_blocks(scope(network.scales, name), jnp.int32(block), segment.size)
+        blocks = programs.slice_blocks(scope(network.scales, name), np.int32(block), segment.size)
+        start_scales = self.fetch(blocks)
         score = self._scorer(network, segment, inputs, block)
         place = block + sum(before.length for before in self.parts.segments[: segment.number])
         visit = _Visit(network, segment, block, start_scales, score, place)
@@ -283,13 +296,14 @@ class _Search:
             self.held_out_fitness = held_out_fitness
         self.fitness, self.kept = fitness, self.kept + 1
         name = self.parts.segments[visit.segment.number].name
-        scales = programs.write_back(name, visit.network.scales, best_scales, jnp.int32(visit.block))
+        best_scales = self.put(best_scales)
+        scales = programs.write_back(name, visit.network.scales, best_scales, np.int32(visit.block))
         # By the program that a continued search starts with: weights by another one could differ in a bit.
         return programs.quantize(self.specs, visit.network.params, scales)
 
     def _scorer(self, network: Quantized, segment: _Segment, inputs: list[Array], block: int) -> _Score:
         """How candidates for one block are scored; counts what it costs."""
-        index, number, targets = jnp.int32(block), segment.number, dict[int, Array]()
+        index, number, targets = np.int32(block), segment.number, dict[int, Array]()
 
         def score(part: int, candidates: Scales, num_images: int | None = None) -> Array:
             scoring = (self.scoring, self.held_out_scoring)[part]
@@ -297,25 +311,29 @@ class _Search:
             num_images = num_images or all_images
             if scoring.has_local and part not in targets:
                 settings = self.parts, scoring.image_chunk, number, segment.size
-                targets[part] = programs.float_blocks(*settings, network.params, index, inputs[part])
+                targets[part] = programs.float_blocks(
+                    *settings, network.params, index, inputs[part], self.layout
+                )
                 self.block_images += all_images * segment.size
             self.evaluations += size
             blocks_run = scoring.blocks_run(self.parts, number, block, segment.size)
             self.block_images += size * num_images * blocks_run
-            return programs.score(
+            fitness = programs.score(
                 self.parts,
                 self.specs,
                 scoring,
                 number,
                 network,
-                candidates,
+                self.put(candidates),
                 index,
                 inputs[part],
                 self.teachers[part],
                 self.temperature,
                 targets.get(part),
                 num_images,
+                self.layout,
             )
+            return self.fetch(fitness)
 
         return score
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import jax
+from jax.sharding import Mesh
 
 from evolq_jax.errors import UserError
+from evolq_jax.mesh import Layout
 from evolq_jax.quant.spec import Specs
 from evolq_jax.search.evaluate import Scoring
 from evolq_jax.search.evolq import Mutation, Replacement
@@ -159,6 +161,13 @@ class SearchConfig:
                 f"{self.batch_size} on one side: use more images, a smaller batch, or --search.holdout 0"
             )
         return count
+
+    def layout(self, mesh: Mesh | None, num_images: int) -> Layout | None:
+        """How the calibration images lie over the devices: those searched on, then those held out."""
+        if mesh is None:
+            return None
+        held_out = self.num_held_out(num_images)
+        return Layout(mesh, (num_images - held_out, held_out), self.chunks()[0])
 
     def chunks(self) -> tuple[int, int]:
         """Images and candidates run at once: the settings, or what suits the backend."""

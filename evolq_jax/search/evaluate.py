@@ -4,6 +4,7 @@ Blocks before the searched one are not run: their output is cached once per pass
 the same for all candidates, so candidates and images are one batch there.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -140,6 +141,7 @@ def population_fitness(
     teacher: Array,
     temperature: Array | float,
     target: Array | None = None,
+    gather: Callable[[Array], Array] = lambda found: found,
 ) -> Array:
     """Fitness [P] of candidates for the scales of a few neighbouring blocks (often one).
 
@@ -155,6 +157,7 @@ def population_fitness(
       teacher: the float network's logits [B, C].
       temperature: of infoNCE (traced).
       target: the float blocks' output on `x`; needed where the fitness has a `local` term.
+      gather: makes all images' logits and errors [P, B, ...] of those of `x`, where `x` is a device's share.
     """
     segment = parts.segments[segment_number]
     make_site = quant_sites(specs)
@@ -200,7 +203,7 @@ def population_fitness(
         chunks = jax.tree.map(lambda leaf: _split(leaf, chunk), (x, target if local_weight else None))
         # [chunks, group, chunk, ...] -> [group, B, ...]
         found = jax.tree.map(lambda y: _join(jnp.moveaxis(y, 0, 1), axis=1), jax.lax.map(one_chunk, chunks))
-        return fitness_of(*found)
+        return fitness_of(*jax.tree.map(gather, found))
 
     def fitness_of(logits: Array | None, errors: Array | None) -> Array:
         """The sum of the terms [group], from logits [group, B, C] and errors [group, B]."""

@@ -1,11 +1,15 @@
 """The compiled programs of the block-wise search: one of each kind per segment, whatever its depth."""
 
+import math
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
+from evolq_jax.mesh import CANDIDATE, DATA, Layout, even_chunk, spread
 from evolq_jax.network import at, window
 from evolq_jax.quant.sites import quant_sites
 from evolq_jax.quant.spec import Specs
@@ -23,25 +27,52 @@ from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales
 JITTER = 1e-6  # relative; float32 resolves 1.2e-7
 
 
-@partial(jax.jit, static_argnames=("parts", "specs", "chunk"))
+@partial(jax.jit, static_argnames=("parts", "specs", "chunk", "layout"))
 def cache_inputs(
-    parts: ModelParts, specs: Specs, chunk: int, network: Quantized, tokens: Array
+    parts: ModelParts, specs: Specs, chunk: int, network: Quantized, tokens: Array, layout: Layout | None
 ) -> dict[str, Array]:
-    """Every block's input, by segment: [L, B, ...]."""
-    return block_inputs(parts, quant_sites(specs), chunk, network.quantized, network.scales, tokens)
+    """Every block's input, by segment: [L, B, ...]. They stay on the devices that their images are on."""
+
+    def on_device(network: Quantized, tokens: Array) -> dict[str, Array]:
+        return block_inputs(parts, quant_sites(specs), chunk, network.quantized, network.scales, tokens)
+
+    return spread(mesh_of(layout), on_device, (P(), P(DATA)), P(None, DATA))(network, tokens)
 
 
-@partial(jax.jit, static_argnames=("parts", "chunk", "number", "size"))
+@partial(jax.jit, static_argnames=("num_searched", "layout"))
+def split(inputs: Array, num_searched: int, layout: Layout | None) -> list[Array]:
+    """[L, B, ...] of the images searched on, and of those held out."""
+    first = num_searched if layout is None else layout.shares[0]
+
+    def on_device(inputs: Array) -> list[Array]:
+        return jnp.split(inputs, [first], axis=1)
+
+    return spread(mesh_of(layout), on_device, P(None, DATA), P(None, DATA))(inputs)
+
+
+@partial(jax.jit, static_argnames=("parts", "chunk", "number", "size", "layout"))
 def float_blocks(
-    parts: ModelParts, chunk: int, number: int, size: int, params: Params, index: Array, inputs: Array
+    parts: ModelParts,
+    chunk: int,
+    number: int,
+    size: int,
+    params: Params,
+    index: Array,
+    inputs: Array,
+    layout: Layout | None,
 ) -> Array:
     """What `size` float blocks from `index` on make of their input in the quantized network: [B, ...]."""
-    x = jax.lax.dynamic_index_in_dim(inputs, index, keepdims=False)
     segment = parts.segments[number]
-    return float_outputs(segment, chunk, window(params[segment.name], index, size), x)
+
+    def on_device(params: Params, index: Array, inputs: Array) -> Array:
+        x = jax.lax.dynamic_index_in_dim(inputs, index, keepdims=False)
+        return float_outputs(segment, chunk, window(params[segment.name], index, size), x)
+
+    in_specs = P(), P(), P(None, DATA)
+    return spread(mesh_of(layout), on_device, in_specs, P(DATA))(params, index, inputs)
 
 
-@partial(jax.jit, static_argnames=("parts", "specs", "scoring", "number", "num_images"))
+@partial(jax.jit, static_argnames=("parts", "specs", "scoring", "number", "num_images", "layout"))
 def score(
     parts: ModelParts,
     specs: Specs,
@@ -55,16 +86,65 @@ def score(
     temperature: Array,
     target: Array | None,
     num_images: int,
+    layout: Layout | None,
 ) -> Array:
     """Fitness [P] of candidates for the scales of blocks from `index` on, on the first images.
 
-    `inputs` [L, B, ...] are all blocks'; `target` [B, ...] is what `float_blocks` gives.
+    `inputs` [L, B, ...] are all blocks'; `target` [B, ...] is what `float_blocks` gives. On several devices
+    every one runs its share of the candidates on its share of the images, or a single candidate on its share
+    of these. Logits are gathered in the images' order, so contrastive batches are what they are on one.
     """
-    x = jax.lax.dynamic_index_in_dim(inputs, index, keepdims=False)
-    x, teacher, target = jax.tree.map(lambda leaf: leaf[:num_images], (x, teacher, target))
-    return population_fitness(
-        parts, specs, scoring, number, network, candidates, index, x, teacher, temperature, target
-    )
+    size, teacher = jax.tree.leaves(candidates)[0].shape[0], teacher[:num_images]
+    rows = 1 if layout is None else layout.mesh.shape[CANDIDATE]
+    alone = size == 1 and rows > 1
+    share = num_images if layout is None else layout.share(num_images)
+
+    def gather(found: Array) -> Array:
+        if alone:
+            found = jax.lax.all_gather(found, CANDIDATE, axis=1, tiled=True)[:, :share]
+        return found if layout is None else layout.in_order(found, num_images)
+
+    def on_device(
+        network: Quantized,
+        candidates: Scales,
+        index: Array,
+        inputs: Array,
+        teacher: Array,
+        temperature: Array,
+        target: Array | None,
+    ) -> Array:
+        x = jax.lax.dynamic_index_in_dim(inputs, index, keepdims=False)
+        x, target = jax.tree.map(lambda leaf: leaf[:share], (x, target))
+        if alone:
+            x, target = jax.tree.map(partial(_row, rows, scoring.image_chunk), (x, target))
+        elif rows > 1:
+            candidates = jax.tree.map(partial(_row, rows, 1), candidates)
+        at_block = candidates, index, x, teacher, temperature, target
+        fitness = population_fitness(parts, specs, scoring, number, network, *at_block, gather)
+        if layout is None or alone:
+            return fitness
+        return jax.lax.all_gather(fitness, CANDIDATE, tiled=True)
+
+    in_specs = P(), P(), P(), P(None, DATA), P(), P(), P(DATA)
+    arguments = network, candidates, index, inputs, teacher, temperature, target
+    return spread(mesh_of(layout), on_device, in_specs, P())(*arguments)[:size]
+
+
+def mesh_of(layout: Layout | None) -> Mesh | None:
+    """None: one device."""
+    return None if layout is None else layout.mesh
+
+
+def _row(rows: int, chunk: int, x: Array) -> Array:
+    """Inside `spread`: the part of [N, ...] that this row of the candidates' axis runs.
+
+    The last row's is filled up with copies of the last entry, to chunks of one size.
+    """
+    part = math.ceil(x.shape[0] / rows)
+    part += -part % even_chunk(part, chunk)
+    missing = part * rows - x.shape[0]
+    x = jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)]) if missing else x
+    return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(CANDIDATE) * part, part)
 
 
 @partial(jax.jit, static_argnames=("size",))

@@ -91,9 +91,9 @@ def test_only_the_same_scan_is_continued(config: Experiment, tmp_path: Path) -> 
     with pytest.raises(UserError, match="holds an unfinished landscape of another config"):
         run_landscape(replace(config, seed=1), run_dir=run)
     header, *rest = (run / POINTS).read_text().splitlines(keepends=True)
-    changed = json.loads(header) | {"number of devices": 7}
+    changed = json.loads(header) | {"mesh": {"candidate": 7, "data": 1}}
     (run / POINTS).write_text(json.dumps(changed) + "\n" + "".join(rest))
-    with pytest.raises(UserError, match=r"cannot be continued, .* changed: number of devices;"):
+    with pytest.raises(UserError, match=r"cannot be continued, .* changed: mesh;"):
         run_landscape(config, run_dir=run)
     (run / POINTS).write_text(header + "".join(rest))
     run_landscape(config, run_dir=run)

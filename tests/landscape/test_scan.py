@@ -15,7 +15,8 @@ from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.landscape.directions import Points, keep_blocks, random_directions, scales_at
 from evolq_jax.landscape.grid import Grid, make_grid
 from evolq_jax.landscape.losses import all_losses
-from evolq_jax.landscape.scan import Ground, Program, make_mesh, scan
+from evolq_jax.landscape.scan import Ground, Program, scan
+from evolq_jax.mesh import make_mesh
 from evolq_jax.network import forward
 from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import QuantSpec
@@ -135,7 +136,7 @@ def test_segments_before_the_moved_one_are_run_once() -> None:
     teacher = forward(PARTS, float_sites, params, {}, x)
     ground = Ground(params, scales, directions, teacher, None, TEMPERATURES)
     program = Program(PARTS, specs, preprocessing, ("mse",), BATCH, 6, 1, (True,))
-    found = scan(program, ground, grid, x, make_mesh(1))
+    found = scan(program, ground, grid, x)
     got = np.concatenate([losses for _, losses in found])[:, 0]
 
     @jax.jit

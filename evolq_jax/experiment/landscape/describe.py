@@ -48,7 +48,7 @@ def describe(setup: Setup, target: Target, prepared: Prepared, surroundings: Sur
         "cosine_of_axes": _cosine(ground.directions) if settings.kind == "plane" else None,
         "principal_shares": list(explained),
         "reflected_share": round(float(share), 6),
-        **environment(),
+        **environment(setup.mesh),
     }
 
 

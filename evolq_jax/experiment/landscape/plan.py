@@ -13,6 +13,7 @@ from evolq_jax.experiment.plan import INTEGER_LAYER_NORM, OVERHEAD, float_speed
 from evolq_jax.experiment.setup import Setup, exact_matmul, load_model
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.landscape.grid import network_share
+from evolq_jax.mesh import mesh_text
 
 PROGRAMS = 3  # compiling a scan and its prefix, relative to the float forward
 CALIBRATION = 2  # images' worth of float forwards that calibration and the teacher take
@@ -38,7 +39,8 @@ def plan_landscape(
         compiling, rate = float_speed(setup, image_chunk)
     points, share = len(prepared.grid.starts), network_share(prepared.grid, setup.model.parts)
     overhead = OVERHEAD[quant.scheme] * (INTEGER_LAYER_NORM if quant.integer_layer_norm else 1.0)
-    images = prepared.num_images * (points * share * overhead / jax.local_device_count() + CALIBRATION)
+    num_devices = 1 if setup.mesh is None else setup.mesh.size
+    images = prepared.num_images * (points * share * overhead / num_devices + CALIBRATION)
     return {
         "model": setup.model.name,
         "scheme": f"{quant.scheme} W{quant.weight_bits}A{quant.activation_bits}",
@@ -56,7 +58,8 @@ def plan_landscape(
         "float_images_per_second": round(rate, 1),
         "estimated_seconds": round(images / rate + PROGRAMS * compiling, 1),
         "estimated_memory_mib": round((process_bytes() + memory(setup, prepared)) / MIB),
-        "device": f"{jax.local_device_count()} × {jax.devices()[0].device_kind}",
+        "device": jax.devices()[0].device_kind,
+        "mesh": mesh_text(setup.mesh),
     }
 
 

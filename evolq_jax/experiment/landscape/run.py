@@ -21,7 +21,7 @@ from evolq_jax.experiment.setup import Setup, exact_matmul, load_model
 from evolq_jax.experiment.watch import Silent, Watcher
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.landscape.plot import draw
-from evolq_jax.landscape.scan import Program, make_mesh, scan
+from evolq_jax.landscape.scan import Program, scan
 
 
 def run_landscape(
@@ -92,7 +92,7 @@ def _compute(
 ) -> np.ndarray:
     """The losses [points, columns], those from before a kill and the rest."""
     ground, pixels, _ = surroundings
-    program, mesh, total = program_of(setup, prepared), make_mesh(), len(prepared.grid.starts)
+    program, mesh, total = program_of(setup, prepared), setup.mesh, len(prepared.grid.starts)
     header = _header(program, surroundings, mesh)
     log = PointLog(run, header, len(prepared.columns))
     progress = watcher.stage("landscape")
@@ -103,11 +103,10 @@ def _compute(
     return log.losses()
 
 
-def _header(program: Program, surroundings: Surroundings, mesh: Mesh) -> dict[str, Any]:
+def _header(program: Program, surroundings: Surroundings, mesh: Mesh | None) -> dict[str, Any]:
     """What the bits of a loss depend on, beside the config."""
     return {
         "scales, weights and images": digest_arrays((surroundings.ground, surroundings.pixels)),
         "chunks": [program.image_chunk, program.point_chunk],
-        "number of devices": mesh.size,
-        **environment(),
+        **environment(mesh),
     }

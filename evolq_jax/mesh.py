@@ -1,0 +1,218 @@
+"""The devices of a run as one mesh: a population's candidates along one axis, images along the other.
+
+Programs for several devices are those for one, run on every device's own share by `jax.shard_map`, with
+gathers written out where all shares are needed. None in a mesh's place is one device, and no more.
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from evolq_jax.errors import UserError, suggestion
+
+CANDIDATE, DATA = "candidate", "data"
+AXES = (CANDIDATE, DATA)  # as one axis: what is spread over all devices
+
+
+def parse_mesh(text: str) -> dict[str, int]:
+    """`candidate=4,data=2` as sizes by axis; an axis that is left out is absent.
+
+    Raises:
+      UserError: it is written otherwise, names no such axis or one twice, or a size is no positive number.
+    """
+    sizes: dict[str, int] = {}
+    for part in text.split(","):
+        axis, _, size = (word.strip() for word in part.partition("="))
+        if axis not in AXES:
+            raise UserError(
+                f"mesh '{text}' names the unknown axis '{axis}'{suggestion(axis, AXES)}: write it like "
+                "candidate=4,data=2"
+            )
+        if axis in sizes:
+            raise UserError(f"mesh '{text}' names the axis '{axis}' twice")
+        if not re.fullmatch("[0-9]+", size) or int(size) < 1:
+            raise UserError(f"mesh '{text}': the size of '{axis}' must be a positive number, not '{size}'")
+        sizes[axis] = int(size)
+    return sizes
+
+
+def mesh_sizes(text: str | None, population_size: int, num_devices: int) -> tuple[int, int]:
+    """Devices along `candidate` and along `data`.
+
+    Chosen automatically, candidates get as many devices as divide the population, and images the rest: both
+    axes do the same work, but a population that does not divide leaves devices idle, and few images do.
+
+    Raises:
+      UserError: the sizes that `text` gives do not fit the devices.
+    """
+    sizes = {} if text is None else parse_mesh(text)
+    if not sizes:
+        sizes = {CANDIDATE: math.gcd(num_devices, population_size)}
+    for axis, other in (AXES, AXES[::-1]):
+        if axis in sizes and other not in sizes:
+            if num_devices % sizes[axis]:
+                raise UserError(
+                    f"mesh '{text}': {num_devices} devices do not divide by {sizes[axis]}; give {other} too"
+                )
+            sizes[other] = num_devices // sizes[axis]
+    if sizes[CANDIDATE] * sizes[DATA] > num_devices:
+        raise UserError(
+            f"mesh '{text}' needs {sizes[CANDIDATE] * sizes[DATA]} devices, and there are {num_devices}: "
+            "lower a size"
+        )
+    return sizes[CANDIDATE], sizes[DATA]
+
+
+def make_mesh(text: str | None = None, population_size: int = 1) -> Mesh | None:
+    """The mesh of all devices, or of the first ones where `text` asks for fewer; None: one device.
+
+    Args:
+      text: sizes, as in `candidate=4,data=2`; an axis that is left out gets the other devices. None: chosen
+        automatically.
+      population_size: candidates that a search scores at once.
+
+    Raises:
+      UserError: the sizes are wrong, or leave a process of several without devices.
+    """
+    devices = jax.devices()
+    sizes = mesh_sizes(text, population_size, len(devices))
+    used = math.prod(sizes)
+    if used < len(devices) and jax.process_count() > 1:
+        raise UserError(
+            f"mesh '{text}' uses {used} of {len(devices)} devices: with several processes it must use all"
+        )
+    # Explicit axes, the default, would ask for shardings in every operation.
+    automatic = (AxisType.Auto,) * len(AXES)
+    return None if used == 1 else jax.make_mesh(sizes, AXES, axis_types=automatic, devices=devices[:used])
+
+
+def one_device() -> Mesh:
+    """A mesh of this process's first device, for programs that want one whatever the devices are."""
+    return Mesh(
+        np.array(jax.local_devices()[:1]).reshape(1, 1), AXES, axis_types=(AxisType.Auto,) * len(AXES)
+    )
+
+
+def describe_mesh(mesh: Mesh | None) -> dict[str, int]:
+    """Devices by axis, for records."""
+    return dict.fromkeys(AXES, 1) if mesh is None else dict(mesh.shape)
+
+
+def mesh_text(mesh: Mesh | None) -> str:
+    """The same for people: as `--mesh` takes it."""
+    return ",".join(f"{axis}={size}" for axis, size in describe_mesh(mesh).items())
+
+
+def spread(mesh: Mesh | None, fn: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+    """`fn` on every device's share of its arguments; without a mesh `fn` itself."""
+    if mesh is None:
+        return fn
+    # Loops carry activations that become different on each device: no check of what is replicated.
+    return jax.shard_map(fn, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
+def replicate(mesh: Mesh | None, tree: Any) -> Any:
+    """The whole of a tree's arrays on every device; all processes must hold the same."""
+    if mesh is None:
+        return tree
+    sharding = NamedSharding(mesh, PartitionSpec())
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+
+    def one(leaf: Any) -> jax.Array:
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return jax.tree.map(one, tree)
+
+
+def fetch(mesh: Mesh | None, tree: Any) -> Any:
+    """Replicated arrays on this process's first device alone; waits for them."""
+    return tree if mesh is None else jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), tree)
+
+
+def put_rows(
+    mesh: Mesh, axes: str | Sequence[str], images: np.ndarray, rows: np.ndarray | None = None
+) -> jax.Array:
+    """The rows of `images` in this order, in equal shares along `axes`; a process reads only its own.
+
+    `rows` None: all in their order; their number is a multiple of the devices along `axes`.
+    """
+    chosen = np.arange(len(images)) if rows is None else rows
+    sharding = NamedSharding(mesh, PartitionSpec(axes if isinstance(axes, str) else tuple(axes)))
+    shape = (len(chosen), *images.shape[1:])
+
+    def own(index: tuple[slice, ...] | None) -> np.ndarray:
+        return np.asarray(images[chosen if index is None else chosen[index[0]]])
+
+    return jax.make_array_from_callback(shape, sharding, own)
+
+
+def even_chunk(count: int, at_most: int) -> int:
+    """The size of as few chunks as possible that hold `count`, all of one size."""
+    return math.ceil(count / math.ceil(count / at_most))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How images, in parts one after the other, lie over the devices of the data axis.
+
+    Each part is dealt out in turn: image i of a part is the (i // devices)-th of device i % devices, so the
+    first images of a part are the first of every device. Shares are filled up with the part's last image to a
+    multiple of `unit`, so that they divide into chunks of about the size asked for.
+
+    Attributes:
+      mesh: the devices.
+      counts: images of each part.
+      chunk: images that run at once on a device.
+    """
+
+    mesh: Mesh
+    counts: tuple[int, ...]
+    chunk: int
+
+    @property
+    def devices(self) -> int:
+        """Along the data axis."""
+        return self.mesh.shape[DATA]
+
+    @property
+    def unit(self) -> int:
+        """At most `chunk`: the largest part's share divided into as few chunks as possible."""
+        return even_chunk(math.ceil(max(self.counts) / self.devices), self.chunk)
+
+    def share(self, num_images: int) -> int:
+        """What every device runs for the first so many images of a part, the filling included."""
+        return math.ceil(math.ceil(num_images / self.devices) / self.unit) * self.unit
+
+    @property
+    def shares(self) -> tuple[int, ...]:
+        """Of each part."""
+        return tuple(map(self.share, self.counts))
+
+    def rows(self) -> np.ndarray:
+        """The images in the order in which they lie: device by device, part by part."""
+        found: list[np.ndarray] = []
+        for device in range(self.devices):
+            first = 0
+            for count, share in zip(self.counts, self.shares, strict=True):
+                dealt = np.arange(share) * self.devices + device
+                found.append(first + np.minimum(dealt, count - 1))
+                first += count
+        return np.concatenate(found)
+
+    def put(self, images: np.ndarray) -> jax.Array:
+        """All parts' images [B, ...] over the devices: [devices * sum(shares), ...]."""
+        return put_rows(self.mesh, DATA, images, self.rows())
+
+    def in_order(self, x: jax.Array, num_images: int) -> jax.Array:
+        """Inside `spread`: every device's [P, share, ...] gathered to [P, num_images, ...] of the part."""
+        gathered = jax.lax.all_gather(x, DATA, axis=2)  # [P, share, devices, ...]
+        return gathered.reshape(x.shape[0], -1, *x.shape[2:])[:, :num_images]

@@ -1,0 +1,165 @@
+"""Several devices give what one gives: run by `test_eight_devices.py` in a process of eight.
+
+Tolerance: devices run other numbers of images at once than one device does, so products differ in their last
+bits, and now and then a value next to a rounding edge falls on its other side: some 1e-4 of a fitness.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.compiled import work
+from evolq_jax.mesh import Layout, make_mesh, replicate
+from evolq_jax.network import at, forward
+from evolq_jax.quant.sites import float_sites
+from evolq_jax.quant.spec import QuantSpec, scope
+from evolq_jax.search import programs
+from evolq_jax.search.blockwise import search
+from evolq_jax.search.config import SearchConfig
+from evolq_jax.search.evaluate import Scoring
+from evolq_jax.search.records import SearchResult
+from evolq_jax.typing import Array, Params, QParams, Scales
+from tests.two_segments import PARTS, make_inputs, make_params
+
+RTOL = 2e-4
+MESHES = ("candidate=8", "candidate=4,data=2", "data=8", "candidate=2,data=3")
+BATCH, SEARCHED, HELD_OUT = 2, 22, 8  # images; nothing divides by eight
+SITES = ("a/weight", "b/weight", "a/h", "b/h")
+
+
+class Setting(NamedTuple):
+    params: Params
+    scales: Scales
+    x: Array
+    teacher: Array
+
+
+SPECS = tuple((name, QuantSpec(4)) for name in SITES)
+SCORING = Scoring("info_nce + 0.5*local", BATCH, 4, 2)
+
+
+@cache
+def make_setting() -> Setting:
+    params, x = make_params(), make_inputs(SEARCHED + HELD_OUT)
+    depths = {"a": 2, "b": 3}
+    steps = {"a/weight": 0.05, "b/weight": 0.08, "a/h": 0.08, "b/h": 0.07}  # too small: there is much to gain
+    scales = {
+        name: QParams(jnp.full((depths[name[0]], 1, 1), step), jnp.full((depths[name[0]], 1, 1), 8.0))
+        for name, step in steps.items()
+    }
+    return Setting(params, scales, x, forward(PARTS, float_sites, params, {}, x))
+
+
+def layout(text: str) -> Layout:
+    mesh = make_mesh(text)
+    assert mesh is not None
+    return Layout(mesh, (SEARCHED, HELD_OUT), SCORING.image_chunk)
+
+
+def scored(where: Layout | None, candidates: Scales, part: int, num_images: int) -> tuple[Array, str]:
+    """Fitness of candidates for block 1 of the first segment, and the compiled text of what scores them."""
+    setting, index = make_setting(), np.int32(1)
+    put = (lambda tree: tree) if where is None else (lambda tree: replicate(where.mesh, tree))
+    network = programs.quantize(SPECS, *put((setting.params, setting.scales)))
+    tokens = setting.x if where is None else where.put(np.asarray(setting.x))
+    inputs = programs.cache_inputs(PARTS, SPECS, 4, network, tokens, where)["a"]
+    inputs = programs.split(inputs, SEARCHED, where)[part]
+    target = programs.float_blocks(PARTS, 4, 0, 1, network.params, index, inputs, where)
+    teacher = jnp.split(setting.teacher, [SEARCHED])[part]
+    arguments = network, put(candidates), index, inputs, put(teacher), np.float32(0.5), target
+    settings = PARTS, SPECS, SCORING, 0
+    compiled = programs.score.lower(*settings, *arguments, num_images, where).compile()
+    return compiled(*arguments), compiled.as_text() or ""
+
+
+def population(size: int) -> Scales:
+    rng = np.random.default_rng(size)
+
+    def changed(qparams: QParams) -> QParams:
+        factors = jnp.asarray(rng.uniform(0.4, 2.5, (size, 1, *qparams.scale.shape)), jnp.float32)
+        return QParams(qparams.scale * factors, jnp.broadcast_to(qparams.zero_point, factors.shape))
+
+    return {name: changed(q) for name, q in at(scope(make_setting().scales, "a"), 1).items()}
+
+
+@pytest.mark.parametrize(
+    ("size", "part", "num_images"), [(5, 0, SEARCHED), (5, 0, 6), (1, 1, HELD_OUT), (1, 0, SEARCHED)]
+)
+@pytest.mark.parametrize("mesh", MESHES)
+def test_candidates_score_as_on_one_device(mesh: str, size: int, part: int, num_images: int) -> None:
+    candidates = population(size)
+    want, _ = scored(None, candidates, part, num_images)
+    got, text = scored(layout(mesh), candidates, part, num_images)
+    assert got.sharding.is_fully_replicated
+    np.testing.assert_allclose(got, want, rtol=RTOL)
+    if size > 1:
+        assert np.ptp(want) > 20 * RTOL * np.max(want)  # the candidates do differ
+    _check_collectives(text, layout(mesh), size, num_images)
+
+
+def _check_collectives(text: str, where: Layout, size: int, num_images: int) -> None:
+    """All that devices exchange are logits and errors of images, and the fitness of candidates."""
+    done, classes, rows = work(text), 4, where.mesh.shape["candidate"]
+    assert set(done.counts) == {"all-gather"}
+    images = where.share(num_images) * where.devices
+    if size == 1:
+        images += rows * SCORING.image_chunk * where.devices  # shares of shares are filled up as well
+    assert done.largest <= 4 * classes * images * (1 if size == 1 else SCORING.population_chunk)
+    if size > 1:  # of logits and of errors; of the fitness
+        assert done.counts["all-gather"] >= 2 * (where.devices > 1) + (rows > 1)
+
+
+POPULATION = SearchConfig(
+    algorithm="SNES",
+    parametrization="log_per_tensor",
+    generations=2,
+    population_size=5,
+    epsilon=0.3,
+    fitness="info_nce + 0.5*local",
+    batch_size=BATCH,
+    holdout=0.3,
+    min_gain=0.5,
+    halving=2,
+    image_chunk=4,
+    population_chunk=2,
+)
+
+ONE_CHILD = SearchConfig(
+    algorithm="EvolQ",
+    parametrization="raw",
+    population_size=1,
+    epsilon=0.05,
+    fitness="info_nce",
+    batch_size=BATCH,
+    holdout=0.0,
+    rescore_start=True,
+    image_chunk=4,
+)
+
+
+def searched(config: SearchConfig, text: str | None) -> SearchResult:
+    setting, mesh = make_setting(), None if text is None else make_mesh(text)
+    where = config.layout(mesh, len(setting.x))
+    tokens = setting.x if where is None else where.put(np.asarray(setting.x))
+    arguments = setting.params, setting.scales, tokens, setting.teacher
+    return search(config, PARTS, SPECS, *arguments, jax.random.key(0), mesh=mesh)
+
+
+@pytest.mark.parametrize(
+    ("config", "mesh"),
+    [(POPULATION, "candidate=4,data=2"), (ONE_CHILD, "data=8")],
+    ids=["population", "child"],
+)
+def test_searches_find_what_they_find_on_one_device(config: SearchConfig, mesh: str) -> None:
+    want, got = searched(config, None), searched(config, mesh)
+    assert want.kept
+    assert (got.evaluations, got.kept, got.visits) == (want.evaluations, want.kept, want.visits)
+    assert got.candidate_images == want.candidate_images
+    np.testing.assert_allclose([got.start_fitness, got.fitness], [want.start_fitness, want.fitness], RTOL)
+    for name, qparams in want.scales.items():
+        np.testing.assert_allclose(got.scales[name].scale, qparams.scale, rtol=1e-2, err_msg=name)
+        assert len(got.scales[name].scale.devices()) == 1  # as checkpoints and files want them

@@ -100,6 +100,7 @@ def connect(place: Place | None = None, timeout_seconds: int = 300) -> None:
     if place is None and not _in_cluster():
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # concerns CPUs only
+    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours (experiment/preemption.py)
     arguments: dict[str, Any] = {}
     if place:
         address, count, number = place
@@ -183,6 +184,11 @@ def gather(rows: np.ndarray) -> np.ndarray:
     padded[: len(rows)] = rows
     together = np.asarray(multihost_utils.process_allgather(padded))
     return np.concatenate([part[:count] for part, count in zip(together, counts, strict=True)])
+
+
+def anywhere(flag: bool) -> bool:
+    """Whether it is set in any process."""
+    return flag if num_processes() == 1 else bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
 def leave(line: str, status: int) -> NoReturn:

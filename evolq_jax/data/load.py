@@ -72,6 +72,10 @@ def load_images(
     listed = open_source(source, preprocessing, class_index, tfds_dir)
     cache = _cache_folder(cache_dir)
     indices = draw_rows(listed, num, seed, draw, cache)
+    if shared and len(indices) < hosts.num_processes():
+        raise UserError(
+            f"{len(indices)} images of {source} are too few for {hosts.num_processes()} processes"
+        )
     mine = hosts.share(len(indices))
     decoded = _decode(listed, indices[mine], preprocessing, cache, cache_gib, on_corrupt, progress)
     left_out = hosts.gather(mine.start + np.asarray(decoded.skipped, np.int64))

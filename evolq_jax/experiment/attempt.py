@@ -50,7 +50,7 @@ def depends_on(setup: Setup, calibration: Images, evaluation: Images) -> dict[st
     """What the bits of a search's result depend on, beside the config."""
     return {
         **inputs(setup, calibration, evaluation)["fingerprints"],
-        "chunks": list(setup.config.search.chunks()),
+        "chunks": [*setup.config.search.chunks(), setup.config.search.prefixes],
         **flatten(environment(setup.mesh)),
     }
 

@@ -1,7 +1,7 @@
 """SIGTERM, as schedulers send it before they take a machine away: what there is to save is saved first.
 
-Several processes stop at the same place of the search, whichever of them gets the signal: JAX's preemption
-service agrees on it. Before and after the search they leave the signal alone; a scheduler then kills them.
+Several processes stop at the same place of the search, whichever of them gets the signal. Before and after
+the search they only take note of it, and a scheduler that loses patience kills them.
 """
 
 import signal
@@ -9,8 +9,6 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
-
-from jax.experimental import multihost_utils
 
 from evolq_jax import hosts
 
@@ -54,15 +52,15 @@ class Preemption:
 class _Agreed(Preemption):
     """With several processes: all of them come to each `check` together, and it raises in all or none."""
 
-    def __init__(self, remedy: str) -> None:
-        super().__init__(remedy)
-        self._step = 0
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """The signal's handler."""
+        del number, frame
+        self._asked = True
 
     def check(self) -> None:
         """Raises `Preempted` if SIGTERM has come to one of the processes."""
-        self._step += 1
-        if multihost_utils.reached_preemption_sync_point(self._step):
-            raise Preempted(f"stopped by SIGTERM; {self.remedy}")
+        self._asked = hosts.anywhere(self._asked)
+        super().check()
 
 
 @contextmanager
@@ -72,10 +70,7 @@ def preemptible(remedy: str) -> Generator[Preemption, None, None]:
     Args:
       remedy: how to go on, for the message.
     """
-    if hosts.num_processes() > 1:  # JAX handles the signal
-        yield _Agreed(remedy)
-        return
-    preemption = Preemption(remedy)
+    preemption = Preemption(remedy) if hosts.num_processes() == 1 else _Agreed(remedy)
     if threading.current_thread() is not threading.main_thread():
         yield preemption
         return

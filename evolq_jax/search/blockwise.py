@@ -18,10 +18,11 @@ from evolq_jax.network import is_stacked
 from evolq_jax.quant.spec import Specs, scope, select
 from evolq_jax.search import programs
 from evolq_jax.search.algorithms import make_algorithm, make_params, num_generations, start, unravel
-from evolq_jax.search.budget import candidate_images, num_blocks
+from evolq_jax.search.budget import candidate_images
 from evolq_jax.search.config import SearchConfig, num_noise_copies
 from evolq_jax.search.evaluate import Quantized
 from evolq_jax.search.halving import halve, image_counts
+from evolq_jax.search.prefixes import Prefixes
 from evolq_jax.search.records import Generation, Position, SearchResult
 from evolq_jax.search.space import SearchSpace
 from evolq_jax.typing import Array, ModelParts, Params, Scales
@@ -132,6 +133,7 @@ class _Search:
         self.scoring, self.held_out_scoring = config.scorings()
         self.temperature = np.float32(config.temperature)
         self.step, self.density = jnp.float32(config.epsilon), jnp.float32(config.density)
+        self.num_images = len(teacher)
         self.num_searched = len(teacher) - config.num_held_out(len(teacher))
         # Weights, scales and the teacher's logits lie on all devices; strategies run on the first alone.
         self.layout = config.layout(mesh, len(teacher))
@@ -145,24 +147,21 @@ class _Search:
         segments = [self._segment(number, position.scales) for number in range(len(self.parts.segments))]
         searched = [segment for segment in reversed(segments) if segment is not None]
         first_pass, done = divmod(position.visits, sum(len(segment.firsts) for segment in searched))
+        settings = self.parts, self.specs, self.scoring.image_chunk
+        prefixes = Prefixes(self.config.prefixes, *settings, tokens, self.num_searched, self.layout)
         for pass_number in self._passes(first_pass):
             if self._is_spent():
                 break
-            # Inputs of blocks that a pass has yet to visit depend on none that it has visited, so a pass
-            # that is continued gets the same; they have been paid for.
-            inputs = programs.cache_inputs(
-                self.parts, self.specs, self.scoring.image_chunk, network, tokens, self.layout
-            )
-            num_images = sum(map(len, self.teachers))
-            self.block_images += 0 if done else num_images * num_blocks(self.parts)
+            ran = prefixes.begin_pass(network)
+            self.block_images += 0 if done else self.num_images * ran  # else they have been paid for
             for segment in searched:
-                name = self.parts.segments[segment.number].name
-                split = programs.split(inputs.pop(name), self.num_searched, self.layout)
                 to_visit = segment.firsts[done:]
                 done -= len(segment.firsts) - len(to_visit)
                 for block in to_visit:
                     if not self._is_spent():
-                        network = self._visit(network, segment, split, pass_number, block)
+                        inputs, ran = prefixes.begin_visit(network, segment.number, block)
+                        self.block_images += self.num_images * ran
+                        network = self._visit(network, segment, inputs, pass_number, block)
                         self.on_visit(self._position(network))
         return self._result(self._position(network))
 

@@ -22,9 +22,10 @@ from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig, fast, s
 from evolq_jax.experiment.calibrated import calibrate
 from evolq_jax.experiment.evaluate import compute_logits
 from evolq_jax.experiment.images import load_evaluation
-from evolq_jax.experiment.setup import exact_matmul, load_model
+from evolq_jax.experiment.setup import load_model
 from evolq_jax.experiment.watch import Silent
 from evolq_jax.metrics import score, summary
+from evolq_jax.precision import matmul_precision
 
 IMAGES = 128
 BITS: dict[str, dict[str, Any]] = {
@@ -73,7 +74,7 @@ def make(data: Path, scheme: str, bits: str, name: str, seed: int) -> Experiment
 
 def run(config: Experiment, teacher: dict[str, np.ndarray]) -> dict[str, Any]:
     """Calibrates and scores; `teacher` keeps the float network's logits between settings."""
-    with exact_matmul():
+    with matmul_precision(config.precision):
         setup = load_model(config)
         evaluation = load_evaluation(setup)
         parts, preprocessing = setup.model.parts, setup.model.preprocessing

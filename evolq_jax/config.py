@@ -17,6 +17,7 @@ from evolq_jax.errors import UserError, check_at_least_one, suggestion
 from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.mesh import parse_mesh
+from evolq_jax.precision import Precision
 from evolq_jax.quant.spec import QuantConfig, Rule
 from evolq_jax.search.config import ATTENTION_WEIGHTS, SearchConfig
 from evolq_jax.search.memory import parse_bytes
@@ -147,6 +148,8 @@ class Experiment:
       mesh: how many devices a population's candidates and the images are spread over, such as
         `candidate=4,data=2`; an axis that is left out gets the other devices. None: all devices, chosen
         automatically (docs/scaling.md).
+      precision: of matrix products: `float32`, or where the hardware has it `tf32` or `bfloat16`, which are
+        faster and change the order of candidates that are nearly as good (docs/scaling.md).
       evaluation_batch: images of one evaluation batch, on each device.
       seed: draws the calibration images, and drives block reconstruction and the search.
     """
@@ -164,6 +167,7 @@ class Experiment:
     milestones: int = 0
     memory: str | None = None
     mesh: str | None = None
+    precision: Precision = "float32"
     evaluation_batch: int = 20
     seed: int = 0
 

@@ -133,6 +133,24 @@ def replicate(mesh: Mesh | None, tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
+def gather(mesh: Mesh | None, tree: Any) -> Any:
+    """The whole of arrays that lie on the mesh, however they do, on every device."""
+    if mesh is None:
+        return tree
+    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, PartitionSpec()))(tree)
+
+
+def image_mesh(mesh: Mesh, num_images: int) -> Mesh:
+    """The same devices with as many of them along the data axis as divide a number of images."""
+    shards = math.gcd(mesh.size, num_images)
+    return Mesh(mesh.devices.reshape(-1, shards), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def num_shares(mesh: Mesh | None) -> int:
+    """Into how many the images are divided."""
+    return 1 if mesh is None else mesh.shape[DATA]
+
+
 def fetch(mesh: Mesh | None, tree: Any) -> Any:
     """Replicated arrays on this process's first device alone; waits for them."""
     return tree if mesh is None else jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), tree)

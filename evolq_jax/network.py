@@ -190,6 +190,19 @@ def largest_divisor(total: int, at_most: int) -> int:
     return next(size for size in range(min(total, max(at_most, 1)), 0, -1) if total % size == 0)
 
 
+def image_chunks(images: Array, chunk: int, shards: int = 1) -> Array:
+    """[B, ...] -> [chunks, size, ...], for a loop over chunks.
+
+    Where the images lie in equal shares on so many devices, every chunk is up to `chunk` of each of them, so
+    that the loop moves none: another order, in which everything that belongs to images must be put.
+    """
+    size = largest_divisor(images.shape[0] // shards, chunk)
+    if shards == 1:
+        return images.reshape(-1, size, *images.shape[1:])
+    by_device = images.reshape(shards, -1, size, *images.shape[1:])
+    return by_device.swapaxes(0, 1).reshape(-1, shards * size, *images.shape[1:])
+
+
 def in_chunks(fn: Callable[[Array], Array], x: Array, chunk: int) -> Array:
     """`fn` on chunks of the leading axis [B, ...], one after the other; at most `chunk` at once."""
     size = largest_divisor(x.shape[0], chunk)

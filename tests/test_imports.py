@@ -15,7 +15,7 @@ MAX_LINES = 350
 
 # One line per layer, lowest first: the layer, and the layers that it may import beside itself.
 # `evolq_jax/x.py` and everything under `evolq_jax/x/` are layer x; "" is `evolq_jax/__init__.py`.
-NUMERICS = "errors typing trees mesh quant network"
+NUMERICS = "errors typing trees mesh precision quant network"
 STORES = "data checkpoint fitness metrics"
 ALGORITHMS = "calibration search landscape gradient training"
 LAYERS = {
@@ -24,6 +24,7 @@ LAYERS = {
     "typing": "errors",
     "trees": "errors typing",
     "mesh": "errors",
+    "precision": "errors",
     "quant": "errors typing trees",
     "network": "errors typing trees quant",
     "models": NUMERICS,

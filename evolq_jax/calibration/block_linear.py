@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.calibration.compensation import Moments, matching_bias, ridge
-from evolq_jax.calibration.layerwise import Streams, block_of, enter_segment, image_chunks, local_specs
+from evolq_jax.calibration.layerwise import Streams, block_of, enter_segment, image_streams, local_specs
 from evolq_jax.calibration.state import Calibration, State
 from evolq_jax.network import at
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
@@ -43,7 +43,7 @@ def block_linear(calibration: Calibration, state: State) -> State:
     """
     parts, specs = calibration.parts, calibration.specs
     total, done = sum(segment.length for segment in parts.segments), 0
-    streams, params = image_chunks(calibration), dict(state.params)
+    streams, params = image_streams(calibration), dict(state.params)
     for number, segment in enumerate(parts.segments):
         streams = enter_segment(parts, specs, number, state._replace(params=params), streams)
         found: list[Params] = []

@@ -15,7 +15,7 @@ from evolq_jax.calibration.folding import fold
 from evolq_jax.calibration.layerwise import walk
 from evolq_jax.calibration.ranges import ranges
 from evolq_jax.calibration.smoothing import smooth
-from evolq_jax.calibration.state import Calibration, Initialiser, Progress, State
+from evolq_jax.calibration.state import Calibration, Initialiser, Progress, State, whole
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.quant.sites import encode_weights
 from evolq_jax.quant.spec import with_codes
@@ -31,6 +31,7 @@ WHOLE: dict[str, Initialiser] = {
 }
 INITIALISERS = (*WHOLE, *LINKS)
 CORRECTING = ("brecq", *LINKS)  # links that change parameters
+SHARED_OUT = ("ranges", "fold", *LINKS)  # links of which every device of several runs its images' share
 DECIDING = ("brecq",)  # after these the integers of all weights are decided
 
 
@@ -60,7 +61,8 @@ def initialise(
     check_chain(chain, calibration.parts)
     state, rounded = State(params, params, {}), with_codes(calibration.specs, ())
     for name, link in _links(chain):
-        state = link(calibration._replace(specs=rounded, progress=stage(name)), state)
+        images = calibration if name.split(", ")[0] in SHARED_OUT else whole(calibration)
+        state = link(images._replace(specs=rounded, progress=stage(name)), state)
     return encode_weights(calibration.specs, state.params, state.scales), state.scales
 
 

@@ -11,7 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.network import forward, is_stacked, list_sites
+from evolq_jax.network import forward, image_chunks, is_stacked, list_sites
 from evolq_jax.quant.sites import FloatSite
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, ModelParts, Params
@@ -29,8 +29,10 @@ class _AddSite(FloatSite):
         return x + self.added[name] if name in self.added else x
 
 
-@partial(jax.jit, static_argnames=("parts",))
-def token_weights(parts: ModelParts, params: Params, images: Array, key: Array) -> TokenWeights:
+@partial(jax.jit, static_argnames=("parts", "shards"))
+def token_weights(
+    parts: ModelParts, params: Params, images: Array, key: Array, shards: int = 1
+) -> TokenWeights:
     """Mean squared gradient at every token of every linear layer's output.
 
     The weights of one image in one layer have mean 1: unsure images count no more than others.
@@ -40,6 +42,7 @@ def token_weights(parts: ModelParts, params: Params, images: Array, key: Array) 
       params: float parameters.
       images: normalised images in chunks [chunks, B, height, width, channels].
       key: PRNG key; consumed.
+      shards: devices that the images lie on (`network.image_chunks`).
     """
     layers = tuple(
         f"{segment.name}/{linear.name}" for segment in parts.segments for linear in segment.linears
@@ -49,7 +52,9 @@ def token_weights(parts: ModelParts, params: Params, images: Array, key: Array) 
         gradients = site_gradients(parts, layers, params, *chunk)
         return {name: _normalised((g**2).mean(-1)) for name, g in gradients.items()}
 
-    keys = jax.random.split(key, images.shape[:2])  # an image's vector does not depend on the chunks
+    # An image's vector depends neither on the chunks nor on the devices.
+    count, size = images.shape[0] * images.shape[1], images.shape[1] // shards
+    keys = image_chunks(jax.random.split(key, count), size, shards)
     return jax.lax.map(one_chunk, (images, keys))
 
 

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from evolq_jax.calibration.compensation import LINKS, Layer, Moments
 from evolq_jax.calibration.fisher import token_weights
 from evolq_jax.calibration.state import Calibration, State
-from evolq_jax.network import at, largest_divisor
+from evolq_jax.mesh import num_shares
+from evolq_jax.network import at, image_chunks
 from evolq_jax.quant.sites import RecordSite, fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.trees import flatten, unflatten
@@ -29,8 +30,10 @@ def walk(links: tuple[str, ...], calibration: Calibration, state: State) -> Stat
     parts, specs, damping, pull = calibration.parts, calibration.specs, calibration.damping, calibration.pull
     steps = sum(segment.length * (len(segment.linears) + 1) for segment in parts.segments)
     done = 0
-    streams = image_chunks(calibration)
-    fisher = token_weights(parts, state.reference, streams[0], jax.random.key(0))
+    streams = image_streams(calibration)
+    fisher = token_weights(
+        parts, state.reference, streams[0], jax.random.key(0), num_shares(calibration.mesh)
+    )
     for number, segment in enumerate(parts.segments):
         streams = enter_segment(parts, specs, number, state, streams)
         for block in range(segment.length):
@@ -48,11 +51,11 @@ def walk(links: tuple[str, ...], calibration: Calibration, state: State) -> Stat
     return state
 
 
-def image_chunks(calibration: Calibration) -> Streams:
+def image_streams(calibration: Calibration) -> Streams:
     """The calibration images in chunks [chunks, B, height, width, channels], twice."""
+    in_chunks = jax.jit(image_chunks, static_argnums=(1, 2))
     images = jnp.concatenate(list(calibration.batches))
-    size = largest_divisor(images.shape[0], calibration.chunk)
-    images = images.reshape(-1, size, *images.shape[1:])
+    images = in_chunks(images, calibration.chunk, num_shares(calibration.mesh))
     return images, images
 
 

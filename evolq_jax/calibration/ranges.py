@@ -6,10 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from evolq_jax.calibration import fisher, observers
-from evolq_jax.calibration.state import Calibration, State
-from evolq_jax.network import is_stacked, largest_divisor, list_sites, observe
+from evolq_jax.calibration.state import Calibration, State, whole
+from evolq_jax.mesh import DATA, num_shares, spread
+from evolq_jax.network import image_chunks, is_stacked, largest_divisor, list_sites, observe
 from evolq_jax.quant.spec import QuantSpec, Specs
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales
@@ -28,20 +31,18 @@ def ranges(calibration: Calibration, state: State) -> State:
     if not activations:
         return state._replace(scales=scales)
 
-    steps, chunk = len(calibration.batches) + 1, calibration.chunk
+    steps, sizes = len(calibration.batches) + 1, (calibration.chunk, calibration.mesh)
     per_batch = []
     for done, images in enumerate(calibration.batches):
-        size = largest_divisor(images.shape[0], chunk)
-        per_batch.append(_batch_ranges(parts, activations, size, params, images))
+        per_batch.append(_batch_ranges(parts, activations, *sizes, params, images))
         calibration.progress(done + 1, steps)
     bounds = _combine(activations, per_batch)
     scored = tuple((name, spec) for name, spec in activations if observers.is_scored(spec))
     last = calibration.batches[-1]
-    size = largest_divisor(last.shape[0], chunk)
 
     def errors(specs: Specs, bounds: dict[str, observers.Range], fine: bool) -> dict[str, Array]:
         own = {name: bounds[name] for name, _ in specs}
-        return _errors(parts, specs, size, calibration.fisher, fine, params, own, last) if specs else {}
+        return _errors(parts, specs, *sizes, calibration.fisher, fine, params, own, last) if specs else {}
 
     coarse = errors(scored, bounds, False)
     scales |= _finish(parts, activations, False, bounds, coarse)
@@ -59,9 +60,9 @@ def _importance(calibration: Calibration, weights: Specs, params: Params) -> dic
     names = tuple(name for name, spec in weights if calibration.fisher and observers.is_scored(spec))
     if not names:
         return {}
-    images = jnp.concatenate(list(calibration.batches))
-    size = largest_divisor(images.shape[0], calibration.chunk)
-    chunks = images.reshape(-1, size, *images.shape[1:])
+    # Sums of a chunk's gradients are squared, so on several devices each takes all of every chunk.
+    images = jnp.concatenate(list(whole(calibration).batches))
+    chunks = image_chunks(images, calibration.chunk)
     return fisher.weight_importance(calibration.parts, names, params, chunks, jax.random.key(0))
 
 
@@ -95,17 +96,17 @@ def weight_qparams(spec: QuantSpec, weight: Array, importance: Array | None = No
     return observers.finish(spec, bounds, errors, fine=True)
 
 
-@partial(jax.jit, static_argnames=("parts", "specs", "chunk"))
+@partial(jax.jit, static_argnames=("parts", "specs", "chunk", "mesh"))
 def _batch_ranges(
-    parts: ModelParts, specs: Specs, chunk: int, params: Params, images: Array
+    parts: ModelParts, specs: Specs, chunk: int, mesh: Mesh | None, params: Params, images: Array
 ) -> dict[str, observers.Range]:
-    table = dict(specs)
+    table, size = dict(specs), largest_divisor(images.shape[0] // num_shares(mesh), chunk)
     shapes, chunk_shapes = (
         {name: info.shape for name, info in list_sites(parts, params, images.shape[1:], size).items()}
-        for size in (images.shape[0], chunk)
+        for size in (images.shape[0], size)
     )
 
-    def one_chunk(x: Array) -> dict[str, observers.Range]:
+    def one_chunk(params: Params, x: Array) -> dict[str, observers.Range]:
         def chunk_range(name: str, x: Array, _: None) -> observers.Range:
             return observers.chunk_range(table[name], observers.tail_size(table[name], shapes[name]), x)
 
@@ -119,42 +120,54 @@ def _batch_ranges(
         leaf = jnp.moveaxis(leaf, 0, lead)
         return leaf.reshape(*leaf.shape[:lead], -1, *leaf.shape[lead + 2 :])
 
-    chunks = jax.lax.map(one_chunk, images.reshape(-1, chunk, *images.shape[1:]))
+    def on_device(params: Params, images: Array) -> dict[str, observers.Range]:
+        chunks = images.reshape(-1, size, *images.shape[1:])
+        found = jax.lax.map(partial(one_chunk, params), chunks)
+        return found if mesh is None else jax.lax.all_gather(found, DATA, tiled=True)
+
+    found = spread(mesh, on_device, (P(), P(DATA)), P())(params, images)
     return {
         name: _per_block(parts, name, partial(observers.batch_range, spec, shapes[name]))(
-            tuple(merge(name, leaf) for leaf in chunks[name])
+            tuple(merge(name, leaf) for leaf in found[name])
         )
         for name, spec in specs
     }
 
 
-@partial(jax.jit, static_argnames=("parts", "specs", "chunk", "weighed", "fine"))
+@partial(jax.jit, static_argnames=("parts", "specs", "chunk", "mesh", "weighed", "fine"))
 def _errors(
     parts: ModelParts,
     specs: Specs,
     chunk: int,
+    mesh: Mesh | None,
     weighed: bool,
     fine: bool,
     params: Params,
     bounds: dict[str, observers.Range],
     images: Array,
 ) -> dict[str, Array]:
-    table = dict(specs)
+    table, size = dict(specs), largest_divisor(images.shape[0] // num_shares(mesh), chunk)
 
     def chunk_errors(name: str, x: Array, entry: tuple[observers.Range, Array | None]) -> Array:
         site_bounds, gradient = entry
-        weight = None if gradient is None else fisher.importance(gradient, chunk)
+        weight = None if gradient is None else fisher.importance(gradient, size)
         return observers.chunk_errors(table[name], site_bounds, x, weight, fine)
 
-    def one_chunk(args: tuple[Array, Array]) -> dict[str, Array]:
-        gradients = fisher.site_gradients(parts, tuple(table), params, *args) if weighed else {}
-        entries = {name: (bounds[name], gradients.get(name)) for name in table}
-        return observe(parts, chunk_errors, entries, params, args[0])
+    def on_device(
+        params: Params, bounds: dict[str, observers.Range], images: Array, keys: Array
+    ) -> dict[str, Array]:
+        def one_chunk(args: tuple[Array, Array]) -> dict[str, Array]:
+            gradients = fisher.site_gradients(parts, tuple(table), params, *args) if weighed else {}
+            entries = {name: (bounds[name], gradients.get(name)) for name in table}
+            return observe(parts, chunk_errors, entries, params, args[0])
+
+        chunks = (leaf.reshape(-1, size, *leaf.shape[1:]) for leaf in (images, keys))
+        totals = jax.lax.map(one_chunk, tuple(chunks))
+        totals = jax.tree.map(lambda leaf: leaf.sum(0), totals)
+        return totals if mesh is None else jax.lax.psum(totals, DATA)
 
     keys = jax.random.split(jax.random.key(0), images.shape[0])
-    chunks = (leaf.reshape(-1, chunk, *leaf.shape[1:]) for leaf in (images, keys))
-    totals = jax.lax.map(one_chunk, tuple(chunks))
-    return jax.tree.map(lambda leaf: leaf.sum(0), totals)
+    return spread(mesh, on_device, (P(), P(), P(DATA), P(DATA)), P())(params, bounds, images, keys)
 
 
 @partial(jax.jit, static_argnames=("parts", "specs"))

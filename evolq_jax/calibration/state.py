@@ -3,7 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from jax.sharding import Mesh
+
 from evolq_jax.calibration.brecq.config import BrecqConfig
+from evolq_jax.mesh import gather
 from evolq_jax.network import SiteInfo
 from evolq_jax.quant.spec import Specs
 from evolq_jax.typing import Array, ModelParts, Params, Scales
@@ -19,7 +22,7 @@ class Calibration(NamedTuple):
       specs: what to quantize, resolved for this network.
       sites: the network's quantization points.
       batches: normalised calibration images, each [B, height, width, channels].
-      chunk: images run at once (bounds memory; changes results by rounding at most).
+      chunk: images run at once on a device (bounds memory; changes results by rounding at most).
       damping: how strongly `ridge` holds on to the float weights, relative to each input channel's own
         second moment.
       pull: share of the residual stream's error so far that `ridge` and `bias` correct at the end of
@@ -27,6 +30,7 @@ class Calibration(NamedTuple):
       fisher: whether `ranges` weighs squared errors by how much values matter (see `fisher.importance`).
       brecq: settings of block reconstruction.
       seed: of the random draws that links make.
+      mesh: whose data axis each batch's images are spread over, in equal shares; None: one device.
       progress: told the steps done.
     """
 
@@ -40,7 +44,15 @@ class Calibration(NamedTuple):
     fisher: bool = False
     brecq: BrecqConfig = BrecqConfig()
     seed: int = 0
+    mesh: Mesh | None = None
     progress: Progress = lambda done, total: None
+
+
+def whole(calibration: Calibration) -> Calibration:
+    """The same with all images on every device, for what depends on how images are put together."""
+    if calibration.mesh is None:
+        return calibration
+    return calibration._replace(batches=gather(calibration.mesh, list(calibration.batches)), mesh=None)
 
 
 class State(NamedTuple):

@@ -20,12 +20,13 @@ from evolq_jax.experiment.milestones import Milestones
 from evolq_jax.experiment.outcome import end_run, score_run
 from evolq_jax.experiment.plan import budget_of_search
 from evolq_jax.experiment.run_directory import RunDirectory, new_run
-from evolq_jax.experiment.setup import Setup, check_search, exact_matmul, load_model, searched_sites
+from evolq_jax.experiment.setup import Setup, check_search, load_model, searched_sites
 from evolq_jax.experiment.watch import Silent, Watcher
 from evolq_jax.fitness import make_fitness
 from evolq_jax.gradient.descend import Descent, Evaluation, descend
 from evolq_jax.gradient.loss import Data, Problem
 from evolq_jax.gradient.optimizers import make_optimizer
+from evolq_jax.precision import matmul_precision
 from evolq_jax.typing import Scales
 
 
@@ -49,7 +50,7 @@ def run_baseline(
       UserError: something in the config, the weights, the images or the run directory is wrong.
     """
     watcher, began = watcher or Silent(), time.monotonic()
-    with new_run(run_dir, config) as run, exact_matmul():
+    with matmul_precision(config.precision), new_run(run_dir, config) as run:
         setup = load_model(config)
         check_baseline(setup, count_calibration(setup, for_search=True))
         count_evaluation(setup)

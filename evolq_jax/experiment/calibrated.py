@@ -16,7 +16,7 @@ from evolq_jax.experiment.images import check_batches, load_calibration
 from evolq_jax.experiment.run_directory import FINAL_SCALES, INIT_SCALES, PARAMS, RunDirectory, open_run
 from evolq_jax.experiment.setup import Setup
 from evolq_jax.experiment.watch import Progress, Watcher
-from evolq_jax.mesh import DATA, Layout, replicate, spread
+from evolq_jax.mesh import DATA, Layout, fetch, gather, image_mesh, put_rows, replicate, spread
 from evolq_jax.network import normalize
 from evolq_jax.quant.sites import quant_sites
 from evolq_jax.search.evaluate import embed
@@ -46,24 +46,31 @@ def calibrate(setup: Setup, watcher: Watcher, *, for_search: bool) -> Calibrated
     began = time.monotonic()
     preprocess = jax.jit(partial(normalize, setup.model.preprocessing))
     size = config.calibration.batch_size
+    mesh = None if setup.mesh is None else image_mesh(setup.mesh, size)
     batches = [images.pixels[i : i + size] for i in range(0, len(images.pixels), size)]
     calibration = Calibration(
         setup.model.parts,
         setup.specs,
         setup.sites,
-        [preprocess(jnp.asarray(batch)) for batch in batches],
+        [
+            preprocess(jnp.asarray(batch) if mesh is None else put_rows(mesh, DATA, batch))
+            for batch in batches
+        ],
         config.calibration.image_chunk,
         damping=config.calibration.damping,
         pull=config.calibration.pull,
         fisher=config.calibration.fisher,
         brecq=config.calibration.brecq,
         seed=config.seed,
+        mesh=mesh,
     )
 
     def stage(name: str) -> Progress:
         return watcher.stage(f"calibrating ({name})")
 
-    params, scales = initialise(config.calibration.chain, calibration, setup.model.params, stage)
+    params = replicate(mesh, setup.model.params)
+    found = initialise(config.calibration.chain, calibration, params, stage)
+    params, scales = fetch(mesh, gather(mesh, found))
     jax.block_until_ready(scales)
     return Calibrated(setup, params, scales, images, time.monotonic() - began)
 

@@ -14,12 +14,12 @@ from evolq_jax.experiment.memory import MIB, fit_memory, memory, process_bytes
 from evolq_jax.experiment.setup import (
     Setup,
     check_search,
-    exact_matmul,
     load_model,
     search_spaces,
     searched_sites,
 )
 from evolq_jax.mesh import mesh_text
+from evolq_jax.precision import matmul_precision
 from evolq_jax.search.config import num_evaluations
 
 # Time of a candidate relative to the float forward of the blocks it runs: fake quantization costs that
@@ -46,7 +46,7 @@ def plan_search(config: Experiment) -> dict[str, Any]:
     Raises:
       UserError: as the search itself would, for weights, images and patterns.
     """
-    with exact_matmul():
+    with matmul_precision(config.precision):
         setup = load_model(config)
         check_search(setup)
         images, evaluation = count_calibration(setup, for_search=True), count_evaluation(setup)

@@ -51,8 +51,9 @@ from evolq_jax.experiment.run_directory import (
     new_run,
     open_run,
 )
-from evolq_jax.experiment.setup import Setup, check_search, exact_matmul, load_model
+from evolq_jax.experiment.setup import Setup, check_search, load_model
 from evolq_jax.experiment.watch import Silent, Watcher
+from evolq_jax.precision import matmul_precision
 from evolq_jax.search.blockwise import search
 from evolq_jax.search.budget import candidate_images
 from evolq_jax.search.records import Generation, Position, SearchResult
@@ -81,9 +82,9 @@ def run_search(
     """
     watcher, clock = watcher or Silent(), Clock()
     with (
+        matmul_precision(config.precision),
         continued_run(run_dir, config, SEARCH) as run,
         preemptible(f"go on with: evolq search {run.path} --resume") as preemption,
-        exact_matmul(),
     ):
         setup = load_model(config)
         check_search(setup)
@@ -115,7 +116,7 @@ def run_calibrate(
     Raises:
       UserError: something in the config, the weights, the images or the run directory is wrong.
     """
-    with new_run(run_dir, config) as run, exact_matmul():
+    with matmul_precision(config.precision), new_run(run_dir, config) as run:
         setup = load_model(config)
         count_calibration(setup, for_search=False)
         calibrated = calibrate(setup, watcher or Silent(), for_search=False)
@@ -145,7 +146,8 @@ def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None
       UserError: it is no run directory, or its weights or images are not what they were.
     """
     watcher = watcher or Silent()
-    with exact_matmul():
+    config = target if isinstance(target, Experiment) else open_run(target).config()
+    with matmul_precision(config.precision):
         if isinstance(target, Experiment):
             setup = load_model(target)
             count_calibration(setup, for_search=False)

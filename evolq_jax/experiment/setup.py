@@ -1,6 +1,5 @@
 """From a config to the network that algorithms take, and what of it is quantized and searched."""
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,11 +41,6 @@ class Setup:
             return 0
         size, channels = self.model.preprocessing.size, len(self.model.preprocessing.mean)
         return added_parameters(self.model.parts, self.model.params, (size, size, channels))
-
-
-def exact_matmul() -> AbstractContextManager[Any]:
-    """Matrix products in full float32: what GPUs do by default (TF32) is coarser than a search's steps."""
-    return jax.default_matmul_precision("float32")
 
 
 def load_model(config: Experiment) -> Setup:

@@ -13,10 +13,10 @@ from evolq_jax import __version__
 from evolq_jax.data import load_images
 from evolq_jax.errors import UserError
 from evolq_jax.experiment.evaluate import compute_logits
-from evolq_jax.experiment.setup import exact_matmul
 from evolq_jax.experiment.watch import no_progress
 from evolq_jax.models.checkpoint import save_params
 from evolq_jax.models.registry import get_entry, param_shapes
+from evolq_jax.precision import matmul_precision
 from evolq_jax.training import TrainConfig, TrainExperiment, train
 from evolq_jax.typing import Images, Preprocessing
 
@@ -58,7 +58,7 @@ def run_training(
     tested = _load(config.test_data, config.class_index, entry.preprocessing)
     parts, epochs = entry.family.make(model), config.train.epochs
     params = entry.family.init(jax.random.key(config.train.seed), model)
-    with exact_matmul():
+    with matmul_precision():
         params, history = train(
             parts, params, entry.preprocessing, learnt.pixels, learnt.labels, config.train,
             lambda epoch: progress(epoch.number, epochs),

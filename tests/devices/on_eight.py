@@ -13,16 +13,19 @@ import numpy as np
 import pytest
 
 from benchmarks.compiled import work
-from evolq_jax.mesh import Layout, make_mesh, replicate
+from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.state import Calibration
+from evolq_jax.mesh import DATA, Layout, gather, image_mesh, make_mesh, put_rows, replicate
 from evolq_jax.network import at, forward
 from evolq_jax.quant.sites import float_sites
-from evolq_jax.quant.spec import QuantSpec, scope
+from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve, scope
 from evolq_jax.search import programs
 from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import SearchConfig
 from evolq_jax.search.evaluate import Scoring
 from evolq_jax.search.records import SearchResult
 from evolq_jax.typing import Array, Params, QParams, Scales
+from tests.tiny import make_tiny
 from tests.two_segments import PARTS, make_inputs, make_params
 
 RTOL = 2e-4
@@ -163,3 +166,26 @@ def test_searches_find_what_they_find_on_one_device(config: SearchConfig, mesh: 
     for name, qparams in want.scales.items():
         np.testing.assert_allclose(got.scales[name].scale, qparams.scale, rtol=1e-2, err_msg=name)
         assert len(got.scales[name].scale.devices()) == 1  # as checkpoints and files want them
+
+
+def test_calibration_gives_what_it_gives_on_one_device() -> None:
+    """Twelve images are four devices' of two copies each; every link runs them in its own order."""
+    tiny = make_tiny(depth=1)
+    config = QuantConfig(
+        "matmul",
+        weight_bits=3,
+        quantize_image=False,
+        weight_observer="minmax",
+    )
+    specs, chain = resolve(config, tiny.sites), ("ranges", "ridge", "bias")
+    alone = Calibration(tiny.parts, specs, tiny.sites, [tiny.images], 3)
+    want = initialise(chain, alone, tiny.params)
+    mesh = make_mesh("data=8")
+    assert mesh is not None
+    mesh = image_mesh(mesh, len(tiny.images))
+    assert dict(mesh.shape) == {"candidate": 2, "data": 4}
+    batches = [put_rows(mesh, DATA, np.asarray(tiny.images))]
+    on_all = alone._replace(batches=batches, mesh=mesh)
+    got = gather(mesh, initialise(chain, on_all, replicate(mesh, tiny.params)))
+    for one, several in zip(jax.tree.leaves(want), jax.tree.leaves(got), strict=True):
+        np.testing.assert_allclose(several, one, rtol=2e-3, atol=2e-3 * np.abs(one).max())

@@ -10,10 +10,11 @@ from evolq_jax.config import Experiment
 from evolq_jax.experiment.landscape.prepare import Prepared, open_target, prepare
 from evolq_jax.experiment.memory import MIB, process_bytes
 from evolq_jax.experiment.plan import INTEGER_LAYER_NORM, OVERHEAD, float_speed
-from evolq_jax.experiment.setup import Setup, exact_matmul, load_model
+from evolq_jax.experiment.setup import Setup, load_model
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.landscape.grid import network_share
 from evolq_jax.mesh import mesh_text
+from evolq_jax.precision import matmul_precision
 
 PROGRAMS = 3  # compiling a scan and its prefix, relative to the float forward
 CALIBRATION = 2  # images' worth of float forwards that calibration and the teacher take
@@ -33,7 +34,7 @@ def plan_landscape(
     opened = open_target(target, landscape)
     settings, quant = opened.config.landscape, opened.config.quant
     image_chunk, point_chunk = settings.chunks()
-    with exact_matmul():
+    with matmul_precision(opened.config.precision):
         setup = load_model(opened.config)
         prepared = prepare(setup, opened.run)
         compiling, rate = float_speed(setup, image_chunk)

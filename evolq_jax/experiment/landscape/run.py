@@ -17,11 +17,12 @@ from evolq_jax.experiment.landscape.record import SCAN, SUMMARY, PointLog, write
 from evolq_jax.experiment.preemption import preemptible
 from evolq_jax.experiment.result import environment
 from evolq_jax.experiment.run_directory import RunDirectory
-from evolq_jax.experiment.setup import Setup, exact_matmul, load_model
+from evolq_jax.experiment.setup import Setup, load_model
 from evolq_jax.experiment.watch import Silent, Watcher
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.landscape.plot import draw
 from evolq_jax.landscape.scan import Program, scan
+from evolq_jax.precision import matmul_precision
 
 
 def run_landscape(
@@ -49,9 +50,9 @@ def run_landscape(
     watcher, began = watcher or Silent(), time.monotonic()
     opened = open_target(target, landscape)
     with (
+        matmul_precision(opened.config.precision),
         continued_run(run_dir, opened.config, SCAN) as run,
         preemptible(f"the same command with --run-dir {run.path} goes on"),
-        exact_matmul(),
     ):
         setup = load_model(opened.config)
         prepared = prepare(setup, opened.run)

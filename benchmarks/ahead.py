@@ -11,11 +11,12 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks.compiled import work
 from evolq_jax.config import Experiment
-from evolq_jax.experiment.setup import Setup, exact_matmul
+from evolq_jax.experiment.setup import Setup
 from evolq_jax.mesh import DATA
 from evolq_jax.models.checkpoint import LoadedModel
 from evolq_jax.models.registry import get_entry
 from evolq_jax.network import list_sites
+from evolq_jax.precision import matmul_precision
 from evolq_jax.quant.spec import resolve, scope
 from evolq_jax.search import programs
 from evolq_jax.search.evaluate import Quantized, at_scales, block_inputs, quant_sites
@@ -58,7 +59,7 @@ def abstract_scales(setup: Setup) -> Scales:
     return scales
 
 
-def compile_scoring(setup: Setup, mesh: Mesh, num_images: int, optimized: bool = True) -> Compiled:
+def compile_scoring(setup: Setup, mesh: Mesh, num_images: int) -> Compiled:
     """The program that scores a generation's candidates for a block of a network of one segment."""
     search, parts = setup.config.search, setup.model.parts
     population, (scoring, _) = search.population_size, search.scorings()
@@ -82,10 +83,9 @@ def compile_scoring(setup: Setup, mesh: Mesh, num_images: int, optimized: bool =
         temperature,
         None,
     )
-    level = {} if optimized else {"xla_backend_optimization_level": 0}
-    with exact_matmul():
+    with matmul_precision():
         lowered = programs.score.lower(parts, setup.specs, scoring, 0, *arguments, num_images, layout)
-        compiled = lowered.compile(compiler_options=level)
+        compiled = lowered.compile()
     text, memory = compiled.as_text() or "", compiled.memory_analysis()
     assert memory is not None  # every backend used here tells
     least, most = work(text, 0), work(text, segment.length - 1)

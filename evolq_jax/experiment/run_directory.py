@@ -97,7 +97,7 @@ class RunDirectory:
         Of the lines that are there, the first `keep` stay.
         """
         file = self.path / LOG if hosts.is_first() else Path(os.devnull)
-        if keep and hosts.is_first():
+        if keep:
             self.write(LOG, "".join(self.read(LOG).splitlines(keepends=True)[:keep]).encode())
         with _reported(file):
             log = file.open("a" if keep else "w", encoding="utf-8")

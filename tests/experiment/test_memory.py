@@ -4,7 +4,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from evolq_jax.config import Experiment
+from benchmarks.ahead import abstract_setup
+from evolq_jax.config import Experiment, ModelConfig, QuantConfig
 from evolq_jax.errors import UserError
 from evolq_jax.experiment import run as run_module
 from evolq_jax.experiment.memory import MIB, PROCESS, fit_memory, memory, needed_bytes, out_of_memory
@@ -108,6 +109,22 @@ def test_what_cannot_fit_is_refused(weights: Path) -> None:
     assert f"need about {-(-least // MIB)} MiB; give more, or lower data.num_calibration (now 120)" in str(
         raised.value
     )
+
+
+def test_a_large_vit_is_planned_from_shapes() -> None:
+    """The inputs of 24 blocks of ViT-L for 1,000 images are 18 GiB in float32."""
+    quant = QuantConfig("fully_quantized", weight_bits=4, activation_bits=8)
+    setup = abstract_setup(Experiment(model=ModelConfig("vit_large_patch16_224"), quant=quant))
+    kept = memory(setup, 1000)["inputs of every block"]
+    assert kept == 24 * 1000 * 197 * 1024 * 4
+    kinds = {limit: _prefixes(setup, limit) for limit in ("40GiB", "16GiB", "8GiB")}
+    assert kinds == {"40GiB": "float32", "16GiB": "bfloat16", "8GiB": "recompute"}
+
+
+def _prefixes(setup: Setup, limit: str) -> str:
+    fitted = fit_memory(replace(setup, config=replace(setup.config, memory=limit)), 1000)
+    assert needed_bytes(fitted, 1000) <= parse_bytes(limit)
+    return fitted.config.search.prefixes
 
 
 EXHAUSTED = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 12345678 bytes.\nPeak buffers: 1"

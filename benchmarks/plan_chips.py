@@ -76,6 +76,7 @@ class Chip:
     network: Network
     population: int
     images: int
+    chunk: int
     chips: int
 
     @property
@@ -91,8 +92,10 @@ class Chip:
 
     @property
     def share(self) -> int:
-        """Images that it runs each of them on; the last chips run some twice."""
-        return math.ceil(self.images / self.axes[1])
+        """Images that it runs each of them on, in chunks of one size; some are run twice to fill them up."""
+        least = math.ceil(self.images / self.axes[1])
+        chunks = math.ceil(least / self.chunk)
+        return chunks * math.ceil(least / chunks)
 
     def flops(self, blocks: float) -> float:
         """Of matrix products: `blocks` from the searched one on, the head, infoNCE's similarities.
@@ -131,7 +134,7 @@ def main() -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={options.compiled}"
     network, compiled = _compile(options)
-    first = Chip(network, options.population, options.images, options.compiled)
+    first = Chip(network, options.population, options.images, options.chunk, options.compiled)
     print(f"{options.model}, population {options.population}, on each of {options.compiled} devices:\n")
     print("| | compiled | formula |\n|---|---|---|")
     for name, is_, should in (
@@ -175,7 +178,7 @@ def _compile(options: Options) -> tuple[Network, "Compiled"]:
     assert mesh is not None
     candidates = math.ceil(options.population / mesh.shape["candidate"])
     share = math.ceil(options.images / mesh.shape["data"])
-    group = math.gcd(candidates, max(options.chunk // min(share, options.chunk), 1))
+    group = math.gcd(candidates, max(options.chunk // share, 1))
     search = replace(
         config.search, population_size=options.population, image_chunk=options.chunk, population_chunk=group
     )

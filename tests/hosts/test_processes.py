@@ -20,7 +20,7 @@ from evolq_jax.experiment.run import run_search
 from tests.small_run import small_config
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 200.0  # seconds: machines that run tests may be busy
+PATIENCE = 480.0  # seconds: machines that run tests may be busy
 PASSES = 12  # of 4 visits: long enough to be killed in
 CONFIG = f"""\
 from dataclasses import replace

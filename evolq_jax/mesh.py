@@ -232,5 +232,7 @@ class Layout:
 
     def in_order(self, x: jax.Array, num_images: int) -> jax.Array:
         """Inside `spread`: every device's [P, share, ...] gathered to [P, num_images, ...] of the part."""
+        if self.devices == 1:
+            return x[:, :num_images]
         gathered = jax.lax.all_gather(x, DATA, axis=2)  # [P, share, devices, ...]
         return gathered.reshape(x.shape[0], -1, *x.shape[2:])[:, :num_images]

@@ -8,14 +8,26 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from benchmarks import compilations, float_forward, landscape, peak, run, search_throughput
+from benchmarks import (
+    compilations,
+    float_forward,
+    landscape,
+    peak,
+    precision,
+    run,
+    scaling,
+    search_throughput,
+)
 from benchmarks.command import main
 from benchmarks.search_throughput import Case
 from benchmarks.subject import Subject
 from benchmarks.timing import count_compilations, interleave
+from evolq_jax.models.registry import get_entry
 from evolq_jax.models.vit import ViTConfig
+from evolq_jax.quant.spec import QuantConfig
 from tests.tiny import PREPROCESSING, make_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,6 +92,31 @@ def test_candidates_are_counted_without_the_start() -> None:
     blocks = 10 * (1 + 2 + 2 + 1)  # candidates, the pass that fills the cache, the start
     speed = blocks * peak.block_flops(subject.config) / seconds
     assert row["share of peak"] == pytest.approx(speed / peak_of_machine, rel=0.05, abs=1e-3)
+
+
+def test_work_of_a_compiled_program() -> None:
+    """Of one child of the ViT for the digits, whose middle block has one after it."""
+    case = scaling.Case("strong", 1, "candidate=1,data=1", 1, 20)
+    done, seconds = scaling.measure(scaling.load("vit_digits"), case, 5)
+    config = get_entry("vit_digits").config
+    head = 2 * config.width * config.num_classes
+    assert done.flops == pytest.approx(20 * (2 * peak.block_flops(config) + head), rel=1e-2)
+    assert not done.counts
+    assert seconds is None
+
+
+def test_candidates_at_lower_precision_change_their_order() -> None:
+    """Rounded operands give another fitness, not a wholly other one; pairs are compared, not numbers."""
+    subject = tiny_subject(2)
+    sites, specs = subject.quantizers(QuantConfig("matmul", weight_bits=4))
+    options = precision.Options(pairs=8, spread=0.1, images=10, emulate=True)
+    at_precision = precision.fitness(subject, sites, specs, options)
+    exact, coarse = (at_precision(name).reshape(-1, 2) for name in ("float32", "bfloat16"))
+    assert 0 < np.abs(coarse - exact).max() < 0.5 * np.abs(exact).max()
+    assert precision.changed_order(exact, exact) == 0
+    assert (
+        precision.changed_order(np.array([[1.0, 2.0], [4.0, 3.0]]), np.array([[2.0, 1.0], [4.0, 3.0]])) == 1
+    )
 
 
 def test_points_of_a_plane_are_counted() -> None:

@@ -152,9 +152,7 @@ def score(
             candidates = jax.tree.map(partial(_row, rows, 1), candidates)
         at_block = candidates, index, x, teacher, temperature, target
         fitness = population_fitness(parts, specs, scoring, number, network, *at_block, gather)
-        if layout is None or alone:
-            return fitness
-        return jax.lax.all_gather(fitness, CANDIDATE, tiled=True)
+        return fitness if alone or rows == 1 else jax.lax.all_gather(fitness, CANDIDATE, tiled=True)
 
     in_specs = P(), P(), P(), P(None, DATA), P(), P(), P(DATA)
     arguments = network, candidates, index, inputs, teacher, temperature, target

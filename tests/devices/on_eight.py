@@ -15,6 +15,7 @@ import pytest
 from benchmarks.compiled import work
 from evolq_jax.calibration.chain import initialise
 from evolq_jax.calibration.state import Calibration
+from evolq_jax.experiment.evaluate import compute_logits
 from evolq_jax.mesh import DATA, Layout, gather, image_mesh, make_mesh, put_rows, replicate
 from evolq_jax.network import at, forward
 from evolq_jax.quant.sites import float_sites
@@ -25,7 +26,7 @@ from evolq_jax.search.config import SearchConfig
 from evolq_jax.search.evaluate import Scoring
 from evolq_jax.search.records import SearchResult
 from evolq_jax.typing import Array, Params, QParams, Scales
-from tests.tiny import make_tiny
+from tests.tiny import PREPROCESSING, make_tiny
 from tests.two_segments import PARTS, make_inputs, make_params
 
 RTOL = 2e-4
@@ -189,3 +190,13 @@ def test_calibration_gives_what_it_gives_on_one_device() -> None:
     got = gather(mesh, initialise(chain, on_all, replicate(mesh, tiny.params)))
     for one, several in zip(jax.tree.leaves(want), jax.tree.leaves(got), strict=True):
         np.testing.assert_allclose(several, one, rtol=2e-3, atol=2e-3 * np.abs(one).max())
+
+
+def test_logits_of_images_on_all_devices() -> None:
+    """Sixteen at once, of twelve: the rest is filled up and dropped."""
+    tiny = make_tiny(depth=1)
+    network = tiny.parts, (), PREPROCESSING, tiny.params, {}, np.asarray(tiny.pixels)
+    want = compute_logits(*network, 12)
+    for text in ("data=8", "candidate=4,data=2"):
+        got = compute_logits(*network, 2, mesh=make_mesh(text))
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)

@@ -105,7 +105,7 @@ def _check_connected(options: argparse.Namespace) -> None:
 def _pack(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
     if overrides:
         raise UserError(f"`evolq pack` takes no argument '{overrides[0]}'")
-    with make_watcher(hosts.is_first()) as watcher:
+    with make_watcher() as watcher:
         summary = run_pack(options.folder, options.out, options.class_index, watcher)
     console.print(fact_table("packed", summary))
 
@@ -113,14 +113,14 @@ def _pack(console: Console, options: argparse.Namespace, overrides: list[str]) -
 def _search(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
     if options.resume:
         _check_resume(options, overrides)
-        with make_watcher(hosts.is_first()) as watcher:
+        with make_watcher() as watcher:
             result = resume_search(options.config, watcher)
     else:
         config = _experiment(options, overrides)
         if options.dry_run:
             console.print(fact_table(f"plan of {config.name}", plan_search(config)))
             return
-        with make_watcher(hosts.is_first()) as watcher:
+        with make_watcher() as watcher:
             result = run_search(config, options.run_dir, watcher)
     console.print(result_table(result))
     console.print(
@@ -143,7 +143,7 @@ def _check_resume(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def _calibrate(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
     config = _experiment(options, overrides)
-    with make_watcher(hosts.is_first()) as watcher:
+    with make_watcher() as watcher:
         summary = run_calibrate(config, options.run_dir, watcher)
     console.print(fact_table(f"calibrated {config.name}", summary))
 
@@ -154,14 +154,14 @@ def _evaluate(console: Console, options: argparse.Namespace, overrides: list[str
         target = _experiment(options, overrides)
     elif overrides or options.preset != "default":
         raise UserError(f"a run keeps its config, so '{(overrides or ['--preset'])[0]}' cannot be set on one")
-    with make_watcher(hosts.is_first()) as watcher:
+    with make_watcher() as watcher:
         result = run_evaluate(target, watcher)
     console.print(result_table(result))
 
 
 def _baseline(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
     config = _experiment(options, overrides)
-    with make_watcher(hosts.is_first()) as watcher:
+    with make_watcher() as watcher:
         result = run_baseline(config, options.run_dir, watcher)
     console.print(result_table(result))
     spent = f"{result['budget_spent']:,} candidate-images of {result['budget']:,}"
@@ -187,7 +187,7 @@ def _compare(console: Console, options: argparse.Namespace, overrides: list[str]
         facts = plan_compare(comparison, options.run_dir)
         console.print(fact_table(f"plan of {comparison.name}", facts))
         return
-    with make_watcher(hosts.is_first()) as watcher:
+    with make_watcher() as watcher:
         summary = run_compare(comparison, options.run_dir, watcher)
     console.print(comparison_table(summary))
     console.print(f"everything is in {summary['run_dir']}")
@@ -202,7 +202,7 @@ def _landscape(console: Console, options: argparse.Namespace, overrides: list[st
     if options.dry_run:
         console.print(fact_table("plan of a landscape", plan_landscape(target, settings)))
         return
-    with make_watcher(hosts.is_first()) as watcher:
+    with make_watcher() as watcher:
         summary = run_landscape(target, settings, options.run_dir, watcher)
     console.print(jaggedness_table(summary))
     if summary["left_out"]:
@@ -230,7 +230,7 @@ def _landscape_of_run(target: str, options: argparse.Namespace, overrides: list[
 def _train(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
     config = override(load_config(_config_file(options), TrainExperiment), overrides, options.verb, OPTIONS)
     command = shlex.join(["evolq", "train", options.config, *overrides])
-    with make_watcher(hosts.is_first()) as watcher:
+    with make_watcher() as watcher:
         trained = run_training(config, watcher.stage("training"), command)
     console.print(f"top-1 {100 * trained.top1:.1f} % on {trained.num_test} images; wrote {trained.path}")
 

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from evolq_jax import hosts
+
 PERCENT = ("top1", "top5", "agreement")
 TITLES = {
     "top1": "top-1 %",
@@ -241,9 +243,12 @@ class LineWatcher:
             print(line, file=self._stream, flush=True)
 
 
-def make_watcher(shown: bool = True) -> TerminalWatcher | LineWatcher:
-    """Bars on standard error where that is a terminal, otherwise a line every ten seconds; or nothing."""
-    if not shown:
+def make_watcher() -> TerminalWatcher | LineWatcher:
+    """Bars on standard error where that is a terminal, otherwise a line every ten seconds.
+
+    Of several processes only the first shows anything.
+    """
+    if not hosts.is_first():
         return LineWatcher(sys.stderr, every=math.inf)
     console = Console(stderr=True)
     return TerminalWatcher(console) if console.is_terminal else LineWatcher(sys.stderr)

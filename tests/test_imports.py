@@ -41,7 +41,7 @@ LAYERS = {
     "config": f"{NUMERICS} {STORES} {ALGORITHMS}",
     "comparison": "errors config",
     "experiment": f"hosts {NUMERICS} {STORES} {ALGORITHMS} models figures config comparison",
-    "report": "errors typing metrics",
+    "report": "errors hosts typing metrics",
     "configs": "config comparison",
     "arguments": "errors hosts config",
     "cli": "errors hosts arguments typing training config comparison experiment report configs",

@@ -32,8 +32,8 @@ def parse_mesh(text: str) -> dict[str, int]:
         axis, _, size = (word.strip() for word in part.partition("="))
         if axis not in AXES:
             raise UserError(
-                f"mesh '{text}' names the unknown axis '{axis}'{suggestion(axis, AXES)}: write it like "
-                "candidate=4,data=2"
+                f"mesh '{text}' names the unknown axis '{axis}'{suggestion(axis, AXES)} (write it like "
+                "candidate=4,data=2)"
             )
         if axis in sizes:
             raise UserError(f"mesh '{text}' names the axis '{axis}' twice")
@@ -57,11 +57,11 @@ def mesh_sizes(text: str | None, population_size: int, num_devices: int) -> tupl
         sizes = {CANDIDATE: math.gcd(num_devices, population_size)}
     for axis, other in (AXES, AXES[::-1]):
         if axis in sizes and other not in sizes:
-            if num_devices % sizes[axis]:
+            if sizes[axis] < num_devices and num_devices % sizes[axis]:
                 raise UserError(
                     f"mesh '{text}': {num_devices} devices do not divide by {sizes[axis]}; give {other} too"
                 )
-            sizes[other] = num_devices // sizes[axis]
+            sizes[other] = max(num_devices // sizes[axis], 1)
     if sizes[CANDIDATE] * sizes[DATA] > num_devices:
         raise UserError(
             f"mesh '{text}' needs {sizes[CANDIDATE] * sizes[DATA]} devices, and there are {num_devices}: "

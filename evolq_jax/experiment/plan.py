@@ -54,7 +54,8 @@ def plan_search(config: Experiment) -> dict[str, Any]:
         config = setup.config
         compiling, rate = float_speed(setup, config.search.chunks()[0])
     image_chunk, population_chunk = config.search.chunks()
-    seconds = _work(setup, images, evaluation) / rate + PROGRAMS * compiling
+    num_devices = 1 if setup.mesh is None else setup.mesh.size
+    seconds = _work(setup, images, evaluation) / (rate * num_devices) + PROGRAMS * compiling
     return {
         "model": setup.model.name,
         "scheme": f"{config.quant.scheme} W{config.quant.weight_bits}A{config.quant.activation_bits}",

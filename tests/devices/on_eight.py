@@ -90,9 +90,7 @@ def population(size: int) -> Scales:
     return {name: changed(q) for name, q in at(scope(make_setting().scales, "a"), 1).items()}
 
 
-@pytest.mark.parametrize(
-    ("size", "part", "num_images"), [(5, 0, SEARCHED), (5, 0, 6), (1, 1, HELD_OUT), (1, 0, SEARCHED)]
-)
+@pytest.mark.parametrize(("size", "part", "num_images"), [(5, 0, SEARCHED), (5, 0, 6), (1, 1, HELD_OUT)])
 @pytest.mark.parametrize("mesh", MESHES)
 def test_candidates_score_as_on_one_device(mesh: str, size: int, part: int, num_images: int) -> None:
     candidates = population(size)
@@ -127,7 +125,6 @@ POPULATION = SearchConfig(
     batch_size=BATCH,
     holdout=0.3,
     min_gain=0.5,
-    halving=2,
     image_chunk=4,
     population_chunk=2,
 )

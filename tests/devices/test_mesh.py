@@ -32,8 +32,9 @@ def test_sizes_fit_the_devices() -> None:
     assert mesh_sizes("candidate=2,data=2", 1, 8) == (2, 2)  # the first four
     with pytest.raises(UserError, match="8 devices do not divide by 3; give data too"):
         mesh_sizes("candidate=3", 1, 8)
-    with pytest.raises(UserError, match="needs 16 devices, and there are 8"):
-        mesh_sizes("candidate=4,data=4", 1, 8)
+    for text in ("candidate=4,data=4", "candidate=16"):
+        with pytest.raises(UserError, match="needs 16 devices, and there are 8"):
+            mesh_sizes(text, 1, 8)
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def test_another_config_does_not_continue(finished: Finished, copied: Path) -> N
         ensure_search(other, copied)
 
 
-@pytest.mark.parametrize("what", ["weights", "versions/jax"])
+@pytest.mark.parametrize("what", ["weights", "versions/jax", "mesh/candidate"])
 def test_other_inputs_do_not_continue(finished: Finished, copied: Path, what: str) -> None:
     if what == "weights":
         weights = copied.parent / "other.safetensors"

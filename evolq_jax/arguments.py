@@ -7,6 +7,7 @@ from typing import NoReturn
 from evolq_jax import __version__
 from evolq_jax.config import PRESETS
 from evolq_jax.errors import UserError
+from evolq_jax.hosts import SEVERAL, add_place_options
 
 WHAT = {
     "evaluate": "a run directory or a config file",
@@ -36,6 +37,9 @@ OPTIONS = (
     "--budget",
     "--reference",
     "--milestones",
+    "--coordinator",
+    "--num-processes",
+    "--process-id",
 )  # beside the fields of the config
 EPILOG = """\
 examples:
@@ -77,6 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
         )
         what = WHAT.get(verb, "a config file")
         example = EXAMPLES.get(verb, "configs/digits_w2a8.py")
+        sub.set_defaults(coordinator=None, num_processes=None, process_id=None)
         sub.set_defaults(parser=sub, what=what, example=example, preset="default", config=None, help=False)
         if verb == "pack":
             _add_pack_arguments(sub)
@@ -102,6 +107,8 @@ def make_parser() -> argparse.ArgumentParser:
             sub.add_argument(
                 "--resume", action="store_true", help=f"go on with the {verb} in the run directory CONFIG"
             )
+        if verb in SEVERAL:
+            add_place_options(sub)
         if verb in ("search", "landscape", "compare"):
             sub.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     return parser

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from evolq_jax import hosts
 from evolq_jax.arguments import OPTIONS, VERBS, check_order, make_parser
 from evolq_jax.comparison import Comparison, join
 from evolq_jax.config import Experiment, LandscapeConfig, load_config, with_preset
@@ -45,14 +46,15 @@ def main() -> None:
     try:
         run(sys.argv[1:])
     except UserError as error:
-        print(f"evolq: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        hosts.leave(f"evolq: error: {' '.join(str(error).split())}", 2)
     except KeyboardInterrupt:
-        print("evolq: interrupted", file=sys.stderr)
-        sys.exit(130)
+        hosts.leave("evolq: interrupted", 130)
     except Preempted as stopped:
-        print(f"evolq: {stopped}", file=sys.stderr)
-        sys.exit(STATUS)
+        hosts.leave_together(f"evolq: {stopped}", STATUS)
+    except Exception as error:
+        if hosts.num_processes() == 1:
+            raise
+        hosts.leave_after(error)
 
 
 def run(args: Sequence[str]) -> None:
@@ -67,7 +69,8 @@ def run(args: Sequence[str]) -> None:
         raise UserError(f"{wrong} (one of {', '.join(VERBS)}; `evolq --help` has examples)")
     options, overrides = make_parser().parse_known_args(args)
     check_order(args, options, overrides)
-    console = Console(markup=False, highlight=False)
+    _check_connected(options)
+    console = Console(markup=False, highlight=False, quiet=not hosts.is_first())
     if options.help:
         _print_help(options)
     elif options.verb == "models":
@@ -88,6 +91,15 @@ def run(args: Sequence[str]) -> None:
         _calibrate(console, options, overrides)
     else:
         _search(console, options, overrides)
+
+
+def _check_connected(options: argparse.Namespace) -> None:
+    """`__main__` has connected the processes: importing what this module imports makes it too late."""
+    place = hosts.check_place(options.coordinator, options.num_processes, options.process_id)
+    if place is not None and place.num_processes != hosts.num_processes():
+        raise UserError(
+            "several processes are started as `evolq` or `python -m evolq_jax`, not through cli.main"
+        )
 
 
 def _pack(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Tables and progress for people at a terminal, and for those who read a log of one."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -9,6 +10,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from evolq_jax import hosts
 
 PERCENT = ("top1", "top5", "agreement")
 TITLES = {
@@ -241,6 +244,11 @@ class LineWatcher:
 
 
 def make_watcher() -> TerminalWatcher | LineWatcher:
-    """Bars on standard error where that is a terminal, otherwise a line every ten seconds."""
+    """Bars on standard error where that is a terminal, otherwise a line every ten seconds.
+
+    Of several processes only the first shows anything.
+    """
+    if not hosts.is_first():
+        return LineWatcher(sys.stderr, every=math.inf)
     console = Console(stderr=True)
     return TerminalWatcher(console) if console.is_terminal else LineWatcher(sys.stderr)

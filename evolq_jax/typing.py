@@ -173,9 +173,14 @@ class Preprocessing:
 
 
 class Images(NamedTuple):
-    """Decoded images, resized and cropped but not normalised; `pixels` may be memory-mapped."""
+    """Decoded images, resized and cropped but not normalised; `pixels` may be memory-mapped.
+
+    One of several processes may hold only its own rows: then `pixels` are those from `first` on of the B
+    images; labels and names are always of all.
+    """
 
     pixels: np.ndarray  # uint8 [B, height, width, channels]
     labels: np.ndarray | None  # int32 [B], or None where there are no labels
     names: tuple[str, ...]  # file (or array index) of each image, for messages and records
     skipped: tuple[str, ...] = ()  # files that could not be read and were left out on request
+    first: int = 0

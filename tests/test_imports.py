@@ -20,6 +20,7 @@ STORES = "data checkpoint fitness metrics"
 ALGORITHMS = "calibration search landscape gradient training"
 LAYERS = {
     "errors": "",
+    "hosts": "errors",
     "typing": "errors",
     "trees": "errors typing",
     "mesh": "errors",
@@ -27,7 +28,7 @@ LAYERS = {
     "quant": "errors typing trees",
     "network": "errors typing trees quant",
     "models": NUMERICS,
-    "data": "errors typing trees",
+    "data": "errors hosts typing trees",
     "checkpoint": "errors typing trees",
     "fitness": "errors typing trees",
     "metrics": "errors typing trees fitness",
@@ -39,11 +40,12 @@ LAYERS = {
     "training": f"{NUMERICS} fitness",
     "config": f"{NUMERICS} {STORES} {ALGORITHMS}",
     "comparison": "errors config",
-    "experiment": f"{NUMERICS} {STORES} {ALGORITHMS} models figures config comparison",
-    "report": "errors typing metrics",
+    "experiment": f"hosts {NUMERICS} {STORES} {ALGORITHMS} models figures config comparison",
+    "report": "errors hosts typing metrics",
     "configs": "config comparison",
-    "arguments": "errors config",
-    "cli": "errors arguments typing training config comparison experiment report configs",
+    "arguments": "errors hosts config",
+    "cli": "errors hosts arguments typing training config comparison experiment report configs",
+    "__main__": "errors hosts cli",
     "": f"{NUMERICS} {STORES} {ALGORITHMS} config comparison experiment",
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from evolq_jax import hosts
 from evolq_jax.errors import UserError
 from evolq_jax.typing import Images
 
@@ -57,8 +58,20 @@ def _batches(pixels: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, 
 
 
 def fingerprint(images: Images) -> str:
-    """16 hexadecimal digits of a SHA-256 over names, shape and every pixel; labels do not count."""
-    digest = hashlib.sha256(json.dumps([images.names, images.pixels.shape]).encode())
-    for start in range(0, len(images.pixels), _CHUNK_IMAGES):
-        digest.update(np.ascontiguousarray(images.pixels[start : start + _CHUNK_IMAGES]).data)
+    """16 hexadecimal digits of a SHA-256 over names, shape and every pixel; labels do not count.
+
+    Where several processes hold shares of the images, all get what one would that holds all; the pixels pass
+    by every process once, some at a time.
+    """
+    total, (count, *shape) = len(images.names), images.pixels.shape
+    digest = hashlib.sha256(json.dumps([images.names, [total, *shape]]).encode())
+    counts = hosts.gather(np.asarray([count]))
+    shared = counts.sum() == total
+    for process, rows in enumerate(counts if shared else [count]):
+        for start in range(0, int(rows), _CHUNK_IMAGES):
+
+            def chunk(start: int = start) -> memoryview:
+                return np.ascontiguousarray(images.pixels[start : start + _CHUNK_IMAGES]).data
+
+            digest.update(hosts.from_process(process, chunk) if shared else chunk())
     return digest.hexdigest()[:16]

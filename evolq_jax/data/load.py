@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from evolq_jax import hosts
 from evolq_jax.data.arrays import npz_source
 from evolq_jax.data.cache import cached_decode, default_cache_dir
 from evolq_jax.data.decode import Decoded, OnCorrupt, Progress
@@ -37,8 +38,11 @@ def load_images(
     on_corrupt: OnCorrupt = "error",
     tfds_dir: str | Path | None = None,
     progress: Progress | None = None,
+    shared: bool = False,
 ) -> Images:
     """Loads an image set, or a reproducible subset of it, as uint8 pixels, resized and cropped.
+
+    Every one of several processes decodes its share of the images.
 
     Args:
         source: a folder in `<class>/<file>` layout (or flat, without labels), an `.npz` with `image` uint8
@@ -55,6 +59,7 @@ def load_images(
             back, `Images.skipped` names the missing and a warning is logged.
         tfds_dir: where tensorflow-datasets keeps its sets; None: `default_data_dir()`.
         progress: called with (done, total) after each decoded image; not called where nothing is decoded.
+        shared: several processes keep their shares to themselves (`Images.first`); otherwise all get all.
 
     Returns:
         `Images` of B = `num` less the skipped, in the order of the set: by class folder, then file name.
@@ -67,19 +72,27 @@ def load_images(
     listed = open_source(source, preprocessing, class_index, tfds_dir)
     cache = _cache_folder(cache_dir)
     indices = draw_rows(listed, num, seed, draw, cache)
-    decoded = _decode(listed, indices, preprocessing, cache, cache_gib, on_corrupt, progress)
-    skipped = tuple(listed.names[indices[position]] for position in decoded.skipped)
+    if shared and len(indices) < hosts.num_processes():
+        raise UserError(
+            f"{len(indices)} images of {source} are too few for {hosts.num_processes()} processes"
+        )
+    mine = hosts.share(len(indices))
+    decoded = _decode(listed, indices[mine], preprocessing, cache, cache_gib, on_corrupt, progress)
+    left_out = hosts.gather(mine.start + np.asarray(decoded.skipped, np.int64))
+    skipped = tuple(listed.names[index] for index in indices[left_out])
     if skipped:
         named = ", ".join(skipped[:10]) + (", ..." if len(skipped) > 10 else "")
         _log.warning(
             "%s: left out %d unreadable of %d images: %s", listed.where, len(skipped), len(indices), named
         )
-        indices = np.delete(indices, decoded.skipped)
+    own = np.delete(indices[mine], decoded.skipped)
+    labels = read_labels(listed, own, cache)
     return Images(
-        pixels=decoded.pixels,
-        labels=read_labels(listed, indices, cache),
-        names=tuple(listed.names[index] for index in indices),
+        pixels=decoded.pixels if shared else hosts.gather(decoded.pixels),
+        labels=None if labels is None else hosts.gather(labels),
+        names=tuple(listed.names[index] for index in np.delete(indices, left_out)),
         skipped=skipped,
+        first=mine.start - int((left_out < mine.start).sum()) if shared else 0,
     )
 
 
@@ -142,6 +155,8 @@ def _decode(
     on_corrupt: OnCorrupt,
     progress: Progress | None,
 ) -> Decoded:
+    if not len(indices):  # fewer images than processes
+        return Decoded(np.zeros((0, *source.shape), np.uint8), ())
     if source.pixels is not None:
         whole = len(indices) == len(source.pixels)
         return Decoded(source.pixels if whole else source.pixels[indices], ())

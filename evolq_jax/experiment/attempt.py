@@ -5,6 +5,7 @@ import shutil
 import time
 from typing import Any, NamedTuple
 
+from evolq_jax import hosts
 from evolq_jax.errors import UserError
 from evolq_jax.experiment.calibrated import (
     Calibrated,
@@ -65,7 +66,7 @@ def depends_on(setup: Setup, calibration: Images, evaluation: Images) -> dict[st
     """What the bits of a result depend on, beside the config."""
     return {
         **inputs(setup, calibration, evaluation)["fingerprints"],
-        "chunks": list(setup.config.search.chunks()),
+        "chunks": [*setup.config.search.chunks(), setup.config.search.prefixes],
         **flatten(environment(setup.mesh)),
     }
 
@@ -110,5 +111,7 @@ def _read_begun(kind: Kind, run: RunDirectory, now: dict[str, Any]) -> Begun:
 
 def end(kind: Kind, run: RunDirectory) -> None:
     """Takes away what only a continued run needs."""
+    if not hosts.is_first():
+        return
     shutil.rmtree(run.path / CHECKPOINTS, ignore_errors=True)
     (run.path / _begun(kind.name)).unlink(missing_ok=True)

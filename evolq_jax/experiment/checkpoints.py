@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from evolq_jax import hosts
 from evolq_jax.config import CheckpointConfig
 from evolq_jax.errors import UserError
+from evolq_jax.experiment.sole_writer import SoleCheckpointer, tree_from_first
 
 CHECKPOINTS = "checkpoints"
 
@@ -47,14 +49,12 @@ class Checkpoints:
         self._run, self._every, self._verb = run, settings.every_seconds, verb
         self._newest: Saved | None = None
         self._last_save = time.monotonic()
-        with self._reported():
-            last_few: Any = ocp.training.preservation_policies.LatestN(settings.keep)
-            self._checkpointer = ocp.training.Checkpointer(
-                str((run / CHECKPOINTS).absolute()),
-                preservation_policy=last_few,
-                cleanup_tmp_directories=True,
-            )
-            latest = self._checkpointer.latest
+        self._checkpointer = None
+        latest = None
+        if hosts.is_first():  # the others neither read nor write
+            with self._reported():
+                self._checkpointer = _make_checkpointer(run / CHECKPOINTS, settings.keep)
+                latest = self._checkpointer.latest
         self._saved = latest.step if latest else -1
 
     def latest(self, first: Place) -> Saved | None:
@@ -63,18 +63,22 @@ class Checkpoints:
         Raises:
           UserError: it cannot be read, or holds other scales.
         """
-        if self._saved < 0:
-            return None
         begun = Saved(first, 0, 0.0)
+        like = _on_host(begun)
+        found = tree_from_first(lambda: self._load(like), like)
+        return None if found is None else jax.tree.map(_on_device, begun, found)
+
+    def _load(self, like: Any) -> Any:
+        if self._checkpointer is None or self._saved < 0:
+            return None
         try:
-            found = self._checkpointer.load(self._saved, _on_host(begun))
+            return self._checkpointer.load(self._saved, like)
         except Exception as error:
             raise UserError(
                 f"cannot read checkpoint {self._saved} of '{self._run}' ({_line(error)}): take the "
                 f"directory '{self._run / CHECKPOINTS / str(self._saved)}' away to go on from the one "
                 "before, or start anew"
             ) from error
-        return jax.tree.map(_on_device, begun, found)
 
     def offer(self, newest: Saved) -> None:
         """Saves it if the last one is old enough.
@@ -93,7 +97,7 @@ class Checkpoints:
           UserError: this or the one before could not be written.
         """
         newest = self._newest
-        if newest is None or newest.position.number == self._saved:
+        if self._checkpointer is None or newest is None or newest.position.number == self._saved:
             return
         with self._reported():
             self._checkpointer.save_async(newest.position.number, _on_host(newest), force=True)
@@ -105,8 +109,9 @@ class Checkpoints:
         Raises:
           UserError: it could not be written.
         """
-        with self._reported():
-            self._checkpointer.close()
+        if self._checkpointer is not None:
+            with self._reported():
+                self._checkpointer.close()
 
     @contextmanager
     def _reported(self) -> Generator[None, None, None]:
@@ -118,6 +123,16 @@ class Checkpoints:
                 f"cannot write a checkpoint in '{self._run / CHECKPOINTS}' ({_line(error)}); the last "
                 f"whole one is kept: mend it, then go on with: evolq {self._verb} {self._run} --resume"
             ) from error
+
+
+def _make_checkpointer(folder: Path, keep: int) -> Any:
+    """Orbax's, for this process alone."""
+    if hosts.num_processes() > 1:
+        return SoleCheckpointer(folder, keep)
+    last_few: Any = ocp.training.preservation_policies.LatestN(keep)
+    return ocp.training.Checkpointer(
+        str(folder.absolute()), preservation_policy=last_few, cleanup_tmp_directories=True
+    )
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Logits of a network over many images, in bounded memory, and what they say."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from evolq_jax.data import batches
+from evolq_jax import hosts
 from evolq_jax.experiment.setup import Setup
 from evolq_jax.experiment.watch import Progress, Watcher, no_progress
 from evolq_jax.mesh import AXES, put_rows, replicate, spread
@@ -67,38 +66,63 @@ def compute_logits(
     integer_norm_only: bool = False,
     features: bool = False,
     mesh: Mesh | None = None,
+    first: int | None = None,
 ) -> np.ndarray:
     """Logits [B, C] of uint8 images [B, height, width, channels]; `specs=()` is the float network.
 
     The last batch is padded and its padding dropped. With a mesh, `batch_size` images run on each of its
     devices. `integer_norm_only` gives the released code's teacher: float weights and activations, integer
-    LayerNorm. `features` gives what the classifiers read [B, ...] in place of the logits.
+    LayerNorm. `features` gives what the classifiers read [B, ...] in place of the logits. With `first`, every
+    process has only its own rows of the B images, from this one on, and all get all logits.
     """
     params, scales = replicate(mesh, (params, scales))
     if not integer_norm_only:
         params = quantize_weights(specs, params, scales)
-    rows: list[np.ndarray] = []
-    done = 0
+    held = np.asarray([[first or 0, len(pixels)]])
+    shares = held if first is None else hosts.gather(held)
+    found: np.ndarray | None = None
+    done, total = 0, int(shares[:, 1].sum())
 
-    def collect(logits: Array, mask: np.ndarray) -> None:
-        nonlocal done
-        rows.append(np.asarray(logits)[mask])  # waits for the device
-        done += int(mask.sum())
-        progress(done, len(pixels))
+    def collect(logits: Array, rows: np.ndarray, mask: np.ndarray) -> None:
+        nonlocal found, done
+        values = np.asarray(logits)[mask]  # waits for the device
+        found = np.empty((total, *values.shape[1:]), values.dtype) if found is None else found
+        found[rows[mask]] = values
+        done += len(values)
+        progress(done, total)
 
-    running: tuple[Array, np.ndarray] | None = None
-    num_devices = 1 if mesh is None else mesh.size
-    size = min(batch_size, math.ceil(len(pixels) / num_devices)) * num_devices
-    for batch, mask in batches(pixels, size):
-        images = jnp.asarray(batch) if mesh is None else put_rows(mesh, AXES, batch)
+    running: tuple[Array, np.ndarray, np.ndarray] | None = None
+    for rows, mask in _batch_rows(mesh, shares, batch_size):
+        own = rows - held[0, 0]
+        images = jnp.asarray(pixels[own]) if mesh is None else put_rows(mesh, AXES, pixels, own)
         settings = parts, specs, preprocessing, integer_norm_only
         logits = _batch_logits(*settings, params, scales, images, features, mesh)
         if running is not None:  # one batch behind: the next is read from disk while the device works
             collect(*running)
-        running = logits, mask
+        running = logits, rows, mask
     if running is not None:
         collect(*running)
-    return np.concatenate(rows)
+    assert found is not None  # no set of images is empty
+    return found
+
+
+def _batch_rows(
+    mesh: Mesh | None, shares: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The images of each batch, device by device, and a mask that is False where they only fill it up.
+
+    `shares` [processes, 2] are the first image and the number of images of each process, whose devices run
+    its own images, or of all processes together.
+    """
+    devices = [None] if mesh is None else list(mesh.devices.flat)
+    owners = [device.process_index if device and len(shares) > 1 else 0 for device in devices]
+    ranks = np.asarray([owners[:place].count(owner) for place, owner in enumerate(owners)])[:, None]
+    width = np.bincount(owners)  # devices of each process
+    first, counts = shares[owners, :1], shares[owners, 1:]
+    size = min(batch_size, int(np.ceil(shares[:, 1] / width).max()))
+    for step in range(int(np.ceil(shares[:, 1] / (width * size)).max())):
+        dealt = (step * width[owners, None] + ranks) * size + np.arange(size)
+        yield (first + np.minimum(dealt, counts - 1)).ravel(), (dealt < counts).ravel()
 
 
 def score_networks(
@@ -118,7 +142,9 @@ def score_networks(
     def logits(name: str, specs: Specs, params: Params, scales: Scales) -> np.ndarray:
         batch, progress = setup.config.evaluation_batch, watcher.stage(f"evaluating {name}")
         network = parts, specs, preprocessing, params, scales
-        return compute_logits(*network, evaluation.pixels, batch, progress, mesh=setup.mesh)
+        shared = evaluation.first if hosts.num_processes() > 1 else None
+        pixels = evaluation.pixels
+        return compute_logits(*network, pixels, batch, progress, mesh=setup.mesh, first=shared)
 
     teacher = logits("float", (), setup.model.params, {})
     scores: dict[str, Scores] = {"float": score(teacher, teacher, evaluation.labels)}

@@ -112,7 +112,7 @@ def load_calibration(setup: Setup, progress: Progress = no_progress) -> Images:
 
 
 def load_evaluation(setup: Setup, progress: Progress = no_progress) -> Images:
-    """The evaluation images: the same for every seed.
+    """The evaluation images: the same for every seed. Several processes hold a share each.
 
     Raises:
       UserError: the source is missing or empty, a class is unknown, or an image cannot be read.
@@ -129,6 +129,7 @@ def load_evaluation(setup: Setup, progress: Progress = no_progress) -> Images:
         on_corrupt=data.on_corrupt,
         tfds_dir=data.tfds_dir,
         progress=progress,
+        shared=True,
     )
 
 

@@ -16,6 +16,7 @@ from evolq_jax.models.checkpoint import LoadedModel
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.search.evaluate import block_inputs
 from evolq_jax.search.memory import parse_bytes
+from evolq_jax.search.prefixes import KINDS, Kind
 from evolq_jax.typing import Array, Params
 
 try:
@@ -29,7 +30,10 @@ PROCESS = 600 * MIB
 
 
 def fit_memory(setup: Setup, num_images: int) -> Setup:
-    """The largest chunks within `memory` and the settings: fewer candidates at once first, then fewer images.
+    """The largest chunks within `memory` and the settings.
+
+    First fewer candidates run at once; then the inputs of all blocks are kept in bfloat16, then not at all;
+    then fewer images run at once.
 
     They do not depend on what the process happens to hold: the same config gives the same chunks, and so the
     same bits. Where chunks are lowered, calibration and evaluation run no more images at once than search.
@@ -41,7 +45,7 @@ def fit_memory(setup: Setup, num_images: int) -> Setup:
     if config.memory is None:
         return setup
     limit = parse_bytes(config.memory)
-    choices = [setup, *(_with_chunks(setup, *chunks) for chunks in _smaller_chunks(config, num_images))]
+    choices = [setup, *(_with_sizes(setup, *sizes) for sizes in _smaller_sizes(config, num_images))]
     fitting = (choice for choice in choices if needed_bytes(choice, num_images) <= limit)
     found = next(fitting, None)
     if found is None:
@@ -53,24 +57,29 @@ def fit_memory(setup: Setup, num_images: int) -> Setup:
     return found
 
 
-def _smaller_chunks(config: Experiment, num_images: int) -> list[tuple[int, int]]:
-    """Images and candidates at once, from the settings down to one of each; all divide what they are for."""
+def _smaller_sizes(config: Experiment, num_images: int) -> list[tuple[int, int, Kind]]:
+    """Images and candidates at once, which divide what they are for, and how blocks' inputs are kept."""
     search = config.search
     images, population = search.chunks()
     num_searched = num_images - search.num_held_out(num_images)
     first, *rest = _divisors(num_searched, images)
-    return [(first, p) for p in _divisors(search.num_candidates, population)] + [(i, 1) for i in rest]
+    candidates = _divisors(search.num_candidates, population)
+    kinds = KINDS[KINDS.index(search.prefixes) :]
+    sizes: list[tuple[int, int, Kind]] = [(first, p, kind) for kind in kinds for p in candidates]
+    return sizes + [(i, 1, kinds[-1]) for i in rest]
 
 
 def _divisors(total: int, at_most: int) -> list[int]:
     return [size for size in range(min(total, at_most), 0, -1) if total % size == 0]
 
 
-def _with_chunks(setup: Setup, image_chunk: int, population_chunk: int) -> Setup:
+def _with_sizes(setup: Setup, image_chunk: int, population_chunk: int, prefixes: Kind) -> Setup:
     config, at_once = setup.config, image_chunk * population_chunk
     fitted = replace(
         config,
-        search=replace(config.search, image_chunk=image_chunk, population_chunk=population_chunk),
+        search=replace(
+            config.search, image_chunk=image_chunk, population_chunk=population_chunk, prefixes=prefixes
+        ),
         calibration=replace(config.calibration, image_chunk=min(config.calibration.image_chunk, at_once)),
         evaluation_batch=min(config.evaluation_batch, at_once),
     )
@@ -113,7 +122,7 @@ def _is_exhausted(message: str) -> bool:
 def memory(setup: Setup, num_images: int) -> dict[str, int]:
     """What a search holds on the device at once, in bytes, by what it is for."""
     image_chunk, population_chunk = setup.config.search.chunks()
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(setup.model.params))
+    weights = sum(4 * leaf.size for leaf in jax.tree.leaves(setup.model.params))
     names = [segment.name + "/" for segment in setup.model.parts.segments]
     blocks = [[info for name, info in setup.sites.items() if name.startswith(prefix)] for prefix in names]
     activations = max(
@@ -123,13 +132,21 @@ def memory(setup: Setup, num_images: int) -> dict[str, int]:
     return {
         "parameters, float and quantized": 2 * weights,
         "calibration images, as bytes and normalised": 5 * num_images * size * size * channels,
-        "inputs of every block": num_images * _input_bytes(setup.model),
+        "inputs of every block": num_images * _kept_bytes(setup),
         "activations of one block": image_chunk * population_chunk * activations,
     }
 
 
-def _input_bytes(model: LoadedModel) -> int:
-    """The inputs of all blocks for one image."""
+def _kept_bytes(setup: Setup) -> int:
+    """What is kept of all blocks' inputs for one image."""
+    every, largest = _input_bytes(setup.model)
+    # The one in use is float32; to compute it takes the first block's too.
+    kept = {"float32": every, "bfloat16": every // 2 + largest, "recompute": 2 * largest}
+    return kept[setup.config.search.prefixes]
+
+
+def _input_bytes(model: LoadedModel) -> tuple[int, int]:
+    """The inputs of all blocks for one image, and the largest of them, in float32."""
     parts, size = model.parts, model.preprocessing.size
 
     def inputs(params: Params, image: Array) -> dict[str, Array]:
@@ -137,7 +154,8 @@ def _input_bytes(model: LoadedModel) -> int:
         return block_inputs(parts, float_sites, 1, params, {}, tokens)
 
     image = jax.ShapeDtypeStruct((1, size, size, len(model.preprocessing.mean)), "float32")
-    return sum(4 * leaf.size for leaf in jax.tree.leaves(jax.eval_shape(inputs, model.params, image)))
+    shapes = [leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(inputs, model.params, image))]
+    return sum(4 * math.prod(shape) for shape in shapes), max(4 * math.prod(shape[1:]) for shape in shapes)
 
 
 def process_bytes() -> int:

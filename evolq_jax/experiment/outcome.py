@@ -36,7 +36,7 @@ def score_run(
     end = {"candidate_images": found.candidate_images, "calibration_fitness": found.fitness}
     points = [begin, *({**begin, **entry} for entry in entries), end]
     trajectory = [point | score for point, score in zip(points, scores, strict=True)]
-    result |= describe(setup, len(evaluation.pixels)) | environment(setup.mesh)
+    result |= describe(setup, len(evaluation.names)) | environment(setup.mesh)
     result |= inputs(setup, calibrated.images, evaluation)
     result |= {
         "budget_spent": found.candidate_images,

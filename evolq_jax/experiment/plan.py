@@ -29,6 +29,11 @@ OVERHEAD = {"fully_quantized": 1.15, "matmul": 1.05, "deploy": 1.1}
 INTEGER_LAYER_NORM = 1.2  # times that
 WALK = 20  # forward passes for each image that the layer-wise links take, measured on ViT-Tiny
 RECONSTRUCTION = 4  # forward passes for each image of a step of `brecq`
+INPUTS = {
+    "float32": "cached in float32",
+    "bfloat16": "cached in bfloat16",
+    "recompute": "recomputed",
+}  # by `search.prefixes`
 # Compiling all that a search runs, relative to compiling the float forward.
 PROGRAMS = 12
 
@@ -64,6 +69,7 @@ def plan_search(config: Experiment) -> dict[str, Any]:
         "network_share_per_evaluation": round(network_share(setup), 3),
         "image_chunk": image_chunk,
         "population_chunk": population_chunk,
+        "block_inputs": INPUTS[config.search.prefixes],
         "memory_limit": config.memory or "none",
         "float_images_per_second": round(rate, 1),
         "added_parameters": setup.added_parameters,

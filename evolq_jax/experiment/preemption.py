@@ -1,10 +1,16 @@
-"""SIGTERM, as schedulers send it before they take a machine away: what there is to save is saved first."""
+"""SIGTERM, as schedulers send it before they take a machine away: what there is to save is saved first.
+
+Several processes stop at the same place of the search, whichever of them gets the signal. Before and after
+the search they only take note of it, and a scheduler that loses patience kills them.
+"""
 
 import signal
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
+
+from evolq_jax import hosts
 
 STATUS = 75  # of the process: EX_TEMPFAIL, try again; a process that SIGTERM killed outright gives 143
 
@@ -43,6 +49,20 @@ class Preemption:
         self.check()
 
 
+class _Agreed(Preemption):
+    """With several processes: all of them come to each `check` together, and it raises in all or none."""
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """The signal's handler."""
+        del number, frame
+        self._asked = True
+
+    def check(self) -> None:
+        """Raises `Preempted` if SIGTERM has come to one of the processes."""
+        self._asked = hosts.anywhere(self._asked)
+        super().check()
+
+
 @contextmanager
 def preemptible(remedy: str) -> Generator[Preemption, None, None]:
     """Handles SIGTERM meanwhile; only the main thread can, in others nothing changes.
@@ -50,7 +70,7 @@ def preemptible(remedy: str) -> Generator[Preemption, None, None]:
     Args:
       remedy: how to go on, for the message.
     """
-    preemption = Preemption(remedy)
+    preemption = Preemption(remedy) if hosts.num_processes() == 1 else _Agreed(remedy)
     if threading.current_thread() is not threading.main_thread():
         yield preemption
         return

@@ -68,6 +68,7 @@ def environment(mesh: Mesh | None = None) -> dict[str, Any]:
     return {
         "device": jax.devices()[0].device_kind,
         "mesh": describe_mesh(mesh),
+        "processes": jax.process_count(),
         "versions": {"evolq_jax": __version__, **versions},
     }
 

@@ -153,7 +153,7 @@ def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None
             evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
             check_fingerprints(run, {"evaluation images": fingerprint(evaluation)})
         result = score_networks(setup, params, networks, evaluation, watcher)
-    return result | describe(setup, len(evaluation.pixels))
+    return result | describe(setup, len(evaluation.names))
 
 
 def _search(

@@ -1,4 +1,7 @@
-"""A run's files: `config.json`, `log.jsonl`, scales, `result.json`. Whole or not there."""
+"""A run's files: `config.json`, `log.jsonl`, scales, `result.json`. Whole or not there.
+
+Of several processes only the first touches them: others get from it what they read, and write nothing.
+"""
 
 import json
 import os
@@ -10,8 +13,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
+from evolq_jax import hosts
 from evolq_jax.config import Experiment
 from evolq_jax.errors import UserError
 from evolq_jax.experiment.config_json import from_json, to_json
@@ -33,11 +37,12 @@ class RunDirectory:
 
     def has(self, name: str) -> bool:
         """Whether there is such a file."""
-        return (self.path / name).is_file()
+        return hosts.from_first(lambda: b"1" if (self.path / name).is_file() else b"") == b"1"
 
     def names(self) -> set[str]:
         """What lies in it, the lock aside."""
-        return {file.name for file in self.path.iterdir()} - {LOCK}
+        names = hosts.from_first(lambda: json.dumps([file.name for file in self.path.iterdir()]).encode())
+        return set(json.loads(names)) - {LOCK}
 
     def read(self, name: str) -> str:
         """The text of one file.
@@ -46,7 +51,7 @@ class RunDirectory:
           UserError: it cannot be read.
         """
         try:
-            return (self.path / name).read_text(encoding="utf-8")
+            return hosts.from_first((self.path / name).read_bytes).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read '{self.path / name}': {error}") from error
 
@@ -60,6 +65,8 @@ class RunDirectory:
         Raises:
           UserError: the disk is full or the directory cannot be written.
         """
+        if not hosts.is_first():
+            return
         temporary = self.path / f".{name}{PARTIAL}"
         with _reported(self.path / name):
             try:
@@ -74,6 +81,8 @@ class RunDirectory:
         Raises:
           UserError: the disk is full or the directory cannot be written.
         """
+        if not hosts.is_first():
+            return
         with _reported(self.path / name), (self.path / name).open("ab") as file:
             file.write(content)
 
@@ -87,7 +96,7 @@ class RunDirectory:
 
         Of the lines that are there, the first `keep` stay.
         """
-        file = self.path / LOG
+        file = self.path / LOG if hosts.is_first() else Path(os.devnull)
         if keep:
             self.write(LOG, "".join(self.read(LOG).splitlines(keepends=True)[:keep]).encode())
         with _reported(file):
@@ -117,7 +126,7 @@ class RunDirectory:
           UserError: the file is missing or damaged.
         """
         try:
-            return load_file(self.path / name)
+            return load(hosts.from_first((self.path / name).read_bytes))
         except (OSError, SafetensorError) as error:
             raise UserError(f"no readable arrays in '{self.path / name}' ({error}); run it again") from error
 
@@ -179,6 +188,9 @@ def hold_directory(path: str | Path | None, name: str) -> Generator[RunDirectory
       UserError: there is a file at that path, another process is at work there, or it cannot be written.
     """
     target = Path(path) if path is not None else _next_free(Path("runs"), name)
+    if not hosts.is_first():
+        yield RunDirectory(target)
+        return
     with _reported(target, "; name another with --run-dir"):
         made = [folder for folder in (target, *target.parents) if not folder.exists()]
         if target.exists() and not target.is_dir():
@@ -217,7 +229,7 @@ def begin_run(run: RunDirectory, config: Experiment) -> Generator[None, None, No
     except Preempted:
         raise
     except BaseException:
-        if run.names() == {CONFIG}:
+        if hosts.is_first() and {file.name for file in run.path.iterdir()} - {LOCK} == {CONFIG}:
             (run.path / CONFIG).unlink()
         raise
 
@@ -227,10 +239,13 @@ def _not_empty(path: Path) -> UserError:
 
 
 def _next_free(folder: Path, name: str) -> Path:
-    number = 1
-    while (folder / f"{name}-{number:03}").exists():
-        number += 1
-    return folder / f"{name}-{number:03}"
+    def find() -> bytes:
+        number = 1
+        while (folder / f"{name}-{number:03}").exists():
+            number += 1
+        return f"{name}-{number:03}".encode()
+
+    return folder / hosts.from_first(find).decode()
 
 
 @contextmanager

@@ -13,29 +13,17 @@ from jax.sharding import Mesh
 
 from evolq_jax.errors import UserError
 from evolq_jax.mesh import fetch, replicate
-from evolq_jax.network import is_stacked
-from evolq_jax.quant.spec import Specs, scope, select
+from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.search import programs
-from evolq_jax.search.algorithms import make_algorithm, make_params, num_generations
-from evolq_jax.search.budget import candidate_images, num_blocks
+from evolq_jax.search.algorithms import make_params, num_generations
+from evolq_jax.search.budget import candidate_images
 from evolq_jax.search.config import SearchConfig, num_noise_copies
 from evolq_jax.search.evaluate import Quantized
 from evolq_jax.search.halving import halve, image_counts
+from evolq_jax.search.prefixes import Prefixes
 from evolq_jax.search.records import Generation, Position, SearchResult
-from evolq_jax.search.restarts import Restarts
-from evolq_jax.search.space import SearchSpace
+from evolq_jax.search.segments import SearchedSegment, searched_segment
 from evolq_jax.typing import Array, ModelParts, Params, Scales
-
-
-class _Segment(NamedTuple):
-    """Static things of one segment: its number, space, strategy, and that of the first pass."""
-
-    number: int
-    space: SearchSpace
-    strategy: Restarts
-    grid: Restarts | None
-    size: int  # blocks searched at once
-    firsts: tuple[int, ...]  # the first of them at each visit
 
 
 class _Score(Protocol):
@@ -50,7 +38,7 @@ class _Visit(NamedTuple):
     """A block, where it starts, and how its candidates are scored."""
 
     network: Quantized
-    segment: _Segment
+    segment: SearchedSegment
     block: int
     start: Scales
     score: _Score
@@ -135,6 +123,7 @@ class _Search:
         self.scoring, self.held_out_scoring = config.scorings()
         self.temperature = np.float32(config.temperature)
         self.step, self.density = jnp.float32(config.epsilon), jnp.float32(config.density)
+        self.num_images = len(teacher)
         self.num_searched = len(teacher) - config.num_held_out(len(teacher))
         # Weights, scales and what the teacher makes lie on all devices; strategies run on the first alone.
         self.layout = config.layout(mesh, len(teacher))
@@ -147,27 +136,25 @@ class _Search:
     def __call__(self, params: Params, position: Position, tokens: Array) -> SearchResult:
         self._start_at(position)
         network = programs.quantize(self.specs, *self.put((params, position.scales)))
-        segments = [self._segment(number, position.scales) for number in range(len(self.parts.segments))]
+        settings = self.config, self.parts, self.specs, position.scales
+        segments = [searched_segment(*settings, number) for number in range(len(self.parts.segments))]
         searched = [segment for segment in reversed(segments) if segment is not None]
         first_pass, done = divmod(position.visits, sum(len(segment.firsts) for segment in searched))
+        run = self.parts, self.specs, self.scoring.image_chunk
+        prefixes = Prefixes(self.config.prefixes, *run, tokens, self.num_searched, self.layout)
         for pass_number in self._passes(first_pass):
             if self._is_spent():
                 break
-            # Inputs of blocks that a pass has yet to visit depend on none that it has visited, so a pass
-            # that is continued gets the same; they have been paid for.
-            inputs = programs.cache_inputs(
-                self.parts, self.specs, self.scoring.image_chunk, network, tokens, self.layout
-            )
-            num_images = sum(map(len, self.teachers))
-            self.block_images += 0 if done else num_images * num_blocks(self.parts)
+            ran = prefixes.begin_pass(network)
+            self.block_images += 0 if done else self.num_images * ran  # else they have been paid for
             for segment in searched:
-                name = self.parts.segments[segment.number].name
-                split = programs.split(inputs.pop(name), self.num_searched, self.layout)
                 to_visit = segment.firsts[done:]
                 done -= len(segment.firsts) - len(to_visit)
                 for block in to_visit:
                     if not self._is_spent():
-                        network = self._visit(network, segment, split, pass_number, block)
+                        inputs, ran = prefixes.begin_visit(network, segment.number, block)
+                        self.block_images += self.num_images * ran
+                        network = self._visit(network, segment, inputs, pass_number, block)
                         self.on_visit(self._position(network))
         return self._result(self._position(network))
 
@@ -208,33 +195,8 @@ class _Search:
         budget, spent = self.config.budget, candidate_images(self.parts, self.block_images)
         return budget is not None and self.visits > 0 and spent >= budget
 
-    def _segment(self, number: int, scales: Scales) -> _Segment | None:
-        """The space and algorithm of one segment; None where nothing of it is searched."""
-        config, segment = self.config, self.parts.segments[number]
-        inside = [site for site in select(config.sites, scales) if is_stacked(self.parts, site)]
-        if inside and not any(site.startswith(f"{segment.name}/") for site in inside):
-            return None  # all that is searched is in other segments
-        space = config.space(scales, segment.name, self.specs)
-        size, firsts = config.visits(segment.length)
-        start_scales = programs.slice_blocks(scope(scales, segment.name), np.int32(0), size)
-        solution = space.encode_blocks(start_scales)
-        make = partial(
-            make_algorithm,
-            population_size=config.population_size,
-            solution=solution,
-            pool_size=config.pool_size,
-            tournament_size=config.tournament_size,
-            mutation=config.mutation,
-            replacement=config.replacement,
-            antithetic=config.antithetic,
-            step_size=config.step_size,
-        )
-        grid = Restarts(make("Grid")) if config.grid_start else None
-        strategy = Restarts(make(config.algorithm), config.restarts)
-        return _Segment(number, space, strategy, grid, size, firsts)
-
     def _visit(
-        self, network: Quantized, segment: _Segment, inputs: list[Array], pass_number: int, block: int
+        self, network: Quantized, segment: SearchedSegment, inputs: list[Array], pass_number: int, block: int
     ) -> Quantized:
         """A few generations at one block; keeps the best if it is better than the start.
 
@@ -308,7 +270,9 @@ class _Search:
         # By the program that a continued search starts with: weights by another one could differ in a bit.
         return programs.quantize(self.specs, visit.network.params, scales)
 
-    def _scorer(self, network: Quantized, segment: _Segment, inputs: list[Array], block: int) -> _Score:
+    def _scorer(
+        self, network: Quantized, segment: SearchedSegment, inputs: list[Array], block: int
+    ) -> _Score:
         """How candidates for one block are scored; counts what it costs."""
         index, number, targets = np.int32(block), segment.number, dict[int, Array]()
 

@@ -14,6 +14,7 @@ from evolq_jax.search.evaluate import Scoring
 from evolq_jax.search.evolq import Mutation, Replacement
 from evolq_jax.search.halving import num_scored
 from evolq_jax.search.one_plus_lambda import StepSize
+from evolq_jax.search.prefixes import KINDS, Kind
 from evolq_jax.search.space import Parametrization, SearchSpace, make_space
 from evolq_jax.typing import FitnessFn
 
@@ -69,6 +70,8 @@ class SearchConfig:
         measured at each visit by candidates that differ from the start in rounding only. 0: by anything.
       teacher: `float`, or `integer_layer_norm` (the released code's).
       rescore_start: evaluate a block's start anew at each visit, as released, though it is known.
+      prefixes: how the inputs of all blocks are kept for a pass: `float32`; `bfloat16`, half the memory, but
+        candidates are then judged on rounded inputs; `recompute`: not kept, each is computed at its visit.
       image_chunk: images run at once; None: chosen for the backend.
       population_chunk: candidates run at once; None: chosen for the backend.
     """
@@ -104,6 +107,7 @@ class SearchConfig:
     min_gain: float = 0.0
     teacher: Literal["float", "integer_layer_norm"] = "float"
     rescore_start: bool = False
+    prefixes: Kind = "float32"
     image_chunk: int | None = None
     population_chunk: int | None = None
 
@@ -120,6 +124,8 @@ class SearchConfig:
         for name in ("grid_start", "min_gain"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"search.{name} must not be negative, not {getattr(self, name)}")
+        if self.prefixes not in KINDS:
+            raise UserError(f"search.prefixes must be one of {', '.join(KINDS)}, not '{self.prefixes}'")
         if not 0 < self.density <= 1:
             raise UserError(f"search.density must be above 0 and at most 1, not {self.density}")
         if not 0 <= self.holdout < 1:

@@ -7,7 +7,7 @@ the same for all candidates, so candidates and images are one batch there.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -103,19 +103,52 @@ def at_scales(specs: Specs, params: Params, scales: Scales) -> Quantized:
 
 
 def block_inputs(
-    parts: ModelParts, make_site: SiteFactory, chunk: int, params: Params, scales: Scales, tokens: Array
+    parts: ModelParts,
+    make_site: SiteFactory,
+    chunk: int,
+    params: Params,
+    scales: Scales,
+    tokens: Array,
+    dtype: Any = jnp.float32,
 ) -> dict[str, Array]:
-    """Every block's input, by segment: [L, B, ...], from the first segment's entry [B, ...]."""
+    """Every block's input, by segment: [L, B, ...], from the first segment's entry [B, ...].
+
+    They are computed in float32 and kept in `dtype`.
+    """
 
     def one_chunk(x: Array) -> dict[str, Array]:
         inputs = {}
         for number, segment in enumerate(parts.segments):
             x = segment.enter(params, make_site("", scales), x) if number else x
-            x, inputs[segment.name] = scan_blocks(segment, make_site, params, scales, x)
+            x, kept = scan_blocks(segment, make_site, params, scales, x)
+            inputs[segment.name] = kept.astype(dtype)
         return inputs
 
     chunks = jax.lax.map(one_chunk, _split(tokens, chunk))
     return {name: _join(jnp.moveaxis(x, 0, 1), axis=1) for name, x in chunks.items()}
+
+
+def prefix_outputs(
+    parts: ModelParts,
+    make_site: SiteFactory,
+    chunk: int,
+    segment_number: int,
+    params: Params,
+    scales: Scales,
+    tokens: Array,
+    stop: Array | int,
+) -> Array:
+    """From the first segment's entry [B, ...] to the input of block `stop` (may be traced) of a segment."""
+    *before, last = parts.segments[: segment_number + 1]
+
+    def one_chunk(x: Array) -> Array:
+        for number, segment in enumerate(before):
+            x = segment.enter(params, make_site("", scales), x) if number else x
+            x, _ = scan_blocks(segment, make_site, params, scales, x)
+        x = last.enter(params, make_site("", scales), x) if before else x
+        return run_blocks(last, make_site, params, scales, x, 0, stop)
+
+    return _join(jax.lax.map(one_chunk, _split(tokens, chunk)))
 
 
 def embed(

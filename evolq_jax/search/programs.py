@@ -20,6 +20,7 @@ from evolq_jax.search.evaluate import (
     block_inputs,
     float_outputs,
     population_fitness,
+    prefix_outputs,
 )
 from evolq_jax.search.space import SearchSpace
 from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales
@@ -27,16 +28,46 @@ from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales
 JITTER = 1e-6  # relative; float32 resolves 1.2e-7
 
 
-@partial(jax.jit, static_argnames=("parts", "specs", "chunk", "layout"))
+@partial(jax.jit, static_argnames=("parts", "specs", "chunk", "layout", "dtype"))
 def cache_inputs(
-    parts: ModelParts, specs: Specs, chunk: int, network: Quantized, tokens: Array, layout: Layout | None
+    parts: ModelParts,
+    specs: Specs,
+    chunk: int,
+    network: Quantized,
+    tokens: Array,
+    layout: Layout | None,
+    dtype: Any = jnp.float32,
 ) -> dict[str, Array]:
     """Every block's input, by segment: [L, B, ...]. They stay on the devices that their images are on."""
 
     def on_device(network: Quantized, tokens: Array) -> dict[str, Array]:
-        return block_inputs(parts, quant_sites(specs), chunk, network.quantized, network.scales, tokens)
+        make_site = quant_sites(specs)
+        return block_inputs(parts, make_site, chunk, network.quantized, network.scales, tokens, dtype)
 
     return spread(mesh_of(layout), on_device, (P(), P(DATA)), P(None, DATA))(network, tokens)
+
+
+@partial(jax.jit, static_argnames=("parts", "specs", "chunk", "number", "layout"))
+def block_input(
+    parts: ModelParts,
+    specs: Specs,
+    chunk: int,
+    number: int,
+    network: Quantized,
+    tokens: Array,
+    index: Array,
+    layout: Layout | None,
+) -> Array:
+    """The input of one block of segment `number` alone: [1, B, ...]."""
+
+    def on_device(network: Quantized, tokens: Array, index: Array) -> Array:
+        make_site = quant_sites(specs)
+        return prefix_outputs(
+            parts, make_site, chunk, number, network.quantized, network.scales, tokens, index
+        )[None]
+
+    in_specs = P(), P(DATA), P()
+    return spread(mesh_of(layout), on_device, in_specs, P(None, DATA))(network, tokens, index)
 
 
 @partial(jax.jit, static_argnames=("num_searched", "layout"))
@@ -65,7 +96,7 @@ def float_blocks(
     segment = parts.segments[number]
 
     def on_device(params: Params, index: Array, inputs: Array) -> Array:
-        x = jax.lax.dynamic_index_in_dim(inputs, index, keepdims=False)
+        x = _input_of(inputs, index)
         return float_outputs(segment, chunk, window(params[segment.name], index, size), x)
 
     in_specs = P(), P(), P(None, DATA)
@@ -117,7 +148,7 @@ def score(
         target: Array | None,
         features: Array | None,
     ) -> Array:
-        x = jax.lax.dynamic_index_in_dim(inputs, index, keepdims=False)
+        x = _input_of(inputs, index)
         x, target = jax.tree.map(lambda leaf: leaf[:share], (x, target))
         if alone:
             x, target = jax.tree.map(partial(_row, rows, scoring.image_chunk), (x, target))
@@ -130,6 +161,11 @@ def score(
     in_specs = P(), P(), P(), P(None, DATA), P(), P(), P(DATA), P()
     arguments = network, candidates, index, inputs, teacher, temperature, target, features
     return spread(mesh_of(layout), on_device, in_specs, P())(*arguments)[:size]
+
+
+def _input_of(inputs: Array, index: Array) -> Array:
+    """[L, B, ...] -> [B, ...]; of [1, B, ...] the only one, since an index that is too large is cut."""
+    return jax.lax.dynamic_index_in_dim(inputs, index, keepdims=False).astype(jnp.float32)
 
 
 def mesh_of(layout: Layout | None) -> Mesh | None:

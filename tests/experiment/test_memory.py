@@ -4,13 +4,15 @@ from pathlib import Path
 import jax
 import pytest
 
-from evolq_jax.config import Experiment
+from benchmarks.ahead import abstract_setup
+from evolq_jax.config import Experiment, ModelConfig, QuantConfig
 from evolq_jax.errors import UserError
 from evolq_jax.experiment import run as run_module
 from evolq_jax.experiment.memory import MIB, PROCESS, fit_memory, memory, needed_bytes, out_of_memory
 from evolq_jax.experiment.run import run_search
 from evolq_jax.experiment.setup import Setup, load_model
 from evolq_jax.search.memory import parse_bytes
+from evolq_jax.search.prefixes import KINDS, Kind
 from tests.small_run import small_config
 
 NUM_IMAGES = 120
@@ -30,32 +32,61 @@ def test_no_amounts(text: str) -> None:
         Experiment(memory=text)
 
 
-def setup_with(weights: Path, limit: int | None, image_chunk: int = 30, population_chunk: int = 8) -> Setup:
+# From the settings down: fewer candidates, then fewer bytes for the blocks' inputs, then fewer images. 60
+# images are searched on, so 30, 20, 15, ... divide them.
+ORDER: list[tuple[int, int, Kind]] = [
+    *((30, population, kind) for kind in KINDS for population in (8, 4, 2, 1)),
+    *((images, 1, "recompute") for images in (20, 15, 12, 10, 6, 5, 4, 3, 2, 1)),
+]
+
+
+def setup_with(
+    weights: Path,
+    limit: int | None,
+    image_chunk: int = 30,
+    population_chunk: int = 8,
+    prefixes: Kind = "float32",
+) -> Setup:
     config = small_config(weights, memory=f"{limit / 1000}KB" if limit else None)
     search = replace(
         config.search,
         population_size=8,
         image_chunk=image_chunk,
         population_chunk=population_chunk,
+        prefixes=prefixes,
         holdout=0.5,
     )
     return load_model(replace(config, search=search))
 
 
-def needs(weights: Path, image_chunk: int, population_chunk: int) -> int:
-    return needed_bytes(setup_with(weights, None, image_chunk, population_chunk), NUM_IMAGES)
+def needs(weights: Path, image_chunk: int, population_chunk: int, prefixes: Kind = "float32") -> int:
+    return needed_bytes(setup_with(weights, None, image_chunk, population_chunk, prefixes), NUM_IMAGES)
 
 
-@pytest.mark.parametrize(
-    "chunks", [(30, 8), (30, 4), (30, 2), (30, 1), (20, 1), (15, 1), (12, 1), (10, 1), (6, 1), (1, 1)]
-)
-def test_the_largest_chunks_that_fit_are_taken(weights: Path, chunks: tuple[int, int]) -> None:
-    """60 images are searched on, so 30, 20, 15, ... divide them; candidates shrink before images."""
-    fitted = fit_memory(setup_with(weights, needs(weights, *chunks) + 1), NUM_IMAGES).config
-    assert fitted.search.chunks() == chunks
-    at_once = chunks[0] * chunks[1]
-    assert fitted.evaluation_batch == min(10, at_once)
-    assert fitted.calibration.image_chunk == min(10, at_once)
+def test_the_largest_sizes_that_fit_are_taken(weights: Path) -> None:
+    needed = {sizes: needs(weights, *sizes) for sizes in ORDER}
+    chosen: set[tuple[int, int, Kind]] = set()
+    for limit in needed.values():
+        fitted = fit_memory(setup_with(weights, limit + 1), NUM_IMAGES).config
+        found = *fitted.search.chunks(), fitted.search.prefixes
+        assert found == next(sizes for sizes in ORDER if needed[sizes] <= limit + 1)
+        at_once = found[0] * found[1]
+        assert fitted.evaluation_batch == min(10, at_once)
+        assert fitted.calibration.image_chunk == min(10, at_once)
+        chosen.add(found)
+    assert {kind for _, _, kind in chosen} == {*KINDS}
+    assert {images for images, _, _ in chosen} >= {30, 20, 1}
+
+
+def test_what_is_set_is_not_kept_in_more(weights: Path) -> None:
+    fitted = fit_memory(setup_with(weights, 10**12, prefixes="recompute"), NUM_IMAGES)
+    assert fitted.config.search.prefixes == "recompute"
+    kept = [
+        memory(setup_with(weights, None, prefixes=kind), NUM_IMAGES)["inputs of every block"]
+        for kind in KINDS
+    ]
+    one = NUM_IMAGES * 4 * 17 * 64  # a float32 input of each image: 17 tokens of width 64
+    assert kept == [4 * one, 2 * one + one, 2 * one]
 
 
 def test_activations_decide(weights: Path) -> None:
@@ -72,12 +103,28 @@ def test_without_a_limit_nothing_changes(weights: Path) -> None:
 
 
 def test_what_cannot_fit_is_refused(weights: Path) -> None:
-    least = needs(weights, 1, 1)
+    least = needs(weights, 1, 1, "recompute")
     with pytest.raises(UserError) as raised:
         fit_memory(setup_with(weights, least - 1000), NUM_IMAGES)
     assert f"need about {-(-least // MIB)} MiB; give more, or lower data.num_calibration (now 120)" in str(
         raised.value
     )
+
+
+def test_a_large_vit_is_planned_from_shapes() -> None:
+    """The inputs of 24 blocks of ViT-L for 1,000 images are 18 GiB in float32."""
+    quant = QuantConfig("fully_quantized", weight_bits=4, activation_bits=8)
+    setup = abstract_setup(Experiment(model=ModelConfig("vit_large_patch16_224"), quant=quant))
+    kept = memory(setup, 1000)["inputs of every block"]
+    assert kept == 24 * 1000 * 197 * 1024 * 4
+    kinds = {limit: _prefixes(setup, limit) for limit in ("40GiB", "16GiB", "8GiB")}
+    assert kinds == {"40GiB": "float32", "16GiB": "bfloat16", "8GiB": "recompute"}
+
+
+def _prefixes(setup: Setup, limit: str) -> str:
+    fitted = fit_memory(replace(setup, config=replace(setup.config, memory=limit)), 1000)
+    assert needed_bytes(fitted, 1000) <= parse_bytes(limit)
+    return fitted.config.search.prefixes
 
 
 EXHAUSTED = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 12345678 bytes.\nPeak buffers: 1"

@@ -1,0 +1,112 @@
+"""A search's scoring program compiled ahead of time, from shapes alone: no weights, no images."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from benchmarks.compiled import work
+from evolq_jax.config import Experiment
+from evolq_jax.experiment.setup import Setup
+from evolq_jax.mesh import DATA
+from evolq_jax.models.checkpoint import LoadedModel
+from evolq_jax.models.registry import get_entry
+from evolq_jax.network import list_sites
+from evolq_jax.precision import matmul_precision
+from evolq_jax.quant.spec import resolve, scope
+from evolq_jax.search import programs
+from evolq_jax.search.evaluate import Quantized, at_scales, block_inputs, quant_sites
+from evolq_jax.typing import Params, QParams, Scales
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What each device does and holds."""
+
+    flops_first: float  # of matrix products, for a candidate of the first block
+    flops_last: float  # of the last block
+    received: int  # bytes of collectives' results
+    largest: int  # of one of them
+    arguments: int  # bytes
+    temporary: int
+
+
+def abstract_setup(config: Experiment) -> Setup:
+    """As `load_model`, with shapes in the place of weights."""
+    entry = get_entry(config.model.name)
+    parts = entry.family.make(entry.config)
+    params = jax.eval_shape(lambda key: entry.family.init(key, entry.config), jax.random.key(0))
+    size, channels = entry.preprocessing.size, len(entry.preprocessing.mean)
+    sites = list_sites(parts, params, (size, size, channels))
+    model = LoadedModel(entry.name, parts, params, entry.preprocessing, entry.config)
+    return Setup(config, model, sites, resolve(config.quant, sites))
+
+
+def abstract_scales(setup: Setup) -> Scales:
+    """The shapes of all scales, as calibration gives them."""
+    scales: Scales = {}
+    for name, spec in setup.specs:
+        if spec.has_scale:
+            info = setup.sites[name]
+            channels = info.shape[-1] if spec.per_channel else 1
+            depth = () if info.depth is None else (info.depth,)
+            leaf: Any = jax.ShapeDtypeStruct((*depth, *(1,) * (len(info.shape) - 1), channels), jnp.float32)
+            scales[name] = QParams(leaf, leaf)
+    return scales
+
+
+def compile_scoring(setup: Setup, mesh: Mesh, num_images: int) -> Compiled:
+    """The program that scores a generation's candidates for a block of a network of one segment."""
+    search, parts = setup.config.search, setup.model.parts
+    population, (scoring, _) = search.population_size, search.scorings()
+    segment, layout = parts.segments[0], search.layout(mesh, num_images)
+    assert layout is not None
+    scales = abstract_scales(setup)
+    network = _on(mesh, P(), jax.eval_shape(partial(at_scales, setup.specs), setup.model.params, scales))
+    blocks = scope(scales, segment.name)
+    candidates: Any = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((population, 1, *leaf.shape[1:]), leaf.dtype), blocks
+    )
+    inputs = _inputs(setup, network, layout.devices * sum(layout.shares))
+    index, temperature = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
+    teacher = jax.ShapeDtypeStruct((num_images, setup.model.config.num_classes), jnp.float32)
+    arguments = (
+        network,
+        _on(mesh, P(), candidates),
+        index,
+        _on(mesh, P(None, DATA), inputs),
+        _on(mesh, P(), teacher),
+        temperature,
+        None,
+    )
+    with matmul_precision():
+        lowered = programs.score.lower(parts, setup.specs, scoring, 0, *arguments, num_images, layout)
+        compiled = lowered.compile()
+    text, memory = compiled.as_text() or "", compiled.memory_analysis()
+    assert memory is not None  # every backend used here tells
+    least, most = work(text, 0), work(text, segment.length - 1)
+    sizes = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+    return Compiled(most.flops, least.flops, sum(most.received.values()), most.largest, *sizes)
+
+
+def _inputs(setup: Setup, network: Quantized, num_images: int) -> Any:
+    """The shape of all blocks' inputs [L, B, ...]."""
+    parts, size = setup.model.parts, setup.model.preprocessing.size
+    image = jax.ShapeDtypeStruct((1, size, size, len(setup.model.preprocessing.mean)), jnp.float32)
+
+    def one(params: Params, scales: Scales, image: Any) -> Any:
+        make_site = quant_sites(setup.specs)
+        tokens = parts.segments[0].enter(params, make_site("", scales), image)
+        return block_inputs(parts, make_site, 1, params, scales, tokens)[parts.segments[0].name]
+
+    length, _, *shape = jax.eval_shape(one, network.quantized, network.scales, image).shape
+    return jax.ShapeDtypeStruct((length, num_images, *shape), jnp.float32)
+
+
+def _on(mesh: Mesh, spec: P, tree: Any) -> Any:
+    sharding = NamedSharding(mesh, spec)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)

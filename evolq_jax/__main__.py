@@ -1,0 +1,21 @@
+"""The program `evolq`, also as `python -m evolq_jax`."""
+
+import sys
+
+from evolq_jax import hosts
+from evolq_jax.errors import UserError
+
+
+def main() -> None:
+    """Connects the processes where there are several, then runs the command line."""
+    try:
+        hosts.connect_for(sys.argv[1:])
+    except UserError as error:
+        hosts.leave(f"evolq: error: {error}", 2)
+    from evolq_jax import cli  # imports evosax, which asks JAX for devices: too late to connect
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

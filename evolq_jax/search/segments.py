@@ -1,0 +1,58 @@
+"""What of a segment is searched, and by which strategy."""
+
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from evolq_jax.network import is_stacked
+from evolq_jax.quant.spec import Specs, scope, select
+from evolq_jax.search import programs
+from evolq_jax.search.algorithms import make_algorithm
+from evolq_jax.search.config import SearchConfig
+from evolq_jax.search.restarts import Restarts
+from evolq_jax.search.space import SearchSpace
+from evolq_jax.typing import ModelParts, Scales
+
+
+class SearchedSegment(NamedTuple):
+    """Static things of one segment: its number, space, strategy, and that of the first pass."""
+
+    number: int
+    space: SearchSpace
+    strategy: Restarts
+    grid: Restarts | None
+    size: int  # blocks searched at once
+    firsts: tuple[int, ...]  # the first of them at each visit
+
+
+def searched_segment(
+    config: SearchConfig, parts: ModelParts, specs: Specs, scales: Scales, number: int
+) -> SearchedSegment | None:
+    """A segment's space and strategy, of which all its blocks share the programs; None: nothing is searched.
+
+    Raises:
+      UserError: a pattern matches nothing, or the algorithm does not take these settings.
+    """
+    segment = parts.segments[number]
+    inside = [site for site in select(config.sites, scales) if is_stacked(parts, site)]
+    if inside and not any(site.startswith(f"{segment.name}/") for site in inside):
+        return None  # all that is searched is in other segments
+    space = config.space(scales, segment.name, specs)
+    size, firsts = config.visits(segment.length)
+    start_scales = programs.slice_blocks(scope(scales, segment.name), np.int32(0), size)
+    make = partial(
+        make_algorithm,
+        population_size=config.population_size,
+        solution=space.encode_blocks(start_scales),
+        pool_size=config.pool_size,
+        tournament_size=config.tournament_size,
+        mutation=config.mutation,
+        replacement=config.replacement,
+        antithetic=config.antithetic,
+        step_size=config.step_size,
+    )
+    grid = Restarts(make("Grid")) if config.grid_start else None
+    return SearchedSegment(
+        number, space, Restarts(make(config.algorithm), config.restarts), grid, size, firsts
+    )

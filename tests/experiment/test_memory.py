@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import jax
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from benchmarks.ahead import abstract_setup
 from evolq_jax.config import Experiment, ModelConfig, QuantConfig
 from evolq_jax.errors import UserError
+from evolq_jax.experiment import attempt as attempt_module
 from evolq_jax.experiment import run as run_module
 from evolq_jax.experiment.memory import MIB, PROCESS, fit_memory, memory, needed_bytes, out_of_memory
 from evolq_jax.experiment.run import run_search
@@ -145,19 +147,24 @@ def test_out_of_memory_is_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "setting"),
+    ("module", "stage", "setting"),
     [
-        ("first_scales", "--calibration.image-chunk"),
-        ("search", "--search.image-chunk"),
-        ("score_run", "--evaluation-batch"),
+        (attempt_module, "first_scales", "--calibration.image-chunk"),
+        (run_module, "search", "--search.image-chunk"),
+        (run_module, "score_run", "--evaluation-batch"),
     ],
 )
 def test_every_stage_names_its_setting(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, setting: str
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType,
+    stage: str,
+    setting: str,
 ) -> None:
     def exhausted(*args: object, **kwargs: object) -> None:
         raise jax.errors.JaxRuntimeError(EXHAUSTED)
 
-    monkeypatch.setattr(run_module, stage, exhausted)
+    monkeypatch.setattr(module, stage, exhausted)
     with pytest.raises(UserError, match=f"out of memory on .* lower .*{setting}"):
         run_search(small_config(weights), tmp_path / "run")

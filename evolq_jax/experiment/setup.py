@@ -21,7 +21,6 @@ from evolq_jax.models.checkpoint import LoadedModel, load_checkpoint
 from evolq_jax.network import SiteInfo, forward, is_stacked, list_sites
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import Specs, resolve, select, with_codes
-from evolq_jax.search.algorithms import make_algorithm
 from evolq_jax.search.space import SearchSpace
 
 
@@ -130,17 +129,7 @@ def check_search(setup: Setup) -> None:
             "'brecq' has replaced by integers: leave one of them out"
         )
     _check_fitness(setup)
-    make_algorithm(
-        search.algorithm,
-        search.population_size,
-        {"scale": jnp.ones(8)},  # any solution: what is refused is a name or a population's size
-        pool_size=search.pool_size,
-        tournament_size=search.tournament_size,
-        mutation=search.mutation,
-        replacement=search.replacement,
-        antithetic=search.antithetic,
-        step_size=search.step_size,
-    )
+    search.make_algorithm({"scale": jnp.ones(8)})  # any solution: what is refused is a name or a size
 
 
 def _check_fitness(setup: Setup) -> None:

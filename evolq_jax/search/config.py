@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
+from evosax.algorithms.base import EvolutionaryAlgorithm
 from jax.sharding import Mesh
 
 from evolq_jax.errors import UserError
 from evolq_jax.mesh import Layout
 from evolq_jax.quant.spec import Specs
+from evolq_jax.search.algorithms import make_algorithm
 from evolq_jax.search.evaluate import Scoring
 from evolq_jax.search.evolq import Mutation, Replacement
 from evolq_jax.search.halving import num_scored
@@ -156,6 +158,24 @@ class SearchConfig:
         """What is searched in the blocks of one segment; `sites` are all that have scales."""
         return make_space(
             self.sites, sites, self.parametrization, segment, specs, self.group_size, self.zero_points
+        )
+
+    def make_algorithm(self, solution: Any, name: str | None = None) -> EvolutionaryAlgorithm:
+        """The algorithm, or another by its name, over solutions of one shape.
+
+        Raises:
+          UserError: as `algorithms.make_algorithm`.
+        """
+        return make_algorithm(
+            name or self.algorithm,
+            self.population_size,
+            solution,
+            pool_size=self.pool_size,
+            tournament_size=self.tournament_size,
+            mutation=self.mutation,
+            replacement=self.replacement,
+            antithetic=self.antithetic,
+            step_size=self.step_size,
         )
 
     def visits(self, length: int) -> tuple[int, tuple[int, ...]]:

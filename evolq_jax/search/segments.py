@@ -1,6 +1,5 @@
 """What of a segment is searched, and by which strategy."""
 
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +7,6 @@ import numpy as np
 from evolq_jax.network import is_stacked
 from evolq_jax.quant.spec import Specs, scope, select
 from evolq_jax.search import programs
-from evolq_jax.search.algorithms import make_algorithm
 from evolq_jax.search.config import SearchConfig
 from evolq_jax.search.restarts import Restarts
 from evolq_jax.search.space import SearchSpace
@@ -41,18 +39,7 @@ def searched_segment(
     space = config.space(scales, segment.name, specs)
     size, firsts = config.visits(segment.length)
     start_scales = programs.slice_blocks(scope(scales, segment.name), np.int32(0), size)
-    make = partial(
-        make_algorithm,
-        population_size=config.population_size,
-        solution=space.encode_blocks(start_scales),
-        pool_size=config.pool_size,
-        tournament_size=config.tournament_size,
-        mutation=config.mutation,
-        replacement=config.replacement,
-        antithetic=config.antithetic,
-        step_size=config.step_size,
-    )
-    grid = Restarts(make("Grid")) if config.grid_start else None
-    return SearchedSegment(
-        number, space, Restarts(make(config.algorithm), config.restarts), grid, size, firsts
-    )
+    solution = space.encode_blocks(start_scales)
+    grid = Restarts(config.make_algorithm(solution, "Grid")) if config.grid_start else None
+    strategy = Restarts(config.make_algorithm(solution), config.restarts)
+    return SearchedSegment(number, space, strategy, grid, size, firsts)

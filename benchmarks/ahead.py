@@ -82,6 +82,7 @@ def compile_scoring(setup: Setup, mesh: Mesh, num_images: int) -> Compiled:
         _on(mesh, P(), teacher),
         temperature,
         None,
+        None,
     )
     with matmul_precision():
         lowered = programs.score.lower(parts, setup.specs, scoring, 0, *arguments, num_images, layout)

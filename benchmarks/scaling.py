@@ -128,6 +128,7 @@ def lower(subject: Subject, case: Case, image_chunk: int) -> tuple[Any, tuple[An
         on_devices((case.images, classes)),
         on_devices(()),
         None,
+        None,
     )
     scoring = Scoring("info_nce", largest_divisor(case.images, 100), image_chunk)
     lowered = programs.score.lower(parts, specs, scoring, 0, *arguments, case.images, layout)

@@ -26,7 +26,8 @@ def _head(params: Params, site: Site, x: Array) -> Array:
     return site("head", x)
 
 
-PARTS = ModelParts((Segment("a", 2, _enter_a, _block), Segment("b", 3, _enter_b, _block)), _head)
+SEGMENTS = (Segment("a", 2, _enter_a, _block), Segment("b", 3, _enter_b, _block))
+PARTS = ModelParts(SEGMENTS, _head, features="head")
 
 
 def make_params() -> Params:

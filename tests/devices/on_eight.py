@@ -43,7 +43,7 @@ class Setting(NamedTuple):
 
 
 SPECS = tuple((name, QuantSpec(4)) for name in SITES)
-SCORING = Scoring("info_nce + 0.5*local", BATCH, 4, 2)
+SCORING = Scoring("info_nce + 0.5*local + 0.5*features", BATCH, 4, 2)
 
 
 @cache
@@ -73,8 +73,9 @@ def scored(where: Layout | None, candidates: Scales, part: int, num_images: int)
     inputs = programs.cache_inputs(PARTS, SPECS, 4, network, tokens, where)["a"]
     inputs = programs.split(inputs, SEARCHED, where)[part]
     target = programs.float_blocks(PARTS, 4, 0, 1, network.params, index, inputs, where)
-    teacher = jnp.split(setting.teacher, [SEARCHED])[part]
-    arguments = network, put(candidates), index, inputs, put(teacher), np.float32(0.5), target
+    teacher = put(jnp.split(setting.teacher, [SEARCHED])[part])
+    features = teacher  # this network's logits are what its head reads
+    arguments = network, put(candidates), index, inputs, teacher, np.float32(0.5), target, features
     settings = PARTS, SPECS, SCORING, 0
     compiled = programs.score.lower(*settings, *arguments, num_images, where).compile()
     return compiled(*arguments), compiled.as_text() or ""
@@ -104,7 +105,7 @@ def test_candidates_score_as_on_one_device(mesh: str, size: int, part: int, num_
 
 
 def _check_collectives(text: str, where: Layout, size: int, num_images: int) -> None:
-    """All that devices exchange are logits and errors of images, and the fitness of candidates."""
+    """All that devices exchange are logits, features and errors of images, and the fitness of candidates."""
     done, classes, rows = work(text), 4, where.mesh.shape["candidate"]
     assert set(done.counts) == {"all-gather"}
     images = where.share(num_images) * where.devices

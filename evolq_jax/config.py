@@ -21,7 +21,7 @@ from evolq_jax.mesh import parse_mesh
 from evolq_jax.precision import Precision
 from evolq_jax.quant.spec import QuantConfig, Rule
 from evolq_jax.search.config import ATTENTION_WEIGHTS, SearchConfig
-from evolq_jax.search.memory import parse_bytes
+from evolq_jax.search.memory import check_amount
 from evolq_jax.training import TrainConfig, TrainExperiment
 
 __all__ = [
@@ -148,8 +148,8 @@ class Experiment:
         starts from, in calibration's place.
       milestones: into how many parts a search's or baseline's budget is cut to score the scales on the way
         (at the end of the run; selects nothing); 0: none.
-      memory: what a search may take of the device's memory, such as `12GiB`: chunks are lowered until the
-        estimate fits. None: the chunks as they are set.
+      memory: what a search may take of the device's memory, such as `12GiB`, or `device` for all that it has:
+        what runs at once and what is cached are lowered until the estimate fits. None: as they are set.
       mesh: how many devices a population's candidates and the images are spread over, such as
         `candidate=4,data=2`; an axis that is left out gets the other devices. None: all devices, chosen
         automatically (docs/scaling.md).
@@ -188,7 +188,7 @@ class Experiment:
         if self.milestones < 0:
             raise UserError(f"milestones must not be negative: {self.milestones}")
         if self.memory is not None:
-            parse_bytes(self.memory)
+            check_amount(self.memory)
         if self.mesh is not None:
             parse_mesh(self.mesh)
         for name in (

@@ -15,7 +15,7 @@ from evolq_jax.experiment.setup import Setup
 from evolq_jax.models.checkpoint import LoadedModel
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.search.evaluate import block_inputs
-from evolq_jax.search.memory import parse_bytes
+from evolq_jax.search.memory import limit_bytes
 from evolq_jax.search.prefixes import KINDS, Kind
 from evolq_jax.typing import Array, Params
 
@@ -44,7 +44,7 @@ def fit_memory(setup: Setup, num_images: int) -> Setup:
     config = setup.config
     if config.memory is None:
         return setup
-    limit = parse_bytes(config.memory)
+    limit = limit_bytes(config.memory)
     choices = [setup, *(_with_sizes(setup, *sizes) for sizes in _smaller_sizes(config, num_images))]
     fitting = (choice for choice in choices if needed_bytes(choice, num_images) <= limit)
     found = next(fitting, None)

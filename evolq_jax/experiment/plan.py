@@ -22,6 +22,7 @@ from evolq_jax.experiment.setup import (
 from evolq_jax.mesh import mesh_text
 from evolq_jax.precision import matmul_precision
 from evolq_jax.search.config import num_evaluations
+from evolq_jax.search.memory import DEVICE, limit_bytes
 
 # Time of a candidate relative to the float forward of the blocks it runs: fake quantization costs that
 # much more (ViT-Tiny on CPU).
@@ -70,7 +71,7 @@ def plan_search(config: Experiment) -> dict[str, Any]:
         "image_chunk": image_chunk,
         "population_chunk": population_chunk,
         "block_inputs": INPUTS[config.search.prefixes],
-        "memory_limit": config.memory or "none",
+        "memory_limit": _limit(config.memory),
         "float_images_per_second": round(rate, 1),
         "added_parameters": setup.added_parameters,
         "estimated_seconds": round(seconds, 1),
@@ -78,6 +79,11 @@ def plan_search(config: Experiment) -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "mesh": mesh_text(setup.mesh),
     }
+
+
+def _limit(memory: str | None) -> str:
+    """What `memory` allows; of the device's own, how much that is."""
+    return f"{memory}, {limit_bytes(memory) / MIB:,.0f} MiB" if memory == DEVICE else memory or "none"
 
 
 def searched_blocks(setup: Setup) -> list[tuple[int, int]]:

@@ -1,13 +1,47 @@
-"""Amounts of memory as people write them."""
+"""Amounts of memory as people write them, and that of the device."""
 
+import os
 import re
+
+import jax
 
 from evolq_jax.errors import UserError
 
+DEVICE = "device"  # in an amount's place: what the device has
 _UNITS = {
     **{"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12},
     **{"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40},
 }
+
+
+def check_amount(text: str) -> None:
+    """Raises a UserError where it is neither an amount above zero nor `device`."""
+    if text != DEVICE:
+        parse_bytes(text)
+
+
+def limit_bytes(text: str) -> int:
+    """An amount in bytes; of `device`, what the first of this process's devices has, in use or not.
+
+    Raises:
+      UserError: it is no amount, or the device does not tell.
+    """
+    return _device_bytes() if text == DEVICE else parse_bytes(text)
+
+
+def _device_bytes() -> int:
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        limit = (device.memory_stats() or {}).get("bytes_limit", 0)
+    elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:  # Windows
+        limit = 0
+    if limit < 1:
+        raise UserError(
+            f"memory 'device': the {device.device_kind} does not tell its memory; write an amount, like 12GiB"
+        )
+    return limit
 
 
 def parse_bytes(text: str) -> int:
@@ -19,5 +53,5 @@ def parse_bytes(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]I?B)", text.strip().upper())
     amount = int(float(match[1]) * _UNITS[match[2]]) if match else 0
     if amount < 1:
-        raise UserError(f"memory '{text}' is no amount: write it like 12GiB or 800MB")
+        raise UserError(f"memory '{text}' is no amount: write it like 12GiB or 800MB, or say device")
     return amount

@@ -13,7 +13,7 @@ from evolq_jax.experiment import run as run_module
 from evolq_jax.experiment.memory import MIB, PROCESS, fit_memory, memory, needed_bytes, out_of_memory
 from evolq_jax.experiment.run import run_search
 from evolq_jax.experiment.setup import Setup, load_model
-from evolq_jax.search.memory import parse_bytes
+from evolq_jax.search.memory import limit_bytes, parse_bytes
 from evolq_jax.search.prefixes import KINDS, Kind
 from tests.small_run import small_config
 
@@ -102,6 +102,19 @@ def test_without_a_limit_nothing_changes(weights: Path) -> None:
     assert fit_memory(setup, NUM_IMAGES) is setup
     roomy = setup_with(weights, 10**12, 37, 5)
     assert fit_memory(roomy, NUM_IMAGES) is roomy
+
+
+def test_the_devices_own_limit(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed, pages = needs(weights, 1, 1, "recompute"), {"SC_PAGE_SIZE": 1000}
+    monkeypatch.setattr("os.sysconf", lambda name: pages[name])
+    pages["SC_PHYS_PAGES"] = needed // 1000 + 1
+    setup = setup_with(weights, None)
+    setup = replace(setup, config=replace(setup.config, memory="device"))
+    assert limit_bytes("device") == 1000 * pages["SC_PHYS_PAGES"]
+    assert fit_memory(setup, NUM_IMAGES).config.search.chunks() == (1, 1)
+    pages["SC_PHYS_PAGES"] = 0
+    with pytest.raises(UserError, match="does not tell its memory; write an amount, like 12GiB"):
+        fit_memory(setup, NUM_IMAGES)
 
 
 def test_what_cannot_fit_is_refused(weights: Path) -> None:

@@ -160,7 +160,6 @@ def _search(
     calibrated: Calibrated, run: RunDirectory, clock: Clock, preemption: Preemption, watcher: Watcher
 ) -> SearchResult:
     setup, config, scales = calibrated.setup, calibrated.setup.config, calibrated.scales
-    teacher, tokens = teacher_logits(calibrated, watcher), first_tokens(calibrated)
     features = teacher_features(calibrated, watcher) if config.search.has_features else None
     layout = config.search.layout(setup.mesh, len(calibrated.images.pixels))
     teacher, tokens = teacher_logits(calibrated, watcher), first_tokens(calibrated, layout)

@@ -91,6 +91,7 @@ def greedy(search: SearchConfig) -> SearchConfig:
     return replace(
         search,
         algorithm="EvolQ",
+        output_start=False,
         parametrization="raw",
         population_size=1,
         pool_size=1,

@@ -241,6 +241,7 @@ def faithful(config: Experiment) -> Experiment:
     search = replace(
         config.search,
         algorithm="EvolQ",
+        output_start=False,
         sites=ATTENTION_WEIGHTS,
         parametrization="raw",
         generations=3,

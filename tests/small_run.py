@@ -57,6 +57,7 @@ def small_config(weights: Path, **changes: Any) -> Experiment:
             population_size=1,
             batch_size=BATCH,
             holdout=0.0,
+            output_start=False,
         ),
         evaluation_batch=BATCH,
     )

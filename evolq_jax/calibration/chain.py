@@ -13,7 +13,7 @@ from evolq_jax.calibration.brecq.walk import reconstruct
 from evolq_jax.calibration.clipping import clip
 from evolq_jax.calibration.compensation import LINKS
 from evolq_jax.calibration.folding import fold
-from evolq_jax.calibration.layerwise import walk
+from evolq_jax.calibration.layerwise import LAYERWISE, walk
 from evolq_jax.calibration.ranges import ranges
 from evolq_jax.calibration.smoothing import smooth
 from evolq_jax.calibration.state import Calibration, Initialiser, Progress, State, whole
@@ -31,9 +31,10 @@ WHOLE: dict[str, Initialiser] = {
     "brecq": reconstruct,
     "block_linear": block_linear,
 }
-INITIALISERS = (*WHOLE, *LINKS)
+INITIALISERS = (*WHOLE, *LAYERWISE)
 CORRECTING = ("brecq", *LINKS)  # links that change parameters
-SHARED_OUT = ("ranges", "fold", *LINKS)  # links of which every device of several runs its images' share
+SHARED_OUT = ("ranges", "fold", *LAYERWISE)  # links of which every device of several runs its images' share
+RANGING = ("clip", "own_output")  # links that find other ranges for the weights as they are
 DECIDING = ("brecq",)  # after these the integers of all weights are decided
 ROUNDING = ("gptq", *DECIDING)  # links that leave weights on their grid
 
@@ -88,7 +89,7 @@ def check_chain(chain: Sequence[str], parts: ModelParts) -> None:
                 "initialiser 'block_linear' adds to a residual stream in float (ViT, DeiT, Swin, LeViT); "
                 "this network quantizes what its blocks give: leave it out of calibration.chain"
             )
-        if name in LINKS and not any(segment.linears for segment in parts.segments):
+        if name in LAYERWISE and not any(segment.linears for segment in parts.segments):
             raise UserError(
                 f"initialiser '{name}' corrects the layers that a family names (`Segment.linears`); this "
                 "network names none: leave it out of calibration.chain"
@@ -100,7 +101,7 @@ def check_order(chain: Sequence[str]) -> None:
 
     Raises:
       UserError: a link's name is unknown, `ranges` is not first, a link that rescales channels comes after
-        one that corrects, `clip` after one that rounds, or something comes after `block_linear`.
+        one that corrects, one of `RANGING` after one that rounds, or something comes after `block_linear`.
     """
     for name in chain:
         if name not in INITIALISERS:
@@ -119,10 +120,10 @@ def check_order(chain: Sequence[str]) -> None:
     before: str | None = None
     for position, name in enumerate(chain):
         rounding = [link for link in chain[:position] if link in ROUNDING]
-        if name == "clip" and rounding:
+        if name in RANGING and rounding:
             raise UserError(
-                f"calibration.chain has 'clip' after '{rounding[0]}': it would change the ranges that "
-                f"weights have been rounded to; put 'clip' before '{rounding[0]}'"
+                f"calibration.chain has '{name}' after '{rounding[0]}': it would change the ranges that "
+                f"weights have been rounded to; put '{name}' before '{rounding[0]}'"
             )
         if name in FOLDING and before:
             raise UserError(
@@ -135,7 +136,7 @@ def check_order(chain: Sequence[str]) -> None:
 
 def _links(chain: Sequence[str]) -> list[tuple[str, Initialiser]]:
     links: list[tuple[str, Initialiser]] = []
-    for layerwise, names in groupby(chain, key=lambda name: name in LINKS):
+    for layerwise, names in groupby(chain, key=lambda name: name in LAYERWISE):
         group = tuple(names)
         if layerwise:
             links.append((", ".join(group), partial(walk, group)))

@@ -106,7 +106,8 @@ def _rounded(spec: QuantSpec | None, weight: Array, qparams: QParams | None) -> 
     return weight if spec is None or qparams is None else fake_quant(spec, qparams, weight)
 
 
-LINKS: dict[str, Callable[[QuantSpec | None, Moments, Layer, float], Layer]] = {
+LayerLink = Callable[[QuantSpec | None, Moments, Layer, float], Layer]
+LINKS: dict[str, LayerLink] = {
     "ridge": ridge_link,
     "gptq": gptq_link,
     "bias": bias_link,
@@ -122,7 +123,7 @@ def moments_of(token: Array, x: Array, wanted: Array) -> Moments:
 
 
 def corrected(
-    links: tuple[str, ...], spec: QuantSpec | None, moments: Moments, layer: Layer, damping: float
+    links: tuple[LayerLink, ...], spec: QuantSpec | None, moments: Moments, layer: Layer, damping: float
 ) -> Layer:
     """A linear layer or convolution changed by `links` one after the other; groups each by their own moments.
 
@@ -131,11 +132,11 @@ def corrected(
     groups = len(moments.xx) if moments.xx.ndim == 3 else 1
     shared = groups > 1 and spec is not None and not spec.per_channel
     if shared:
-        links = tuple(link for link in links if link == "bias")
+        links = tuple(link for link in links if link is bias_link)
 
     def change(moments: Moments, layer: Layer) -> Layer:
         for link in links:
-            layer = LINKS[link](spec, moments, layer, damping)
+            layer = link(spec, moments, layer, damping)
         return layer
 
     def as_matrix(leaf: Array) -> Array:

@@ -7,14 +7,16 @@ layer in turn. Consecutive links share one walk: a layer is corrected by all of 
 moves on, as GPTQ and ERQ do. A convolution is a linear layer over patches.
 """
 
+from collections.abc import Container
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.calibration import patches
-from evolq_jax.calibration.compensation import Layer, Moments, corrected, moments_of
+from evolq_jax.calibration import compensation, patches
+from evolq_jax.calibration.compensation import Layer, LayerLink, Moments, corrected, moments_of
 from evolq_jax.calibration.fisher import token_weights
+from evolq_jax.calibration.own_output import own_output_link
 from evolq_jax.calibration.state import Calibration, State
 from evolq_jax.mesh import num_shares
 from evolq_jax.network import at, image_chunks
@@ -23,11 +25,18 @@ from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import BLOCK_INPUT, Array, Linear, ModelParts, Params, Scales
 
+LAYERWISE: dict[str, LayerLink] = {"own_output": own_output_link, **compensation.LINKS}
+
 Streams = tuple[Array, Array]  # the float and the quantized network's activations [chunks, B, ...]
 
 
-def walk(links: tuple[str, ...], calibration: Calibration, state: State) -> State:
-    """Applies `links` (names from `LINKS`) to every linear layer, in the order of the forward pass."""
+def walk(
+    links: tuple[str, ...], calibration: Calibration, state: State, chosen: Container[str] | None = None
+) -> State:
+    """Applies `links` (names from `LAYERWISE`) to linear layers, in the order of the forward pass.
+
+    `chosen` are the layers' weights by site; None: of all layers.
+    """
     parts, specs, damping, pull = calibration.parts, calibration.specs, calibration.damping, calibration.pull
     steps = sum(segment.length * (len(segment.linears) + 1) for segment in parts.segments)
     done = 0
@@ -40,12 +49,14 @@ def walk(links: tuple[str, ...], calibration: Calibration, state: State) -> Stat
         for block in range(segment.length):
             index = jnp.int32(block)
             for linear in segment.linears:
+                done += 1
+                if chosen is not None and f"{segment.name}/{linear.name}/weight" not in chosen:
+                    continue
                 weights = fisher.get(f"{segment.name}/{linear.name}")
                 tokens = None if weights is None else weights[:, block]
                 state = _correct(
                     parts, specs, number, linear, links, damping, pull, state, streams, tokens, index
                 )
-                done += 1
                 calibration.progress(done, steps)
             streams = jax.block_until_ready(_advance(parts, specs, number, state, streams, index))
             done += 1
@@ -109,7 +120,9 @@ def _correct(
     leaves, site = flatten(block), f"{linear.name}/weight"
     spec = scope(specs, segment.name).get(site)
     weight, bias, qparams = leaves[site], leaves[f"{linear.name}/bias"], scales.get(site)
-    layer = corrected(links, spec, moments, Layer(weight, bias, qparams), damping)
+    layer = corrected(
+        tuple(LAYERWISE[name] for name in links), spec, moments, Layer(weight, bias, qparams), damping
+    )
     stacked = flatten(state.params)
     for name, value in ((site, layer.weight), (f"{linear.name}/bias", layer.bias)):
         stacked[f"{segment.name}/{name}"] = stacked[f"{segment.name}/{name}"].at[index].set(value)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from evolq_jax.calibration.chain import initialise
@@ -44,11 +45,26 @@ def calibrate(setup: Setup, watcher: Watcher, *, for_search: bool) -> Calibrated
     images = load_calibration(setup, watcher.stage("decoding calibration images"))
     check_batches(config, len(images.pixels), for_search=for_search, skipped=len(images.skipped))
     began = time.monotonic()
+    calibration = surroundings(setup, images.pixels, config.calibration.batch_size)
+
+    def stage(name: str) -> Progress:
+        return watcher.stage(f"calibrating ({name})")
+
+    mesh = calibration.mesh
+    params = replicate(mesh, setup.model.params)
+    found = initialise(config.calibration.chain, calibration, params, stage)
+    params, scales = fetch(mesh, gather(mesh, found))
+    jax.block_until_ready(scales)
+    return Calibrated(setup, params, scales, images, time.monotonic() - began)
+
+
+def surroundings(setup: Setup, pixels: np.ndarray, batch_size: int) -> Calibration:
+    """What links are given, on these images in batches of a size that divides them."""
+    settings = setup.config.calibration
     preprocess = jax.jit(partial(normalize, setup.model.preprocessing))
-    size = config.calibration.batch_size
-    mesh = None if setup.mesh is None else image_mesh(setup.mesh, size)
-    batches = [images.pixels[i : i + size] for i in range(0, len(images.pixels), size)]
-    calibration = Calibration(
+    mesh = None if setup.mesh is None else image_mesh(setup.mesh, batch_size)
+    batches = [pixels[i : i + batch_size] for i in range(0, len(pixels), batch_size)]
+    return Calibration(
         setup.model.parts,
         setup.specs,
         setup.sites,
@@ -56,24 +72,15 @@ def calibrate(setup: Setup, watcher: Watcher, *, for_search: bool) -> Calibrated
             preprocess(jnp.asarray(batch) if mesh is None else put_rows(mesh, DATA, batch))
             for batch in batches
         ],
-        config.calibration.image_chunk,
-        damping=config.calibration.damping,
-        pull=config.calibration.pull,
-        fisher=config.calibration.fisher,
-        brecq=config.calibration.brecq,
-        clip=config.calibration.clip,
-        seed=config.seed,
+        settings.image_chunk,
+        damping=settings.damping,
+        pull=settings.pull,
+        fisher=settings.fisher,
+        brecq=settings.brecq,
+        clip=settings.clip,
+        seed=setup.config.seed,
         mesh=mesh,
     )
-
-    def stage(name: str) -> Progress:
-        return watcher.stage(f"calibrating ({name})")
-
-    params = replicate(mesh, setup.model.params)
-    found = initialise(config.calibration.chain, calibration, params, stage)
-    params, scales = fetch(mesh, gather(mesh, found))
-    jax.block_until_ready(scales)
-    return Calibrated(setup, params, scales, images, time.monotonic() - began)
 
 
 def first_scales(setup: Setup, watcher: Watcher) -> Calibrated:

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 
 from evolq_jax.calibration.clipping import clip_images
-from evolq_jax.calibration.compensation import LINKS
+from evolq_jax.calibration.layerwise import LAYERWISE
 from evolq_jax.config import Experiment
 from evolq_jax.experiment.evaluate import compute_logits
 from evolq_jax.experiment.images import count_calibration, count_evaluation
 from evolq_jax.experiment.memory import MIB, fit_memory, memory, process_bytes
+from evolq_jax.experiment.output_start import block_images, searched_weights
 from evolq_jax.experiment.setup import (
     Setup,
     check_search,
@@ -21,6 +22,7 @@ from evolq_jax.experiment.setup import (
 )
 from evolq_jax.mesh import mesh_text
 from evolq_jax.precision import matmul_precision
+from evolq_jax.search.budget import candidate_images
 from evolq_jax.search.config import num_evaluations
 from evolq_jax.search.memory import DEVICE, limit_bytes
 
@@ -107,7 +109,7 @@ def num_total(setup: Setup) -> int:
             num_visits += len(firsts)
             in_block = sum(_num_searched(setup, name) for name in inside) // segment.length
             coordinates += len(firsts) * size * in_block
-    return num_evaluations(search, num_visits, coordinates)
+    return num_evaluations(search, num_visits, coordinates, proposed=bool(searched_weights(setup)))
 
 
 def _expected_evaluations(setup: Setup, num_images: int) -> int:
@@ -125,7 +127,8 @@ def budget_of_search(setup: Setup, num_images: int) -> float:
     if search.budget is not None:
         return search.budget
     searched = num_images - search.num_held_out(num_images)
-    return num_total(setup) * searched * network_share(setup) + search.passes * num_images
+    start = candidate_images(setup.model.parts, block_images(setup, searched_weights(setup), searched))
+    return num_total(setup) * searched * network_share(setup) + search.passes * num_images + start
 
 
 def network_share(setup: Setup) -> float:
@@ -142,7 +145,7 @@ def _work(setup: Setup, num_images: int, num_evaluation: int) -> float:
     overhead = OVERHEAD[quant.scheme] * (INTEGER_LAYER_NORM if quant.integer_layer_norm else 1.0)
     calibration_and_teacher = 2 * num_images
     chain, brecq = set(setup.config.calibration.chain), setup.config.calibration.brecq
-    if chain & set(LINKS):
+    if chain & set(LAYERWISE):
         calibration_and_teacher += WALK * num_images
     if "brecq" in chain:
         calibration_and_teacher += RECONSTRUCTION * brecq.steps * min(brecq.batch_size, num_images)

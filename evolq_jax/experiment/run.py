@@ -29,6 +29,7 @@ from evolq_jax.experiment.images import (
 from evolq_jax.experiment.memory import fit_memory, out_of_memory
 from evolq_jax.experiment.milestones import Milestones
 from evolq_jax.experiment.outcome import end_run, score_run
+from evolq_jax.experiment.output_start import output_start
 from evolq_jax.experiment.plan import budget_of_search, num_total
 from evolq_jax.experiment.preemption import Preemption, preemptible
 from evolq_jax.experiment.result import (
@@ -168,6 +169,7 @@ def _search(
         first = Position.first(setup.model.parts, scales)
         saved = checkpoints.latest(first) or Saved(first, 0, clock.earlier)
         clock.earlier, lines = saved.seconds, saved.log_lines
+        proposal = None if saved.position.visits else output_start(calibrated, watcher, preemption.check)
         milestones = Milestones(run, config.milestones, budget_of_search(setup, len(teacher)))
         milestones.offer(*_standing(setup, saved.position), saved.position.scales)
         with run.open_log(lines) as append:
@@ -198,6 +200,7 @@ def _search(
                 saved.position,
                 features,
                 setup.mesh,
+                proposal,
             )
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,17 +21,10 @@ from evolq_jax.search.config import SearchConfig, num_noise_copies
 from evolq_jax.search.evaluate import Quantized
 from evolq_jax.search.halving import halve, image_counts
 from evolq_jax.search.prefixes import Prefixes
-from evolq_jax.search.records import Generation, Position, SearchResult
+from evolq_jax.search.records import Generation, Position, Proposal, SearchResult
+from evolq_jax.search.scorer import Score, Scorer
 from evolq_jax.search.segments import SearchedSegment, searched_segment
 from evolq_jax.typing import Array, ModelParts, Params, Scales
-
-
-class _Score(Protocol):
-    """Fitness [P] of candidates on the images searched on (part 0), or on those held out (1)."""
-
-    def __call__(self, part: int, candidates: Scales, num_images: int | None = None, /) -> Array:
-        """On the first `num_images`; None: on all of the part."""
-        ...
 
 
 class _Visit(NamedTuple):
@@ -41,7 +34,7 @@ class _Visit(NamedTuple):
     segment: SearchedSegment
     block: int
     start: Scales
-    score: _Score
+    score: Score
     place: int  # the block's number in the whole network
 
 
@@ -64,6 +57,7 @@ def search(
     position: Position | None = None,
     features: Array | None = None,
     mesh: Mesh | None = None,
+    proposal: Proposal | None = None,
 ) -> SearchResult:
     """Improves the scales block by block, last block first.
 
@@ -89,6 +83,8 @@ def search(
       position: where to go on; None: from the start.
       features: the teacher's on them [B, ...]; needed where the fitness has a `features` term.
       mesh: devices that candidates and images are spread over; None: one device.
+      proposal: scales of the whole network to begin with if they are better than `scales`, on the images
+        searched on and on those held out; plays no part once a search has made a visit.
 
     Raises:
       UserError: the images are no multiple of the contrastive batch or too few to hold some out, or a
@@ -100,7 +96,7 @@ def search(
             f"{config.batch_size}; set search.batch_size or data.num_calibration"
         )
     run = _Search(config, parts, specs, teacher, features, key, on_generation, on_visit, mesh)
-    return run(params, position or Position.first(parts, scales), tokens)
+    return run(params, position or Position.first(parts, scales), tokens, proposal)
 
 
 class _Search:
@@ -121,19 +117,19 @@ class _Search:
         self.config, self.parts, self.specs, self.key = config, parts, specs, key
         self.on_generation, self.on_visit = on_generation, on_visit
         self.scoring, self.held_out_scoring = config.scorings()
-        self.temperature = np.float32(config.temperature)
         self.step, self.density = jnp.float32(config.epsilon), jnp.float32(config.density)
         self.num_images = len(teacher)
         self.num_searched = len(teacher) - config.num_held_out(len(teacher))
         # Weights, scales and what the teacher makes lie on all devices; strategies run on the first alone.
         self.layout = config.layout(mesh, len(teacher))
         self.put, self.fetch = partial(replicate, mesh), partial(fetch, mesh)
-        self.teachers = self.put(jnp.split(teacher, [self.num_searched]))
-        halves = (None, None) if features is None else jnp.split(features, [self.num_searched])
-        self.features = self.put(halves)
+        wanted = (teacher, features)
+        self.scorer = Scorer(parts, specs, wanted, self.num_searched, config.temperature, mesh, self.layout)
         self.image_counts = image_counts(config.halving, self.num_searched, config.batch_size)
 
-    def __call__(self, params: Params, position: Position, tokens: Array) -> SearchResult:
+    def __call__(
+        self, params: Params, position: Position, tokens: Array, proposal: Proposal | None
+    ) -> SearchResult:
         self._start_at(position)
         network = programs.quantize(self.specs, *self.put((params, position.scales)))
         settings = self.config, self.parts, self.specs, position.scales
@@ -142,18 +138,20 @@ class _Search:
         first_pass, done = divmod(position.visits, sum(len(segment.firsts) for segment in searched))
         run = self.parts, self.specs, self.scoring.image_chunk
         prefixes = Prefixes(self.config.prefixes, *run, tokens, self.num_searched, self.layout)
+        if proposal is not None and not self.visits:
+            network = self._consider(network, proposal, prefixes)
         for pass_number in self._passes(first_pass):
             if self._is_spent():
                 break
             ran = prefixes.begin_pass(network)
-            self.block_images += 0 if done else self.num_images * ran  # else they have been paid for
+            self.scorer.block_images += 0 if done else self.num_images * ran  # else they have been paid for
             for segment in searched:
                 to_visit = segment.firsts[done:]
                 done -= len(segment.firsts) - len(to_visit)
                 for block in to_visit:
                     if not self._is_spent():
                         inputs, ran = prefixes.begin_visit(network, segment.number, block)
-                        self.block_images += self.num_images * ran
+                        self.scorer.block_images += self.num_images * ran
                         network = self._visit(network, segment, inputs, pass_number, block)
                         self.on_visit(self._position(network))
         return self._result(self._position(network))
@@ -162,13 +160,13 @@ class _Search:
         self.fitness, self.held_out_fitness = position.fitness, position.held_out_fitness
         self.first, self.last = np.array(position.first_fitness), np.array(position.last_fitness)
         self.noise_sum, self.noise_count = position.noise_sum, position.noise_count
-        self.visits, self.evaluations, self.kept = position.visits, position.evaluations, position.kept
-        self.block_images = position.block_images
+        self.visits, self.scorer.evaluations, self.kept = position.visits, position.evaluations, position.kept
+        self.scorer.block_images = position.block_images
         self.began = time.monotonic() - position.seconds
 
     def _position(self, network: Quantized) -> Position:
         fitness = self.fitness, self.held_out_fitness, self.first.copy(), self.last.copy()
-        counts = self.noise_count, self.visits, self.evaluations, self.kept, self.block_images
+        counts = self.noise_count, self.visits, self.scorer.evaluations, self.kept, self.scorer.block_images
         seconds = time.monotonic() - self.began
         return Position(self.fetch(network.scales), *fitness, self.noise_sum, *counts, seconds)
 
@@ -192,7 +190,7 @@ class _Search:
 
     def _is_spent(self) -> bool:
         """Whether the budget is; at least one block is visited."""
-        budget, spent = self.config.budget, candidate_images(self.parts, self.block_images)
+        budget, spent = self.config.budget, candidate_images(self.parts, self.scorer.block_images)
         return budget is not None and self.visits > 0 and spent >= budget
 
     def _visit(
@@ -208,7 +206,8 @@ class _Search:
         name = self.parts.segments[segment.number].name
         blocks = programs.slice_blocks(scope(network.scales, name), np.int32(block), segment.size)
         start_scales = self.fetch(blocks)
-        score = self._scorer(network, segment, inputs, block)
+        scorings = self.scoring, self.held_out_scoring
+        score = self.scorer.on(network, segment.number, segment.size, inputs, block, scorings)
         place = block + sum(before.length for before in self.parts.segments[: segment.number])
         visit = _Visit(network, segment, block, start_scales, score, place)
         self._score_start(visit)
@@ -234,13 +233,41 @@ class _Search:
 
     def _score_start(self, visit: _Visit) -> None:
         """Finds out the fitness of the network as it is, where it is not known from the visit before."""
-        first, start_scales = self.visits == 0, _alone(visit.start)
-        if self.config.rescore_start or first or self.scoring.has_local:
+        start_scales, has_local = _alone(visit.start), self.scoring.has_local
+        if self.config.rescore_start or jnp.isinf(self.fitness) or has_local:
             self.fitness = visit.score(0, start_scales)[0]
-        if self.config.holdout and (first or self.held_out_scoring.has_local):
+        if self.config.holdout and (jnp.isinf(self.held_out_fitness) or self.held_out_scoring.has_local):
             self.held_out_fitness = visit.score(1, start_scales)[0]
-        if first or (self.scoring.has_local and np.isnan(self.first[visit.place])):
+        if np.isnan(self.first).all() or (has_local and np.isnan(self.first[visit.place])):
             self.first[visit.place] = float(self.fitness)
+
+    def _consider(self, network: Quantized, proposal: Proposal, prefixes: Prefixes) -> Quantized:
+        """The proposed network if it is better than `network` on all images, else `network`."""
+        proposed = programs.quantize(self.specs, *self.put((network.params, proposal.scales)))
+        segments = self.parts.segments
+        number = next(n for n, segment in enumerate(segments) if scope(proposal.scales, segment.name))
+        ran = prefixes.begin_pass(network)
+        inputs, ran_for_block = prefixes.begin_visit(network, number, 0)
+        self.scorer.block_images += proposal.block_images + self.num_images * (ran + ran_for_block)
+        size, _ = self.config.visits(segments[number].length)
+        whole = self.scoring.whole, self.held_out_scoring.whole
+
+        def scores(at: Quantized) -> list[Array]:
+            blocks = programs.slice_blocks(scope(at.scales, segments[number].name), np.int32(0), size)
+            score = self.scorer.on(at, number, size, inputs, 0, whole)
+            return [
+                score(part, _alone(self.fetch(blocks)))[0] for part in range(1 + bool(self.config.holdout))
+            ]
+
+        before, after = scores(network), scores(proposed)
+        is_better = all(bool(new < old) for new, old in zip(after, before, strict=True))
+        known = after if is_better else before
+        if not self.scoring.has_local:
+            self.fitness, self.first[0] = known[0], float(before[0])
+        if self.config.holdout and not self.held_out_scoring.has_local:
+            self.held_out_fitness = known[1]
+        self._tell_watcher(0, "all", 0, 0, after[0], known[0])
+        return proposed if is_better else network
 
     def _threshold(self, visit: _Visit) -> Array | float:
         """What a move must gain: `min_gain` standard deviations of the fitness's noise at this block."""
@@ -270,49 +297,10 @@ class _Search:
         # By the program that a continued search starts with: weights by another one could differ in a bit.
         return programs.quantize(self.specs, visit.network.params, scales)
 
-    def _scorer(
-        self, network: Quantized, segment: SearchedSegment, inputs: list[Array], block: int
-    ) -> _Score:
-        """How candidates for one block are scored; counts what it costs."""
-        index, number, targets = np.int32(block), segment.number, dict[int, Array]()
-
-        def score(part: int, candidates: Scales, num_images: int | None = None) -> Array:
-            scoring = (self.scoring, self.held_out_scoring)[part]
-            size, all_images = jax.tree.leaves(candidates)[0].shape[0], len(self.teachers[part])
-            num_images = num_images or all_images
-            if scoring.has_local and part not in targets:
-                settings = self.parts, scoring.image_chunk, number, segment.size
-                targets[part] = programs.float_blocks(
-                    *settings, network.params, index, inputs[part], self.layout
-                )
-                self.block_images += all_images * segment.size
-            self.evaluations += size
-            blocks_run = scoring.blocks_run(self.parts, number, block, segment.size)
-            self.block_images += size * num_images * blocks_run
-            fitness = programs.score(
-                self.parts,
-                self.specs,
-                scoring,
-                number,
-                network,
-                self.put(candidates),
-                index,
-                inputs[part],
-                self.teachers[part],
-                self.temperature,
-                targets.get(part),
-                self.features[part] if scoring.features_weight else None,
-                num_images,
-                self.layout,
-            )
-            return self.fetch(fitness)
-
-        return score
-
     def _tell_watcher(
         self, pass_number: int, segment: str, block: int, generation: int, fitness: Array, best: Array
     ) -> None:
         seconds = time.monotonic() - self.began
-        counts = pass_number, segment, block, generation, self.evaluations
-        spent = candidate_images(self.parts, self.block_images)
+        counts = pass_number, segment, block, generation, self.scorer.evaluations
+        spent = candidate_images(self.parts, self.scorer.block_images)
         self.on_generation(Generation(*counts, float(fitness), float(best), seconds, spent))

@@ -40,6 +40,10 @@ class SearchConfig:
       passes: times over all blocks; plays no part where there is a budget.
       budget: candidate-images (`evolq_jax.search.budget` counts them): passes go on until the end of the
         generation that spends it. None: `passes` decide.
+      output_start: before the visits, find the ranges of all searched weights' output channels anew, by what
+        they do to the channel's own output: all channels of a layer at once, layer after layer
+        (`evolq_jax.calibration.own_output`). They are kept if the whole network is better for them, as a
+        block's move is. Plays no part where calibration has corrected or rounded weights.
       grid_start: sweeps of `Grid` at each block in a pass of its own before the others; 0: no such pass.
       generations: generations at each visit of a block (the paper's cycles); of `Grid`, sweeps over all its
         coordinates.
@@ -86,6 +90,7 @@ class SearchConfig:
     blocks_per_visit: int = 1
     passes: int = 1
     budget: int | None = None
+    output_start: bool = True
     grid_start: int = 0
     generations: int = 2
     population_size: int = 6
@@ -220,10 +225,13 @@ class SearchConfig:
         return self.image_chunk or images, self.population_chunk or population
 
 
-def num_evaluations(config: SearchConfig, num_visits: int, coordinates: int = 0) -> int:
+def num_evaluations(
+    config: SearchConfig, num_visits: int, coordinates: int = 0, *, proposed: bool = False
+) -> int:
     """Candidates that all passes evaluate at most (moves that already lost need no held-out score).
 
     `num_visits` are those of a pass; `coordinates`, of all its visits together, count for grids only.
+    `proposed`: the search is given a proposal.
     """
     visits = (config.passes + bool(config.grid_start)) * num_visits
     scoring, held_out_scoring = config.scorings()
@@ -233,7 +241,10 @@ def num_evaluations(config: SearchConfig, num_visits: int, coordinates: int = 0)
     noise = visits * num_noise_copies(config) if config.min_gain else 0
     own = config.passes * config.generations * each * num_scored(config.halving, config.num_candidates)
     grid = config.grid_start * coordinates * num_scored(config.halving, config.population_size)
-    return own + grid + starts + held_out + noise
+    proposal = 0
+    if proposed:  # the start counts twice where visits score it again
+        proposal = 1 + scoring.has_local + bool(config.holdout) * (1 + held_out_scoring.has_local)
+    return own + grid + starts + held_out + noise + proposal
 
 
 def num_noise_copies(config: SearchConfig) -> int:

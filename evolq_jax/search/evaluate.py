@@ -5,7 +5,7 @@ the same for all candidates, so candidates and images are one batch there.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -83,6 +83,12 @@ class Scoring:
     def runs_all(self) -> bool:
         """Whether blocks after the searched one run."""
         return self.on_logits(1.0) is not None or self.features_weight > 0
+
+    @property
+    def whole(self) -> "Scoring":
+        """The same without a block's own output: what tells two networks apart. By KL if nothing is left."""
+        kept = [f"{term.weight!r}*{term.name}" for term in self.terms if term.name != LOCAL]
+        return replace(self, fitness="+".join(kept) or "kl") if self.has_local else self
 
     def blocks_run(self, parts: ModelParts, segment_number: int, block: int, size: int) -> int:
         """Blocks that a candidate for `size` blocks from `block` on runs."""

@@ -23,6 +23,13 @@ class Generation(NamedTuple):
     candidate_images: float  # spent so far (search/budget.py)
 
 
+class Proposal(NamedTuple):
+    """Other scales for the whole network, which a search may take before its first visit."""
+
+    scales: Scales
+    block_images: int  # what finding them has cost: images through one block
+
+
 class Position(NamedTuple):
     """Where a search stands between two visits: with the search's arguments, all that it needs to go on.
 

@@ -10,7 +10,8 @@ import pytest
 
 from evolq_jax.calibration import patches
 from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.compensation import LINKS, Layer, Moments, corrected, moments_of
+from evolq_jax.calibration.compensation import Layer, LayerLink, Moments, corrected, moments_of
+from evolq_jax.calibration.layerwise import LAYERWISE
 from evolq_jax.calibration.ranges import weight_qparams
 from evolq_jax.calibration.state import Calibration
 from evolq_jax.fitness import mse
@@ -58,6 +59,10 @@ def test_a_convolution_is_a_product_over_patches(size: int, groups: int) -> None
     np.testing.assert_array_equal(patches.as_weight(matrix, weight.shape), weight)
 
 
+def named(*links: str) -> tuple[LayerLink, ...]:
+    return tuple(LAYERWISE[name] for name in links)
+
+
 def layer_problem(size: int, groups: int) -> tuple[Layer, Moments, Array, Array]:
     """A convolution whose input has lost something: layer, moments, input, output wanted."""
     (weight, bias), exact = kernel(size, groups), images()
@@ -69,7 +74,7 @@ def layer_problem(size: int, groups: int) -> tuple[Layer, Moments, Array, Array]
 
 @pytest.mark.parametrize(("size", "groups"), KERNELS)
 def test_every_link_lowers_the_error_of_a_convolution(size: int, groups: int) -> None:
-    chains = (("bias",), ("ridge",), ("gptq", "bias"))
+    chains = (("bias",), ("ridge",), ("gptq", "bias"), ("own_output",))
 
     @jax.jit
     def errors() -> list[Array]:
@@ -80,7 +85,10 @@ def test_every_link_lowers_the_error_of_a_convolution(size: int, groups: int) ->
             weight = fake_quant(SPEC, layer.qparams, layer.weight)
             return mse(conv({"weight": weight, "bias": layer.bias}, x).reshape(-1, 16), wanted)
 
-        return [error(layer), *(error(corrected(links, SPEC, moments, layer, 0.1)) for links in chains)]
+        return [
+            error(layer),
+            *(error(corrected(named(*links), SPEC, moments, layer, 0.1)) for links in chains),
+        ]
 
     plain, *found = map(float, errors())
     assert max(found) < plain * (1 - 1e-4)
@@ -88,7 +96,7 @@ def test_every_link_lowers_the_error_of_a_convolution(size: int, groups: int) ->
 
 def test_groups_are_corrected_each_as_if_alone() -> None:
     layer, moments, _, _ = jax.jit(layer_problem, static_argnums=(0, 1))(3, 2)
-    change = jax.jit(partial(corrected, ("ridge", "gptq", "bias"), SPEC))
+    change = jax.jit(partial(corrected, named("ridge", "gptq", "bias"), SPEC))
     found = change(moments, layer, 0.1)
     one = slice(8, None)  # the second group's outputs
     alone = Layer(
@@ -103,7 +111,7 @@ def test_groups_that_share_a_range_keep_it() -> None:
     layer, moments, _, _ = jax.jit(layer_problem, static_argnums=(0, 1))(3, 2)
     spec = QuantSpec(3)
     before = layer._replace(qparams=weight_qparams(spec, layer.weight))
-    after = jax.jit(partial(corrected, tuple(LINKS), spec))(moments, before, 0.1)
+    after = jax.jit(partial(corrected, tuple(LAYERWISE.values()), spec))(moments, before, 0.1)
     np.testing.assert_array_equal(after.weight, before.weight)
     jax.tree.map(np.testing.assert_array_equal, after.qparams, before.qparams)
     assert not np.array_equal(after.bias, before.bias)

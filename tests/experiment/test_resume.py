@@ -17,13 +17,16 @@ from evolq_jax.config import CheckpointConfig, Experiment
 from evolq_jax.errors import UserError
 from evolq_jax.experiment.continued import difference
 from evolq_jax.experiment.lock import locked
+from evolq_jax.experiment.output_start import searched_weights
+from evolq_jax.experiment.plan import plan_search
 from evolq_jax.experiment.preemption import Preempted, preemptible
 from evolq_jax.experiment.resume import ensure_search, resume_search
 from evolq_jax.experiment.run import run_search
+from evolq_jax.experiment.setup import load_model
 from evolq_jax.experiment.watch import Progress, no_progress
 from evolq_jax.search.records import Generation
 from tests.experiment.conftest import Finished
-from tests.small_run import BLOCKS, write_weights
+from tests.small_run import BLOCKS, small_config, write_weights
 
 OFTEN = CheckpointConfig(every_seconds=0.0)
 NEVER = CheckpointConfig(every_seconds=1e9)
@@ -235,3 +238,22 @@ def test_sigterm_waits_where_it_is_deferred() -> None:
         work()
     assert order == ["in peace"]
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_search_that_begins_with_ranges_found_by_outputs(weights: Path, tmp_path: Path) -> None:
+    """It is planned, logged and counted, and the same bits however it is stopped."""
+    search = {"output_start": True, "sites": ("*/weight",), "passes": 1, "holdout": 0.5}
+    config = replace(small_config(weights), checkpoint=OFTEN)
+    config = replace(config, search=replace(config.search, **search))
+    whole, path = tmp_path / "whole", tmp_path / "stopped"
+    result = run_search(config, whole)
+    log = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert [line["segment"] for line in log] == ["all"] + ["blocks"] * BLOCKS
+    assert log[0]["evaluations"] == 4  # the init and the ranges found, on both halves of the images
+    assert result["evaluations"] <= plan_search(config)["evaluations"] == 2 + 2 + 2 * BLOCKS
+    for when in ("searching ranges by outputs", 3):
+        interrupt(config, path, when)
+    check_equal(path, ensure_search(config, path), Finished(config, whole, result))
+    biased = replace(config, calibration=replace(config.calibration, chain=("ranges", "bias")))
+    assert searched_weights(load_model(config))
+    assert not searched_weights(load_model(biased))

@@ -24,11 +24,18 @@ from evolq_jax.report import make_watcher
 from evolq_jax.search.config import ATTENTION_WEIGHTS
 
 BITS = {"W4A8": (4, 8), "W3A8": (3, 8), "W4A4": (4, 4)}
-BUDGET = {"cifar_vit": 20_000, "vit_tiny": 20_000}
+BUDGET = {"cifar_vit": 8_000, "vit_tiny": 8_000}
 ACTIVATIONS = ("*/norm?", "*/attn/[qkv]", "*/softmax", "*/context", "*/gelu")
 GROUPED = {"parametrization": "log_per_group"}
+# Of the visits alone: what the search begins with by default is left out, so that changes can be told apart.
+VISITS: dict[str, Any] = {"output_start": False}
 CHANGES: dict[str, dict[str, Any]] = {
-    "default": {},
+    "default": {"output_start": True},
+    "default, smaller steps": {"output_start": True, "epsilon": 0.03},
+    "default, four generations of twelve": {"output_start": True, "generations": 4, "population_size": 12},
+    "default, KL + 2 local": {"output_start": True, "fitness": "kl+2*local", "holdout_fitness": "kl"},
+    "default, no holdout": {"output_start": True, "holdout": 0.0},
+    "visits alone": {},
     # what is searched
     "attention weights": {"sites": ATTENTION_WEIGHTS},
     "all weights": {"sites": ("*/weight",)},
@@ -106,9 +113,9 @@ def methods(config: Experiment, names: list[str]) -> tuple[Method, ...]:
         return replace(config, search=search)
 
     rows = {"greedy": with_search(greedy(config.search))}
-    rows |= {name: with_search(replace(config.search, **change)) for name, change in CHANGES.items()}
+    rows |= {name: with_search(replace(config.search, **VISITS | change)) for name, change in CHANGES.items()}
     for number in IMAGES:
-        rows[f"{number} images"] = replace(config, data=replace(config.data, num_calibration=number))
+        rows[f"{number} images"] = replace(rows["default"], data=replace(config.data, num_calibration=number))
     return tuple(Method(name, row) for name, row in rows.items() if not names or name in names)
 
 

@@ -64,6 +64,8 @@ def block_images(setup: Setup, chosen: frozenset[str], num_images: int) -> int:
     multiplications, relative to those of an image through the block's layers.
     """
     total = 0
+    if not chosen:
+        return total
     for segment in setup.model.parts.segments:
         layers = [linear for linear in segment.linears if f"{segment.name}/{linear.name}/weight" in chosen]
         passes = num_images * (2 * (len(layers) + 1) + GRADIENT)

@@ -20,7 +20,7 @@ from evolq_jax.experiment.run import run_search
 
 BITS = (4, 3)
 SCHEMES = ("matmul", "fully_quantized")
-PRESETS: tuple[Preset, ...] = ("faithful", "default", "fast", "strong")
+PRESETS: tuple[Preset, ...] = ("faithful", "default", "fast", "thorough", "strong")
 BUDGET = 5_300  # candidate-images of `faithful`: what `default` spends at most
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 

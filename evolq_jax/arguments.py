@@ -95,8 +95,8 @@ def make_parser() -> argparse.ArgumentParser:
         sub.add_argument("-h", "--help", action="store_true", help="show this and every field of the config")
         if verb != "train":
             presets = (
-                "settings put over the config's: the released code's (faithful), outlier-aware (fast), "
-                "these and corrected weights (strong)"
+                "settings put over the config's: the released code's (faithful), outlier-aware ranges and a "
+                "short search (fast), these ranges and corrected weights (strong) or a long search (thorough)"
             )
             sub.add_argument("--preset", choices=[*PRESETS], default="default", help=presets)
         if verb in ("search", "calibrate", "baseline", "landscape", "compare"):

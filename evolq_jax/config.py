@@ -45,10 +45,11 @@ __all__ = [
     "fast",
     "load_config",
     "strong",
+    "thorough",
     "with_preset",
 ]
 
-Preset = Literal["default", "faithful", "fast", "strong"]
+Preset = Literal["default", "faithful", "fast", "strong", "thorough"]
 
 
 @dataclass(frozen=True)
@@ -263,13 +264,30 @@ def faithful(config: Experiment) -> Experiment:
 
 
 def fast(config: Experiment) -> Experiment:
-    """Outlier-aware ranges, at this experiment's bits, scheme, search and data; seconds more than `default`.
+    """Outlier-aware ranges and half of the search's generations, at this experiment's bits, scheme and data.
 
     Activations get a power-of-two factor for each channel, a softmax output of fewer than 8 bits a
     logarithmic quantizer, and the input of the first and last layer 8 bits; under `deploy`, which has neither
     factors nor logarithms, activations get `omse` ranges. The image is not quantized
     again: it comes as 8-bit pixels, and its normalisation folds into the first layer.
     """
+    config, generations = _outlier_aware(config), config.search.generations
+    return replace(config, search=replace(config.search, generations=max(generations // 2, 1)))
+
+
+def strong(config: Experiment) -> Experiment:
+    """The ranges of `fast`, then every linear layer corrected and rounded on its quantized input."""
+    config, chain = _outlier_aware(config), ("ranges", "ridge", "gptq", "bias")
+    return replace(config, calibration=replace(config.calibration, chain=chain))
+
+
+def thorough(config: Experiment) -> Experiment:
+    """The ranges of `fast`, and three times the search's passes."""
+    config, passes = _outlier_aware(config), config.search.passes
+    return replace(config, search=replace(config.search, passes=3 * passes))
+
+
+def _outlier_aware(config: Experiment) -> Experiment:
     quant = config.quant
     narrow_softmax = (quant.softmax_bits or quant.activation_bits) < 8
     quant = replace(
@@ -288,18 +306,12 @@ def fast(config: Experiment) -> Experiment:
     return replace(config, quant=quant, calibration=replace(config.calibration, chain=("ranges",)))
 
 
-def strong(config: Experiment) -> Experiment:
-    """`fast`, then every linear layer corrected and rounded on its quantized input; a minute or so more."""
-    chain = ("ranges", "ridge", "gptq", "bias")
-    config = fast(config)
-    return replace(config, calibration=replace(config.calibration, chain=chain))
-
-
 PRESETS: dict[Preset, Callable[[Experiment], Experiment]] = {
     "default": lambda config: config,
     "faithful": faithful,
     "fast": fast,
     "strong": strong,
+    "thorough": thorough,
 }
 
 

@@ -93,7 +93,7 @@ def test_faithful_keeps_what_the_experiment_is_about() -> None:
 
 
 def test_presets_keep_to_what_deploy_executes() -> None:
-    for preset in ("fast", "strong"):
+    for preset in ("fast", "strong", "thorough"):
         quant = with_preset(Experiment(quant=QuantConfig("deploy")), preset).quant
         assert (quant.scheme, quant.activation_observer) == ("deploy", "omse")
 
@@ -189,8 +189,8 @@ def test_loading_leaves_nothing_beside_the_file(tmp_path: Path) -> None:
 def test_strong_is_fast_with_corrected_weights_at_the_config_s_bits(bits: int, softmax: str) -> None:
     quant = QuantConfig("fully_quantized", weight_bits=3, activation_bits=bits, integer_layer_norm=True)
     config = Experiment(quant=quant)
-    first, more = (with_preset(config, preset) for preset in ("fast", "strong"))
-    assert first.quant == more.quant
+    first, more, longest = (with_preset(config, preset) for preset in ("fast", "strong", "thorough"))
+    assert first.quant == more.quant == longest.quant
     assert (more.quant.scheme, more.quant.weight_bits, more.quant.activation_bits) == (
         "fully_quantized",
         3,
@@ -201,3 +201,6 @@ def test_strong_is_fast_with_corrected_weights_at_the_config_s_bits(bits: int, s
     assert first.calibration.chain == ("ranges",)
     assert more.calibration.chain == ("ranges", "ridge", "gptq", "bias")
     assert more.search == config.search
+    assert first.search == replace(config.search, generations=config.search.generations // 2)
+    assert longest.search == replace(config.search, passes=3 * config.search.passes)
+    assert longest.calibration == first.calibration

@@ -1,8 +1,9 @@
 r"""LeViT-384: the paper's run at 4-bit weights and 8-bit activations.
 
 Setting of Evol-Q (arXiv 2308.10814) and its released code: every site quantized, FQ-ViT calibration, 1,000
-calibration images, 10 passes x 12 blocks x 3 generations of one child, qkv and proj weight scales.
-LeViT has BatchNorm, which is folded, in place of LayerNorm.
+calibration images, 10 passes x 14 attention modules (two subsample) x 3 generations of one child, scales of
+the weights qkv (q and kv in those that subsample) and proj. LeViT has BatchNorm, which is folded, in place of
+LayerNorm.
 Other widths by `--quant.weight-bits 3` or `8` (with 8: `--search.epsilon 1e-4`, as released).
 
     evolq search configs/levit_384_w4a8.py \

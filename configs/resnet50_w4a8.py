@@ -4,8 +4,7 @@ Quantization points of BRECQ (Li et al., arXiv 2102.05426): weights per output c
 after each ReLU, first and last layers at 8 bits, BatchNorm folded; ranges by least squared error, then its
 block reconstruction with its 20,000 steps a block and Fisher weights. The search is that of Evol-Q
 (arXiv 2308.10814) over the scales of all convolutions of a block, under the integers that were
-decided for: 1,000 calibration images, 10 passes x 12 blocks x 3 generations of one child. A stage's first
-block, which changes width or resolution, keeps its calibrated scales.
+decided for: 1,000 calibration images, 10 passes x 16 blocks x 3 generations of one child.
 
     evolq search configs/resnet50_w4a8.py --model.weights hf-hub:timm/resnet50.tv_in1k \
         --data.calibration CALIBRATION_FOLDER --data.evaluation VALIDATION_FOLDER --data.class-index INDEX.txt
@@ -40,5 +39,5 @@ config = Experiment(
     calibration=CalibrationConfig(
         chain=("ranges", "brecq"), brecq=BrecqConfig(steps=20_000, batch_size=32, drop=0.0)
     ),
-    search=replace(released.search, sites=("layer?/conv?/weight",)),
+    search=replace(released.search, sites=("layer*/*/weight",)),
 )

@@ -1,7 +1,8 @@
 """Running a network made of stacked segments: whole, in part, and with its sites observed.
 
 One block is compiled per segment, whatever its depth: blocks run in a loop over their stacked
-parameters, and the loop's bounds may be traced.
+parameters, and the loop's bounds may be traced. A segment of one block has no loop, so that block may give
+another shape than it gets, as those that begin a stage do.
 """
 
 from collections.abc import Callable, Mapping
@@ -47,6 +48,27 @@ def run_block(segment: Segment, params: Params, site: Site, x: Array) -> Array:
     return y if added is None else y + x @ added["weight"] + added["bias"]
 
 
+def unchanged(params: Params, site: Site, x: Array) -> Array:
+    """The `enter` of a segment that takes what the one before gives as it is."""
+    del params, site
+    return x
+
+
+def index_in(segment: Segment, index: Array | int) -> Array | int:
+    """A block's index for `run_blocks`: traced as it is, but known where there is only one block."""
+    return 0 if segment.length == 1 else index
+
+
+def over_blocks(
+    body: Callable[[Array, Any], tuple[Array, Any]], x: Array, blocks: PyTree
+) -> tuple[Array, Any]:
+    """`jax.lax.scan` over blocks stacked on a leading axis; a single one is no loop."""
+    if jax.tree.leaves(blocks)[0].shape[0] > 1:
+        return jax.lax.scan(body, x, blocks)
+    x, made = body(x, at(blocks, 0))
+    return x, jax.tree.map(lambda leaf: leaf[None], made)
+
+
 def window(stacked: PyTree, index: Array | int, size: int) -> PyTree:
     """`size` consecutive blocks of a tree whose leaves have a leading L axis, from block `index` on."""
     return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index, size), stacked)
@@ -89,7 +111,7 @@ def scan_blocks(
         block_params, block_scales = block
         return run_block(segment, block_params, make_site(segment.name, block_scales), x), x
 
-    return jax.lax.scan(body, x, (params[segment.name], scope(scales, segment.name)))
+    return over_blocks(body, x, (params[segment.name], scope(scales, segment.name)))
 
 
 def run_blocks(
@@ -101,13 +123,18 @@ def run_blocks(
     start: Array | int,
     stop: Array | int,
 ) -> Array:
-    """Blocks `start` to `stop - 1` of a segment; the bounds may be traced (no reverse gradient then)."""
+    """Blocks `start` to `stop - 1` of a segment; the bounds may be traced (no reverse gradient then).
+
+    Not so in a segment of one block: whether that runs decides on the shape (`index_in`).
+    """
     stacked = params[segment.name], scope(scales, segment.name)
 
-    def body(index: Array, x: Array) -> Array:
+    def body(index: Array | int, x: Array) -> Array:
         block_params, block_scales = at(stacked, index)
         return run_block(segment, block_params, make_site(segment.name, block_scales), x)
 
+    if segment.length == 1:
+        return body(0, x) if start < stop else x
     return jax.lax.fori_loop(start, stop, body, x)
 
 
@@ -136,7 +163,7 @@ def observe(
             site = recorder(segment.name, block[1])
             return run_block(segment, block[0], site, x), site.records
 
-        x, stacked = jax.lax.scan(body, x, (params[segment.name], scope(stats, segment.name)))
+        x, stacked = over_blocks(body, x, (params[segment.name], scope(stats, segment.name)))
         records |= {f"{segment.name}/{name}": record for name, record in stacked.items()}
     parts.head(params, outer, x)
     return records | outer.records

@@ -131,9 +131,10 @@ class Channels(NamedTuple):
 class Segment:
     """A run of `length` identical blocks whose parameters are stacked under `params[name]`.
 
-    `enter(params, site, x)` leads into the segment (embedding for the first, downsampling for later
-    ones) and gets the whole parameter tree; `block(block_params, site, x)` is one block. `linears` are
-    the layers that compensating initialisers may change, in the order in which the block runs them.
+    `enter(params, site, x)` leads into the segment (embedding for the first, patch merging or nothing for
+    later ones) and gets the whole parameter tree; `block(block_params, site, x)` is one block, which keeps
+    the shape of `x` unless it is the segment's only one. `linears` are the layers that compensating
+    initialisers may change, in the order in which the block runs them.
     """
 
     name: str

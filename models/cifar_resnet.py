@@ -11,8 +11,9 @@ from functools import cache, partial
 import jax
 
 from evolq_jax.models import table
-from evolq_jax.models.layers import Within, conv, linear
+from evolq_jax.models.layers import conv, linear
 from evolq_jax.models.resnet import BASIC_LINEARS, basic_block
+from evolq_jax.network import unchanged
 from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
 
 WIDTHS = (16, 32, 64)
@@ -28,12 +29,9 @@ class CifarResNetConfig:
     num_classes: int = 10
 
 
-def enter(stage: int, params: Params, site: Site, x: Array) -> Array:
-    """The stem, or the first block of the second or third stage, which halves the resolution."""
-    if stage == 0:
-        return site("act1", jax.nn.relu(conv(params["conv1"], site("image", x))))
-    name = f"layer{stage + 1}.0"
-    return basic_block(params[name], Within(site, name), x, 2)
+def stem(params: Params, site: Site, images: Array) -> Array:
+    """Normalised images [B, height, width, channels] -> [B, height, width, 16]."""
+    return site("act1", jax.nn.relu(conv(params["conv1"], site("image", images))))
 
 
 def head(params: Params, site: Site, x: Array) -> Array:
@@ -52,18 +50,14 @@ ROLES = SiteRoles(
 
 @cache  # equal configs share one object, and with it the programs compiled for it
 def make_cifar_resnet(config: CifarResNetConfig) -> ModelParts:
-    """The network as algorithms take it: a segment for each of the three stages."""
-    segments = tuple(
-        Segment(
-            f"layer{stage + 1}",
-            config.blocks - (stage > 0),
-            partial(enter, stage),
-            basic_block,
-            BASIC_LINEARS,
-        )
-        for stage in range(len(WIDTHS))
-    )
-    return ModelParts(segments, head, ROLES, features="pool")
+    """The network as algorithms take it: the first stage, then each stage's first block, and its others."""
+    segments = [Segment("layer1", config.blocks, stem, basic_block, BASIC_LINEARS)]
+    for name in ("layer2", "layer3"):
+        segments += [
+            Segment(f"{name}.0", 1, unchanged, partial(basic_block, stride=2)),
+            Segment(name, config.blocks - 1, unchanged, basic_block, BASIC_LINEARS),
+        ]
+    return ModelParts(tuple(segments), head, ROLES, features="pool")
 
 
 def params_table(config: CifarResNetConfig) -> table.Table:
@@ -77,7 +71,7 @@ def params_table(config: CifarResNetConfig) -> table.Table:
     for stage, width in enumerate(WIDTHS):
         name, start = f"layer{stage + 1}", int(stage > 0)
         if start:
-            leaves |= table.under(f"{name}.0", f"{name}.0", block(WIDTHS[stage - 1], width))
+            leaves |= table.stacked(f"{name}.0", f"{name}.{{}}", block(WIDTHS[stage - 1], width), 1)
         leaves |= table.stacked(name, f"{name}.{{}}", block(width, width), config.blocks - start, start)
     return leaves | table.linear("linear", "linear", WIDTHS[-1], config.num_classes)
 

@@ -1,11 +1,11 @@
 """LeViT (Graham et al., 2104.01136): convolutions, then attention at three resolutions, BatchNorm throughout.
 
 Names are timm's. A segment is a stage of identical blocks; the attention that halves the resolution and the
-perceptron after it stand between (`stages.1.downsample`). The output of every convolution and linear layer
-is a quantization site (with its BatchNorm folded in; queries, keys and values apart), as are the attention's
-logits before and after their biases, softmax, the context, Hardswish and the residual sums. The official
-Evol-Q code has these too, but for Hardswish in a block's attention and the perceptrons' second layer. The two
-heads are averaged, as at inference in the paper.
+perceptron after it are a segment by themselves (`stages.1.downsample`). The output of every convolution and
+linear layer is a quantization site (with its BatchNorm folded in; queries, keys and values apart), as are
+the attention's logits before and after their biases, softmax, the context, Hardswish and the residual sums.
+The official Evol-Q code has these too, but for Hardswish in a block's attention and the perceptrons' second
+layer. The two heads are averaged, as at inference in the paper.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ import numpy as np
 from evolq_jax.errors import UserError
 from evolq_jax.models import table
 from evolq_jax.models.layers import Within, conv, linear, merge_heads
+from evolq_jax.network import unchanged
 from evolq_jax.typing import Array, Linear, ModelParts, Params, Segment, Site, SiteRoles
 
 VALUE_RATIO = 2  # width of a value relative to a key's, in blocks
@@ -119,6 +120,13 @@ def block(config: LeViTConfig, stage: int, params: Params, site: Site, x: Array)
     return x + mlp(params["mlp"], Within(site, "mlp"), x)
 
 
+def downsample(config: LeViTConfig, stage: int, params: Params, site: Site, x: Array) -> Array:
+    """Before a stage: subsampling attention, and a perceptron added to it: [B, N, in] -> [B, M, out]."""
+    attn = Within(site, "attn_downsample")
+    x = subsampling_attention(config, stage, params["attn_downsample"], attn, site("residual_in", x))
+    return x + mlp(params["mlp"], Within(site, "mlp"), x)
+
+
 def stem(params: Params, site: Site, images: Array) -> Array:
     """Normalised images [B, height, width, channels] -> tokens [B, N, D]."""
     x = site("image", images)
@@ -127,17 +135,6 @@ def stem(params: Params, site: Site, images: Array) -> Array:
         if name != STEM[-1]:
             x = site(f"stem/act{number}", jax.nn.hard_swish(x))
     return x.reshape(x.shape[0], -1, x.shape[-1])
-
-
-def enter(config: LeViTConfig, stage: int, params: Params, site: Site, x: Array) -> Array:
-    """The stem before the first stage; subsampling attention and a perceptron before the others."""
-    if stage == 0:
-        return stem(params, site, x)
-    name = f"stages.{stage}.downsample"
-    inside, params = Within(site, name), params[name]
-    attn = Within(inside, "attn_downsample")
-    x = subsampling_attention(config, stage, params["attn_downsample"], attn, inside("residual_in", x))
-    return x + mlp(params["mlp"], Within(inside, "mlp"), x)
 
 
 def head(params: Params, site: Site, x: Array) -> Array:
@@ -169,14 +166,14 @@ LINEARS = (
 
 @cache  # equal configs share one object, and with it the programs compiled for it
 def make_levit(config: LeViTConfig) -> ModelParts:
-    """The network as algorithms take it: a segment for each stage."""
-    segments = tuple(
-        Segment(
-            f"stages.{stage}", depth, partial(enter, config, stage), partial(block, config, stage), LINEARS
-        )
-        for stage, depth in enumerate(config.depths)
-    )
-    return ModelParts(segments, head, ROLES, features="pool")
+    """The network as algorithms take it: a segment for each stage, and for what is before the later ones."""
+    segments: list[Segment] = []
+    for stage, depth in enumerate(config.depths):
+        name, enter = f"stages.{stage}", unchanged if stage else stem
+        if stage:
+            segments += [Segment(f"{name}.downsample", 1, unchanged, partial(downsample, config, stage))]
+        segments += [Segment(name, depth, enter, partial(block, config, stage), LINEARS)]
+    return ModelParts(tuple(segments), head, ROLES, features="pool")
 
 
 def mlp_table(width: int) -> table.Table:
@@ -225,7 +222,7 @@ def params_table(config: LeViTConfig) -> table.Table:
         name = f"stages.{stage}"
         if stage:
             between = downsample_table(config, stage)
-            leaves |= table.under(f"{name}.downsample", f"{name}.downsample", between)
+            leaves |= table.stacked(f"{name}.downsample", "stages.{}.downsample", between, 1, stage)
         leaves |= table.stacked(name, f"{name}.blocks.{{}}", block_table(config, stage), depth)
     for name in ("head", "head_dist"):
         leaves |= table.bn_linear(name, name, config.widths[-1], config.num_classes)

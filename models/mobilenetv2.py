@@ -1,7 +1,7 @@
 """MobileNetV2 (Sandler et al., 1801.04381): inverted residuals with linear bottlenecks.
 
-Names are timm's: the first block of each stage, which changes width or resolution, stands by itself
-(`blocks.1.0`), the identical ones after it are stacked (`blocks.1`). Activations are quantized where a
+Names are timm's: the first block of each stage, which changes width or resolution, is a segment by itself
+(`blocks.1.0`), the identical ones after it are another (`blocks.1`). Activations are quantized where a
 convolution or the classifier reads them: after each ReLU6, and each block's output. The last convolution of
 a block before its sum, and the logits, are sites of `fully_quantized` only.
 """
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 from evolq_jax.models import table
-from evolq_jax.models.layers import Within, conv, linear, relu6
+from evolq_jax.models.layers import conv, linear, relu6
+from evolq_jax.network import unchanged
 from evolq_jax.typing import BLOCK_INPUT, Array, Linear, ModelParts, Params, Segment, Site, SiteRoles
 
 STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of each stage's first block
@@ -19,7 +20,7 @@ EXPANSION = 6
 
 @dataclass(frozen=True)
 class MobileNetV2Config:
-    """Sizes of a MobileNetV2; the first and the last stage have one block, all others more."""
+    """Sizes of a MobileNetV2; the first stage has one block."""
 
     depths: tuple[int, ...] = (1, 2, 3, 4, 3, 3, 1)
     widths: tuple[int, ...] = (16, 24, 32, 64, 96, 160, 320)
@@ -42,26 +43,23 @@ def block(params: Params, site: Site, x: Array) -> Array:
     return site("sum", x + site("conv_pwl", bottleneck(params, site, x)))
 
 
-def first_block(stage: int, params: Params, site: Site, x: Array) -> Array:
-    """A stage's first block, without a shortcut."""
-    name = f"blocks.{stage}.0"
-    inside = Within(site, name)
-    return inside("sum", bottleneck(params[name], inside, x, STRIDES[stage]))
+def first_block(stride: int, params: Params, site: Site, x: Array) -> Array:
+    """The first block of a stage but the first: an inverted residual without a shortcut."""
+    return site("sum", bottleneck(params, site, x, stride))
 
 
-def enter(stage: int, params: Params, site: Site, x: Array) -> Array:
-    """The stem and the first stage's only block before the second stage, and each stage's first block."""
-    if stage == 1:
-        x = site("act1", relu6(conv(params["conv_stem"], site("image", x), 2)))
-        inside, only = Within(site, "blocks.0.0"), params["blocks.0.0"]
-        x = inside("act1", relu6(conv(only["conv_dw"], x)))
-        x = inside("sum", conv(only["conv_pw"], x))
-    return first_block(stage, params, site, x)
+def separable(params: Params, site: Site, x: Array) -> Array:
+    """The first stage's block, which does not expand: depthwise 3 x 3, and project."""
+    return site("sum", conv(params["conv_pw"], site("act1", relu6(conv(params["conv_dw"], x)))))
 
 
-def head(config: MobileNetV2Config, params: Params, site: Site, x: Array) -> Array:
-    """The last stage's only block, a convolution, mean over positions and classifier -> logits [B, C]."""
-    x = first_block(len(config.depths) - 1, params, site, x)
+def stem(params: Params, site: Site, images: Array) -> Array:
+    """Normalised images [B, height, width, channels] -> [B, height / 2, width / 2, stem_width]."""
+    return site("act1", relu6(conv(params["conv_stem"], site("image", images), 2)))
+
+
+def head(params: Params, site: Site, x: Array) -> Array:
+    """A convolution, mean over positions and classifier: [B, height, width, K] -> logits [B, C]."""
     x = site("act2", relu6(conv(params["conv_head"], x)))
     return site("classifier", linear(params["classifier"], site("pool", x.mean((1, 2)))))
 
@@ -84,12 +82,14 @@ LINEARS = (
 
 @cache  # equal configs share one object, and with it the programs compiled for it
 def make_mobilenetv2(config: MobileNetV2Config) -> ModelParts:
-    """The network as algorithms take it: a segment for each stage of more than one block."""
-    segments = tuple(
-        Segment(f"blocks.{stage}", config.depths[stage] - 1, partial(enter, stage), block, LINEARS)
-        for stage in range(1, len(config.depths) - 1)
-    )
-    return ModelParts(segments, partial(head, config), ROLES, features="pool")
+    """The network as algorithms take it: of each stage the first block, and the others."""
+    segments = [Segment("blocks.0.0", 1, stem, separable)]
+    for stage, depth in enumerate(config.depths[1:], start=1):
+        segments += [
+            Segment(f"blocks.{stage}.0", 1, unchanged, partial(first_block, STRIDES[stage])),
+            Segment(f"blocks.{stage}", depth - 1, unchanged, block, LINEARS),
+        ]
+    return ModelParts(tuple(x for x in segments if x.length), head, ROLES, features="pool")
 
 
 def params_table(config: MobileNetV2Config) -> table.Table:
@@ -105,10 +105,10 @@ def params_table(config: MobileNetV2Config) -> table.Table:
     only = table.conv("conv_dw", "conv_dw", "bn1", 3, 1, stem)
     only |= table.conv("conv_pw", "conv_pw", "bn2", 1, stem, width_in)
     leaves = table.conv("conv_stem", "conv_stem", "bn1", 3, config.channels, stem)
-    leaves |= table.under("blocks.0.0", "blocks.0.0", only)
+    leaves |= table.stacked("blocks.0.0", "blocks.0.{}", only, 1)
     for stage, width in enumerate(widths, start=1):
         name, rest = f"blocks.{stage}", config.depths[stage] - 1
-        leaves |= table.under(f"{name}.0", f"{name}.0", inverted(width_in, width))
+        leaves |= table.stacked(f"{name}.0", f"{name}.{{}}", inverted(width_in, width), 1)
         if rest:
             leaves |= table.stacked(name, f"{name}.{{}}", inverted(width, width), rest, 1)
         width_in = width

@@ -1,7 +1,7 @@
 """RegNetX (Radosavovic et al., 2003.13678): bottlenecks of grouped convolutions that do not narrow.
 
-Names are timm's: the first block of each stage, which has the stride, stands by itself (`s1.b1`), the
-identical ones after it are stacked (`s1`). Sites are those of `models.resnet`.
+Names are timm's: the first block of each stage, which has the stride, is a segment by itself (`s1.b1`), the
+identical ones after it are another (`s1`). Sites are those of `models.resnet`.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ from functools import cache, partial
 import jax
 
 from evolq_jax.models import table
-from evolq_jax.models.layers import Within, conv, linear
+from evolq_jax.models.layers import conv, linear
 from evolq_jax.models.resnet import BOTTLENECK_LINEARS, bottleneck_block
+from evolq_jax.network import unchanged
 from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
 
 
@@ -28,12 +29,9 @@ class RegNetConfig:
     num_classes: int = 1000
 
 
-def enter(stage: int, params: Params, site: Site, x: Array) -> Array:
-    """The stem before the first stage, then the stage's first block, with stride 2."""
-    if stage == 0:
-        x = site("stem", jax.nn.relu(conv(params["stem"], site("image", x), 2)))
-    name = f"s{stage + 1}.b1"
-    return bottleneck_block(params[name], Within(site, name), x, 2)
+def stem(params: Params, site: Site, images: Array) -> Array:
+    """Normalised images [B, height, width, channels] -> [B, height / 2, width / 2, stem_width]."""
+    return site("stem", jax.nn.relu(conv(params["stem"], site("image", images), 2)))
 
 
 def head(params: Params, site: Site, x: Array) -> Array:
@@ -52,12 +50,15 @@ ROLES = SiteRoles(
 
 @cache  # equal configs share one object, and with it the programs compiled for it
 def make_regnet(config: RegNetConfig) -> ModelParts:
-    """The network as algorithms take it: a segment for each stage."""
-    segments = tuple(
-        Segment(f"s{stage + 1}", depth - 1, partial(enter, stage), bottleneck_block, BOTTLENECK_LINEARS)
-        for stage, depth in enumerate(config.depths)
-    )
-    return ModelParts(segments, head, ROLES, features="pool")
+    """The network as algorithms take it: of each stage the first block, and the others."""
+    segments: list[Segment] = []
+    for stage, depth in enumerate(config.depths, start=1):
+        enter = stem if stage == 1 else unchanged
+        segments += [
+            Segment(f"s{stage}.b1", 1, enter, partial(bottleneck_block, stride=2)),
+            Segment(f"s{stage}", depth - 1, unchanged, bottleneck_block, BOTTLENECK_LINEARS),
+        ]
+    return ModelParts(tuple(x for x in segments if x.length), head, ROLES, features="pool")
 
 
 def params_table(config: RegNetConfig) -> table.Table:
@@ -73,8 +74,9 @@ def params_table(config: RegNetConfig) -> table.Table:
     leaves, width_in = conv_bn("stem", 3, config.channels, config.stem_width), config.stem_width
     for stage, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True), start=1):
         first = block(width_in, width) | conv_bn("downsample", 1, width_in, width)
-        leaves |= table.under(f"s{stage}.b1", f"s{stage}.b1", first)
-        leaves |= table.stacked(f"s{stage}", f"s{stage}.b{{}}", block(width, width), depth - 1, 2)
+        leaves |= table.stacked(f"s{stage}.b1", f"s{stage}.b{{}}", first, 1, 1)
+        if depth > 1:
+            leaves |= table.stacked(f"s{stage}", f"s{stage}.b{{}}", block(width, width), depth - 1, 2)
         width_in = width
     return leaves | table.linear("head", "head.fc", width_in, config.num_classes)
 

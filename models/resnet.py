@@ -1,9 +1,9 @@
 """ResNets (He et al., 1512.03385), and the residual blocks that other CNNs are made of.
 
-Names are timm's: a stage's first block, which changes width or resolution, stands by itself (`layer2.0`),
-the identical ones after it are stacked (`layer2`). Activations are quantized where a convolution or the
-classifier reads them, that is after each ReLU (BRECQ, Li et al., 2102.05426); what the residual sum adds
-and the logits are sites of `fully_quantized` only.
+Names are timm's: a stage's first block, which changes width or resolution, is a segment by itself
+(`layer2.0`), the identical ones after it are another (`layer2`). Activations are quantized where a
+convolution or the classifier reads them, that is after each ReLU (BRECQ, Li et al., 2102.05426); what the
+residual sum adds and the logits are sites of `fully_quantized` only.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.models import table
-from evolq_jax.models.layers import Within, conv, linear, max_pool
+from evolq_jax.models.layers import conv, linear, max_pool
+from evolq_jax.network import unchanged
 from evolq_jax.typing import BLOCK_INPUT, Array, Linear, ModelParts, Params, Segment, Site, SiteRoles
 
 
@@ -99,16 +100,6 @@ def stem(params: Params, site: Site, images: Array) -> Array:
     return max_pool(x, size=3, stride=2)
 
 
-def enter(config: ResNetConfig, stage: int, params: Params, site: Site, x: Array) -> Array:
-    """What is before the stacked blocks of a stage: the stem, or a first block with stride 2."""
-    if stage == 0:
-        x = stem(params, site, x)
-    if not config.stacked_from(stage):
-        return x
-    name = f"layer{stage + 1}.0"
-    return config.block(params[name], Within(site, name), x, 2 if stage else 1)
-
-
 def head(params: Params, site: Site, x: Array) -> Array:
     """Mean over positions and classifier: [B, height, width, K] -> logits [B, C]."""
     return site("fc", linear(params["fc"], site("pool", x.mean((1, 2)))))
@@ -125,18 +116,16 @@ ROLES = SiteRoles(
 
 @cache  # equal configs share one object, and with it the programs compiled for it
 def make_resnet(config: ResNetConfig) -> ModelParts:
-    """The network as algorithms take it: a segment for each of the four stages."""
-    segments = tuple(
-        Segment(
-            f"layer{stage + 1}",
-            depth - config.stacked_from(stage),
-            partial(enter, config, stage),
-            config.block,
-            BOTTLENECK_LINEARS if config.bottleneck else BASIC_LINEARS,
-        )
-        for stage, depth in enumerate(config.depths)
-    )
-    return ModelParts(segments, head, ROLES, features="pool")
+    """The network as algorithms take it: of each stage the first block, where it differs, and the others."""
+    block, linears = config.block, BOTTLENECK_LINEARS if config.bottleneck else BASIC_LINEARS
+    segments: list[Segment] = []
+    for stage, depth in enumerate(config.depths):
+        name, enter, start = f"layer{stage + 1}", unchanged if stage else stem, config.stacked_from(stage)
+        if start:
+            segments += [Segment(f"{name}.0", 1, enter, partial(block, stride=2 if stage else 1))]
+            enter = unchanged
+        segments += [Segment(name, depth - start, enter, block, linears)] if depth > start else []
+    return ModelParts(tuple(segments), head, ROLES, features="pool")
 
 
 def block_table(config: ResNetConfig, stage: int, *, first: bool) -> table.Table:
@@ -161,9 +150,10 @@ def params_table(config: ResNetConfig) -> table.Table:
     for stage, depth in enumerate(config.depths):
         name, start = f"layer{stage + 1}", config.stacked_from(stage)
         if start:
-            leaves |= table.under(f"{name}.0", f"{name}.0", block_table(config, stage, first=True))
-        rest = block_table(config, stage, first=False)
-        leaves |= table.stacked(name, f"{name}.{{}}", rest, depth - start, start)
+            leaves |= table.stacked(f"{name}.0", f"{name}.{{}}", block_table(config, stage, first=True), 1)
+        if depth > start:
+            rest = block_table(config, stage, first=False)
+            leaves |= table.stacked(name, f"{name}.{{}}", rest, depth - start, start)
     return leaves | table.linear("fc", "fc", config.widths(len(config.depths) - 1)[2], config.num_classes)
 
 

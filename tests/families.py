@@ -20,6 +20,7 @@ from evolq_jax.models.resnet import ResNetConfig
 from evolq_jax.models.swin import SwinConfig
 from evolq_jax.network import SiteInfo, list_sites
 from evolq_jax.quant.spec import QuantConfig, Specs, resolve
+from evolq_jax.search.config import ATTENTION_WEIGHTS
 from evolq_jax.trees import unflatten
 from evolq_jax.typing import Array, ModelParts, Params, Preprocessing, Scales
 from tests.models.seeded import generator
@@ -41,7 +42,7 @@ ENTRIES = {
         (
             "small_resnet",
             registry.RESNET,
-            ResNetConfig((2, 3), bottleneck=True, stem_width=8, image_size=16, num_classes=CLASSES),
+            ResNetConfig((1, 3), bottleneck=True, stem_width=8, image_size=16, num_classes=CLASSES),
         ),
         (
             "small_cifar_resnet",
@@ -51,20 +52,18 @@ ENTRIES = {
         (
             "small_regnet",
             registry.REGNET,
-            RegNetConfig((8, 16), (2, 3), group_width=4, stem_width=8, image_size=16, num_classes=CLASSES),
+            RegNetConfig((8, 16), (1, 3), group_width=4, stem_width=8, image_size=16, num_classes=CLASSES),
         ),
         (
             "small_mobilenet",
             registry.MOBILENETV2,
-            MobileNetV2Config((1, 3, 2, 1), (4, 6, 8, 8), 8, 12, image_size=16, num_classes=CLASSES),
+            MobileNetV2Config((1, 3, 1), (4, 6, 8), 8, 12, image_size=16, num_classes=CLASSES),
         ),
     )
 }
 # what a search varies: attention of transformers, every convolution of a CNN's blocks
 SEARCHED = {
-    name: ("*/attn/qkv/weight", "*/attn/proj/weight")
-    if name in ("small_swin", "small_levit")
-    else ("*/conv*/weight",)
+    name: ATTENTION_WEIGHTS if name in ("small_swin", "small_levit") else ("*/conv*/weight",)
     for name in ENTRIES
 }
 

@@ -56,7 +56,7 @@ def test_faithful_has_the_released_settings() -> None:
     assert quant.integer_layer_norm
     assert quant.bias_correction
     assert search.algorithm == "EvolQ"
-    assert search.sites == ("*/attn/qkv/weight", "*/attn/proj/weight")
+    assert search.sites == ("*/attn*/[qk]*/weight", "*/attn*/proj/weight")
     assert (search.parametrization, search.mutation, search.replacement) == ("raw", "absolute", "worst")
     assert (search.passes, search.generations, search.population_size) == (10, 3, 1)
     assert (search.pool_size, search.tournament_size) == (15, 10)

@@ -20,7 +20,7 @@ from evolq_jax.quant.sites import FloatSite, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array, Params, Preprocessing, QParams
 from tests.tiny import Tiny
-from tests.two_segments import PARTS, make_inputs, make_params
+from tests.two_segments import PARTS, WITH_DOWN, make_inputs, make_params, params_with_down
 
 SPECS = (("blocks/attn/qkv", QuantSpec(4)), ("blocks/mlp/gelu", QuantSpec(3)), ("head", QuantSpec(4)))
 
@@ -138,6 +138,14 @@ def test_segments_follow_each_other() -> None:
     records = observe(PARTS, lambda name, x, _: x, dict.fromkeys(["down", "b/h"]), params, x)
     np.testing.assert_allclose(records["down"], middle, atol=1e-5)
     assert records["b/h"].shape == (3, 5, 4)
+
+    params = params_with_down()
+    np.testing.assert_allclose(forward(WITH_DOWN, float_sites, params, {}, x), want, atol=1e-5)
+    sites = list_sites(WITH_DOWN, params, (6,))
+    assert list(sites) == ["a/h", "a/weight", "down/out", "down/weight", "b/h", "b/weight", "image", "head"]
+    assert (sites["down/weight"].depth, sites["down/weight"].shape) == (1, (6, 4))
+    records = observe(WITH_DOWN, lambda name, x, _: x, dict.fromkeys(["down/out"]), params, x)
+    np.testing.assert_allclose(records["down/out"], middle[None], atol=1e-5)
 
 
 def test_forward_has_gradients_and_calls_sites_in_their_scope(tiny: Tiny) -> None:

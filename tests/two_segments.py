@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+from evolq_jax.network import unchanged
 from evolq_jax.typing import Array, ModelParts, Params, Segment, Site
 
 WIDTH_A, WIDTH_B = 6, 4
@@ -21,6 +22,10 @@ def _block(params: Params, site: Site, x: Array) -> Array:
     return x + site("h", jnp.tanh(x @ params["weight"]))
 
 
+def _down(params: Params, site: Site, x: Array) -> Array:
+    return site("out", x @ params["weight"])
+
+
 def _head(params: Params, site: Site, x: Array) -> Array:
     del params
     return site("head", x)
@@ -28,6 +33,9 @@ def _head(params: Params, site: Site, x: Array) -> Array:
 
 SEGMENTS = (Segment("a", 2, _enter_a, _block), Segment("b", 3, _enter_b, _block))
 PARTS = ModelParts(SEGMENTS, _head, features="head")
+# The same with what is between them as a segment of one block, which changes the shape.
+DOWN = Segment("down", 1, unchanged, _down)
+WITH_DOWN = ModelParts((SEGMENTS[0], DOWN, Segment("b", 3, unchanged, _block)), _head, features="head")
 
 
 def make_params() -> Params:
@@ -41,6 +49,12 @@ def make_params() -> Params:
         "down": normal(WIDTH_A, WIDTH_B),
         "b": {"weight": normal(3, WIDTH_B, WIDTH_B)},
     }
+
+
+def params_with_down() -> Params:
+    """The same, as `WITH_DOWN` has them."""
+    params = make_params()
+    return params | {"down": {"weight": params["down"][None]}}
 
 
 def make_inputs(count: int) -> Array:

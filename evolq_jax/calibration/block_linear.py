@@ -3,7 +3,8 @@
 Quantization without Tears (Fu et al., 2411.13918) adds to every block's output a linear layer of the block's
 input, fitted in closed form. It is kept as `correction` in the block's parameters (`network.run_block`). It
 cannot be folded, since the block has no other path from its input to its output but the identity; so it is a
-matrix product more, in float, and its numbers count (`added_parameters`).
+matrix product more, in float, and its numbers count (`added_parameters`). Blocks that change the shape have
+no correction.
 """
 
 from functools import partial
@@ -13,12 +14,19 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.calibration.compensation import Moments, matching_bias, ridge
-from evolq_jax.calibration.layerwise import Streams, block_of, enter_segment, image_streams, local_specs
+from evolq_jax.calibration.layerwise import (
+    Streams,
+    advance,
+    block_of,
+    enter_segment,
+    image_streams,
+    local_specs,
+)
 from evolq_jax.calibration.state import Calibration, State
 from evolq_jax.network import at
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import Specs
-from evolq_jax.typing import CORRECTION, Array, ModelParts, Params
+from evolq_jax.typing import CORRECTION, Array, ModelParts, Params, Segment
 
 DAMPINGS = (0.01, 0.1, 1.0, 10.0)  # of the ridge regression, relative to each channel's variance
 
@@ -31,7 +39,7 @@ class Half(NamedTuple):
 
 
 def block_linear(calibration: Calibration, state: State) -> State:
-    """Fits and adds a correction to every block, in the order of the forward pass.
+    """Fits and adds a correction to every block that keeps the shape, in the order of the forward pass.
 
     Wanted is the float network's output of the block less the quantized one's. A token counts by the inverse
     of its mean square in the float stream, as at the end of a branch in `layerwise`. The damping of a block
@@ -46,6 +54,11 @@ def block_linear(calibration: Calibration, state: State) -> State:
     streams, params = image_streams(calibration), dict(state.params)
     for number, segment in enumerate(parts.segments):
         streams = enter_segment(parts, specs, number, state._replace(params=params), streams)
+        x = jax.ShapeDtypeStruct(streams[0].shape[1:], streams[0].dtype)
+        if _output(segment, params, x).shape != x.shape:
+            streams = advance(parts, specs, number, state, streams, jnp.int32(0))
+            done += segment.length
+            continue
         found: list[Params] = []
         for block in range(segment.length):
             streams, correction = _corrected(parts, specs, number, state, streams, jnp.int32(block))
@@ -63,10 +76,16 @@ def added_parameters(parts: ModelParts, params: Params, image_shape: tuple[int, 
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     for segment in parts.segments:
         x = jax.eval_shape(lambda p, x, s=segment: s.enter(p, site, x), params, x)
-        block = jax.eval_shape(lambda p: at(p, 0), params[segment.name])
-        x = jax.eval_shape(lambda p, x, s=segment: s.block(p, site, x), block, x)
-        count += segment.length * (x.shape[-1] + 1) * x.shape[-1]
+        y = _output(segment, params, x)
+        count += segment.length * (x.shape[-1] + 1) * x.shape[-1] if y.shape == x.shape else 0
+        x = y
     return count
+
+
+def _output(segment: Segment, params: Params, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """What a segment's block gives for an input like `x`."""
+    block = jax.eval_shape(lambda p: at(p, 0), params[segment.name])
+    return jax.eval_shape(lambda p, x: segment.block(p, float_sites(segment.name, {}), x), block, x)
 
 
 @partial(jax.jit, static_argnames=("parts", "specs", "number"))

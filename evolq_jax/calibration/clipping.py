@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from evolq_jax.calibration.clip_config import ClipConfig
 from evolq_jax.calibration.layerwise import block_of
 from evolq_jax.calibration.state import Calibration, State
-from evolq_jax.network import forward, in_chunks, largest_divisor, run_blocks
+from evolq_jax.network import forward, in_chunks, index_in, largest_divisor, run_blocks
 from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import Specs, scope, select
 from evolq_jax.search.budget import blocks_run, candidate_images
@@ -164,8 +164,9 @@ def _visit(
             whole = f"{segment.name}/{name}"
             scales[whole] = jax.tree.map(lambda a, b: a.at[index].set(b), scales[whole], qparams)
     quantized = at_scales(specs, state.params, scales).quantized
+    block = index_in(segment, index)
     x = in_chunks(
-        lambda x: run_blocks(segment, quant_sites(specs), quantized, scales, x, index, index + 1),
+        lambda x: run_blocks(segment, quant_sites(specs), quantized, scales, x, block, block + 1),
         data.x,
         sizes.chunk,
     )

@@ -58,7 +58,7 @@ def walk(
                     parts, specs, number, linear, links, damping, pull, state, streams, tokens, index
                 )
                 calibration.progress(done, steps)
-            streams = jax.block_until_ready(_advance(parts, specs, number, state, streams, index))
+            streams = jax.block_until_ready(advance(parts, specs, number, state, streams, index))
             done += 1
             calibration.progress(done, steps)
     return state
@@ -85,7 +85,7 @@ def enter_segment(parts: ModelParts, specs: Specs, number: int, state: State, st
 
 
 @partial(jax.jit, static_argnames=("parts", "specs", "number"))
-def _advance(
+def advance(
     parts: ModelParts, specs: Specs, number: int, state: State, streams: Streams, index: Array
 ) -> Streams:
     """Both networks' activations behind block `index`."""

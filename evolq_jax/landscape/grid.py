@@ -101,9 +101,14 @@ def _layers(
 def _first_start(config: LandscapeConfig, parts: ModelParts, moving: Sequence[str]) -> Start:
     if not all(is_stacked(parts, site) for site in moving):
         return Start(None, 0)
-    names = [segment.name for segment in parts.segments]
-    first = min(names.index(site.split("/")[0]) for site in moving)
-    return Start(first, min(config.blocks, default=0))
+    names, blocks = {site.split("/")[0] for site in moving}, config.blocks or (0,)
+    starts = (
+        Start(number, block)
+        for number, segment in enumerate(parts.segments)
+        for block in sorted(blocks)
+        if segment.name in names and block < segment.length
+    )
+    return next(starts)
 
 
 def batches(grid: Grid, size: int) -> Iterator[Batch]:

@@ -16,7 +16,7 @@ from evolq_jax.landscape.directions import Directions, Points, scales_at
 from evolq_jax.landscape.grid import Batch, Grid, Start, batches
 from evolq_jax.landscape.losses import all_losses
 from evolq_jax.mesh import AXES, one_device, replicate, spread
-from evolq_jax.network import at, in_chunks, normalize, run_blocks
+from evolq_jax.network import at, in_chunks, index_in, normalize, run_blocks
 from evolq_jax.quant.sites import fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import Specs
 from evolq_jax.search.evaluate import Quantized, at_scales, embed, suffix_ends
@@ -110,7 +110,7 @@ def _losses_at(
         if segment is None:
             images = normalize(program.preprocessing, x)
             x = parts.segments[0].enter(params, make_site("", scales), images)
-        at_start = params, scales, x, start
+        at_start = params, scales, x, index_in(parts.segments[segment or 0], start)
         return suffix_ends(parts, make_site, segment or 0, *at_start, "features" in program.losses)
 
     logits, features = in_chunks(chunk_ends, x, program.image_chunk)
@@ -168,8 +168,9 @@ def _enter(program: Program, number: int, network: Quantized, x: Array) -> Array
 
 
 @partial(jax.jit, static_argnames=("program", "number"))
-def _run_block(program: Program, number: int, network: Quantized, x: Array, block: Array) -> Array:
+def _run_block(program: Program, number: int, network: Quantized, x: Array, block: Array | int) -> Array:
     segment, make_site = program.parts.segments[number], quant_sites(program.specs)
+    block = index_in(segment, block)
 
     def one_chunk(x: Array) -> Array:
         return run_blocks(segment, make_site, network.quantized, network.scales, x, block, block + 1)

@@ -20,7 +20,8 @@ from evolq_jax.search.prefixes import KINDS, Kind
 from evolq_jax.search.space import Parametrization, SearchSpace, make_space
 from evolq_jax.typing import FitnessFn
 
-ATTENTION_WEIGHTS = ("*/attn/qkv/weight", "*/attn/proj/weight")
+# `qkv` and `proj` of every attention module; LeViT's subsampling attention has `q` and `kv` apart.
+ATTENTION_WEIGHTS = ("*/attn*/[qk]*/weight", "*/attn*/proj/weight")
 
 
 @dataclass(frozen=True)

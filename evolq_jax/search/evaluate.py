@@ -25,8 +25,10 @@ from evolq_jax.fitness import (
 from evolq_jax.network import (
     at,
     in_chunks,
+    index_in,
     largest_divisor,
     normalize,
+    over_blocks,
     run_block,
     run_blocks,
     scan_blocks,
@@ -152,7 +154,7 @@ def prefix_outputs(
             x = segment.enter(params, make_site("", scales), x) if number else x
             x, _ = scan_blocks(segment, make_site, params, scales, x)
         x = last.enter(params, make_site("", scales), x) if before else x
-        return run_blocks(last, make_site, params, scales, x, 0, stop)
+        return run_blocks(last, make_site, params, scales, x, 0, index_in(last, stop))
 
     return _join(jax.lax.map(one_chunk, _split(tokens, chunk)))
 
@@ -183,7 +185,7 @@ def suffix_logits(
     x: Array,
     start: Array | int,
 ) -> Array:
-    """From the input of block `start` (may be traced) of a segment to logits [B, C]."""
+    """From the input of block `start` (may be traced, as in `run_blocks`) of a segment to logits [B, C]."""
     segment = parts.segments[segment_number]
     outer = make_site("", scales)
     x = run_blocks(segment, make_site, params, scales, x, start, segment.length)
@@ -217,7 +219,7 @@ def population_fitness(
     segment_number: int,
     network: Quantized,
     candidates: Scales,
-    index: Array,
+    index: Array | int,
     x: Array,
     teacher: Array,
     temperature: Array | float,
@@ -246,6 +248,7 @@ def population_fitness(
     make_site = quant_sites(specs)
     local_specs = scope(specs, segment.name)
     num_candidates, num_searched = jax.tree.leaves(candidates)[0].shape[:2]
+    index = index_in(segment, index)
     float_blocks = window(network.params[segment.name], index, num_searched)
     fitness_fn, local_weight = scoring.on_logits(temperature), scoring.local_weight
     group = largest_divisor(num_candidates, scoring.population_chunk)
@@ -302,7 +305,7 @@ def float_outputs(segment: Segment, chunk: int, params: Params, x: Array) -> Arr
     """Neighbouring blocks in floating point, on inputs [B, ...]; `chunk` images at once."""
 
     def one_chunk(x: Array) -> Array:
-        return jax.lax.scan(lambda x, block: (segment.block(block, FloatSite(), x), None), x, params)[0]
+        return over_blocks(lambda x, block: (segment.block(block, FloatSite(), x), None), x, params)[0]
 
     return in_chunks(one_chunk, x, chunk)
 

@@ -15,14 +15,15 @@ from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig
 from evolq_jax.errors import UserError
 from evolq_jax.experiment.run import run_evaluate, run_search
 from evolq_jax.fitness import kl
-from evolq_jax.network import forward, run_blocks
+from evolq_jax.network import forward, list_sites, run_blocks
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
-from evolq_jax.quant.spec import resolve
+from evolq_jax.quant.spec import QuantSpec, resolve
 from evolq_jax.trees import flatten
-from evolq_jax.typing import CORRECTION
+from evolq_jax.typing import CORRECTION, SiteRoles
 from tests.families import make_small
 from tests.small_run import small_config
 from tests.tiny import Tiny
+from tests.two_segments import WITH_DOWN, make_inputs, params_with_down
 
 RNG = np.random.default_rng(0)
 
@@ -93,6 +94,21 @@ def test_blocks_with_a_correction_are_nearer_to_the_float_network_and_run_it_eve
     whole = run_blocks(segment, site, quantized, scales, x, 0, 3)
     logits = tiny.parts.head(quantized, site("", scales), whole)
     np.testing.assert_allclose(logits, run(quantized, images[:4]), rtol=1e-3, atol=1e-3)
+
+
+def test_a_block_that_changes_the_shape_has_no_correction() -> None:
+    parts, start, images = (
+        replace(WITH_DOWN, roles=SiteRoles(residual=("*",))),
+        params_with_down(),
+        make_inputs(24),
+    )
+    sites = list_sites(parts, start, images.shape[1:])
+    specs = tuple((site, QuantSpec(2, signed=True)) for site, info in sites.items() if info.is_weight)
+    calibration = Calibration(parts, specs, sites, [images], 12)
+    params = flatten(initialise(("ranges", "block_linear"), calibration, start)[0])
+    added = {name: leaf.shape for name, leaf in params.items() if f"{CORRECTION}/weight" in name}
+    assert added == {f"a/{CORRECTION}/weight": (2, 6, 6), f"b/{CORRECTION}/weight": (3, 4, 4)}
+    assert added_parameters(parts, start, images.shape[1:]) == 2 * 7 * 6 + 3 * 5 * 4
 
 
 def test_it_is_last_in_the_chain_and_adds_to_a_stream_in_float(tiny: Tiny) -> None:

@@ -21,7 +21,7 @@ from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, Rule, resolve
 from evolq_jax.typing import Array, Scales
 from tests.tiny import Tiny, make_tiny
-from tests.two_segments import PARTS, WIDTH_A, make_inputs, make_params
+from tests.two_segments import DOWN, WIDTH_A, WITH_DOWN, make_inputs, params_with_down
 
 QUANT = QuantConfig("matmul", weight_bits=3, activation_bits=4, weight_observer="minmax")
 SITE = "blocks/mlp/fc2/weight"
@@ -87,10 +87,10 @@ def test_without_quantizers_nothing_can_be_clipped(tiny: Tiny) -> None:
         initialise(("ranges", "clip"), calibration(tiny, sites=("*/attn/qvk/weight",)), tiny.params)
 
 
-def two_segments(times: int = 1) -> tuple[Calibration, State]:
-    """Four and six blocks with `times` 2, of two widths; weights alone are quantized."""
-    segments = tuple(replace(s, length=times * s.length) for s in PARTS.segments)
-    parts, params = replace(PARTS, segments=segments), make_params()
+def three_segments(times: int = 1) -> tuple[Calibration, State]:
+    """Four, one and six blocks with `times` 2, of two widths; weights alone are quantized."""
+    segments = tuple(s if s is DOWN else replace(s, length=times * s.length) for s in WITH_DOWN.segments)
+    parts, params = replace(WITH_DOWN, segments=segments), params_with_down()
     params |= {name: {"weight": jnp.tile(params[name]["weight"], (times, 1, 1))} for name in "ab"}
     sites = list_sites(parts, params, (WIDTH_A,))
     specs = resolve(
@@ -102,17 +102,18 @@ def two_segments(times: int = 1) -> tuple[Calibration, State]:
 
 
 def test_every_segment_is_visited_in_order() -> None:
-    calibrated, before = two_segments()
+    calibrated, before = three_segments()
     images = calibrated.batches[0]
 
     @jax.jit
     def score(scales: Scales) -> Array:
         quantized = fake_quant_weights(calibrated.specs, before.params, scales)
-        student = forward(PARTS, quant_sites(calibrated.specs), quantized, scales, images)
-        return kl(student, forward(PARTS, float_sites, before.params, {}, images))
+        student = forward(WITH_DOWN, quant_sites(calibrated.specs), quantized, scales, images)
+        return kl(student, forward(WITH_DOWN, float_sites, before.params, {}, images))
 
     want = dict(before.scales)
-    for name, block in [("a/weight", 0), ("a/weight", 1), *(("b/weight", block) for block in range(3))]:
+    first = [("a/weight", 0), ("a/weight", 1), ("down/weight", 0)]
+    for name, block in [*first, *(("b/weight", block) for block in range(3))]:
         found, at = 0.0, want[name]
         for grid in (COARSE, FINE):
             ratios = [2.0 ** (found + octaves) for octaves in grid]
@@ -120,14 +121,14 @@ def test_every_segment_is_visited_in_order() -> None:
             found += grid[int(np.argmin([score(trial) for trial in trials]))]
         want[name] = at._replace(scale=at.scale.at[block].mul(2.0**found))
     after = clip(calibrated, before).scales
-    for name in ("a/weight", "b/weight"):
+    for name in ("a/weight", "down/weight", "b/weight"):
         np.testing.assert_allclose(after[name].scale, want[name].scale, rtol=1e-5)
         assert not np.array_equal(after[name].scale, before.scales[name].scale)
 
 
 def test_one_program_serves_all_blocks_of_a_segment() -> None:
     def compilations(times: int) -> int:
-        calibrated, before = two_segments(times)
+        calibrated, before = three_segments(times)
         jax.clear_caches()
         with count_compilations() as found:
             clip(calibrated, before)
@@ -137,10 +138,10 @@ def test_one_program_serves_all_blocks_of_a_segment() -> None:
 
 
 def test_what_it_costs_is_counted_in_images_through_the_network() -> None:
-    calibrated, _ = two_segments()  # one site in each of five blocks, which run 5, 4, 3, 2 and 1 blocks
-    count = partial(clip_images, PARTS, calibrated.specs)
-    assert count(ClipConfig(held_out=0.0), 20) == 15 / 5 * 10 * 20
-    assert count(ClipConfig(num_images=12, held_out=0.5), 20) == 15 / 5 * (10 * 6 + 2 * 6)
+    calibrated, _ = three_segments()  # one site in each of six blocks, which run 6, 5, 4, 3, 2 and 1 blocks
+    count = partial(clip_images, WITH_DOWN, calibrated.specs)
+    assert count(ClipConfig(held_out=0.0), 20) == 21 / 6 * 10 * 20
+    assert count(ClipConfig(num_images=12, held_out=0.5), 20) == 21 / 6 * (10 * 6 + 2 * 6)
 
 
 @pytest.mark.parametrize("rounding", ["gptq", "brecq"])

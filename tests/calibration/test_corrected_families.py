@@ -25,7 +25,7 @@ from evolq_jax.typing import Array, ModelParts, Params, Scales
 from tests.families import Small, make_small
 
 SPEC = QuantSpec(3, per_channel=True, observer="omse")
-# The layers of the first segment that are corrected: shifted windows, split outputs, convolutions, groups.
+# The layers of the first segment that names some: shifted windows, split outputs, convolutions, groups.
 LAYERS = {
     "small_swin": "shifted/attn",
     "small_levit": "attn",
@@ -118,12 +118,14 @@ def test_groups_that_share_a_range_keep_it() -> None:
 
 
 def first_segment(name: str) -> Small:
-    """The network up to the end of its first segment, with only some layers named, to compile less."""
+    """The network up to the end of the first segment with layers to correct; only some, to compile less."""
     small = make_small(name)
-    first = small.parts.segments[0]
-    kept = tuple(linear for linear in first.linears if LAYERS[name] in linear.name)
+    number = next(i for i, segment in enumerate(small.parts.segments) if segment.linears)
+    *before, last = small.parts.segments[: number + 1]
+    kept = tuple(linear for linear in last.linears if LAYERS[name] in linear.name)
     assert kept
-    parts = ModelParts((replace(first, linears=kept),), lambda params, site, x: x.reshape(len(x), -1))
+    segments = (*before, replace(last, linears=kept))
+    parts = ModelParts(segments, lambda params, site, x: x.reshape(len(x), -1))
     return small._replace(parts=parts)
 
 
@@ -140,8 +142,8 @@ def test_corrections_imitate_the_float_network(name: str) -> None:
     for leaf, before in zip(flatten(params).values(), flatten(small.params).values(), strict=True):
         np.testing.assert_allclose(leaf, before, atol=2e-3 * float(np.abs(before).max()))
 
-    first = small.parts.segments[0]
-    names = {f"{first.name}/{name}" for x in first.linears for name in (f"{x.name}/weight", x.source)}
+    last = small.parts.segments[-1]
+    names = {f"{last.name}/{name}" for x in last.linears for name in (f"{x.name}/weight", x.source)}
     specs = resolve(QuantConfig("matmul", weight_bits=3), small.sites)
     specs = tuple(entry for entry in specs if entry[0] in names)
 

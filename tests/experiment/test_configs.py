@@ -19,12 +19,12 @@ VISITS = {  # in a pass: as the config's docstring says
     "swin_tiny_w4a8": 6,
     "swin_small_w4a8": 12,
     "swin_base_w4a8": 12,
-    "levit_128s_w4a8": 9,
-    "levit_256_w4a8": 12,
-    "levit_384_w4a8": 12,
-    "resnet18_w4a8": 5,
-    "resnet50_w4a8": 12,
-    "regnetx_032_w4a8": 21,
+    "levit_128s_w4a8": 11,
+    "levit_256_w4a8": 14,
+    "levit_384_w4a8": 14,
+    "resnet18_w4a8": 8,
+    "resnet50_w4a8": 16,
+    "regnetx_032_w4a8": 25,
 }
 
 

@@ -134,7 +134,7 @@ def test_the_paper_s_run_is_counted_as_in_the_paper(shared: Path) -> None:
 
 
 def test_inputs_of_blocks_are_of_each_segments_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bottleneck's first site is narrower than its input: 32 channels at 4 x 4, then 64 at 2 x 2 twice."""
+    """A bottleneck's first site is not as its input is: 8, then 32 channels at 4 x 4, twice 64 at 2 x 2."""
     entry = ENTRIES["small_resnet"]
     monkeypatch.setitem(REGISTRY, entry.name, entry)
     save_params(tmp_path / "w.safetensors", unfolded_params(entry), {"model": entry.name})
@@ -142,7 +142,7 @@ def test_inputs_of_blocks_are_of_each_segments_size(tmp_path: Path, monkeypatch:
     config = replace(
         config,
         model=replace(config.model, name=entry.name),
-        search=replace(config.search, sites=("layer1/conv*/weight",)),
+        search=replace(config.search, sites=("layer2/conv*/weight",)),
     )
     parts = memory(load_model(config), 100)
-    assert parts["inputs of every block"] == 4 * 100 * (1 * 32 * 4 * 4 + 2 * 64 * 2 * 2)
+    assert parts["inputs of every block"] == 4 * 100 * ((8 + 32) * 4 * 4 + 2 * 64 * 2 * 2)

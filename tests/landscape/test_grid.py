@@ -6,6 +6,7 @@ import pytest
 
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.landscape.grid import Grid, Line, Start, batches, make_grid, network_share
+from tests import two_segments
 from tests.search.setting import Setting
 
 SITES = ("blocks/attn/qkv/weight", "blocks/attn/proj/weight")  # not in sorted order
@@ -66,6 +67,13 @@ def test_what_comes_before_the_first_move_is_not_run(
     setting: Setting, changes: dict[str, Any], moving: tuple[str, ...], start: Start
 ) -> None:
     assert set(grid_of(setting, replace(LINE, **changes), moving).starts) == {start}
+
+
+def test_a_segment_without_the_blocks_asked_for_is_not_run() -> None:
+    first, second = two_segments.PARTS.segments
+    parts = replace(two_segments.PARTS, segments=(replace(first, length=1), second))
+    grid = make_grid(replace(LINE, blocks=(2, 1)), parts, ("a/weight", "b/weight"), 3)
+    assert set(grid.starts) == {Start(1, 1)}
 
 
 def test_batches_cover_the_grid_and_do_not_cross_blocks(setting: Setting) -> None:

@@ -26,7 +26,7 @@ from evolq_jax.typing import QParams, Scales
 from tests.search.setting import BATCH, Setting
 from tests.search.test_features import error_of, teacher_features
 from tests.tiny import PREPROCESSING
-from tests.two_segments import PARTS, make_inputs, make_params
+from tests.two_segments import WITH_DOWN, make_inputs, params_with_down
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ("blocks/attn/qkv/weight", "blocks/mlp/fc2/weight")
@@ -131,33 +131,34 @@ def test_labels_are_not_needed_where_no_loss_has_them(setting: Setting) -> None:
 
 
 def test_segments_before_the_moved_one_are_run_once() -> None:
-    """Of two segments, blocks of the second: the prefix runs through the first and into the second."""
-    params, x = make_params(), make_inputs(12)
-    specs = tuple((name, QuantSpec(4)) for name in ("a/weight", "b/weight", "a/h", "b/h", "down"))
+    """Of three segments: the prefix runs through the first, and the second's only block, to the third's."""
+    parts, params, x = WITH_DOWN, params_with_down(), make_inputs(12)
 
     def qparams(step: float, *shape: int) -> QParams:
         return QParams(jnp.full(shape, step), jnp.full(shape, 8.0))
 
     scales: Scales = {
         "a/weight": qparams(0.1, 2, 1, 1), "b/weight": qparams(0.15, 3, 1, 1),
-        "a/h": qparams(0.15, 2, 1, 1), "b/h": qparams(0.13, 3, 1, 1), "down": qparams(0.4, 1, 1),
+        "a/h": qparams(0.15, 2, 1, 1), "b/h": qparams(0.13, 3, 1, 1),
+        "down/weight": qparams(0.2, 1, 1, 1), "down/out": qparams(0.4, 1, 1, 1),
     }  # fmt: skip
-    moving = ("a/weight", "b/weight")
-    grid = make_grid(LandscapeConfig(kind="layers", points=3, directions=1), PARTS, moving, 1)
-    assert [line.block for line in grid.lines] == [0, 1, 0, 1, 2]
+    specs = tuple((name, QuantSpec(4)) for name in scales)
+    moving = ("a/weight", "b/weight", "down/weight")
+    grid = make_grid(LandscapeConfig(kind="layers", points=3, directions=1), parts, moving, 1)
+    assert [line.block for line in grid.lines] == [0, 1, 0, 0, 1, 2]
     origin = {site: scales[site] for site in moving}
-    directions = random_directions(PARTS, "gaussian", 1, origin, 0.3, jax.random.key(0))
+    directions = random_directions(parts, "gaussian", 1, origin, 0.3, jax.random.key(0))
     preprocessing = replace(PREPROCESSING, mean=(0.0,), std=(1 / 255,))  # leaves the inputs as they are
-    teacher = forward(PARTS, float_sites, params, {}, x)
+    teacher = forward(parts, float_sites, params, {}, x)
     ground = Ground(params, scales, directions, teacher, None, TEMPERATURES)
-    program = Program(PARTS, specs, preprocessing, ("mse",), BATCH, 6, 1, (True,))
+    program = Program(parts, specs, preprocessing, ("mse",), BATCH, 6, 1, (True,))
     found = scan(program, ground, grid, x)
     got = np.concatenate([losses for _, losses in found])[:, 0]
 
     @jax.jit
     def mse_at(point: Points) -> jax.Array:
-        network = at_scales(specs, params, scales_at(PARTS, (True,), scales, directions, point))
-        logits = forward(PARTS, quant_sites(specs), network.quantized, network.scales, x)
+        network = at_scales(specs, params, scales_at(parts, (True,), scales, directions, point))
+        logits = forward(parts, quant_sites(specs), network.quantized, network.scales, x)
         return jnp.mean((logits - teacher) ** 2)
 
     points = [jax.tree.map(lambda leaf, n=n: leaf[n], grid.points) for n in range(len(got))]

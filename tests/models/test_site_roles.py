@@ -19,13 +19,13 @@ LEVIT_MLP = "stages.0/mlp stages.1/mlp stages.1.downsample/mlp"
 
 # What matrix products and convolutions read.
 OPERANDS = {
-    "small_resnet": {"image", "act1", "pool"} | within("layer1.0 layer1 layer2.0 layer2", "act1 act2 act3"),
+    "small_resnet": {"image", "act1", "pool"} | within("layer1.0 layer2.0 layer2", "act1 act2 act3"),
     "small_cifar_resnet": {"image", "act1", "pool"}
     | within("layer1 layer2.0 layer2 layer3.0 layer3", "act1 act2"),
-    "small_regnet": {"image", "stem", "pool"} | within("s1.b1 s1 s2.b1 s2", "act1 act2 act3"),
+    "small_regnet": {"image", "stem", "pool"} | within("s1.b1 s2.b1 s2", "act1 act2 act3"),
     "small_mobilenet": {"image", "act1", "act2", "pool"}
     | within("blocks.0.0", "act1 sum")
-    | within("blocks.1.0 blocks.1 blocks.2.0 blocks.2 blocks.3.0", "act1 act2 sum"),
+    | within("blocks.1.0 blocks.1 blocks.2.0", "act1 act2 sum"),
     "small_swin": {"image", "layers.1.downsample/norm", "pool"}
     | within(SWIN_BLOCKS, "norm1 norm2 mlp/gelu")
     | within(SWIN_BLOCKS, "attn/q attn/k attn/v attn/softmax attn/context"),
@@ -39,11 +39,11 @@ OPERANDS = {
 # What only `fully_quantized` has: results that nothing multiplies as they are.
 RESULTS = {
     "small_resnet": {"fc"}
-    | within("layer1.0 layer1 layer2.0 layer2", "conv3")
+    | within("layer1.0 layer2.0 layer2", "conv3")
     | within("layer1.0 layer2.0", "downsample"),
     "small_cifar_resnet": {"linear"} | within("layer1 layer2.0 layer2 layer3.0 layer3", "conv2"),
-    "small_regnet": {"head"} | within("s1.b1 s1 s2.b1 s2", "conv3") | within("s1.b1 s2.b1", "downsample"),
-    "small_mobilenet": {"classifier"} | within("blocks.1 blocks.2", "conv_pwl"),
+    "small_regnet": {"head"} | within("s1.b1 s2.b1 s2", "conv3") | within("s1.b1 s2.b1", "downsample"),
+    "small_mobilenet": {"classifier"} | within("blocks.1", "conv_pwl"),
     "small_swin": {"residual_out", "norm", "head"}
     | within("patch_embed", "proj norm")
     | within("layers.1.downsample", "residual_in")
@@ -59,11 +59,10 @@ RESULTS = {
 PARTS = {"small_swin": within(SWIN_BLOCKS, "attn/q attn/k attn/v")}
 # What additions of the residual stream add, where nothing multiplies it as it is.
 ADDENDS = {
-    "small_resnet": within("layer1.0 layer1 layer2.0 layer2", "conv3")
-    | within("layer1.0 layer2.0", "downsample"),
+    "small_resnet": within("layer1.0 layer2.0 layer2", "conv3") | within("layer1.0 layer2.0", "downsample"),
     "small_cifar_resnet": within("layer1 layer2.0 layer2 layer3.0 layer3", "conv2"),
-    "small_regnet": within("s1.b1 s1 s2.b1 s2", "conv3") | within("s1.b1 s2.b1", "downsample"),
-    "small_mobilenet": within("blocks.1 blocks.2", "conv_pwl"),
+    "small_regnet": within("s1.b1 s2.b1 s2", "conv3") | within("s1.b1 s2.b1", "downsample"),
+    "small_mobilenet": within("blocks.1", "conv_pwl"),
     "small_swin": within(SWIN_BLOCKS, "residual_in residual_mid attn/proj mlp/fc2"),
     "small_levit": within("stages.0/attn stages.1/attn", "proj") | within(LEVIT_MLP, "ln2"),
 }

@@ -17,7 +17,7 @@ from evolq_jax.search.config import SearchConfig, num_evaluations
 from evolq_jax.search.records import Generation, SearchResult
 from evolq_jax.typing import QParams
 from tests.search.setting import BATCH, Setting, fitness_loop, make_setting, quantized_forward
-from tests.two_segments import PARTS, make_inputs, make_params
+from tests.two_segments import WITH_DOWN, make_inputs, params_with_down
 
 EVOLQ = SearchConfig(
     algorithm="EvolQ",
@@ -251,31 +251,35 @@ def test_programs_are_as_many_for_five_blocks_as_for_two(compilations: Compilati
     assert by_depth == [expected, expected]
 
 
-def two_segment_search(sites: tuple[str, ...]) -> tuple[SearchResult, list[Generation], float]:
-    params, x = make_params(), make_inputs(12)
-    specs = tuple((name, QuantSpec(3, per_channel=True)) for name in ("a/weight", "b/weight"))
+def three_segment_search(sites: tuple[str, ...]) -> tuple[SearchResult, list[Generation], float]:
+    """Of the second, the only block gives another shape than it gets."""
+    params, x = params_with_down(), make_inputs(12)
     scales = {
         "a/weight": QParams(jnp.full((2, 1, 6), 0.3), jnp.full((2, 1, 6), 4.0)),
+        "down/weight": QParams(jnp.full((1, 1, 4), 0.3), jnp.full((1, 1, 4), 4.0)),
         "b/weight": QParams(jnp.full((3, 1, 4), 0.3), jnp.full((3, 1, 4), 4.0)),
     }
-    teacher = forward(PARTS, float_sites, params, {}, x)
+    specs = tuple((name, QuantSpec(3, per_channel=True)) for name in scales)
+    teacher = forward(WITH_DOWN, float_sites, params, {}, x)
     generations: list[Generation] = []
     config = replace(EVOLQ, sites=sites, passes=1, epsilon=0.3)
-    result = search(config, PARTS, specs, params, scales, x, teacher, jax.random.key(0), generations.append)
-    logits = quantized_forward(PARTS, specs)(params, result.scales, x)
+    arguments = WITH_DOWN, specs, params, scales, x, teacher, jax.random.key(0)
+    result = search(config, *arguments, generations.append)
+    logits = quantized_forward(WITH_DOWN, specs)(params, result.scales, x)
     return result, generations, fitness_loop(logits, teacher)
 
 
 def test_segments_are_searched_last_to_first() -> None:
-    result, generations, fitness = two_segment_search(("*/weight",))
+    result, generations, fitness = three_segment_search(("*/weight",))
     visits = [(g.segment, g.block) for g in generations[::2]]
-    assert visits == [("b", 2), ("b", 1), ("b", 0), ("a", 1), ("a", 0)]
+    assert visits == [("b", 2), ("b", 1), ("b", 0), ("down", 0), ("a", 1), ("a", 0)]
     assert result.fitness == pytest.approx(fitness, rel=1e-3)
     assert result.fitness < result.start_fitness
+    assert not np.array_equal(result.scales["down/weight"].scale, np.full((1, 1, 4), 0.3, np.float32))
 
 
 def test_one_segment_can_be_searched_alone_but_a_typo_searches_nothing() -> None:
-    _, generations, _ = two_segment_search(("a/*",))
+    _, generations, _ = three_segment_search(("a/*",))
     assert {g.segment for g in generations} == {"a"}
     with pytest.raises(UserError, match="'c/weight' matches no quantization site"):
-        two_segment_search(("a/weight", "c/weight"))
+        three_segment_search(("a/weight", "c/weight"))

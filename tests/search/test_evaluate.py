@@ -18,7 +18,7 @@ from evolq_jax.search.evaluate import (
 from evolq_jax.typing import QParams, Scales
 from tests.search.setting import BATCH, Setting, fitness_loop, quantized_forward, score, with_block
 from tests.tiny import PREPROCESSING
-from tests.two_segments import PARTS, make_inputs, make_params
+from tests.two_segments import WITH_DOWN, make_inputs, params_with_down
 
 NUM_CANDIDATES = 4
 
@@ -111,30 +111,38 @@ def test_embedding_is_the_segments_entry_on_normalised_pixels(setting: Setting, 
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 
-@pytest.mark.parametrize(("number", "block"), [(0, 0), (0, 1), (1, 0), (1, 2)])
+@pytest.mark.parametrize(("number", "block"), [(0, 1), (1, 0), (2, 0), (2, 2)])
 def test_segments_after_the_searched_one_are_run(number: int, block: int) -> None:
-    params, x = make_params(), make_inputs(12)
-    specs = tuple((name, QuantSpec(4)) for name in ("a/weight", "b/weight", "a/h", "b/h", "down"))
+    parts, params, x = WITH_DOWN, params_with_down(), make_inputs(12)
 
     def qparams(step: float, *shape: int) -> QParams:
         return QParams(jnp.full(shape, step), jnp.full(shape, 8.0))
 
     scales = {
         "a/weight": qparams(0.1, 2, 1, 1), "b/weight": qparams(0.15, 3, 1, 1),
-        "a/h": qparams(0.15, 2, 1, 1), "b/h": qparams(0.13, 3, 1, 1), "down": qparams(0.4, 1, 1),
+        "a/h": qparams(0.15, 2, 1, 1), "b/h": qparams(0.13, 3, 1, 1),
+        "down/weight": qparams(0.2, 1, 1, 1), "down/out": qparams(0.4, 1, 1, 1),
     }  # fmt: skip
+    specs = tuple((name, QuantSpec(4)) for name in scales)
     network = at_scales(specs, params, scales)
-    teacher = forward(PARTS, float_sites, params, {}, x)
-    name = PARTS.segments[number].name
-    inputs = block_inputs(PARTS, quant_sites(specs), 4, network.quantized, scales, x)
-    assert {segment: leaf.shape for segment, leaf in inputs.items()} == {"a": (2, 12, 6), "b": (3, 12, 4)}
+    teacher = forward(parts, float_sites, params, {}, x)
+    name = parts.segments[number].name
+    inputs = block_inputs(parts, quant_sites(specs), 4, network.quantized, scales, x)
+    shapes = {segment: leaf.shape for segment, leaf in inputs.items()}
+    assert shapes == {"a": (2, 12, 6), "down": (1, 12, 6), "b": (3, 12, 4)}
     candidates = some_candidates(at(scope(scales, name), block), 0)
     scoring = Scoring("info_nce", BATCH, 12, 2)
     at_block = candidates, jnp.int32(block), inputs[name][block]
-    got = score(PARTS, specs, scoring, number, network, *at_block, teacher)
-    run = quantized_forward(PARTS, specs)
+    got = score(parts, specs, scoring, number, network, *at_block, teacher)
+    run = quantized_forward(parts, specs)
     want = [
         fitness_loop(run(params, with_block(scales, name, block, at(candidates, i)), x), teacher)
         for i in range(NUM_CANDIDATES)
     ]
     np.testing.assert_allclose(got, want, rtol=1e-3)
+
+
+def test_the_local_target_of_a_block_may_have_another_shape() -> None:
+    params, x = params_with_down(), make_inputs(12)
+    found = float_outputs(WITH_DOWN.segments[1], 4, params["down"], x)
+    np.testing.assert_allclose(found, x @ params["down"]["weight"][0], atol=1e-6)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.network import at, forward
+from evolq_jax.network import at, forward, index_in
 from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, Specs, scope
 from evolq_jax.search.evaluate import (
@@ -52,11 +52,18 @@ def calibrated(name: str) -> Calibrated:
     return Calibrated(small, specs, scales, network, inputs(network, small.images))
 
 
+@cache
+def float_logits(name: str) -> Array:
+    small = make_small(name)
+    return jax.jit(partial(forward, small.parts, float_sites))(small.params, {}, small.images)
+
+
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def cached_logits(
     parts: ModelParts, specs: Specs, number: int, network: Quantized, x: Array, start: Array
 ) -> Array:
-    return suffix_logits(parts, quant_sites(specs), number, network.quantized, network.scales, x, start)
+    at_start = network.quantized, network.scales, x, index_in(parts.segments[number], start)
+    return suffix_logits(parts, quant_sites(specs), number, *at_start)
 
 
 @ALL
@@ -66,7 +73,7 @@ def test_calibration_gives_scales_to_every_site(name: str) -> None:
     assert all(float(qparams.scale.min()) > 0 for qparams in scales.values())
     small = make_small(name)
     quantized = quantized_forward(small.parts, specs)(small.params, scales, small.images)
-    exact = forward(small.parts, float_sites, small.params, {}, small.images)
+    exact = float_logits(name)
     relative = float(jnp.linalg.norm(quantized - exact) / jnp.linalg.norm(exact))
     assert 1e-3 < relative < 0.7  # it is quantized, and still that network
     assert network.scales is scales
@@ -88,7 +95,7 @@ def test_the_cached_prefix_gives_the_logits_of_a_whole_pass(name: str) -> None:
 def test_a_population_scores_as_whole_forward_passes_do(name: str) -> None:
     """Two candidates for the last block of every segment, one with coarser steps than the other."""
     small, specs, scales, network, inputs = calibrated(name)
-    teacher = forward(small.parts, float_sites, small.params, {}, small.images)
+    teacher = float_logits(name)
     whole, rng = quantized_forward(small.parts, specs), np.random.default_rng(0)
     for number, segment in enumerate(small.parts.segments):
         space, block = make_space(SEARCHED[name], scales, "raw", segment.name), segment.length - 1

@@ -14,7 +14,7 @@ from evolq_jax.search.prefixes import KINDS, Kind, Prefixes
 from evolq_jax.search.records import Generation, SearchResult
 from evolq_jax.typing import QParams
 from tests.search.setting import BATCH, Setting
-from tests.two_segments import PARTS, make_inputs, make_params
+from tests.two_segments import WITH_DOWN, make_inputs, params_with_down
 
 CONFIG = SearchConfig(
     algorithm="EvolQ",
@@ -39,19 +39,19 @@ def run(setting: Setting, kind: Kind) -> tuple[SearchResult, list[Generation]]:
 
 
 def test_recomputed_inputs_are_those_of_the_cache() -> None:
-    """Of two segments, the inputs of every block: images searched on, and held out."""
+    """Of three segments, the inputs of every block: images searched on, and held out."""
     specs = (("a/h", QuantSpec(bits=3)), ("b/h", QuantSpec(bits=3)))
     lengths = {"a/h": 2, "b/h": 3}
     scales = {name: QParams(jnp.full((n, 1), 0.2), jnp.full((n, 1), 3.0)) for name, n in lengths.items()}
-    network, tokens = programs.quantize(specs, make_params(), scales), make_inputs(6)
-    kept = {kind: Prefixes(kind, PARTS, specs, 3, tokens, 4, None) for kind in KINDS}
+    network, tokens = programs.quantize(specs, params_with_down(), scales), make_inputs(6)
+    kept = {kind: Prefixes(kind, WITH_DOWN, specs, 3, tokens, 4, None) for kind in KINDS}
     ran = [prefixes.begin_pass(network) for prefixes in kept.values()]
-    assert ran == [5, 5, 0]
-    for number, block in [(1, 2), (1, 0), (0, 1), (0, 0)]:
+    assert ran == [6, 6, 0]
+    for number, block in [(2, 2), (2, 0), (1, 0), (0, 1), (0, 0)]:
         inputs, none = kept["float32"].begin_visit(network, number, block)
         halves, _ = kept["bfloat16"].begin_visit(network, number, block)
         again, blocks = kept["recompute"].begin_visit(network, number, block)
-        assert (none, blocks) == (0, 2 * number + block)
+        assert (none, blocks) == (0, (0, 2, 3)[number] + block)
         for part, count in enumerate((4, 2)):
             expected = np.asarray(inputs[part][block])
             assert again[part].shape == (1, count, *expected.shape[1:])

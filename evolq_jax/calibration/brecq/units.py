@@ -1,7 +1,7 @@
 """The units that are reconstructed: a network cut where activations are handed on.
 
-What leads into each segment, every block, and the head are units. They are run, read and written through
-the same few functions, so that nothing depends on a network's family.
+What leads into a segment (where anything does), every block, and the head are units. They are run, read and
+written through the same few functions, so that nothing depends on a network's family.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 
 from evolq_jax.calibration.state import State
-from evolq_jax.network import at, is_stacked
+from evolq_jax.network import at, is_stacked, unchanged
 from evolq_jax.quant.sites import FloatSite
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.trees import flatten, unflatten
@@ -34,7 +34,7 @@ def list_units(parts: ModelParts) -> list[tuple[Unit, int]]:
     """Units and block indices (0 outside blocks) in the order of the forward pass."""
     found: list[tuple[Unit, int]] = []
     for number, segment in enumerate(parts.segments):
-        found += [(Unit("enter", number), 0)]
+        found += [(Unit("enter", number), 0)] if segment.enter is not unchanged else []
         found += [(Unit("block", number), index) for index in range(segment.length)]
     return [*found, (Unit("head"), 0)]
 

@@ -78,18 +78,25 @@ def with_features(
 
 
 def scan_blocks(
-    segment: Segment, make_site: SiteFactory, params: Params, scales: Mapping[str, Any], x: Array
+    segment: Segment,
+    make_site: SiteFactory,
+    params: Params,
+    scales: Mapping[str, Any],
+    x: Array,
+    *,
+    unroll: bool = False,
 ) -> tuple[Array, Array]:
     """All blocks of a segment; returns its output and the input of every block [L, *x.shape].
 
-    The inputs cost nothing where they are not used. Differentiable, unlike `run_blocks`.
+    The inputs cost nothing where they are not used. Differentiable, unlike `run_blocks`. With `unroll` there
+    is no loop: every block is compiled.
     """
 
     def body(x: Array, block: tuple[Params, Scales]) -> tuple[Array, Array]:
         block_params, block_scales = block
         return run_block(segment, block_params, make_site(segment.name, block_scales), x), x
 
-    return jax.lax.scan(body, x, (params[segment.name], scope(scales, segment.name)))
+    return jax.lax.scan(body, x, (params[segment.name], scope(scales, segment.name)), unroll=unroll)
 
 
 def run_blocks(

@@ -2,29 +2,59 @@
 
     python -m benchmarks.descent_study --data ../shared/data --out runs/descent_study --subject cifar_vit
 
-Learning rates are tuned first, at seed 0, by the fitness on calibration images; then every method runs with
-every seed (`evolq compare`). Finished runs are not run again. Prints the table in Markdown.
+Learning rates are tuned first, at seed 0 and W3A8, by the fitness on calibration images; then every
+method runs with every seed (`evolq compare`). Prints the table in Markdown after every seed. A study that was
+stopped (SIGTERM saves the run that it is in) goes on; finished runs are not run again.
 """
 
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.cifar import NAMES, cifar
 from benchmarks.vit_tiny_study import make_config
-from evolq_jax.comparison import Comparison, Method, greedy
-from evolq_jax.config import BaselineConfig, Experiment
+from evolq_jax.comparison import Comparison, Method, Stage, greedy
+from evolq_jax.config import BaselineConfig, Experiment, SearchConfig
 from evolq_jax.experiment.compare.run import run_compare
+from evolq_jax.experiment.preemption import Preempted
 from evolq_jax.experiment.resume import ensure_baseline
 from evolq_jax.report import make_watcher
 
-LEARNING_RATES = {
+# What `search` is in these tables, in full: the default when they were made.
+SEARCH = SearchConfig(
+    algorithm="SNES",
+    sites=("*",),
+    parametrization="log_per_tensor",
+    generations=2,
+    population_size=6,
+    epsilon=0.1,
+    fitness="kl",
+    batch_size=50,
+    holdout=0.5,
+)
+
+
+class Subject(NamedTuple):
+    """How much a run may spend, and the learning rates that are tried."""
+
+    budget: int
+    evaluated: int  # images, drawn once: the same for every seed
+    rates: dict[str, tuple[float, ...]]
+
+
+CIFAR_RATES = {
     "adam": (0.003, 0.01, 0.03, 0.1),
     "adamw": (0.003, 0.01, 0.03, 0.1),
     "sgd": (1.0, 10.0, 100.0, 1000.0, 10000.0),
 }
-BUDGET = {"cifar_vit": 10_000, "cifar_resnet20": 10_000, "vit_tiny": 8_000}
+SUBJECTS = {
+    "cifar_vit": Subject(10_000, 2000, CIFAR_RATES),
+    "cifar_resnet20": Subject(10_000, 2000, CIFAR_RATES),
+    "vit_tiny": Subject(3_000, 300, {"adam": (0.01,), "adamw": (0.01,), "sgd": (10.0,)}),
+}
+METHODS = ("greedy", "search", "sgd", "adam", "adamw", "adam, search", "search, adam")
+VERBS: dict[str, Stage] = {"greedy": "search", "search": "search"}  # the others are optimisers
 METRICS = {"calibration_fitness": "{:.4f}", "kl": "{:.4f}", "agreement": "{:.1f}", "top1": "{:.1f}"}
 PERCENT = ("agreement", "top1")
 
@@ -32,40 +62,49 @@ PERCENT = ("agreement", "top1")
 def make(data: Path, subject: str, weight_bits: int, activation_bits: int) -> Experiment:
     """The experiment that all methods share."""
     if subject in NAMES:
-        return cifar(data, subject, weight_bits, activation_bits)
-    config = make_config(data, weight_bits, "matmul", "default", 0)
-    return replace(config, quant=replace(config.quant, activation_bits=activation_bits))
+        config = cifar(data, subject, weight_bits, activation_bits)
+    else:
+        config = make_config(data, weight_bits, "matmul", "default", 0)
+        config = replace(config, quant=replace(config.quant, activation_bits=activation_bits))
+    return replace(
+        config,
+        data=replace(config.data, num_evaluation=SUBJECTS[subject].evaluated),
+        search=replace(SEARCH, image_chunk=config.search.image_chunk),
+    )
 
 
-def tuned(config: Experiment, optimizer: str, budget: int, out: Path) -> Experiment:
-    """The config with the optimiser at the learning rate with the best fitness on calibration images."""
+def tuned(config: Experiment, optimizer: str, subject: Subject, out: Path) -> Experiment:
+    """The config with the optimiser at its best learning rate: by the fitness on calibration images, at W3A8.
+
+    An optimiser of one rate has that.
+    """
 
     def fitness(rate: float) -> float:
-        baseline = BaselineConfig(optimizer=optimizer, learning_rate=rate, budget=budget)
+        baseline = BaselineConfig(optimizer=optimizer, learning_rate=rate, budget=subject.budget)
         few = replace(config.data, num_evaluation=10)  # the evaluation set selects nothing
-        trial = replace(config, data=few, baseline=baseline, seed=0)
+        quant = replace(config.quant, weight_bits=3)
+        trial = replace(config, data=few, quant=quant, baseline=baseline, seed=0)
         with make_watcher() as watcher:
-            result = ensure_baseline(trial, out / "tuning" / f"{optimizer}-{rate}", watcher)
+            result = ensure_baseline(trial, out / f"{optimizer}-{rate}", watcher)
         return result["calibration_fitness"]["final"]
 
-    best = min(LEARNING_RATES[optimizer], key=fitness)
+    first, *others = subject.rates[optimizer]
+    best = min((first, *others), key=fitness) if others else first
     print(f"{optimizer}: learning rate {best}", flush=True)
     return replace(config, baseline=BaselineConfig(optimizer=optimizer, learning_rate=best))
 
 
-def comparison(config: Experiment, budget: int, seeds: tuple[int, ...], out: Path) -> Comparison:
-    """Greedy, the default search, three optimisers, and Adam and search one after the other."""
-    adam = tuned(config, "adam", budget, out)
-    methods = (
-        Method("greedy", replace(config, search=greedy(config.search))),
-        Method("search", config),
-        Method("sgd", tuned(config, "sgd", budget, out), ("baseline",)),
-        Method("adam", adam, ("baseline",)),
-        Method("adamw", tuned(config, "adamw", budget, out), ("baseline",)),
-        Method("adam, search", adam, ("baseline", "search")),
-        Method("search, adam", adam, ("search", "baseline")),
-    )
-    return Comparison(out.name, methods, "greedy", seeds, budget, milestones=1)
+def comparison(config: Experiment, subject: Subject, names: list[str], out: Path, tuning: Path) -> Comparison:
+    """Of the methods of these names: searches, optimisers, and both one after the other."""
+    methods: list[Method] = []
+    for name in names:
+        stages: tuple[Stage, ...] = tuple(VERBS.get(part, "baseline") for part in name.split(", "))
+        optimizers = [part for part in name.split(", ") if part not in VERBS]
+        mine = tuned(config, optimizers[0], subject, tuning) if optimizers else config
+        search = greedy(config.search) if name == "greedy" else config.search
+        methods.append(Method(name, replace(mine, search=search), stages))
+    reference = "greedy" if "greedy" in names else None
+    return Comparison(out.name, tuple(methods), reference, budget=subject.budget, milestones=1)
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -85,7 +124,7 @@ def table(summary: dict[str, Any]) -> str:
         change = wins = seconds = ""
         if "change" in numbers["kl"]:
             mean, low, high = (numbers["kl"]["change"][key] for key in ("mean", "low", "high"))
-            change = f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
+            change = f"{mean:+.4f}" + (f" [{low:+.4f}, {high:+.4f}]" if seeds > 1 else "")
             wins = ", ".join(f"{share * seeds:.0f}/{seeds}" for share in numbers["kl"]["wins"].values())
             seconds = f"{numbers['seconds_search']:.0f}"
         cells_text = f"{cells['calibration_fitness']} | {cells['kl']} | {change} | {wins}"
@@ -98,18 +137,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/descent_study"))
-    parser.add_argument("--subject", choices=BUDGET, default="cifar_vit")
+    parser.add_argument("--subject", choices=SUBJECTS, default="cifar_vit")
     parser.add_argument("--weight-bits", type=int, default=3)
     parser.add_argument("--activation-bits", type=int, default=8)
+    parser.add_argument("--methods", choices=METHODS, nargs="+", default=METHODS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
-    bits = args.weight_bits, args.activation_bits
-    config, budget = make(args.data, args.subject, *bits), BUDGET[args.subject]
+    bits, subject = (args.weight_bits, args.activation_bits), SUBJECTS[args.subject]
     out = args.out / f"{args.subject}_w{bits[0]}a{bits[1]}"
-    compared = comparison(config, budget, tuple(args.seeds), out)
-    with make_watcher() as watcher:
-        summary = run_compare(compared, out, watcher)
-    print(table(summary))
+    try:
+        config = make(args.data, args.subject, *bits)
+        compared = comparison(config, subject, args.methods, out, args.out / f"{args.subject}_tuning")
+        for count in range(1, len(args.seeds) + 1):
+            with make_watcher() as watcher:
+                summary = run_compare(replace(compared, seeds=tuple(args.seeds[:count])), out, watcher)
+            print(table(summary), flush=True)
+    except Preempted as stopped:
+        raise SystemExit(f"{stopped} (or the study's own command)") from stopped
 
 
 if __name__ == "__main__":

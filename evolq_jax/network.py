@@ -60,11 +60,11 @@ def index_in(segment: Segment, index: Array | int) -> Array | int:
 
 
 def over_blocks(
-    body: Callable[[Array, Any], tuple[Array, Any]], x: Array, blocks: PyTree
+    body: Callable[[Array, Any], tuple[Array, Any]], x: Array, blocks: PyTree, *, unroll: bool = False
 ) -> tuple[Array, Any]:
     """`jax.lax.scan` over blocks stacked on a leading axis; a single one is no loop."""
     if jax.tree.leaves(blocks)[0].shape[0] > 1:
-        return jax.lax.scan(body, x, blocks)
+        return jax.lax.scan(body, x, blocks, unroll=unroll)
     x, made = body(x, at(blocks, 0))
     return x, jax.tree.map(lambda leaf: leaf[None], made)
 
@@ -100,18 +100,25 @@ def with_features(
 
 
 def scan_blocks(
-    segment: Segment, make_site: SiteFactory, params: Params, scales: Mapping[str, Any], x: Array
+    segment: Segment,
+    make_site: SiteFactory,
+    params: Params,
+    scales: Mapping[str, Any],
+    x: Array,
+    *,
+    unroll: bool = False,
 ) -> tuple[Array, Array]:
     """All blocks of a segment; returns its output and the input of every block [L, *x.shape].
 
-    The inputs cost nothing where they are not used. Differentiable, unlike `run_blocks`.
+    The inputs cost nothing where they are not used. Differentiable, unlike `run_blocks`. With `unroll` there
+    is no loop: every block is compiled.
     """
 
     def body(x: Array, block: tuple[Params, Scales]) -> tuple[Array, Array]:
         block_params, block_scales = block
         return run_block(segment, block_params, make_site(segment.name, block_scales), x), x
 
-    return over_blocks(body, x, (params[segment.name], scope(scales, segment.name)))
+    return over_blocks(body, x, (params[segment.name], scope(scales, segment.name)), unroll=unroll)
 
 
 def run_blocks(

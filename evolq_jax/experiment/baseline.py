@@ -104,11 +104,8 @@ def _descend(
     preemption: Preemption,
     watcher: Watcher,
 ) -> Descent:
-    config, problem = calibrated.setup.config, _problem(calibrated.setup)
-    teacher, temperature = teacher_logits(calibrated, watcher), jnp.float32(config.search.temperature)
-    features = teacher_features(calibrated, watcher) if problem.features_weight else None
-    tokens = first_tokens(calibrated)
-    data = Data(calibrated.params, calibrated.scales, tokens, teacher, temperature, features)
+    config, problem = calibrated.setup.config, make_problem(calibrated.setup)
+    data = make_data(calibrated, problem, watcher)
     progress = watcher.stage("descending (candidate-images)")
     with open_checkpoints(run.path, config.checkpoint, BASELINE.name) as checkpoints:
         first = first_position(problem, data.start)
@@ -134,7 +131,17 @@ def _descend(
             return descend(problem, config.search, data, budget, key, on_evaluation, on_step, at)
 
 
-def _problem(setup: Setup) -> Problem:
+def make_data(calibrated: Calibrated, problem: Problem, watcher: Watcher) -> Data:
+    """The arrays of a descent from a calibrated network."""
+    temperature = jnp.float32(calibrated.setup.config.search.temperature)
+    teacher = teacher_logits(calibrated, watcher)
+    features = teacher_features(calibrated, watcher) if problem.features_weight else None
+    tokens = first_tokens(calibrated)
+    return Data(calibrated.params, calibrated.scales, tokens, teacher, temperature, features)
+
+
+def make_problem(setup: Setup) -> Problem:
+    """The static settings of a descent."""
     search, (image_chunk, _) = setup.config.search, setup.config.search.chunks()
     return Problem(
         parts=setup.model.parts,

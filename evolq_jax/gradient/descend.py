@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from evolq_jax.gradient.chunks import value_and_gradient
 from evolq_jax.gradient.config import BACKWARD
 from evolq_jax.gradient.loss import (
     Data,
@@ -180,7 +181,6 @@ def _fitness(problem: Problem, num_images: int, data: Data, scales: Scales) -> t
     return searched, None if num_images == len(data.teacher) else score(slice(num_images, None))
 
 
-@partial(jax.jit, static_argnames=("problem", "optimizer"))
 def _step(
     problem: Problem,
     optimizer: optax.GradientTransformationExtraArgs,
@@ -189,8 +189,33 @@ def _step(
     state: Any,
     images: Array,
     key: Array,
-) -> tuple[Theta, Any, Array]:
+) -> tuple[Theta, Any, Array | int]:
     """One step on the images of these indices; also the points that a line search tried."""
+    if problem.baseline.gradient == "spsa" or problem.baseline.optimizer == "lbfgs":
+        return _whole_step(problem, optimizer, data, theta, state, images, key)
+    value, gradient = value_and_gradient(problem, data, theta, images)
+    return *_update(optimizer, theta, state, value, gradient), 0
+
+
+@partial(jax.jit, static_argnames=("optimizer",))
+def _update(
+    optimizer: optax.GradientTransformationExtraArgs, theta: Theta, state: Any, value: Array, gradient: Theta
+) -> tuple[Theta, Any]:
+    updates, state = optimizer.update(gradient, state, theta, value=value, grad=gradient)
+    return optax.apply_updates(theta, updates), state  # type: ignore[return-value]
+
+
+@partial(jax.jit, static_argnames=("problem", "optimizer"))
+def _whole_step(
+    problem: Problem,
+    optimizer: optax.GradientTransformationExtraArgs,
+    data: Data,
+    theta: Theta,
+    state: Any,
+    images: Array,
+    key: Array,
+) -> tuple[Theta, Any, Array]:
+    """A step as one program, which the loops of SPSA and of a line search over the loss need."""
     x, teacher = data.tokens[images], data.wanted.rows(images)
 
     def loss(theta: Theta) -> Array:

@@ -18,6 +18,7 @@ from evolq_jax.search.space import SearchSpace, make_space
 from evolq_jax.typing import Array, FitnessFn, ModelParts, Params, Scales
 
 SMALLEST = 1e-12  # of a raw scale that lands on zero
+STACKED_KERNEL = 5  # axes of the kernels of several blocks: [L, height, width, in, out]
 
 Theta = dict[str, Array]  # site -> what the optimiser moves
 
@@ -116,28 +117,47 @@ def ends_of(problem: Problem, make_site: SiteFactory, run: Callable[[SiteFactory
     return Ends(*with_features(problem.parts, make_site, run))
 
 
+def straight_through_network(problem: Problem, data: Data, theta: Theta) -> tuple[Params, Scales]:
+    """The quantized network's weights and scales, with straight-through gradients to `theta`."""
+    scales = decode(problem, theta, data.start)
+    lsq = problem.baseline.lsq_scaling
+    return straight_through_weights(problem.specs, data.params, scales, lsq), scales
+
+
+def straight_through_ends(problem: Problem, params: Params, scales: Scales, x: Array) -> Ends:
+    """What that network ends with, of images at the first segment's entry [B, ...]: all run at once."""
+    parts = problem.parts
+
+    def logits(make_site: SiteFactory) -> Array:
+        outer, y = make_site("", scales), x
+        for number, segment in enumerate(parts.segments):
+            y = segment.enter(params, outer, y) if number else y
+            unroll = loops_are_slow(params[segment.name])
+            y, _ = scan_blocks(segment, make_site, params, scales, y, unroll=unroll)
+        return parts.head(params, outer, y)
+
+    return ends_of(problem, straight_through_sites(problem.specs, problem.baseline.lsq_scaling), logits)
+
+
+def loops_are_slow(blocks: Params) -> bool:
+    """Whether a loop over these stacked blocks would have a slow gradient.
+
+    XLA's CPU backend runs gradients of convolutions inside loops tens of times slower than outside
+    (`benchmarks/descent.py`). Without a loop every block is compiled, which only these are worth.
+    """
+    has_kernels = any(leaf.ndim == STACKED_KERNEL for leaf in jax.tree.leaves(blocks))
+    return has_kernels and jax.default_backend() == "cpu"
+
+
 def straight_through_loss(problem: Problem, data: Data, theta: Theta, x: Array, teacher: Ends) -> Array:
     """The fitness on images at the first segment's entry [B, ...], with straight-through gradients.
 
-    Chunks of images are run again in the backward pass, so that memory is one chunk's.
+    Chunks of images are run again in the backward pass, so that memory is one chunk's. They are a loop in one
+    program, for SPSA and line searches, which need one; `gradient.chunks` has the same without.
     """
-    parts, lsq = problem.parts, problem.baseline.lsq_scaling
-    scales = decode(problem, theta, data.start)
-    params = straight_through_weights(problem.specs, data.params, scales, lsq)
-    make_site = straight_through_sites(problem.specs, lsq)
-
-    def logits(params: Params, scales: Scales, x: Array, make_site: SiteFactory) -> Array:
-        outer = make_site("", scales)
-        for number, segment in enumerate(parts.segments):
-            x = segment.enter(params, outer, x) if number else x
-            x, _ = scan_blocks(segment, make_site, params, scales, x)
-        return parts.head(params, outer, x)
-
-    @jax.checkpoint
-    def chunk_ends(params: Params, scales: Scales, x: Array) -> Ends:
-        return ends_of(problem, make_site, partial(logits, params, scales, x))
-
-    ends = in_chunks(partial(chunk_ends, params, scales), x, problem.image_chunk)
+    network = straight_through_network(problem, data, theta)
+    chunk_ends = partial(jax.checkpoint(partial(straight_through_ends, problem)), *network)
+    ends = in_chunks(chunk_ends, x, problem.image_chunk)
     return problem.fitness_of(ends, teacher, data.temperature)
 
 

@@ -1,0 +1,111 @@
+"""The gradient chunk by chunk is that of the whole fitness in one program."""
+
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.state import Calibration
+from evolq_jax.gradient.chunks import value_and_gradient
+from evolq_jax.gradient.config import BaselineConfig
+from evolq_jax.gradient.loss import (
+    Data,
+    Problem,
+    Theta,
+    encode,
+    straight_through_ends,
+    straight_through_loss,
+)
+from evolq_jax.models.layers import conv
+from evolq_jax.network import forward, list_sites
+from evolq_jax.quant.sites import float_sites
+from evolq_jax.quant.spec import QuantConfig, resolve
+from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
+from tests.search.setting import BATCH, Setting
+
+CHUNK = 4  # three chunks for two contrastive batches of six
+FITNESS = "info_nce + 0.5*features"
+
+
+def _enter(params: Params, site: Site, x: Array) -> Array:
+    del params, site
+    return x
+
+
+def _block(params: Params, site: Site, x: Array) -> Array:
+    return x + jax.nn.relu(conv(params["conv"], site("act", x)))
+
+
+def _head(params: Params, site: Site, x: Array) -> Array:
+    return site("pool", x.mean((1, 2))) @ params["head"]
+
+
+CNN = ModelParts(
+    (Segment("blocks", 2, _enter, _block),), _head, features="pool", roles=SiteRoles(operands=("*/act",))
+)
+
+
+@cache
+def cnn() -> tuple[Problem, Data]:
+    """Two blocks of one convolution; the weights in three bits."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> Array:
+        return jnp.asarray(rng.standard_normal(shape) / 3, jnp.float32)
+
+    kernels = {"weight": normal(2, 3, 3, 3, 3), "bias": normal(2, 3)}
+    params: Params = {"blocks": {"conv": kernels}, "head": normal(3, 5)}
+    images = 3 * normal(12, 4, 4, 3)
+    sites = list_sites(CNN, params, (4, 4, 3))
+    specs = resolve(QuantConfig("matmul", weight_bits=3, weight_observer="minmax"), sites)
+    _, scales = initialise(["ranges"], Calibration(CNN, specs, sites, [images], 12), params)
+    names = ("blocks/conv/weight", "blocks/act")
+    problem = Problem(CNN, specs, names, FITNESS, BATCH, CHUNK, BaselineConfig())
+    teacher = forward(CNN, float_sites, params, {}, images), normal(12, 3)
+    return problem, Data(params, scales, images, teacher[0], jnp.float32(3.0), teacher[1])
+
+
+def vit(setting: Setting) -> tuple[Problem, Data]:
+    names = ("blocks/attn/qkv/weight", "blocks/norm1")
+    problem = Problem(setting.tiny.parts, setting.specs, names, FITNESS, BATCH, CHUNK, BaselineConfig())
+    features = jnp.asarray(np.random.default_rng(0).standard_normal((12, 32)), jnp.float32)
+    temperature = jnp.float32(3.0)
+    return problem, Data(
+        setting.tiny.params, setting.scales, setting.tokens, setting.teacher, temperature, features
+    )
+
+
+@pytest.mark.parametrize("network", ["cnn", "vit"])
+def test_it_is_the_gradient_of_the_whole(setting: Setting, network: str) -> None:
+    problem, data = cnn() if network == "cnn" else vit(setting)
+    theta, images = encode(problem, data.start), jnp.asarray(np.random.default_rng(0).permutation(12))
+
+    @jax.jit
+    def whole(theta: Theta) -> tuple[Array, Theta]:
+        x, teacher = data.tokens[images], data.wanted.rows(images)
+        loss = lambda theta: straight_through_loss(problem, data, theta, x, teacher)  # noqa: E731
+        return jax.value_and_grad(loss)(theta)
+
+    value, gradient = value_and_gradient(problem, data, theta, images)
+    wanted_value, wanted = whole(theta)
+    assert float(value) == pytest.approx(float(wanted_value), rel=1e-5)
+    for site, leaf in wanted.items():
+        size = float(jnp.abs(leaf).max())
+        assert size > 0
+        np.testing.assert_allclose(gradient[site], leaf, atol=1e-4 * size)
+
+
+@pytest.mark.parametrize("network", ["cnn", "vit"])
+def test_only_convolutions_are_unrolled(setting: Setting, network: str) -> None:
+    """On CPU, where this runs: no loop is left around their gradients."""
+    problem, data = cnn() if network == "cnn" else vit(setting)
+
+    def ends(params: Params, scales: Any, x: Array) -> Array:
+        return straight_through_ends(problem, params, scales, x).logits
+
+    text = jax.jit(ends).lower(data.params, data.start, data.tokens[:CHUNK]).as_text()
+    assert ("stablehlo.while" in text) == (network == "vit")

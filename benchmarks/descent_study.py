@@ -21,9 +21,10 @@ from evolq_jax.experiment.preemption import Preempted
 from evolq_jax.experiment.resume import ensure_baseline
 from evolq_jax.report import make_watcher
 
-# What `search` is in these tables, in full: the default when they were made.
+# What `search` is in these tables, in full: the visits of the default search. `default` is all of it.
 SEARCH = SearchConfig(
     algorithm="SNES",
+    output_start=False,
     sites=("*",),
     parametrization="log_per_tensor",
     generations=2,
@@ -54,8 +55,12 @@ SUBJECTS = {
     # Not tuned, a run takes minutes: Adam's rate is that of `cifar_vit`.
     "vit_tiny": Subject(3_000, 300, {"adam": (0.01,), "adamw": (0.01,), "sgd": (10.0,)}),
 }
-METHODS = ("greedy", "search", "sgd", "adam", "adamw", "adam, search", "search, adam")
-VERBS: dict[str, Stage] = {"greedy": "search", "search": "search"}  # the others are optimisers
+METHODS = ("greedy", "search", "default", "sgd", "adam", "adamw", "adam, search", "search, adam")
+VERBS: dict[str, Stage] = {
+    "greedy": "search",
+    "search": "search",
+    "default": "search",
+}  # the others are optimisers
 METRICS = {"calibration_fitness": "{:.4f}", "kl": "{:.4f}", "agreement": "{:.1f}", "top1": "{:.1f}"}
 PERCENT = ("agreement", "top1")
 
@@ -102,7 +107,8 @@ def comparison(config: Experiment, subject: Subject, names: list[str], out: Path
         stages: tuple[Stage, ...] = tuple(VERBS.get(part, "baseline") for part in name.split(", "))
         optimizers = [part for part in name.split(", ") if part not in VERBS]
         mine = tuned(config, optimizers[0], subject, tuning) if optimizers else config
-        search = greedy(config.search) if name == "greedy" else config.search
+        searches = {"greedy": greedy(config.search), "default": replace(config.search, output_start=True)}
+        search = searches.get(name, config.search)
         methods.append(Method(name, replace(mine, search=search), stages))
     reference = "greedy" if "greedy" in names else None
     return Comparison(out.name, tuple(methods), reference, budget=subject.budget, milestones=1)

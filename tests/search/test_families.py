@@ -112,5 +112,5 @@ def test_a_population_scores_as_whole_forward_passes_do(name: str) -> None:
             for i in range(2)
         ]
         want = [float(np.mean((np.asarray(one) - np.asarray(teacher)) ** 2)) for one in logits]
-        np.testing.assert_allclose(got, want, rtol=1e-3)
+        np.testing.assert_allclose(got, want, rtol=5e-3)  # an activation may be rounded the other way
         assert abs(want[0] - want[1]) > 1e-2 * want[0]  # the candidates do differ

@@ -28,8 +28,11 @@ INITS = {
     "minmax": ("minmax", ("ranges",)),
     "omse": ("omse", ("ranges",)),
     "brecq": ("omse", ("ranges", "brecq")),
+    "omse, default": ("omse", ("ranges",)),
 }
-SEARCHED = ("omse", "brecq")
+# What the search of an init is called: the default search's visits alone, or all of it. After `brecq` they are
+# the same.
+SEARCHED = {"omse": "omse, visits", "omse, default": "omse, search", "brecq": "brecq, search"}
 TUNING = BrecqConfig(fisher=False)
 BRECQ = replace(TUNING, steps=1000)  # what tuning said
 TUNED = (  # what else was tried
@@ -61,6 +64,7 @@ def make(data: Path, subject: str, bits: str, init: str, seed: int) -> Experimen
             quantize_image=False,
         ),
         calibration=CalibrationConfig(chain=chain, brecq=BRECQ, image_chunk=50),
+        search=replace(config.search, output_start=init == "omse, default"),
         seed=seed,
     )
 
@@ -84,9 +88,10 @@ def table(results: dict[tuple[str, str, str], list[dict[str, Any]]]) -> str:
     for (subject, bits, init), runs in results.items():
         cells = rows.setdefault((subject, bits), {})
         cells.setdefault("float", f"{100 * runs[0]['float']['top1']:.1f}")
-        cells[init] = cell([r["init"] for r in runs])
+        if init != "omse, default":  # the same as `omse`
+            cells[init] = cell([r["init"] for r in runs])
         if init in SEARCHED:
-            cells[f"{init}, search"] = cell([r["final"] for r in runs])
+            cells[SEARCHED[init]] = cell([r["final"] for r in runs])
     head = ["network", "bits", *next(iter(rows.values()))]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     lines += ["| " + " | ".join([*names, *cells.values()]) + " |" for names, cells in rows.items()]
@@ -103,7 +108,7 @@ def cell(scores: list[dict[str, float]]) -> str:
 def changes(results: dict[tuple[str, str, str], list[dict[str, Any]]]) -> str:
     """Markdown: what the search changed, by seed with its interval over images, and what it took."""
     lines = [
-        "| network | bits | init | KL change by seed [95 %] | calibration s, least | search s, least |",
+        "| network | bits | init, search | KL change by seed [95 %] | calibration s, least | search s, least |",
         "|---|---|---|---|---|---|",
     ]
     for (subject, bits, init), runs in results.items():
@@ -111,7 +116,7 @@ def changes(results: dict[tuple[str, str, str], list[dict[str, Any]]]) -> str:
             deltas = [r["delta"]["kl"] for r in runs]
             kl = "; ".join(f"{d['mean']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]" for d in deltas)
             seconds = [f"{min(r[f'seconds_{what}'] for r in runs):.0f}" for what in ("calibration", "search")]
-            lines.append("| " + " | ".join([subject, bits, init, kl, *seconds]) + " |")
+            lines.append("| " + " | ".join([subject, bits, SEARCHED[init], kl, *seconds]) + " |")
     return "\n".join(lines)
 
 
@@ -139,14 +144,15 @@ def main() -> None:
     parser.add_argument("--subjects", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--bits", nargs="+", choices=BITS, default=list(BITS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--inits", nargs="+", choices=INITS, default=list(INITS))
     parser.add_argument("--tune", action="store_true")
     args = parser.parse_args()
     if args.tune:
         tune(args.data, args.subjects, args.bits, args.out / "tuning")
         return
     results: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for seed, subject, bits, init in itertools.product(args.seeds, args.subjects, args.bits, INITS):
-        out = args.out / f"{subject}-{bits}-{init}-{seed}"
+    for seed, subject, bits, init in itertools.product(args.seeds, args.subjects, args.bits, args.inits):
+        out = args.out / f"{subject}-{bits}-{init.replace(', ', '-')}-{seed}"
         result = run(make(args.data, subject, bits, init, seed), init, out)
         print(out.name, result["init"], result.get("final"), flush=True)
         results.setdefault((subject, bits, init), []).append(result)

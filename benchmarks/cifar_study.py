@@ -30,7 +30,7 @@ INITS = {
     "brecq": ("omse", ("ranges", "brecq")),
     "omse, default": ("omse", ("ranges",)),
 }
-# What the search of an init is called: the default search's visits alone, or all of it. After `brecq` they are
+# What the search of an init is called: the default search's visits alone, or all of it. After `brecq` it is
 # the same.
 SEARCHED = {"omse": "omse, visits", "omse, default": "omse, search", "brecq": "brecq, search"}
 TUNING = BrecqConfig(fisher=False)
@@ -108,7 +108,7 @@ def cell(scores: list[dict[str, float]]) -> str:
 def changes(results: dict[tuple[str, str, str], list[dict[str, Any]]]) -> str:
     """Markdown: what the search changed, by seed with its interval over images, and what it took."""
     lines = [
-        "| network | bits | init, search | KL change by seed [95 %] | calibration s, least | search s, least |",
+        "| network | bits | scales | KL change by seed [95 %] | calibration s, least | search s, least |",
         "|---|---|---|---|---|---|",
     ]
     for (subject, bits, init), runs in results.items():

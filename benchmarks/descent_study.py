@@ -55,7 +55,10 @@ SUBJECTS = {
     # Not tuned, a run takes minutes: Adam's rate is that of `cifar_vit`.
     "vit_tiny": Subject(3_000, 300, {"adam": (0.01,), "adamw": (0.01,), "sgd": (10.0,)}),
 }
-METHODS = ("greedy", "search", "default", "sgd", "adam", "adamw", "adam, search", "search, adam")
+METHODS = (
+    *("greedy", "search", "default", "sgd", "adam", "adamw"),
+    *("adam, search", "search, adam", "adam, default", "default, adam"),
+)
 VERBS: dict[str, Stage] = {
     "greedy": "search",
     "search": "search",
@@ -107,8 +110,8 @@ def comparison(config: Experiment, subject: Subject, names: list[str], out: Path
         stages: tuple[Stage, ...] = tuple(VERBS.get(part, "baseline") for part in name.split(", "))
         optimizers = [part for part in name.split(", ") if part not in VERBS]
         mine = tuned(config, optimizers[0], subject, tuning) if optimizers else config
-        searches = {"greedy": greedy(config.search), "default": replace(config.search, output_start=True)}
-        search = searches.get(name, config.search)
+        search = greedy(config.search) if name == "greedy" else config.search
+        search = replace(search, output_start="default" in name.split(", "))
         methods.append(Method(name, replace(mine, search=search), stages))
     reference = "greedy" if "greedy" in names else None
     return Comparison(out.name, tuple(methods), reference, budget=subject.budget, milestones=1)

@@ -73,7 +73,7 @@ def make(data: Path, subject: str, weight_bits: int, activation_bits: int) -> Ex
     if subject in NAMES:
         config = cifar(data, subject, weight_bits, activation_bits)
     else:
-        config = make_config(data, weight_bits, "matmul", "default", 0)
+        config = make_config(data, weight_bits, "matmul", "plain", 0)
         config = replace(config, quant=replace(config.quant, activation_bits=activation_bits))
     return replace(
         config,

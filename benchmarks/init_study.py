@@ -56,7 +56,7 @@ def settings(seeds: list[int]) -> list[tuple[str, str, str, int]]:
 
 def make(data: Path, scheme: str, bits: str, name: str, seed: int) -> Experiment:
     """One setting's config."""
-    config = make_config(data, 4, scheme, "default", seed)
+    config = make_config(data, 4, scheme, "plain", seed)
     config = replace(
         config,
         data=replace(config.data, num_calibration=IMAGES),

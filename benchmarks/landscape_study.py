@@ -43,7 +43,7 @@ def scans(data: Path) -> dict[str, tuple[Experiment, LandscapeConfig]]:
         for name, scan in ON_CIFAR.items():
             scan = replace(scan, images="evaluation", sites=("*/weight",))
             found[f"{subject}, {name}"] = config, scan
-    found["vit_tiny, layers"] = make_config(data, 4, "matmul", "default", 0), LAYERS
+    found["vit_tiny, layers"] = make_config(data, 4, "matmul", "plain", 0), LAYERS
     return found
 
 

@@ -86,7 +86,7 @@ IMAGES = (100, 400)
 def make(data: Path, subject: str, bits: str, out: Path) -> Experiment:
     """The experiment that all methods share, on the two halves of the calibration images."""
     if subject == "vit_tiny":
-        config = make_config(data, BITS[bits][0], "matmul", "default", 0)
+        config = make_config(data, BITS[bits][0], "matmul", "plain", 0)
         config = replace(config, quant=replace(config.quant, activation_bits=BITS[bits][1]))
         preprocessing = get_entry(config.model.name).preprocessing
         images = load_images(config.data.calibration, preprocessing, cache_dir=None).pixels

@@ -2,7 +2,7 @@
 
     python benchmarks/vit_tiny_study.py --data ../shared/data --out runs/study
 
-`faithful` gets about as many candidate-images as `default` spends. Finished runs are not run again, so a
+`faithful` gets about as many candidate-images as `plain` spends. Finished runs are not run again, so a
 killed study goes on where it was. Prints the table in Markdown.
 """
 
@@ -11,7 +11,7 @@ import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,12 +20,14 @@ from evolq_jax.experiment.run import run_search
 
 BITS = (4, 3)
 SCHEMES = ("matmul", "fully_quantized")
-PRESETS: tuple[Preset, ...] = ("faithful", "default", "fast", "thorough", "strong")
-BUDGET = 5_300  # candidate-images of `faithful`: what `default` spends at most
+Named = Preset | Literal["plain"]
+# `plain` is `default` from least-squares ranges of weights and min-max ranges of activations.
+PRESETS: tuple[Named, ...] = ("faithful", "plain", "fast", "default", "thorough", "strong")
+BUDGET = 5_300  # candidate-images of `faithful`: what `plain` spends at most
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
-def make_config(data: Path, bits: int, scheme: str, preset: Preset, seed: int) -> Experiment:
+def make_config(data: Path, bits: int, scheme: str, preset: Named, seed: int) -> Experiment:
     """One run's config: the shipped config file with this data, scheme, preset and seed."""
     config: Experiment = load_config(CONFIGS / f"vit_tiny_w{bits}a8.py")
     images = data / "imagenet"
@@ -45,6 +47,8 @@ def make_config(data: Path, bits: int, scheme: str, preset: Preset, seed: int) -
         quant=replace(config.quant, scheme=scheme),
         seed=seed,
     )
+    if preset == "plain":
+        return replace(config, quant=replace(config.quant, activation_observer="minmax"))
     config = with_preset(config, preset)
     if preset == "faithful":
         config = replace(config, search=replace(config.search, budget=BUDGET))

@@ -31,7 +31,7 @@ GROUPS = {
 def make(data: Path, subject: str, bits: int) -> Experiment:
     """The network and its weights' quantizers: per output channel, by least squared error."""
     if subject == "vit_tiny":
-        return make_config(data, bits, "matmul", "default", 0)
+        return make_config(data, bits, "matmul", "plain", 0)
     return cifar(data, subject, bits, 8)
 
 

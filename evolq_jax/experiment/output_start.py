@@ -10,11 +10,10 @@ from evolq_jax.calibration.state import State
 from evolq_jax.experiment.calibrated import Calibrated, surroundings
 from evolq_jax.experiment.setup import Setup, searched_sites
 from evolq_jax.experiment.watch import Watcher
+from evolq_jax.gradient.config import BACKWARD
 from evolq_jax.mesh import fetch, gather, replicate
 from evolq_jax.search.records import Proposal
 from evolq_jax.typing import Linear
-
-GRADIENT = 3  # images through a block that a gradient counts for: a backward pass is two forward passes
 
 
 def searched_weights(setup: Setup) -> frozenset[str]:
@@ -68,7 +67,7 @@ def block_images(setup: Setup, chosen: frozenset[str], num_images: int) -> int:
         return total
     for segment in setup.model.parts.segments:
         layers = [linear for linear in segment.linears if f"{segment.name}/{linear.name}/weight" in chosen]
-        passes = num_images * (2 * (len(layers) + 1) + GRADIENT)
+        passes = num_images * (2 * (len(layers) + 1) + 1 + BACKWARD)
         an_image = sum(_multiplications(setup, segment.name, linear)[0] for linear in segment.linears)
         costs = [_multiplications(setup, segment.name, linear) for linear in layers]
         moments = num_images * sum(layer + moments for layer, moments, _ in costs)

@@ -6,7 +6,8 @@ later segments and the head count as nothing):
 
 - a candidate: the blocks from the searched one on, on the images it is scored on, held out or not;
 - filling the cache of the blocks' inputs, once a pass: all blocks, on all calibration images;
-- the float block's output, where the fitness asks for it: one block, once a visit.
+- the float block's output, where the fitness asks for it: one block, once a visit;
+- a proposal: what finding it has cost, by its own account, and a cache for it.
 
 Calibration and the teacher are the same for all methods and are not counted.
 """

@@ -35,8 +35,7 @@ INITIALISERS = (*WHOLE, *LAYERWISE)
 CORRECTING = ("brecq", *LINKS)  # links that change parameters
 SHARED_OUT = ("ranges", "fold", *LAYERWISE)  # links of which every device of several runs its images' share
 RANGING = ("clip", "own_output")  # links that find other ranges for the weights as they are
-DECIDING = ("brecq",)  # after these the integers of all weights are decided
-ROUNDING = ("gptq", *DECIDING)  # links that leave weights on their grid
+ROUNDING = ("gptq", "brecq")  # links that leave weights on their grid: the integers of all are decided then
 
 
 def initialise(

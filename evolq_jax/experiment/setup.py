@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 import evolq_jax.models
 from evolq_jax.calibration.block_linear import added_parameters
-from evolq_jax.calibration.chain import DECIDING, check_chain
+from evolq_jax.calibration.chain import ROUNDING, check_chain
 from evolq_jax.calibration.clipping import clipped_sites
 from evolq_jax.config import Experiment
 from evolq_jax.errors import UserError
@@ -58,7 +58,7 @@ def load_model(config: Experiment) -> Setup:
     specs = resolve(config.quant, sites)
     if "clip" in config.calibration.chain:
         clipped_sites(model.parts, specs, config.calibration.clip.sites)
-    if set(config.calibration.chain) & set(DECIDING):
+    if set(config.calibration.chain) & set(ROUNDING):
         specs = with_codes(specs, [name for name, info in sites.items() if info.is_weight])
     return Setup(config, model, sites, specs, mesh)
 
@@ -125,8 +125,8 @@ def check_search(setup: Setup) -> None:
     decided = [name for name, spec in setup.specs if spec.codes]
     if decided and any(scoring.has_local for scoring in search.scorings()):
         raise UserError(
-            "search.fitness 'local' compares a block with its float weights, which calibration.chain's "
-            "'brecq' has replaced by integers: leave one of them out"
+            "search.fitness 'local' compares a block with its float weights, which a link of "
+            f"calibration.chain ({' or '.join(ROUNDING)}) has replaced by integers: leave one of them out"
         )
     _check_fitness(setup)
     search.make_algorithm({"scale": jnp.ones(8)})  # any solution: what is refused is a name or a size

@@ -59,11 +59,7 @@ METHODS = (
     *("greedy", "search", "default", "sgd", "adam", "adamw"),
     *("adam, search", "search, adam", "adam, default", "default, adam"),
 )
-VERBS: dict[str, Stage] = {
-    "greedy": "search",
-    "search": "search",
-    "default": "search",
-}  # the others are optimisers
+SEARCHES = ("greedy", "search", "default")  # the others are optimisers
 METRICS = {"calibration_fitness": "{:.4f}", "kl": "{:.4f}", "agreement": "{:.1f}", "top1": "{:.1f}"}
 PERCENT = ("agreement", "top1")
 
@@ -107,8 +103,9 @@ def comparison(config: Experiment, subject: Subject, names: list[str], out: Path
     """Of the methods of these names: searches, optimisers, and both one after the other."""
     methods: list[Method] = []
     for name in names:
-        stages: tuple[Stage, ...] = tuple(VERBS.get(part, "baseline") for part in name.split(", "))
-        optimizers = [part for part in name.split(", ") if part not in VERBS]
+        parts = name.split(", ")
+        stages: tuple[Stage, ...] = tuple("search" if part in SEARCHES else "baseline" for part in parts)
+        optimizers = [part for part in parts if part not in SEARCHES]
         mine = tuned(config, optimizers[0], subject, tuning) if optimizers else config
         search = greedy(config.search) if name == "greedy" else config.search
         search = replace(search, output_start="default" in name.split(", "))

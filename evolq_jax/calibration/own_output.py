@@ -23,7 +23,7 @@ from evolq_jax.typing import Array, QParams
 # is compared with what the float weight makes of the same input; with 1 with what the float network has.
 WANTED = 0.5
 COARSE = np.linspace(1.1, 0.4, 15, dtype=np.float32)  # ratios of the whole range
-FINE = np.asarray([0.94, 0.97, 1.0, 1.03, 1.06], np.float32)  # of each end, around the coarse grid's best
+FINE = np.asarray([1.0, 0.94, 0.97, 1.03, 1.06], np.float32)  # of each end, around the coarse grid's best
 NUM_CANDIDATES = 1 + len(COARSE) + len(FINE) ** 2
 
 
@@ -43,7 +43,7 @@ def own_output_link(spec: QuantSpec | None, moments: Moments, layer: Layer, damp
     found = compare(layer.qparams, coarse, coarse)
     low, high = (end.ravel() for end in jnp.meshgrid(FINE, FINE, indexing="ij"))
     # The range as it is comes first in either grid, and the first of equals counts.
-    return layer._replace(qparams=compare(found, jnp.append(1.0, low), jnp.append(1.0, high)))
+    return layer._replace(qparams=compare(found, low, high))
 
 
 def _best(

@@ -62,9 +62,9 @@ def block_images(setup: Setup, chosen: frozenset[str], num_images: int) -> int:
     through a gradient. The moments of a layer's input and the comparison of ranges count by their
     multiplications, relative to those of an image through the block's layers.
     """
-    total = 0
     if not chosen:
-        return total
+        return 0
+    total = 0
     for segment in setup.model.parts.segments:
         layers = [linear for linear in segment.linears if f"{segment.name}/{linear.name}/weight" in chosen]
         passes = num_images * (2 * (len(layers) + 1) + 1 + BACKWARD)

@@ -118,8 +118,12 @@ class _Descend:
         state = jax.tree.unflatten(self.structure, at.optimizer)
         images = _minibatch(self.num_images, self.size, jax.random.fold_in(self.key, 0), at.step)
         key = jax.random.fold_in(self.key, at.step + 1)
-        args = self.data, at.theta, state, images, key
-        theta, state, line_steps = _step(self.problem, self.optimizer, *args)
+        if self.problem.baseline.gradient == "spsa" or self.problem.baseline.optimizer == "lbfgs":
+            args = self.data, at.theta, state, images, key
+            theta, state, line_steps = _whole_step(self.problem, self.optimizer, *args)
+        else:
+            found = value_and_gradient(self.problem, self.data, at.theta, images)
+            (theta, state), line_steps = _update(self.optimizer, at.theta, state, *found), 0
         # A line search evaluates value and gradient at each of its points.
         spent = at.spent + self.cost + int(line_steps) * (1 + BACKWARD) * self.size
         leaves = tuple(jax.tree.leaves(state))
@@ -181,28 +185,20 @@ def _fitness(problem: Problem, num_images: int, data: Data, scales: Scales) -> t
     return searched, None if num_images == len(data.teacher) else score(slice(num_images, None))
 
 
-def _step(
-    problem: Problem,
+def _apply(
     optimizer: optax.GradientTransformationExtraArgs,
-    data: Data,
     theta: Theta,
     state: Any,
-    images: Array,
-    key: Array,
-) -> tuple[Theta, Any, Array | int]:
-    """One step on the images of these indices; also the points that a line search tried."""
-    if problem.baseline.gradient == "spsa" or problem.baseline.optimizer == "lbfgs":
-        return _whole_step(problem, optimizer, data, theta, state, images, key)
-    value, gradient = value_and_gradient(problem, data, theta, images)
-    return *_update(optimizer, theta, state, value, gradient), 0
-
-
-@partial(jax.jit, static_argnames=("optimizer",))
-def _update(
-    optimizer: optax.GradientTransformationExtraArgs, theta: Theta, state: Any, value: Array, gradient: Theta
+    value: Array,
+    gradient: Theta,
+    **more: Any,
 ) -> tuple[Theta, Any]:
-    updates, state = optimizer.update(gradient, state, theta, value=value, grad=gradient)
+    """Moved as the optimiser says, which may want more than the gradient; and its new state."""
+    updates, state = optimizer.update(gradient, state, theta, value=value, grad=gradient, **more)
     return optax.apply_updates(theta, updates), state  # type: ignore[return-value]
+
+
+_update = jax.jit(_apply, static_argnames=("optimizer",))
 
 
 @partial(jax.jit, static_argnames=("problem", "optimizer"))
@@ -215,7 +211,7 @@ def _whole_step(
     images: Array,
     key: Array,
 ) -> tuple[Theta, Any, Array]:
-    """A step as one program, which the loops of SPSA and of a line search over the loss need."""
+    """A step as one program, which SPSA and line searches need, and the points that a line search tried."""
     x, teacher = data.tokens[images], data.wanted.rows(images)
 
     def loss(theta: Theta) -> Array:
@@ -225,6 +221,5 @@ def _whole_step(
         value, gradient = spsa(loss, theta, key, problem.baseline)
     else:
         value, gradient = jax.value_and_grad(loss)(theta)
-    updates, state = optimizer.update(gradient, state, theta, value=value, grad=gradient, value_fn=loss)
-    line_steps = optax.tree.get(state, "num_linesearch_steps", 0)
-    return optax.apply_updates(theta, updates), state, jnp.asarray(line_steps)  # type: ignore[return-value]
+    theta, state = _apply(optimizer, theta, state, value, gradient, value_fn=loss)
+    return theta, state, jnp.asarray(optax.tree.get(state, "num_linesearch_steps", 0))

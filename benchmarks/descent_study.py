@@ -80,7 +80,7 @@ def make(data: Path, subject: str, weight_bits: int, activation_bits: int) -> Ex
 
 
 def tuned(config: Experiment, optimizer: str, subject: Subject, out: Path) -> Experiment:
-    """The config with the optimiser at its best learning rate: by the fitness on calibration images, at W3A8."""
+    """The config with the optimiser at its best learning rate (by fitness on calibration images, at W3A8)."""
 
     def fitness(rate: float) -> float:
         baseline = BaselineConfig(optimizer=optimizer, learning_rate=rate, budget=subject.budget)

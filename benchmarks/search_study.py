@@ -24,7 +24,9 @@ from evolq_jax.report import make_watcher
 from evolq_jax.search.config import ATTENTION_WEIGHTS
 
 BITS = {"W4A8": (4, 8), "W3A8": (3, 8), "W4A4": (4, 4)}
-BUDGET = {"cifar_vit": 8_000, "vit_tiny": 8_000}
+BUDGET = {"cifar_vit": 8_000, "vit_tiny": 3_000}
+CALIBRATED = {"cifar_vit": 200, "vit_tiny": 100}
+JUDGED = {"cifar_vit": None, "vit_tiny": 300}  # of the other half, the same for every seed
 ACTIVATIONS = ("*/norm?", "*/attn/[qkv]", "*/softmax", "*/context", "*/gelu")
 GROUPED = {"parametrization": "log_per_group"}
 # Of the visits alone: what the search begins with by default is left out, so that changes can be told apart.
@@ -100,8 +102,8 @@ def make(data: Path, subject: str, bits: str, out: Path) -> Experiment:
         calibration=calibrate,
         evaluation=judge,
         class_index=None,
-        num_calibration=200,
-        num_evaluation=None,
+        num_calibration=CALIBRATED[subject],
+        num_evaluation=JUDGED[subject],
     )
     return replace(config, data=files)
 

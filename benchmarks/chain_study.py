@@ -1,0 +1,149 @@
+"""Every step of the chain of initialisers, alone and cumulated, in docs/results.md: ViT-Tiny, no search.
+
+    python -m benchmarks.chain_study --data ../shared/data --out runs/chain_study --images 32 128 1000
+
+Alone, a step stands beside the plain ranges (squared error for weights, min-max for activations); cumulated,
+each comes on top of those before it. Scored on all validation images. Of 1,000 calibration images, which are
+all there are, there is nothing to draw, so one seed. Finished settings are not run again. Prints the table in
+Markdown.
+"""
+
+import argparse
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.init_study import BITS, run
+from benchmarks.vit_tiny_study import make_config
+from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig, fast
+
+ALL_IMAGES = 1000
+BATCH = {32: 32, 128: 64, ALL_IMAGES: 100}
+IMAGE_CHUNK = {32: 16, 128: 16, ALL_IMAGES: 20}
+
+
+class Step(NamedTuple):
+    """What a row changes: the chain, the quantizers and observers, or settings of the calibration."""
+
+    chain: tuple[str, ...] = ("ranges",)
+    quant: Mapping[str, Any] = MappingProxyType({})
+    calibration: Mapping[str, Any] = MappingProxyType({})
+
+
+ALONE = {
+    "plain ranges": Step(),
+    "squared error for activations": Step(quant={"activation_observer": "omse"}),
+    "both ends by squared error": Step(
+        quant={"activation_observer": "omse_ends", "weight_observer": "omse_ends"}
+    ),
+    "Fisher weights": Step(quant={"activation_observer": "omse"}, calibration={"fisher": True}),
+    "power-of-two factors": Step(quant={"activation_observer": "pow2", "residual_observer": "pow2"}),
+    "twin ranges": Step(quant={"softmax_quantizer": "twin", "gelu_quantizer": "twin"}),
+    "logarithms": Step(quant={"softmax_quantizer": "log", "gelu_quantizer": "shifted_log"}),
+    "smooth": Step(("ranges", "smooth")),
+    "fold": Step(("ranges", "fold")),
+    "clip": Step(("ranges", "clip")),
+    "own_output": Step(("ranges", "own_output")),
+    "bias": Step(("ranges", "bias")),
+    "ridge": Step(("ranges", "ridge")),
+    "gptq": Step(("ranges", "gptq")),
+    "block_linear": Step(("ranges", "block_linear")),
+}
+# On the ranges of `fast`; the last but one is `strong`.
+CUMULATED = {
+    "the ranges of fast": Step(),
+    "… + ridge": Step(("ranges", "ridge")),
+    "… + gptq": Step(("ranges", "ridge", "gptq")),
+    "… + bias (strong)": Step(("ranges", "ridge", "gptq", "bias")),
+    "… + block_linear": Step(("ranges", "ridge", "gptq", "bias", "block_linear")),
+}
+MATMUL_ONLY = ("block_linear", "… + block_linear")  # reads the residual stream in float
+SCHEMES = ("matmul", "fully_quantized")
+
+
+def make(data: Path, scheme: str, bits: str, name: str, images: int, seed: int) -> Experiment:
+    """One setting's config."""
+    config = make_config(data, 4, scheme, "plain", seed)
+    config = replace(
+        config,
+        data=replace(config.data, num_calibration=images),
+        calibration=CalibrationConfig(batch_size=BATCH[images], image_chunk=IMAGE_CHUNK[images]),
+        quant=QuantConfig(scheme, **BITS[bits]),  # type: ignore[arg-type]
+    )
+    config, step = (fast(config), CUMULATED[name]) if name in CUMULATED else (config, ALONE[name])
+    calibration = replace(config.calibration, chain=step.chain, **step.calibration)
+    return replace(config, quant=replace(config.quant, **step.quant), calibration=calibration)
+
+
+def settings(args: argparse.Namespace) -> list[tuple[int, int, str, str]]:
+    """(images, seed, scheme, step) of every run, the most wanted first."""
+    draws = [(number, seed) for seed in args.seeds for number in args.images if number < ALL_IMAGES]
+    draws += [(ALL_IMAGES, args.seeds[0])] if ALL_IMAGES in args.images else []
+    names: list[str] = args.steps or [*ALONE, *CUMULATED]
+    return [
+        (number, seed, scheme, name)
+        for number, seed in draws
+        for scheme, name in itertools.product(args.schemes, names)
+        if scheme == "matmul" or name not in MATMUL_ONLY
+    ]
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Markdown: a row a step, columns by number of images; means over seeds, top-1 with its range."""
+    numbers = sorted({result["images"] for result in results})
+    heads = [f"{what}, {number}" for number in numbers for what in ("top-1", "agreement", "KL", "s")]
+    lines = ["| scheme | step | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(heads)]
+    rows = dict.fromkeys((result["scheme"], result["name"]) for result in results)
+    for scheme, name in sorted(rows, key=lambda key: SCHEMES.index(key[0])):
+        cells: list[str] = []
+        for number in numbers:
+            key = (scheme, name, number)
+            runs = [
+                result for result in results if (result["scheme"], result["name"], result["images"]) == key
+            ]
+            cells += summary(runs) if runs else ["–"] * 4
+        lines.append(f"| {scheme} | {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def summary(runs: list[dict[str, Any]]) -> list[str]:
+    """Top-1, agreement, KL and seconds of a setting's seeds."""
+    top1 = [100 * run["top1"] for run in runs]
+    agreement, kl, seconds = (np.mean([run[key] for run in runs]) for key in ("agreement", "kl", "seconds"))
+    spread = f" ({min(top1):.1f} to {max(top1):.1f})" if len(runs) > 1 else ""
+    return [f"{np.mean(top1):.1f}{spread}", f"{100 * agreement:.1f}", f"{kl:.3f}", f"{seconds:.0f}"]
+
+
+def main() -> None:
+    """Runs what is missing, then prints the table."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/chain_study"))
+    parser.add_argument("--bits", choices=BITS, default="W4A8")
+    parser.add_argument("--schemes", choices=SCHEMES, nargs="+", default=SCHEMES)
+    parser.add_argument("--images", type=int, choices=BATCH, nargs="+", default=[32, 128, ALL_IMAGES])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", choices=[*ALONE, *CUMULATED], nargs="+")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    teacher: dict[str, np.ndarray] = {}
+    results: list[dict[str, Any]] = []
+    for images, seed, scheme, name in settings(args):
+        key = {"scheme": scheme, "bits": args.bits, "name": name, "images": images, "seed": seed}
+        file = args.out / ("-".join(map(str, key.values())).replace(" ", "_") + ".json")
+        if not file.is_file():
+            result = run(make(args.data, scheme, args.bits, name, images, seed), teacher)
+            file.write_text(json.dumps(key | result) + "\n")
+            print(file.stem, result, flush=True)
+        results.append(json.loads(file.read_text()))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

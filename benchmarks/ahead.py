@@ -17,9 +17,10 @@ from evolq_jax.models.checkpoint import LoadedModel
 from evolq_jax.models.registry import get_entry
 from evolq_jax.network import list_sites
 from evolq_jax.precision import matmul_precision
+from evolq_jax.quant.sites import quant_sites
 from evolq_jax.quant.spec import resolve, scope
 from evolq_jax.search import programs
-from evolq_jax.search.evaluate import Quantized, at_scales, block_inputs, quant_sites
+from evolq_jax.search.evaluate import Quantized, at_scales, block_inputs
 from evolq_jax.typing import Params, QParams, Scales
 
 

@@ -2,12 +2,13 @@
 
     python -m benchmarks.descent_study --data ../shared/data --out runs/descent_study --subject cifar_vit
 
-Learning rates are tuned first, at seed 0 and W3A8, by the fitness on calibration images; then every
+Learning rates are tuned first, at seed 0 and W3A8, by the fitness on calibration images held out; then every
 method runs with every seed (`evolq compare`). Prints the table in Markdown after every seed. A study that was
 stopped (SIGTERM saves the run that it is in) goes on; finished runs are not run again.
 """
 
 import argparse
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,18 +81,23 @@ def make(data: Path, subject: str, weight_bits: int, activation_bits: int) -> Ex
 
 
 def tuned(config: Experiment, optimizer: str, subject: Subject, out: Path) -> Experiment:
-    """The config with the optimiser at its best learning rate (by fitness on calibration images, at W3A8)."""
+    """The config with the optimiser at the learning rate best on calibration images held out, at W3A8.
 
-    def fitness(rate: float) -> float:
+    By the images that are descended on, the rate that overfits them most would win.
+    """
+
+    def held_out(rate: float) -> float:
         baseline = BaselineConfig(optimizer=optimizer, learning_rate=rate, budget=subject.budget)
         few = replace(config.data, num_evaluation=10)  # the evaluation set selects nothing
         quant = replace(config.quant, weight_bits=3)
         trial = replace(config, data=few, quant=quant, baseline=baseline, seed=0)
+        run = out / f"{optimizer}-{rate}"
         with make_watcher() as watcher:
-            result = ensure_baseline(trial, out / f"{optimizer}-{rate}", watcher)
-        return result["calibration_fitness"]["final"]
+            ensure_baseline(trial, run, watcher)
+        lines = (run / "log.jsonl").read_text().splitlines()
+        return min(json.loads(line)["held_out_fitness"] for line in lines)
 
-    best = min(subject.rates[optimizer], key=fitness)
+    best = min(subject.rates[optimizer], key=held_out)
     print(f"{optimizer}: learning rate {best}", flush=True)
     return replace(config, baseline=BaselineConfig(optimizer=optimizer, learning_rate=best))
 

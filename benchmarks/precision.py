@@ -28,7 +28,8 @@ from evolq_jax.network import SiteInfo, at, forward
 from evolq_jax.precision import Precision, matmul_precision
 from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, Specs, scope
-from evolq_jax.search.evaluate import Scoring, at_scales, block_inputs, population_fitness
+from evolq_jax.search.evaluate import Scoring, at_scales, block_inputs
+from evolq_jax.search.population import population_fitness
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales, Segment, Site
 

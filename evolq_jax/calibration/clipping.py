@@ -21,7 +21,8 @@ from evolq_jax.network import forward, in_chunks, index_in, largest_divisor, run
 from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import Specs, scope, select
 from evolq_jax.search.budget import blocks_run, candidate_images
-from evolq_jax.search.evaluate import Scoring, at_scales, population_fitness
+from evolq_jax.search.evaluate import Scoring, at_scales
+from evolq_jax.search.population import population_fitness
 from evolq_jax.typing import Array, ModelParts, Params, Scales
 
 COARSE = (0.0, -0.75, -0.5, -0.25, 0.25)  # octaves, the range as it is first

@@ -1,13 +1,12 @@
 """Images from folders, arrays and scikit-learn's digits, decoded once and kept as uint8."""
 
-from evolq_jax.data.batches import batches, fingerprint, subset
 from evolq_jax.data.cache import default_cache_dir
 from evolq_jax.data.draw import check_draw, draw_indices
+from evolq_jax.data.fingerprint import fingerprint
 from evolq_jax.data.load import load_images, open_source
 from evolq_jax.data.pack import pack_folder
 
 __all__ = [
-    "batches",
     "check_draw",
     "default_cache_dir",
     "draw_indices",
@@ -15,5 +14,4 @@ __all__ = [
     "load_images",
     "open_source",
     "pack_folder",
-    "subset",
 ]

@@ -1,12 +1,6 @@
-"""Scoring a population of one block's scales by the whole network's output, from the block's input on.
+"""Parts of a quantized network's forward pass: what a search runs once, what it keeps, what it runs again."""
 
-Blocks before the searched one are not run: their output is cached once per pass. Blocks after it are
-the same for all candidates, so candidates and images are one batch there.
-"""
-
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,27 +10,22 @@ from evolq_jax.fitness import (
     FEATURES,
     LOCAL,
     Term,
-    batched,
     logits_fitness,
     parse_fitness,
-    relative_error,
     weight_of,
 )
 from evolq_jax.network import (
-    at,
     in_chunks,
     index_in,
     largest_divisor,
     normalize,
     over_blocks,
-    run_block,
     run_blocks,
     scan_blocks,
-    window,
     with_features,
 )
-from evolq_jax.quant.sites import FloatSite, QuantSite, SiteFactory, fake_quant_weights, quant_sites
-from evolq_jax.quant.spec import Specs, scope
+from evolq_jax.quant.sites import FloatSite, SiteFactory, fake_quant_weights
+from evolq_jax.quant.spec import Specs
 from evolq_jax.search.budget import blocks_run
 from evolq_jax.typing import Array, FitnessFn, ModelParts, Params, Preprocessing, Scales, Segment
 
@@ -132,8 +121,8 @@ def block_inputs(
             inputs[segment.name] = kept.astype(dtype)
         return inputs
 
-    chunks = jax.lax.map(one_chunk, _split(tokens, chunk))
-    return {name: _join(jnp.moveaxis(x, 0, 1), axis=1) for name, x in chunks.items()}
+    chunks = jax.lax.map(one_chunk, split(tokens, chunk))
+    return {name: join(jnp.moveaxis(x, 0, 1), axis=1) for name, x in chunks.items()}
 
 
 def prefix_outputs(
@@ -156,7 +145,7 @@ def prefix_outputs(
         x = last.enter(params, make_site("", scales), x) if before else x
         return run_blocks(last, make_site, params, scales, x, 0, index_in(last, stop))
 
-    return _join(jax.lax.map(one_chunk, _split(tokens, chunk)))
+    return join(jax.lax.map(one_chunk, split(tokens, chunk)))
 
 
 def embed(
@@ -173,7 +162,7 @@ def embed(
     def one_chunk(x: Array) -> Array:
         return parts.segments[0].enter(params, make_site("", scales), normalize(preprocessing, x))
 
-    return _join(jax.lax.map(one_chunk, _split(pixels, chunk)))
+    return join(jax.lax.map(one_chunk, split(pixels, chunk)))
 
 
 def suffix_logits(
@@ -212,95 +201,6 @@ def suffix_ends(
     return with_features(parts, make_site, run) if features else (run(make_site), None)
 
 
-def population_fitness(
-    parts: ModelParts,
-    specs: Specs,
-    scoring: Scoring,
-    segment_number: int,
-    network: Quantized,
-    candidates: Scales,
-    index: Array | int,
-    x: Array,
-    teacher: Array,
-    temperature: Array | float,
-    target: Array | None = None,
-    features: Array | None = None,
-    gather: Callable[[Array], Array] = lambda found: found,
-) -> Array:
-    """Fitness [P] of candidates for the scales of a few neighbouring blocks (often one).
-
-    Args:
-      parts: the network's functions (static).
-      specs: its quantizers (static).
-      scoring: static settings.
-      segment_number: which segment the block is in (static).
-      network: the network at the current scales; all other blocks use these.
-      candidates: local scales of the blocks, leading axes [P, blocks] on every leaf.
-      index: the first of the blocks in its segment (traced).
-      x: its input [B, ...].
-      teacher: the float network's logits [B, C].
-      temperature: of infoNCE (traced).
-      target: the float blocks' output on `x`; needed where the fitness has a `local` term.
-      features: the teacher's [B, ...]; needed where the fitness has a `features` term.
-      gather: makes all images' logits and errors [P, B, ...] of those of `x`, where `x` is a device's share.
-    """
-    segment = parts.segments[segment_number]
-    make_site = quant_sites(specs)
-    local_specs = scope(specs, segment.name)
-    num_candidates, num_searched = jax.tree.leaves(candidates)[0].shape[:2]
-    index = index_in(segment, index)
-    float_blocks = window(network.params[segment.name], index, num_searched)
-    fitness_fn, local_weight = scoring.on_logits(temperature), scoring.local_weight
-    group = largest_divisor(num_candidates, scoring.population_chunk)
-    chunk = largest_divisor(x.shape[0], scoring.image_chunk)
-
-    def run_searched(scales: Scales, params: Params, x: Array) -> Array:
-        for block in range(num_searched):  # one but for a few: a loop of one would cost a slower program
-            x = run_block(segment, at(params, block), QuantSite(local_specs, at(scales, block)), x)
-        return x
-
-    def one_group(group_scales: Scales) -> Array:
-        quantize = jax.vmap(partial(fake_quant_weights, tuple(local_specs.items())))
-        blocks = jax.vmap(quantize, in_axes=(None, 0))(float_blocks, group_scales)
-
-        def one_chunk(chunk: tuple[Array, Array | None]) -> tuple[Array | None, ...]:
-            x, wanted = chunk
-            if group == 1:  # a mapped axis of one costs a slower matrix product on CPU
-                x = run_searched(at(group_scales, 0), at(blocks, 0), x)
-            else:
-                x = _join(jax.vmap(run_searched, in_axes=(0, 0, None))(group_scales, blocks, x))
-            errors = logits = made = None
-            if wanted is not None:
-                outputs = x.reshape(group, *wanted.shape)
-                errors = jax.vmap(relative_error, in_axes=(0, None))(outputs, wanted)
-            if scoring.runs_all:
-                at_end = network.quantized, network.scales, x, index + num_searched
-                ends = suffix_ends(parts, make_site, segment_number, *at_end, scoring.features_weight > 0)
-                logits, made = jax.tree.map(lambda y: y.reshape(group, -1, *y.shape[1:]), ends)
-            return logits, errors, made
-
-        chunks = jax.tree.map(lambda leaf: _split(leaf, chunk), (x, target if local_weight else None))
-        # [chunks, group, chunk, ...] -> [group, B, ...]
-        found = jax.tree.map(lambda y: _join(jnp.moveaxis(y, 0, 1), axis=1), jax.lax.map(one_chunk, chunks))
-        return fitness_of(*jax.tree.map(gather, found))
-
-    def fitness_of(logits: Array | None, errors: Array | None, made: Array | None) -> Array:
-        """The sum of the terms [group], from logits [group, B, C], errors [group, B] and features."""
-        total = jnp.zeros(())
-        if fitness_fn is not None and logits is not None:
-            score = partial(batched, fitness_fn, teacher=teacher, batch_size=scoring.batch_size)
-            total = jax.vmap(score)(logits)
-        if made is not None:
-            if features is None:
-                raise ValueError(f"the fitness '{scoring.fitness}' needs the teacher's features")
-            found = jax.vmap(relative_error, in_axes=(0, None))(made, features)
-            total = total + scoring.features_weight * found.mean(-1)
-        return total if errors is None else total + local_weight * errors.mean(-1)
-
-    groups = jax.tree.map(lambda leaf: _split(leaf, group), candidates)
-    return jax.lax.map(one_group, groups).reshape(num_candidates)
-
-
 def float_outputs(segment: Segment, chunk: int, params: Params, x: Array) -> Array:
     """Neighbouring blocks in floating point, on inputs [B, ...]; `chunk` images at once."""
 
@@ -310,11 +210,11 @@ def float_outputs(segment: Segment, chunk: int, params: Params, x: Array) -> Arr
     return in_chunks(one_chunk, x, chunk)
 
 
-def _split(x: Array, chunk: int) -> Array:
+def split(x: Array, chunk: int) -> Array:
     """[B, ...] -> [B / chunk, chunk, ...]."""
     return x.reshape(-1, largest_divisor(x.shape[0], chunk), *x.shape[1:])
 
 
-def _join(x: Array, axis: int = 0) -> Array:
-    """Merges an axis and the next: the inverse of `_split`."""
+def join(x: Array, axis: int = 0) -> Array:
+    """Merges an axis and the next: the inverse of `split`."""
     return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])

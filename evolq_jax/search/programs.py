@@ -19,9 +19,9 @@ from evolq_jax.search.evaluate import (
     at_scales,
     block_inputs,
     float_outputs,
-    population_fitness,
     prefix_outputs,
 )
+from evolq_jax.search.population import population_fitness
 from evolq_jax.search.space import SearchSpace
 from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales
 

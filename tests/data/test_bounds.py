@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evolq_jax.data import batches, fingerprint, load_images, pixel_file
+from evolq_jax.data import fingerprint, load_images, pixel_file
 from evolq_jax.data.cache import cached_decode
 from evolq_jax.data.decode import Decoded
 from evolq_jax.data.pixel_file import decode_uncached
@@ -57,8 +57,6 @@ def test_a_large_set_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
         )
         images = Images(decoded.pixels, None, source.names)
         fingerprint(images)
-        for _ in batches(images.pixels, 64):
-            pass
         found.append(images)
 
     assert peak_bytes(read_all) < 8 * MIB  # 256 images wait at most, 256 are hashed at once

@@ -13,7 +13,8 @@ from evolq_jax.calibration.state import Calibration
 from evolq_jax.network import forward
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, Specs, resolve
-from evolq_jax.search.evaluate import Quantized, Scoring, at_scales, embed, population_fitness
+from evolq_jax.search.evaluate import Quantized, Scoring, at_scales, embed
+from evolq_jax.search.population import population_fitness
 from evolq_jax.typing import Array, ModelParts, Params, Scales
 from tests.test_fitness import info_nce_loop
 from tests.tiny import PREPROCESSING, Tiny, make_tiny

@@ -16,7 +16,8 @@ from evolq_jax.network import at, forward, with_features
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.search.blockwise import search
-from evolq_jax.search.evaluate import Scoring, block_inputs, population_fitness
+from evolq_jax.search.evaluate import Scoring, block_inputs
+from evolq_jax.search.population import population_fitness
 from evolq_jax.search.records import Generation, SearchResult
 from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales
 from tests.search.setting import BATCH, Setting, with_block

@@ -80,8 +80,8 @@ def make(data: Path, subject: str, weight_bits: int, activation_bits: int) -> Ex
     )
 
 
-def tuned(config: Experiment, optimizer: str, subject: Subject, out: Path) -> Experiment:
-    """The config with the optimiser at the learning rate best on calibration images held out, at W3A8.
+def tuned(config: Experiment, optimizer: str, subject: Subject, out: Path) -> BaselineConfig:
+    """The optimiser at the learning rate whose result is best on calibration images held out.
 
     By the images that are descended on, the rate that overfits them most would win.
     """
@@ -89,32 +89,32 @@ def tuned(config: Experiment, optimizer: str, subject: Subject, out: Path) -> Ex
     def held_out(rate: float) -> float:
         baseline = BaselineConfig(optimizer=optimizer, learning_rate=rate, budget=subject.budget)
         few = replace(config.data, num_evaluation=10)  # the evaluation set selects nothing
-        quant = replace(config.quant, weight_bits=3)
-        trial = replace(config, data=few, quant=quant, baseline=baseline, seed=0)
         run = out / f"{optimizer}-{rate}"
         with make_watcher() as watcher:
-            ensure_baseline(trial, run, watcher)
-        lines = (run / "log.jsonl").read_text().splitlines()
-        return min(json.loads(line)["held_out_fitness"] for line in lines)
+            ensure_baseline(replace(config, data=few, baseline=baseline, seed=0), run, watcher)
+        evaluations = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+        kept = [each for each in evaluations if each["fitness"] == each["best_fitness"]]
+        return kept[-1]["held_out_fitness"]
 
     best = min(subject.rates[optimizer], key=held_out)
     print(f"{optimizer}: learning rate {best}", flush=True)
-    return replace(config, baseline=BaselineConfig(optimizer=optimizer, learning_rate=best))
+    return BaselineConfig(optimizer=optimizer, learning_rate=best)
 
 
-def comparison(config: Experiment, subject: Subject, names: list[str], out: Path, tuning: Path) -> Comparison:
+def comparison(
+    config: Experiment, subject: Subject, names: list[str], baselines: dict[str, BaselineConfig], name: str
+) -> Comparison:
     """Of the methods of these names: searches, optimisers, and both one after the other."""
     methods: list[Method] = []
-    for name in names:
-        parts = name.split(", ")
+    for method in names:
+        parts = method.split(", ")
         stages: tuple[Stage, ...] = tuple("search" if part in SEARCHES else "baseline" for part in parts)
-        optimizers = [part for part in parts if part not in SEARCHES]
-        mine = tuned(config, optimizers[0], subject, tuning) if optimizers else config
-        search = greedy(config.search) if name == "greedy" else config.search
-        search = replace(search, output_start="default" in name.split(", "))
-        methods.append(Method(name, replace(mine, search=search), stages))
+        baseline = next((baselines[part] for part in parts if part in baselines), config.baseline)
+        search = greedy(config.search) if method == "greedy" else config.search
+        search = replace(search, output_start="default" in parts)
+        methods.append(Method(method, replace(config, search=search, baseline=baseline), stages))
     reference = "greedy" if "greedy" in names else None
-    return Comparison(out.name, tuple(methods), reference, budget=subject.budget, milestones=1)
+    return Comparison(name, tuple(methods), reference, budget=subject.budget, milestones=1)
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -156,8 +156,13 @@ def main() -> None:
     bits, subject = (args.weight_bits, args.activation_bits), SUBJECTS[args.subject]
     out = args.out / f"{args.subject}_w{bits[0]}a{bits[1]}"
     try:
-        config = make(args.data, args.subject, *bits)
-        compared = comparison(config, subject, args.methods, out, args.out / f"{args.subject}_tuning")
+        config, w3 = (make(args.data, args.subject, weights, bits[1]) for weights in (bits[0], 3))
+        optimizers = [
+            name for name in subject.rates if any(name in each.split(", ") for each in args.methods)
+        ]
+        tuning = args.out / f"{args.subject}_tuning"
+        baselines = {name: tuned(w3, name, subject, tuning) for name in optimizers}
+        compared = comparison(config, subject, args.methods, baselines, out.name)
         for count in range(1, len(args.seeds) + 1):
             with make_watcher() as watcher:
                 summary = run_compare(replace(compared, seeds=tuple(args.seeds[:count])), out, watcher)

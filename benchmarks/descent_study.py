@@ -2,7 +2,7 @@
 
     python -m benchmarks.descent_study --data ../shared/data --out runs/descent_study --subject cifar_vit
 
-Learning rates are tuned first, at seed 0 and W3A8, by the fitness on calibration images held out; then every
+Learning rates are tuned first, at seed 0, by the fitness on calibration images held out; then every
 method runs with every seed (`evolq compare`). Prints the table in Markdown after every seed. A study that was
 stopped (SIGTERM saves the run that it is in) goes on; finished runs are not run again.
 """
@@ -156,12 +156,12 @@ def main() -> None:
     bits, subject = (args.weight_bits, args.activation_bits), SUBJECTS[args.subject]
     out = args.out / f"{args.subject}_w{bits[0]}a{bits[1]}"
     try:
-        config, w3 = (make(args.data, args.subject, weights, bits[1]) for weights in (bits[0], 3))
+        config = make(args.data, args.subject, *bits)
         optimizers = [
             name for name in subject.rates if any(name in each.split(", ") for each in args.methods)
         ]
-        tuning = args.out / f"{args.subject}_tuning"
-        baselines = {name: tuned(w3, name, subject, tuning) for name in optimizers}
+        tuning = out.with_name(f"{out.name}_tuning")
+        baselines = {name: tuned(config, name, subject, tuning) for name in optimizers}
         compared = comparison(config, subject, args.methods, baselines, out.name)
         for count in range(1, len(args.seeds) + 1):
             with make_watcher() as watcher:

@@ -37,6 +37,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "default, four generations of twelve": {"output_start": True, "generations": 4, "population_size": 12},
     "default, KL + 2 local": {"output_start": True, "fitness": "kl+2*local", "holdout_fitness": "kl"},
     "default, KL + 0.5 local": {"output_start": True, "fitness": "kl+0.5*local", "holdout_fitness": "kl"},
+    "default, infoNCE, T = 3": {"output_start": True, "fitness": "info_nce"},
     "default, squared error": {"output_start": True, "fitness": "mse"},
     "default, squared error, KL held out": {"output_start": True, "fitness": "mse", "holdout_fitness": "kl"},
     "default, no holdout": {"output_start": True, "holdout": 0.0},

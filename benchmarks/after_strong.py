@@ -18,8 +18,7 @@ import numpy as np
 from benchmarks.vit_tiny_study import make_config, name
 from evolq_jax.config import Experiment
 from evolq_jax.data import load_images
-from evolq_jax.experiment.result import read_result
-from evolq_jax.experiment.run import run_search
+from evolq_jax.experiment.resume import ensure_search
 from evolq_jax.models.registry import get_entry
 from evolq_jax.report import make_watcher
 
@@ -39,14 +38,6 @@ def other_images(config: Experiment, out: Path) -> str:
         rows = np.random.default_rng(config.seed).choice(unseen, number, replace=False)
         np.savez(file, image=np.asarray(images.pixels)[np.sort(rows)])
     return str(file)
-
-
-def searched(config: Experiment, run_dir: Path) -> dict[str, Any]:
-    """The run's result; runs it where that is missing."""
-    if (run_dir / "result.json").is_file():
-        return read_result(run_dir)
-    with make_watcher() as watcher:
-        return run_search(config, run_dir, watcher)
 
 
 def row(bits: int, images: str, runs: list[dict[str, Any]]) -> str:
@@ -76,12 +67,11 @@ def main() -> None:
     for seed, bits in itertools.product(args.seeds, BITS):
         config = make_config(args.data, bits, "matmul", "strong", seed)
         first = args.out / name(bits, "matmul", "strong", seed)
-        rows.setdefault((bits, "the same"), []).append(searched(config, first))
         data = replace(config.data, calibration=other_images(config, args.out), num_evaluation=EVALUATED)
-        others = searched(
-            replace(config, start=str(first), data=data), first.with_name(f"{first.name}-others")
-        )
-        rows.setdefault((bits, "others"), []).append(others)
+        again, others = replace(config, start=str(first), data=data), first.with_name(f"{first.name}-others")
+        for images, each, run_dir in (("the same", config, first), ("others", again, others)):
+            with make_watcher() as watcher:
+                rows.setdefault((bits, images), []).append(ensure_search(each, run_dir, watcher))
     print("| bits | images | fitness there, by seed | KL of init | KL change by seed [95 %] | moves kept |")
     print("|---|---|---|---|---|---|")
     for (bits, images), runs in sorted(rows.items(), reverse=True):

@@ -10,16 +10,13 @@ Markdown.
 
 import argparse
 import itertools
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from benchmarks.init_study import BITS, run
+from benchmarks.init_study import BITS, cells, run_missing
 from benchmarks.vit_tiny_study import make_config
 from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig, fast
 
@@ -101,23 +98,15 @@ def table(results: list[dict[str, Any]]) -> str:
     lines = ["| scheme | step | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(heads)]
     rows = dict.fromkeys((result["scheme"], result["name"]) for result in results)
     for scheme, name in sorted(rows, key=lambda key: SCHEMES.index(key[0])):
-        cells: list[str] = []
+        row: list[str] = []
         for number in numbers:
             key = (scheme, name, number)
             runs = [
                 result for result in results if (result["scheme"], result["name"], result["images"]) == key
             ]
-            cells += summary(runs) if runs else ["–"] * 4
-        lines.append(f"| {scheme} | {name} | " + " | ".join(cells) + " |")
+            row += cells(runs) if runs else ["–"] * 4
+        lines.append(f"| {scheme} | {name} | " + " | ".join(row) + " |")
     return "\n".join(lines)
-
-
-def summary(runs: list[dict[str, Any]]) -> list[str]:
-    """Top-1, agreement, KL and seconds of a setting's seeds."""
-    top1 = [100 * run["top1"] for run in runs]
-    agreement, kl, seconds = (np.mean([run[key] for run in runs]) for key in ("agreement", "kl", "seconds"))
-    spread = f" ({min(top1):.1f} to {max(top1):.1f})" if len(runs) > 1 else ""
-    return [f"{np.mean(top1):.1f}{spread}", f"{100 * agreement:.1f}", f"{kl:.3f}", f"{seconds:.0f}"]
 
 
 def main() -> None:
@@ -131,18 +120,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", choices=[*ALONE, *CUMULATED], nargs="+")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    teacher: dict[str, np.ndarray] = {}
-    results: list[dict[str, Any]] = []
-    for images, seed, scheme, name in settings(args):
-        key = {"scheme": scheme, "bits": args.bits, "name": name, "images": images, "seed": seed}
-        file = args.out / ("-".join(map(str, key.values())).replace(" ", "_") + ".json")
-        if not file.is_file():
-            result = run(make(args.data, scheme, args.bits, name, images, seed), teacher)
-            file.write_text(json.dumps(key | result) + "\n")
-            print(file.stem, result, flush=True)
-        results.append(json.loads(file.read_text()))
-    print(table(results))
+    wanted = (
+        (
+            {"scheme": scheme, "bits": args.bits, "name": name, "images": images, "seed": seed},
+            make(args.data, scheme, args.bits, name, images, seed),
+        )
+        for images, seed, scheme, name in settings(args)
+    )
+    print(table(run_missing(args.out, wanted)))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import argparse
 import itertools
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,21 @@ def run(config: Experiment, teacher: dict[str, np.ndarray]) -> dict[str, Any]:
     return scores | {"seconds": round(seconds, 1), "num_evaluation_images": len(evaluation.pixels)}
 
 
+def run_missing(out: Path, wanted: Iterable[tuple[dict[str, Any], Experiment]]) -> list[dict[str, Any]]:
+    """The result of each (key, config), from its file in `out`, which is written where it is missing."""
+    out.mkdir(parents=True, exist_ok=True)
+    teacher: dict[str, np.ndarray] = {}
+    results: list[dict[str, Any]] = []
+    for key, config in wanted:
+        file = out / ("-".join(map(str, key.values())).replace(" ", "_") + ".json")
+        if not file.is_file():
+            result = run(config, teacher)
+            file.write_text(json.dumps(key | result) + "\n")
+            print(file.stem, result, flush=True)
+        results.append(json.loads(file.read_text()))
+    return results
+
+
 def table(results: list[dict[str, Any]]) -> str:
     """Markdown: mean over seeds, with the lowest and highest top-1."""
     lines = [
@@ -101,12 +117,16 @@ def table(results: list[dict[str, Any]]) -> str:
     keys = list(dict.fromkeys((r["scheme"], r["bits"], r["name"]) for r in results))
     for scheme, bits, name in sorted(keys, key=lambda k: (k[0] != "matmul", list(BITS).index(k[1]))):
         rows = [r for r in results if (r["scheme"], r["bits"], r["name"]) == (scheme, bits, name)]
-        top1 = [100 * r["top1"] for r in rows]
-        spread = f" ({min(top1):.1f} to {max(top1):.1f})" if len(rows) > 1 else ""
-        agreement, kl, seconds = (np.mean([r[k] for r in rows]) for k in ("agreement", "kl", "seconds"))
-        cells = f"{np.mean(top1):.1f}{spread} | {100 * agreement:.1f} | {kl:.3f} | {seconds:.0f}"
-        lines.append(f"| {scheme} | {bits} | {name} | {len(rows)} | {cells} |")
+        lines.append(f"| {scheme} | {bits} | {name} | {len(rows)} | {' | '.join(cells(rows))} |")
     return "\n".join(lines)
+
+
+def cells(runs: list[dict[str, Any]]) -> list[str]:
+    """Top-1 (with its range over seeds), agreement, KL and seconds of a setting."""
+    top1 = [100 * run["top1"] for run in runs]
+    agreement, kl, seconds = (np.mean([run[key] for run in runs]) for key in ("agreement", "kl", "seconds"))
+    spread = f" ({min(top1):.1f} to {max(top1):.1f})" if len(runs) > 1 else ""
+    return [f"{np.mean(top1):.1f}{spread}", f"{100 * agreement:.1f}", f"{kl:.3f}", f"{seconds:.0f}"]
 
 
 def main() -> None:
@@ -116,18 +136,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/init_study"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    teacher: dict[str, np.ndarray] = {}
-    results: list[dict[str, Any]] = []
-    for scheme, bits, name, seed in settings(args.seeds):
-        file = args.out / f"{scheme}-{bits}-{name}-{seed}.json".replace(" ", "_")
-        if not file.is_file():
-            result = run(make(args.data, scheme, bits, name, seed), teacher)
-            key = {"scheme": scheme, "bits": bits, "name": name, "seed": seed}
-            file.write_text(json.dumps(key | result) + "\n")
-            print(file.stem, result, flush=True)
-        results.append(json.loads(file.read_text()))
-    print(table(results))
+    wanted = (
+        (
+            {"scheme": scheme, "bits": bits, "name": name, "seed": seed},
+            make(args.data, scheme, bits, name, seed),
+        )
+        for scheme, bits, name, seed in settings(args.seeds)
+    )
+    print(table(run_missing(args.out, wanted)))
 
 
 if __name__ == "__main__":

@@ -34,8 +34,18 @@ WHOLE: dict[str, Initialiser] = {
 INITIALISERS = (*WHOLE, *LAYERWISE)
 CORRECTING = ("brecq", *LINKS)  # links that change parameters
 SHARED_OUT = ("ranges", "fold", *LAYERWISE)  # links of which every device of several runs its images' share
-RANGING = ("clip", "own_output")  # links that find other ranges for the weights as they are
 ROUNDING = ("gptq", "brecq")  # links that leave weights on their grid: the integers of all are decided then
+# Each link, those that it must not follow, and what it would do there.
+UNDOES: dict[str, tuple[tuple[str, ...], str]] = {
+    "ranges": (INITIALISERS, "finds all ranges anew, which would undo what came before"),
+    "smooth": (("fold", "clip", *LAYERWISE, "brecq"), "finds ranges anew, which would undo what came before"),
+    "fold": (("clip", *LAYERWISE, "brecq"), "finds weight ranges anew, which would undo what came before"),
+    "clip": (ROUNDING, "would change the ranges that weights have been rounded to"),
+    "own_output": (ROUNDING, "would change the ranges that weights have been rounded to"),
+    "ridge": (("own_output", *ROUNDING), "finds weight ranges anew, which would undo what came before"),
+    "gptq": (ROUNDING, "rounds weights that have been rounded"),
+    "brecq": (ROUNDING, "rounds weights that have been rounded"),
+}
 
 
 def initialise(
@@ -99,8 +109,8 @@ def check_order(chain: Sequence[str]) -> None:
     """Refuses chains in which a link would undo or could not see what another has done.
 
     Raises:
-      UserError: a link's name is unknown, `ranges` is not first, a link that rescales channels comes after
-        one that corrects, one of `RANGING` after one that rounds, or something comes after `block_linear`.
+      UserError: a link's name is unknown, `ranges` is not first and alone, or a link comes after one that
+        `UNDOES` or `block_linear` says it must not follow.
     """
     for name in chain:
         if name not in INITIALISERS:
@@ -116,21 +126,11 @@ def check_order(chain: Sequence[str]) -> None:
             f"calibration.chain has '{after}' after 'block_linear', which makes up for what others leave: "
             "put 'block_linear' last"
         )
-    before: str | None = None
     for position, name in enumerate(chain):
-        rounding = [link for link in chain[:position] if link in ROUNDING]
-        if name in RANGING and rounding:
-            raise UserError(
-                f"calibration.chain has '{name}' after '{rounding[0]}': it would change the ranges that "
-                f"weights have been rounded to; put '{name}' before '{rounding[0]}'"
-            )
-        if name in FOLDING and before:
-            raise UserError(
-                f"calibration.chain has '{name}' after '{before}': it finds weight ranges anew, which would "
-                f"undo the correction; put '{name}' before '{before}'"
-            )
-        if name not in ("ranges", *FOLDING):
-            before = before or name
+        earlier, reason = UNDOES.get(name, ((), ""))
+        for before in (link for link in chain[:position] if link in earlier):
+            remedy = "leave one out" if name == before else f"put '{name}' before '{before}'"
+            raise UserError(f"calibration.chain has '{name}' after '{before}': it {reason}; {remedy}")
 
 
 def _links(chain: Sequence[str]) -> list[tuple[str, Initialiser]]:

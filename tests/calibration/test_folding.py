@@ -1,19 +1,26 @@
 """Rescaled channels: the float network stays what it was, and the quantized one is what it stands for."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from evolq_jax.calibration.chain import check_chain, initialise
-from evolq_jax.calibration.folding import fold, norms, reparametrise, rescale
+from evolq_jax.calibration.folding import MAX_RATIO, fold, norms, reparametrise, rescale
 from evolq_jax.calibration.ranges import ranges, weight_qparams
 from evolq_jax.calibration.state import Calibration, State
+from evolq_jax.data import load_images
 from evolq_jax.errors import UserError
+from evolq_jax.models.checkpoint import load_checkpoint
 from evolq_jax.models.vit import make_vit
-from evolq_jax.network import SiteInfo, forward, list_sites
+from evolq_jax.network import SiteInfo, forward, list_sites, normalize
 from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, QuantSpec, Rule, Specs, resolve
 from evolq_jax.quant.uniform import quantize
@@ -22,10 +29,12 @@ from evolq_jax.typing import Array, ModelParts, Params, Scales
 from tests.families import make_small
 from tests.tiny import make_tiny
 
+REAL = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 NAMES = ("tiny_vit", "small_swin")
 ALL_WITH_CHANNELS = (*NAMES, "tiny_deit")  # two heads read DeiT's last norm
 
 
+@cache
 def network(name: str) -> tuple[ModelParts, Params, Array, dict[str, SiteInfo]]:
     if name == "tiny_vit":
         tiny = make_tiny()
@@ -52,10 +61,15 @@ def calibration(name: str, specs: Specs) -> Calibration:
     return Calibration(parts, specs, sites, [images[:8], images[8:]], 4)
 
 
-def logits(name: str, specs: Specs, params: Params, scales: Scales) -> np.ndarray:
+@cache
+def compiled(name: str, specs: Specs) -> Callable[[Params, Scales], Array]:
     parts, _, images, _ = network(name)
     site = quant_sites(specs) if specs else float_sites
-    return np.asarray(jax.jit(lambda p, s, x: forward(parts, site, p, s, x))(params, scales, images))
+    return jax.jit(lambda params, scales: forward(parts, site, params, scales, images))
+
+
+def logits(name: str, specs: Specs, params: Params, scales: Scales) -> np.ndarray:
+    return np.asarray(compiled(name, specs)(params, scales))
 
 
 def close(got: np.ndarray, want: np.ndarray, rtol: float = 2e-5) -> None:
@@ -71,13 +85,21 @@ def outputs_of_norms(name: str, **changes: object) -> Specs:
 
 
 @pytest.mark.parametrize("name", ALL_WITH_CHANNELS)
-def test_any_factors_and_shifts_leave_the_function_as_it_is(name: str) -> None:
+@settings(max_examples=10, derandomize=True, deadline=None, database=None)
+@given(
+    seed=st.integers(0, 2**32 - 1), octaves=st.floats(0.1, np.log2(MAX_RATIO) / 2), shifted=st.floats(0.1, 3)
+)
+def test_any_factors_and_shifts_leave_the_function_as_it_is(
+    name: str, seed: int, octaves: float, shifted: float
+) -> None:
+    """Factors up to `MAX_RATIO` apart, as far as `fold` ever takes them."""
     parts, params, _, sites = network(name)
-    rng, rescaled = np.random.default_rng(0), []
+    rng, rescaled = np.random.default_rng(seed), []
     for entry in parts.channels:
         info = sites[entry.site]
         shape = (*([] if info.depth is None else [info.depth]), *[1] * (len(info.shape) - 1), info.shape[-1])
-        factor, shift = np.exp(rng.standard_normal(shape)), rng.standard_normal(shape)
+        factor = 2 ** (octaves * rng.uniform(-1, 1, shape))
+        shift = shifted * factor * rng.standard_normal(shape)
         # a shift needs biases: patch merging has none, and quantized softmax weights do not sum to one
         shift *= "layer_norm" in info.roles and "downsample" not in entry.site
         rescaled.append((entry, jnp.float32(factor), jnp.float32(shift)))
@@ -88,6 +110,21 @@ def test_any_factors_and_shifts_leave_the_function_as_it_is(name: str) -> None:
         close(logits(name, (), changed, {}), want)
     unlike = [k for k, v in flatten(state.params).items() if not np.array_equal(v, flatten(params)[k])]
     assert len(unlike) >= 3 * len(rescaled)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chain", [("ranges", "smooth"), ("ranges", "fold"), ("ranges", "smooth", "fold")])
+def test_on_a_real_network_with_its_outliers_nothing_changes(chain: tuple[str, ...], shared: Path) -> None:
+    model = load_checkpoint(REAL, shared / f"data/weights/{REAL}.safetensors")
+    found = load_images(shared / "data/imagenet/calib", model.preprocessing, num=8, cache_dir=None)
+    images = normalize(model.preprocessing, jnp.asarray(found.pixels))
+    sites = list_sites(model.parts, model.params, (224, 224, 3))
+    specs = resolve(QuantConfig("matmul"), sites)
+    params, _ = initialise(chain, Calibration(model.parts, specs, sites, [images], 4), model.params)
+    run = jax.jit(lambda p: forward(model.parts, float_sites, p, {}, images))
+    want, got = np.asarray(run(model.params)), np.asarray(run(params))
+    close(got, want, 1e-4)
+    assert not np.array_equal(got, want)
 
 
 def test_folding_changes_norms_and_their_readers_alone() -> None:
@@ -173,6 +210,8 @@ def test_links_that_rescale_come_before_those_that_correct_and_need_norms() -> N
         check_chain(("ranges", "gptq", "fold"), tiny.parts)
     with pytest.raises(UserError, match="`ranges` comes first"):
         check_chain(("fold", "ranges"), tiny.parts)
+    with pytest.raises(UserError, match="put 'smooth' before 'fold'"):
+        check_chain(("ranges", "fold", "smooth"), tiny.parts)
     with pytest.raises(UserError, match="this network names none"):
         check_chain(("ranges", "fold"), make_small("small_resnet").parts)
     check_chain(("ranges", "fold", "gptq", "bias"), tiny.parts)

@@ -1,7 +1,8 @@
 """Observers of the quantizers that are not uniform: grids of candidates, compared by their error.
 
-- `log`, `log_sqrt2` (softmax): steps of 1, 1/2, ... octaves; of half an octave alone.
-- `shifted_log` (GELU): codes per octave, times how much of the highest value is kept.
+- `log` (softmax): steps of 1, 1/2, ... octaves.
+- `shifted_log` (GELU): codes per octave, times how much of the highest value is kept; of one or two codes
+  alone, `shifted_log2` and `shifted_log_sqrt2`.
 - `twin`: how much of the highest value is kept, times the octaves between both steps.
 """
 
@@ -16,13 +17,15 @@ from evolq_jax.typing import Array, QParams
 LOG_BASES = 6  # codes per octave that a logarithmic quantizer chooses from: 1, 2, ...
 OCTAVES = 12  # between the steps of twin ranges: 0, 1, ...
 KEPT = tuple(2.0 ** (-i / 4) for i in range(12))  # shares of the highest value
+SHIFTED = {"shifted_log": 1, "shifted_log2": 1, "shifted_log_sqrt2": 2}  # the fewest codes per octave
 EPS = 1e-7
 
 Range = tuple[Array, Array]
 _COUNTS = {
     "log": LOG_BASES,
-    "log_sqrt2": 1,
     "shifted_log": LOG_BASES * len(KEPT),
+    "shifted_log2": len(KEPT),
+    "shifted_log_sqrt2": len(KEPT),
     "twin": OCTAVES * len(KEPT),
 }
 
@@ -35,12 +38,12 @@ def num_candidates(spec: QuantSpec) -> int:
 def candidate(spec: QuantSpec, bounds: Range, index: Array) -> QParams:
     """The i-th quantizer of a tensor whose values lie within `bounds`; see the module."""
     high = jnp.maximum(bounds[1], EPS)
-    if spec.quantizer in ("log", "log_sqrt2"):
-        codes = 2.0 if spec.quantizer == "log_sqrt2" else index + 1.0
-        return QParams(jnp.full_like(high, 1.0) / codes, jnp.zeros_like(high))
+    if spec.quantizer == "log":
+        return QParams(jnp.full_like(high, 1.0) / (index + 1.0), jnp.zeros_like(high))
     number, kept = index // len(KEPT), jnp.asarray(KEPT)[index % len(KEPT)]
-    if spec.quantizer == "shifted_log":
-        return QParams(high * kept + GELU_DEPTH, jnp.full_like(high, 1.0) * (number + 1))
+    if spec.quantizer in SHIFTED:
+        codes = number + SHIFTED[spec.quantizer]
+        return QParams(high * kept + GELU_DEPTH, jnp.full_like(high, 1.0) * codes)
     coarse = high * kept / (2 ** (spec.bits - 1) - 1)
     return QParams(coarse * 2.0**-number, jnp.full_like(high, 1.0) * number)
 
@@ -56,7 +59,7 @@ def chunk_errors(spec: QuantSpec, bounds: Range, x: Array, importance: Array | N
     """
     weight = jnp.ones_like(x) if importance is None else importance
     of_row = weight.mean(-1, keepdims=True)
-    averages = spec.quantizer in ("log", "log_sqrt2") or not (spec.signed or spec.quantizer == "shifted_log")
+    averages = not (spec.signed or spec.quantizer in SHIFTED)
 
     def error(quantizer: QParams) -> Array:
         difference = fake_quant_activation(spec, quantizer, x) - x

@@ -2,10 +2,12 @@
 
 Where a few channels carry values hundreds of times those of the others, as in the residual stream and
 the GELU of trained ViTs, one step for all loses either them or the rest. Powers of two keep integer
-execution: before a matrix product the integers of channel k are shifted left by `shift_k` (or channels
-of equal shift are permuted together, and each group's accumulator is shifted once); zero points are per
-channel and fold into the next layer's bias. FQ-ViT's ptf (Lin et al., 2111.13824) is the same with four
-powers and one zero point, before LayerNorm only.
+execution: before a matrix product the integers of channel k are shifted left by `shift_k`, 14 at most (or
+channels of equal shift are permuted together, and each group's accumulator is shifted once); zero points are
+per channel and fold into the bias of the layer that reads the channels. What two activations multiply (q with
+k, softmax with v), or an addition or a LayerNorm reads (`fully_quantized`), has no such bias: there they are
+taken off the integers first. FQ-ViT's ptf (Lin et al., 2111.13824) is the same with four powers and one zero
+point, before LayerNorm only.
 """
 
 import jax.numpy as jnp

@@ -5,7 +5,7 @@ of a base that calibration chooses (as AdaLog does, Wu et al., 2407.12951), mult
 a few constants, or by a table of at most 2**bits fixed-point values; `log_sqrt2` has the base sqrt(2) (of
 RepQ-ViT, Li et al., 2212.08254), one of those that `log` chooses from: a shift, and one constant for odd
 exponents. `shifted_log`: for GELU, whose values are lifted above zero first; integers execute it as `log`,
-and what was added folds into the next layer's bias.
+and what was added folds into the next layer's bias; `shifted_log2` and `shifted_log_sqrt2` have these bases.
 """
 
 import jax.numpy as jnp
@@ -40,9 +40,18 @@ def log2_fake_quant(spec: QuantSpec, x: Array) -> Array:
 
 def log_fake_quant(spec: QuantSpec, qparams: QParams, x: Array) -> Array:
     """`x` in (0, 1] rounded to `2 ** (-scale * q)`; the highest of the 2**bits codes stands for zero."""
-    q = jnp.maximum(jnp.round(-jnp.log2(x) / qparams.scale), 0.0)
+    return _round_exponent(spec, qparams.scale, x)
+
+
+def log_sqrt2_fake_quant(spec: QuantSpec, x: Array) -> Array:
+    """`x` in (0, 1] rounded to `2 ** (-q / 2)`, as `log` with half an octave."""
+    return _round_exponent(spec, jnp.float32(0.5), x)
+
+
+def _round_exponent(spec: QuantSpec, octaves: Array, x: Array) -> Array:
+    q = jnp.maximum(jnp.round(-jnp.log2(x) / octaves), 0.0)
     zero = 2**spec.bits - 1
-    return jnp.where(q < zero, jnp.exp2(-qparams.scale * jnp.minimum(q, zero)), 0.0)
+    return jnp.where(q < zero, jnp.exp2(-octaves * jnp.minimum(q, zero)), 0.0)
 
 
 def shifted_log_fake_quant(spec: QuantSpec, qparams: QParams, x: Array) -> Array:

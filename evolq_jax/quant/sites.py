@@ -7,7 +7,12 @@ from typing import Any
 import jax
 
 from evolq_jax.quant.integer import integer_layer_norm, integer_softmax
-from evolq_jax.quant.log2 import log2_fake_quant, log_fake_quant, shifted_log_fake_quant
+from evolq_jax.quant.log2 import (
+    log2_fake_quant,
+    log_fake_quant,
+    log_sqrt2_fake_quant,
+    shifted_log_fake_quant,
+)
 from evolq_jax.quant.spec import QuantSpec, Specs, scope
 from evolq_jax.quant.twin import twin_fake_quant
 from evolq_jax.quant.uniform import dequantize, fake_quant, match_channel_statistics, quantize
@@ -118,18 +123,23 @@ class RecordSite:
 
 
 def fake_quant_activation(spec: QuantSpec, qparams: QParams | None, x: Array) -> Array:
-    """One activation as integer arithmetic would see it, whatever its quantizer (`log2` has no numbers)."""
+    """One activation as integer arithmetic would see it, whatever its quantizer (some have no numbers)."""
     if qparams is None:
-        return log2_fake_quant(spec, x)
+        return WITHOUT_NUMBERS[spec.quantizer](spec, x)
     return QUANTIZERS[spec.quantizer](spec, qparams, x)
 
 
 QUANTIZERS: dict[str, Callable[[QuantSpec, QParams, Array], Array]] = {
     "uniform": fake_quant,
     "log": log_fake_quant,
-    "log_sqrt2": log_fake_quant,
     "shifted_log": shifted_log_fake_quant,
+    "shifted_log2": shifted_log_fake_quant,
+    "shifted_log_sqrt2": shifted_log_fake_quant,
     "twin": twin_fake_quant,
+}
+WITHOUT_NUMBERS: dict[str, Callable[[QuantSpec, Array], Array]] = {
+    "log2": log2_fake_quant,
+    "log_sqrt2": log_sqrt2_fake_quant,
 }
 
 

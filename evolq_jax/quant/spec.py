@@ -8,9 +8,9 @@ from typing import Any, Literal
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.typing import SiteInfo
 
-Quantizer = Literal["uniform", "log2", "log_sqrt2", "log", "shifted_log", "twin"]
 SoftmaxQuantizer = Literal["uniform", "log2", "log_sqrt2", "log", "twin"]
-GeluQuantizer = Literal["uniform", "shifted_log", "twin"]
+GeluQuantizer = Literal["uniform", "shifted_log", "shifted_log2", "shifted_log_sqrt2", "twin"]
+Quantizer = SoftmaxQuantizer | GeluQuantizer
 ObserverName = Literal["minmax", "ema", "percentile", "omse", "omse_shared", "omse_ends", "ptf", "pow2"]
 Scheme = Literal["fully_quantized", "matmul", "deploy"]
 
@@ -27,7 +27,8 @@ class QuantSpec:
       per_channel: one scale per index of the last axis (weights: per output channel).
       quantizer: `uniform`; for values in (0, 1] also `log2` (powers of two), `log` (equal steps of the
         logarithm, whose size, in octaves, is the scale), `log_sqrt2` (the same with half an octave) or `twin`
-        (two uniform ranges); for outputs of GELU also `shifted_log` and, signed, `twin`.
+        (two uniform ranges); for outputs of GELU also `shifted_log` (with one or half an octave:
+        `shifted_log2`, `shifted_log_sqrt2`) and, signed, `twin`.
       observer: how calibration turns data into scales; see `evolq_jax.calibration.observers`.
       integer_op: run the LayerNorm or softmax before the site in FQ-ViT's integer arithmetic.
       bias_correction: weights only: the released code's shift and stretch to the float channel's
@@ -52,8 +53,8 @@ class QuantSpec:
 
     @property
     def has_scale(self) -> bool:
-        """Whether calibration finds a scale; `log2` has none."""
-        return self.quantizer != "log2"
+        """Whether calibration finds a scale; `log2` and `log_sqrt2` have none."""
+        return self.quantizer not in ("log2", "log_sqrt2")
 
 
 Specs = tuple[tuple[str, QuantSpec], ...]  # resolved: (site name, spec) in order; hashable
@@ -63,7 +64,8 @@ Specs = tuple[tuple[str, QuantSpec], ...]  # resolved: (site name, spec) in orde
 class Rule:
     """Changes the sites whose name matches `pattern` (shell style, `*` also crosses `/`); later rules win.
 
-    `bits=0` leaves the matching sites in float; None keeps what the scheme says.
+    `bits=0` leaves the matching sites in float; None keeps what the scheme says. Without `per_channel`, an
+    activation has factors by channel where its observer, this one's or the scheme's, gives them.
     """
 
     pattern: str
@@ -74,12 +76,19 @@ class Rule:
     observer: ObserverName | None = None
     integer_op: bool | None = None
 
-    def apply(self, spec: QuantSpec | None) -> QuantSpec | None:
+    def apply(self, spec: QuantSpec | None, info: SiteInfo) -> QuantSpec | None:
         """The spec after this rule; a site that the scheme leaves in float starts from 8-bit minmax."""
         if self.bits == 0:
             return None
         changes = {k: v for k, v in vars(self).items() if k != "pattern" and v is not None}
-        return QuantSpec(**{**vars(spec or QuantSpec()), **changes})
+        changed = QuantSpec(**{**vars(spec or QuantSpec()), **changes})
+        if info.is_weight or self.per_channel is not None or not (self.observer or self.quantizer):
+            return changed
+        observer, by_channel = _activation_range(changed.observer, changed.quantizer, info)
+        signed = changed.signed
+        if self.quantizer and self.signed is None and "gelu" in info.roles:
+            signed = changed.quantizer == "twin"
+        return replace(changed, observer=observer, per_channel=by_channel, signed=signed)
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,8 @@ class QuantConfig:
       softmax_quantizer: of softmax outputs: `uniform`; powers of 2 (`log2`), of its root (`log_sqrt2`) or of
         a base chosen by calibration (`log`); `twin`, a fine range for small weights and a coarse one.
       gelu_quantizer: of GELU outputs: `uniform`; `twin`, a step below zero and one above; `shifted_log`,
-        powers of a chosen base after lifting above zero (AdaLog). The last two are per tensor, whatever
+        powers of a chosen base after lifting above zero (AdaLog), with the base 2 or its root
+        `shifted_log2`, `shifted_log_sqrt2`. All but `uniform` are per tensor, whatever
         `activation_observer`.
       integer_layer_norm: FQ-ViT's integer LayerNorm (fully_quantized only).
       integer_softmax: FQ-ViT's log-int-softmax (with `log2`; needs quantized attention logits).
@@ -183,9 +193,7 @@ class QuantConfig:
         observer = self.residual_observer if residual else self.activation_observer
         softmax, gelu = "softmax" in info.roles, "gelu" in info.roles
         quantizer = self.softmax_quantizer if softmax else self.gelu_quantizer if gelu else "uniform"
-        by_channel = observer in BY_CHANNEL
-        if by_channel and ("per_tensor" in info.roles or (gelu and quantizer != "uniform")):
-            by_channel, observer = False, "minmax"
+        observer, by_channel = _activation_range(observer, quantizer, info)
         edge_bits = self.edge_activation_bits if "edge_inputs" in info.roles else None
         return QuantSpec(
             bits=(self.softmax_bits if softmax else edge_bits) or self.activation_bits,
@@ -205,11 +213,22 @@ class QuantConfig:
         return "operands" in info.roles or (self.scheme == "deploy" and "addends" in info.roles)
 
 
+def _activation_range(
+    observer: ObserverName, quantizer: Quantizer, info: SiteInfo
+) -> tuple[ObserverName, bool]:
+    """An activation's observer, and whether it gives factors by channel: minmax where there can be none."""
+    if observer not in BY_CHANNEL:
+        return observer, False
+    if "per_tensor" in info.roles or quantizer != "uniform":
+        return "minmax", False
+    return observer, True
+
+
 def resolve(config: QuantConfig, sites: Mapping[str, SiteInfo]) -> Specs:
     """Scheme and rules for the sites of one network (see `evolq_jax.network.list_sites`).
 
     Raises:
-      UserError: a rule's pattern matches no site.
+      UserError: a rule's pattern matches no site, or asks of `deploy` what it cannot execute.
     """
     for rule in config.rules:
         select([rule.pattern], sites)
@@ -218,10 +237,23 @@ def resolve(config: QuantConfig, sites: Mapping[str, SiteInfo]) -> Specs:
         spec = config.spec(site, info)
         for rule in config.rules:
             if fnmatchcase(site, rule.pattern):
-                spec = rule.apply(spec)
+                spec = rule.apply(spec, info)
         if spec is not None:
+            if config.scheme == "deploy":
+                _check_deployed(site, spec, info)
             resolved.append((site, spec))
     return tuple(resolved)
+
+
+def _check_deployed(site: str, spec: QuantSpec, info: SiteInfo) -> None:
+    plain = spec.quantizer == "uniform" and not spec.integer_op
+    activation = spec.bits == 8 and not spec.per_channel
+    if not plain or not (spec.signed if info.is_weight else activation):
+        wanted = "symmetric" if info.is_weight else "8 bits, with one scale and zero point"
+        raise UserError(
+            f"quant.scheme deploy is what ONNX runtimes execute with Q/DQ pairs: a rule makes '{site}' "
+            f"another than uniform, {wanted}; change quant.rules"
+        )
 
 
 def with_codes(specs: Specs, weights: Container[str]) -> Specs:

@@ -32,7 +32,7 @@ def rounded(spec: QuantSpec, scale: float, other: float, x: np.ndarray) -> np.nd
     def one(v: float) -> float:
         if spec.quantizer == "twin":
             return reference.twin_fake_quant(v, scale, int(other), spec.bits, spec.signed)
-        if spec.quantizer == "shifted_log":
+        if spec.quantizer.startswith("shifted_log"):
             return reference.shifted_log_fake_quant(v, scale, int(other), spec.bits)
         q = round(-np.log2(v) / scale)
         return 2.0 ** (-scale * q) if q < 2**spec.bits - 1 else 0.0
@@ -44,10 +44,9 @@ def grid(spec: QuantSpec, high: float) -> list[tuple[float, float]]:
     kept = [high * 2 ** (-i / 4) for i in range(12)]
     if spec.quantizer == "log":
         return [(1 / n, 0) for n in range(1, 7)]
-    if spec.quantizer == "log_sqrt2":
-        return [(0.5, 0)]
-    if spec.quantizer == "shifted_log":
-        return [(top + 0.17, n) for n in range(1, 7) for top in kept]
+    if spec.quantizer.startswith("shifted_log"):
+        fixed = {"shifted_log2": [1], "shifted_log_sqrt2": [2]}
+        return [(top + 0.17, n) for n in fixed.get(spec.quantizer, range(1, 7)) for top in kept]
     return [(top / (2 ** (spec.bits - 1) - 1) / 2**n, n) for n in range(12) for top in kept]
 
 
@@ -55,10 +54,11 @@ def grid(spec: QuantSpec, high: float) -> list[tuple[float, float]]:
     ("quantizer", "signed", "softmax"),
     [
         ("log", False, True),
-        ("log_sqrt2", False, True),
         ("twin", False, True),
         ("twin", True, False),
         ("shifted_log", False, False),
+        ("shifted_log2", False, False),
+        ("shifted_log_sqrt2", False, False),
     ],
 )
 def test_the_best_of_the_grid_is_chosen(quantizer: str, signed: bool, softmax: bool) -> None:

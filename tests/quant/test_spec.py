@@ -1,4 +1,4 @@
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
@@ -101,6 +101,38 @@ def test_a_rule_leaves_sites_in_float_and_adds_others(tiny: Tiny) -> None:
     assert specs["blocks/attn/logits"] == QuantSpec(8, observer="ema")
     again = dict(resolve(QuantConfig(rules=(Rule("*", bits=0), Rule("head/weight", bits=5))), tiny.sites))
     assert again == {"head/weight": QuantSpec(5)}
+
+
+def test_a_rule_s_observer_and_quantizer_decide_on_factors_by_channel(tiny: Tiny) -> None:
+    """As the scheme's own: else `pow2` would have one factor, and others a free scale for each channel."""
+    rules = (
+        Rule("blocks/norm1", observer="pow2"),
+        Rule("blocks/attn/softmax", observer="pow2"),
+        Rule("blocks/mlp/gelu", quantizer="twin"),
+    )
+    specs = dict(resolve(QuantConfig(rules=rules), tiny.sites))
+    assert specs["blocks/norm1"] == QuantSpec(8, per_channel=True, observer="pow2")
+    assert specs["blocks/attn/softmax"] == QuantSpec(8)
+    assert specs["blocks/mlp/gelu"] == QuantSpec(8, signed=True, quantizer="twin")
+    rules = (Rule("*", observer="omse"), Rule("blocks/norm2", observer="omse", per_channel=True))
+    specs = dict(resolve(QuantConfig(activation_observer="pow2", rules=rules), tiny.sites))
+    by_channel = {name for name, spec in specs.items() if spec.per_channel}
+    assert by_channel == {name for name in specs if name in WEIGHTS} | {"blocks/norm2"}  # as it asks for
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule("blocks/mlp/gelu", bits=4),
+        Rule("blocks/norm1", observer="pow2"),
+        Rule("blocks/attn/softmax", quantizer="log2"),
+        Rule("head/weight", signed=False),
+    ],
+)
+def test_a_rule_does_not_get_round_what_deploy_executes(rule: Rule, tiny: Tiny) -> None:
+    with pytest.raises(UserError, match=rf"a rule makes '{rule.pattern}' another than.*change quant\.rules"):
+        resolve(QuantConfig("deploy", rules=(rule,)), tiny.sites)
+    resolve(QuantConfig("deploy", rules=(replace(rule, bits=0),)), tiny.sites)
 
 
 def test_a_pattern_without_sites_is_refused_with_a_hint(tiny: Tiny) -> None:

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from benchmarks.vit_tiny_study import make_config
-from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig, fast, strong
+from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig, faithful, fast, strong
 from evolq_jax.experiment.calibrated import calibrate
 from evolq_jax.experiment.evaluate import compute_logits
 from evolq_jax.experiment.images import load_evaluation
@@ -38,7 +38,7 @@ BITS: dict[str, dict[str, Any]] = {
     "W4A4, softmax 8": {"weight_bits": 4, "activation_bits": 4, "softmax_bits": 8},
     "W3A3": {"weight_bits": 3, "activation_bits": 3},
 }
-PRESETS = {"fast": fast, "strong": strong}
+PRESETS = {"faithful": faithful, "fast": fast, "strong": strong}
 # What `strong` adds to the plain ranges of the default config, step by step.
 STEPS = ("plain ranges", "power-of-two ranges", "+ bias", "+ gptq, bias", "+ ridge, gptq, bias")
 CHAINS = (("ranges",), ("ranges",), ("ranges", "bias"), ("ranges", "gptq", "bias"), None)

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from evolq_jax.calibration.brecq.config import BrecqConfig
 from evolq_jax.calibration.chain import CORRECTING, check_order
 from evolq_jax.calibration.clip_config import ClipConfig
+from evolq_jax.calibration.state import TokenWeighting
 from evolq_jax.data.config import DataConfig
-from evolq_jax.errors import UserError, check_at_least_one, suggestion
+from evolq_jax.errors import UserError, check_at_least_one, check_choices, suggestion
 from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.mesh import parse_mesh
@@ -74,26 +75,27 @@ class CalibrationConfig:
       chain: initialisers in order. `ranges` (the paper's) finds scales on the float network; `fold` gives
         the outputs of LayerNorms a scale for each channel and folds them into the layers around; `smooth`
         balances activations' channels against the weights that read them; `clip` tries other ranges by what
-        the whole network's output makes of them. Then, layer by layer on quantized
-        inputs, `ridge` corrects weights, `gptq` rounds them with error feedback, and `bias` corrects biases.
-        `brecq` learns the rounding of weights and the steps of activations block by block; a search then
-        moves scales and leaves the weights' integers as they are.
-        `block_linear`, last, adds a linear layer in float to every block. All: docs/initialisation.md.
-      damping: how strongly `ridge` holds on to the float weights, relative to each input channel's own
-        second moment.
-      pull: share (0 to 1) of the residual stream's error that `ridge` and `bias` correct at the end of
-        each branch.
+        the whole network's output makes of them. Then, layer by layer on quantized inputs, `ridge` corrects
+        weights, `own_output` finds their ranges, `gptq` rounds them with error feedback, and `bias` corrects
+        biases. `brecq` learns the rounding of weights and the steps of activations block by block. A search
+        after it moves scales, not integers. `block_linear`, last, adds a linear layer in float to every
+        block. All: docs/initialisation.md.
+      damping: how strongly `ridge` holds on to float weights, relative to each input's second moment.
+      pull: share (0 to 1) of the stream's error that `ridge` and `bias` correct at the end of a branch.
+      token_weights: what these four weigh tokens by: `fisher`, how much they matter to the network's output
+        and, where a LayerNorm follows, the size of their stream; `stream`, this alone; `equal`, nothing.
       fisher: `ranges` weighs squared errors by how much each value matters to the network's output (squared
         gradients towards the float network's probabilities; no labels), for observers that compare errors.
       brecq: settings of `brecq`.
       clip: settings of `clip`.
-      batch_size: images of one batch: smoothing observers update, and omse and ptf score, per batch.
+      batch_size: images of a batch: smoothing observers update, and omse and ptf score, per batch.
       image_chunk: images run at once.
     """
 
     chain: tuple[str, ...] = ("ranges",)
     damping: float = 3.0
     pull: float = 0.9
+    token_weights: TokenWeighting = "fisher"
     fisher: bool = False
     brecq: BrecqConfig = field(default_factory=BrecqConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
@@ -179,6 +181,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         """Rejects what cannot be right whatever the model and the images are."""
+        check_choices(self)
         if not self.name or Path(self.name).name != self.name:
             raise UserError(
                 f"name '{self.name}' must be a plain word: the run's directory is called after it"
@@ -268,8 +271,8 @@ def fast(config: Experiment) -> Experiment:
 
     Activations get a power-of-two factor for each channel, a softmax output of fewer than 8 bits a
     logarithmic quantizer, and the input of the first and last layer 8 bits; under `deploy`, which has neither
-    factors nor logarithms, activations get `omse` ranges. The image is not quantized
-    again: it comes as 8-bit pixels, and its normalisation folds into the first layer.
+    factors nor logarithms, activations get `omse` ranges. The image is not quantized again: it comes as 8-bit
+    pixels, which integers read as they are (docs/architecture.md).
     """
     config, generations = _outlier_aware(config), config.search.generations
     return replace(config, search=replace(config.search, generations=max(generations // 2, 1)))

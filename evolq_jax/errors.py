@@ -1,7 +1,11 @@
-"""The one exception for what a user can get wrong."""
+"""The one exception for what a user can get wrong, and checks that raise it."""
 
+import dataclasses
 import difflib
 from collections.abc import Iterable
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 class UserError(Exception):
@@ -25,3 +29,39 @@ def check_at_least_one(key: str, value: int) -> None:
     """
     if value < 1:
         raise UserError(f"{key} must be at least 1, not {value}")
+
+
+def check_choices(config: Any, prefix: str = "") -> None:
+    """Refuses a word that its field does not take, in a config (a dataclass) and in those it holds.
+
+    The command line checks what it is given by itself; this is for config files and for Python.
+
+    Raises:
+      UserError: the value of a field whose type is `Literal` is none of its words.
+    """
+    for name, words in _choices(type(config)).items():
+        value, key = getattr(config, name), prefix + name
+        if words and value not in words:
+            hint = suggestion(value, filter(None, words)) if isinstance(value, str) else ""
+            known = ", ".join(str(word) for word in words)
+            raise UserError(f"{key} has the unknown value {value!r}{hint} (known: {known})")
+        for number, item in enumerate(value if isinstance(value, tuple) else ()):
+            if dataclasses.is_dataclass(item):
+                check_choices(item, f"{key}[{number}].")
+        if dataclasses.is_dataclass(value):
+            check_choices(value, f"{key}.")
+
+
+@cache
+def _choices(kind: type) -> dict[str, tuple[Any, ...]]:
+    """The words that each field of a dataclass takes; none: its type is no `Literal`."""
+    return {name: _words(hint) for name, hint in get_type_hints(kind).items()}
+
+
+def _words(hint: Any) -> tuple[Any, ...]:
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    if get_origin(hint) not in (Union, UnionType):
+        return ()
+    parts = [(None,) if part is NoneType else _words(part) for part in get_args(hint)]
+    return sum(parts, ()) if all(parts) else ()

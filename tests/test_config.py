@@ -133,6 +133,22 @@ def test_presets_by_name() -> None:
         (lambda: with_bits(weight_bits=9), "quant.weight_bits must be from 2 to 8, not 9"),
         (lambda: with_bits(activation_bits=1), "quant.activation_bits must be from 2 to 8, not 1"),
         (lambda: with_bits(softmax_bits=16), "quant.softmax_bits must be from 2 to 8, not 16"),
+        (
+            lambda: Experiment(quant=QuantConfig("matmull")),  # type: ignore[arg-type]
+            "quant.scheme has the unknown value 'matmull'; did you mean 'matmul'?",
+        ),
+        (
+            lambda: Experiment(calibration=CalibrationConfig(token_weights="equals")),  # type: ignore[arg-type]
+            "calibration.token_weights has the unknown value 'equals'; did you mean 'equal'?",
+        ),
+        (
+            lambda: with_bits(rules=(Rule("a"), Rule("b", observer="mse"))),  # type: ignore[arg-type]
+            "quant.rules[1].observer has the unknown value 'mse'; did you mean 'omse'?",
+        ),
+        (
+            lambda: Experiment(precision=16),  # type: ignore[arg-type]
+            "precision has the unknown value 16 (known: float32, tf32, bfloat16)",
+        ),
         (lambda: with_bits(rules=(Rule("a", bits=1),)), "pattern 'a': bits must be from 2 to 8, not 1"),
     ],
 )

@@ -2,9 +2,12 @@
 
 Two sets of activations go through the network side by side: the float network's, and those of the
 network as quantized and corrected so far. At each linear layer of a block the moments of its quantized
-input and of the output wanted there are summed over all calibration images, and the links change the
-layer in turn. Consecutive links share one walk: a layer is corrected by all of them before the walk
-moves on, as GPTQ and ERQ do. A convolution is a linear layer over patches.
+input and of the output wanted there (the float network's and, at the end of a branch, a share of the error
+that the residual stream has by then) are summed over all calibration images, and the links change the
+layer in turn. A token counts by how much it matters to the network's output, and where its stream is
+normalised next, relative to the stream's size (`Calibration.token_weights`). Consecutive links share one
+walk: a layer is corrected by all of them before the walk moves on, as GPTQ and ERQ do. A convolution is a
+linear layer over patches.
 """
 
 from collections.abc import Container
@@ -41,9 +44,13 @@ def walk(
     steps = sum(segment.length * (len(segment.linears) + 1) for segment in parts.segments)
     done = 0
     streams = image_streams(calibration)
-    fisher = token_weights(
-        parts, state.reference, streams[0], jax.random.key(0), num_shares(calibration.mesh)
+    shares, weighting = num_shares(calibration.mesh), calibration.token_weights
+    fisher = (
+        token_weights(parts, state.reference, streams[0], jax.random.key(0), shares)
+        if weighting == "fisher"
+        else {}
     )
+    relative = weighting != "equal"
     for number, segment in enumerate(parts.segments):
         streams = enter_segment(parts, specs, number, state, streams)
         for block in range(segment.length):
@@ -54,9 +61,8 @@ def walk(
                     continue
                 weights = fisher.get(f"{segment.name}/{linear.name}")
                 tokens = None if weights is None else weights[:, block]
-                state = _correct(
-                    parts, specs, number, linear, links, damping, pull, state, streams, tokens, index
-                )
+                arguments = damping, pull, relative, state, streams, tokens, index
+                state = _correct(parts, specs, number, linear, links, *arguments)
                 calibration.progress(done, steps)
             streams = jax.block_until_ready(advance(parts, specs, number, state, streams, index))
             done += 1
@@ -99,7 +105,7 @@ def advance(
     )
 
 
-@partial(jax.jit, static_argnames=("parts", "specs", "number", "linear", "links"))
+@partial(jax.jit, static_argnames=("parts", "specs", "number", "linear", "links", "relative"))
 def _correct(
     parts: ModelParts,
     specs: Specs,
@@ -108,6 +114,7 @@ def _correct(
     links: tuple[str, ...],
     damping: float,
     pull: float,
+    relative: bool,
     state: State,
     streams: Streams,
     tokens: Array | None,
@@ -115,7 +122,7 @@ def _correct(
 ) -> State:
     """One layer of block `index`, changed by all links."""
     segment = parts.segments[number]
-    moments = _moments(parts, specs, number, linear, pull, state, streams, tokens, index)
+    moments = _moments(parts, specs, number, linear, pull, relative, state, streams, tokens, index)
     _, block, scales = block_of(parts, number, state, index)
     leaves, site = flatten(block), f"{linear.name}/weight"
     spec = scope(specs, segment.name).get(site)
@@ -139,6 +146,7 @@ def _moments(
     number: int,
     linear: Linear,
     pull: float,
+    relative: bool,
     state: State,
     streams: Streams,
     tokens: Array | None,
@@ -168,7 +176,7 @@ def _moments(
             token += chunk[2].reshape(-1, 1)
         if linear.residual is not None:
             added, rough = (_rows(linear, values[linear.residual]) for values in kept)
-            if linear.normed:
+            if linear.normed and relative:
                 # Only a token's error relative to the whole stream counts. Without this, the few tokens with
                 # massive activations are all that is fitted.
                 token /= ((wanted + added) ** 2).mean(-1, keepdims=True)

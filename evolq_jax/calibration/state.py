@@ -1,7 +1,7 @@
 """What the links of the chain are given, and what they change."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jax.sharding import Mesh
 
@@ -13,6 +13,7 @@ from evolq_jax.quant.spec import Specs
 from evolq_jax.typing import Array, ModelParts, Params, Scales
 
 Progress = Callable[[int, int], None]  # (steps done, steps in all)
+TokenWeighting = Literal["fisher", "stream", "equal"]
 
 
 class Calibration(NamedTuple):
@@ -28,6 +29,7 @@ class Calibration(NamedTuple):
         second moment.
       pull: share of the residual stream's error so far that `ridge` and `bias` correct at the end of
         each branch.
+      token_weights: what layer-wise links weigh errors of tokens by (see `layerwise`).
       fisher: whether `ranges` weighs squared errors by how much values matter (see `fisher.importance`).
       brecq: settings of block reconstruction.
       clip: settings of the search for clip ratios.
@@ -43,6 +45,7 @@ class Calibration(NamedTuple):
     chunk: int
     damping: float = 3.0
     pull: float = 0.9
+    token_weights: TokenWeighting = "fisher"
     fisher: bool = False
     brecq: BrecqConfig = BrecqConfig()
     clip: ClipConfig = ClipConfig()

@@ -75,6 +75,7 @@ def surroundings(setup: Setup, pixels: np.ndarray, batch_size: int) -> Calibrati
         settings.image_chunk,
         damping=settings.damping,
         pull=settings.pull,
+        token_weights=settings.token_weights,
         fisher=settings.fisher,
         brecq=settings.brecq,
         clip=settings.clip,

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -8,18 +9,19 @@ import pytest
 from benchmarks.timing import count_compilations
 from evolq_jax.calibration.chain import initialise
 from evolq_jax.calibration.fisher import token_weights
-from evolq_jax.calibration.state import Calibration
+from evolq_jax.calibration.state import Calibration, TokenWeighting
 from evolq_jax.errors import UserError
 from evolq_jax.fitness import kl
-from evolq_jax.network import forward
+from evolq_jax.network import forward, observe
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
-from evolq_jax.quant.spec import QuantConfig, Specs, resolve
+from evolq_jax.quant.spec import QuantConfig, Rule, Specs, resolve
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, Params, Scales
 from tests.tiny import Tiny, make_tiny
 
 QUANT = QuantConfig("matmul", weight_bits=3, activation_bits=4, activation_observer="pow2")
 LAYERS = ("attn/qkv", "attn/proj", "mlp/fc1", "mlp/fc2")
+WEIGHTS = tuple(Rule(f"blocks/{layer}/weight", bits=2, per_channel=True) for layer in LAYERS)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +128,35 @@ def test_token_weights_have_mean_one_and_know_what_the_head_reads(tiny: Tiny) ->
     last = np.asarray(weights["blocks/mlp/fc2"])[:, -1]
     assert (last[..., 0] > 0).all()
     assert (last[..., 1:] == 0).all()
+
+
+def test_what_tokens_are_weighed_by_is_switchable(tiny: Tiny) -> None:
+    layers = QuantConfig("matmul", weight_bits=2, rules=(Rule("*", bits=0), *WEIGHTS))
+    specs = resolve(layers, tiny.sites)
+    calibration = Calibration(tiny.parts, specs, tiny.sites, [tiny.images], 6, pull=0.0)
+    found = {
+        weighting: initialise(("ranges", "bias"), calibration._replace(token_weights=weighting), tiny.params)
+        for weighting in get_args(TokenWeighting)
+    }
+    biases = {
+        weighting: {layer: np.asarray(flatten(params)[f"blocks/{layer}/bias"][0]) for layer in LAYERS}
+        for weighting, (params, _) in found.items()
+    }
+    # By hand: the mean over all tokens alike, of the first layer, whose input is not quantized.
+    read = observe(tiny.parts, lambda _, x, __: x, {"blocks/norm1": jnp.zeros(3)}, tiny.params, tiny.images)
+    x = np.asarray(read["blocks/norm1"][0]).reshape(-1, 32)
+    weight, bias = (
+        np.asarray(flatten(tiny.params)[f"blocks/attn/qkv/{leaf}"][0]) for leaf in ("weight", "bias")
+    )
+    quantized = flatten(fake_quant_weights(specs, tiny.params, found["equal"][1]))["blocks/attn/qkv/weight"][
+        0
+    ]
+    want = bias + x.mean(0) @ (weight - np.asarray(quantized))
+    np.testing.assert_allclose(biases["equal"]["attn/qkv"], want, atol=1e-4)
+    # A LayerNorm follows at the end of a branch alone, so before it streams do not count.
+    np.testing.assert_array_equal(biases["stream"]["attn/qkv"], biases["equal"]["attn/qkv"])
+    assert np.abs(biases["stream"]["attn/proj"] - biases["equal"]["attn/proj"]).max() > 1e-4
+    assert np.abs(biases["fisher"]["attn/qkv"] - biases["equal"]["attn/qkv"]).max() > 1e-4
 
 
 def test_networks_without_named_layers_are_refused(tiny: Tiny, specs: Specs) -> None:

@@ -1,0 +1,109 @@
+"""What else the presets `fast` and `strong` could do, in docs/results.md: ViT-Tiny, one addition at a time.
+
+    python -m benchmarks.preset_study --data ../shared/data --out runs/preset_study
+
+Calibration images alone take part, so that the study may choose the presets: the seed draws 128 from one
+half, and all of the other half judge. Finished settings are not run again. Prints the table in Markdown.
+"""
+
+import argparse
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.init_study import BITS, IMAGES, run_missing
+from benchmarks.search_study import make as make_halves
+from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig, fast, strong
+
+STRONG = ("ranges", "ridge", "gptq", "bias")
+
+
+class Variant(NamedTuple):
+    """A preset and what is changed of it."""
+
+    preset: Callable[[Experiment], Experiment]
+    chain: tuple[str, ...]
+    quant: Mapping[str, Any] = MappingProxyType({})
+    calibration: Mapping[str, Any] = MappingProxyType({})
+
+
+VARIANTS = {
+    "fast": Variant(fast, ("ranges",)),
+    "fast, Fisher": Variant(fast, ("ranges",), calibration={"fisher": True}),
+    "fast, both ends of weights": Variant(fast, ("ranges",), {"weight_observer": "omse_ends"}),
+    "fast, shifted_log": Variant(fast, ("ranges",), {"gelu_quantizer": "shifted_log"}),
+    "fast, twin GELU": Variant(fast, ("ranges",), {"gelu_quantizer": "twin"}),
+    "fast + own_output": Variant(fast, ("ranges", "own_output")),
+    "strong": Variant(strong, STRONG),
+    "strong, own_output before gptq": Variant(strong, ("ranges", "ridge", "own_output", "gptq", "bias")),
+    "strong, both ends of weights": Variant(strong, STRONG, {"weight_observer": "omse_ends"}),
+    "strong, shifted_log": Variant(strong, STRONG, {"gelu_quantizer": "shifted_log"}),
+    "strong, twin GELU": Variant(strong, STRONG, {"gelu_quantizer": "twin"}),
+    "strong, fold first": Variant(strong, ("ranges", "fold", *STRONG[1:])),
+    "strong, smooth first": Variant(strong, ("ranges", "smooth", *STRONG[1:])),
+    "strong, tokens by stream alone": Variant(strong, STRONG, calibration={"token_weights": "stream"}),
+    "strong, tokens alike": Variant(strong, STRONG, calibration={"token_weights": "equal"}),
+    "strong + block_linear": Variant(strong, (*STRONG, "block_linear")),
+}
+
+
+def make(data: Path, out: Path, bits: str, name: str, seed: int) -> Experiment:
+    """One setting's config, in `matmul`."""
+    config = make_halves(data, "vit_tiny", "W4A8", out)
+    config = replace(
+        config,
+        seed=seed,
+        data=replace(config.data, num_calibration=IMAGES, num_evaluation=None),
+        calibration=CalibrationConfig(batch_size=IMAGES // 2, image_chunk=16),
+        quant=QuantConfig("matmul", **BITS[bits]),
+    )
+    variant = VARIANTS[name]
+    config = variant.preset(config)
+    calibration = replace(config.calibration, chain=variant.chain, **variant.calibration)
+    return replace(config, quant=replace(config.quant, **variant.quant), calibration=calibration)
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Markdown: a row a variant, columns by bits: KL (lowest to highest over seeds), agreement, seconds."""
+    columns = [bits for bits in BITS if any(result["bits"] == bits for result in results)]
+    heads = [f"{what}, {bits}" for bits in columns for what in ("KL", "agreement", "s")]
+    lines = ["| initialisation | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
+    for name in VARIANTS:
+        row: list[str] = []
+        for bits in columns:
+            runs = [result for result in results if (result["name"], result["bits"]) == (name, bits)]
+            row += _cells(runs) if runs else ["–"] * 3
+        lines.append(f"| {name} | " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def _cells(runs: list[dict[str, Any]]) -> list[str]:
+    kl = [run["kl"] for run in runs]
+    agreement, seconds = (np.mean([run[key] for run in runs]) for key in ("agreement", "seconds"))
+    spread = f"{np.mean(kl):.3f} ({min(kl):.3f} to {max(kl):.3f})"
+    return [spread, f"{100 * agreement:.1f}", f"{seconds:.0f}"]
+
+
+def main() -> None:
+    """Runs what is missing, then prints the table."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/preset_study"))
+    parser.add_argument("--bits", choices=BITS, nargs="+", default=["W3A8", "W4A4"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=list(VARIANTS))
+    args = parser.parse_args()
+    wanted = (
+        ({"bits": bits, "name": name, "seed": seed}, make(args.data, args.out, bits, name, seed))
+        for seed, bits, name in itertools.product(args.seeds, args.bits, args.variants)
+    )
+    print(table(run_missing(args.out, wanted)))
+
+
+if __name__ == "__main__":
+    main()

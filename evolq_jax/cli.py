@@ -1,6 +1,7 @@
 """The command line: `evolq VERB CONFIG [--field.name value ...]`."""
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,10 @@ def main() -> None:
     """The entry point: user errors are one line and status 2; what SIGTERM stopped and can go on is 75."""
     try:
         run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to fail on at exit
+        sys.exit(1)
     except UserError as error:
         hosts.leave(f"evolq: error: {' '.join(str(error).split())}", 2)
     except KeyboardInterrupt:

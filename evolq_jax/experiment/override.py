@@ -41,6 +41,8 @@ def override(config: Config, args: Sequence[str], verb: str, options: Sequence[s
     for arg in unknown:
         if arg.startswith("-"):
             name = arg.split("=")[0].replace("_", "-")
+            if name in options:
+                raise UserError(f"`evolq {verb}` has no option '{name}' (`evolq {verb} --help` lists all)")
             hint = suggestion(name, [*options, *(f"--{field}" for field in _field_names(type(config)))])
             raise UserError(f"unknown option '{name}'{hint} (`evolq {verb} CONFIG --help` lists all)")
         raise UserError(f"unexpected argument '{arg}'; fields are set as in --search.passes 3")

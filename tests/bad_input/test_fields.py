@@ -28,6 +28,7 @@ from tests.small_run import CONFIG_FILE
         (("--passes=3",), "unknown option '--passes'; did you mean '--search.passes'?"),
         (("--dryrun",), "unknown option '--dryrun'; did you mean '--dry-run'?"),
         (("-x",), "unknown option '-x'"),
+        (("--seeds", "3"), "`evolq search` has no option '--seeds'"),
         (("3",), "unexpected argument '3'"),
         (("--seed", "1", "2"), "unexpected argument '2'"),
         (("--preset", "fathful"), "argument --preset: invalid choice: 'fathful'"),
@@ -82,7 +83,7 @@ def test_config_files(refuse: Refuse, here: Path, text: str, message: str) -> No
         ),
         (("train", "config.py"), "config file 'config.py' defines no `config = TrainExperiment(...)`"),
         (("models", "x"), "`evolq models` takes no argument 'x'"),
-        (("calibrate", "config.py", "--dry-run"), "unknown option '--dry-run'"),
+        (("calibrate", "config.py", "--dry-run"), "`evolq calibrate` has no option '--dry-run'"),
     ],
 )
 def test_verbs(refuse: Refuse, args: tuple[str, ...], message: str) -> None:

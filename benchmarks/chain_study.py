@@ -92,21 +92,23 @@ def settings(args: argparse.Namespace) -> list[tuple[int, int, str, str]]:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Markdown: a row a step, columns by number of images; means over seeds, top-1 with its range."""
+    """Markdown, a table for each scheme: a row a step, columns by number of images; means over seeds."""
     numbers = sorted({result["images"] for result in results})
     heads = [f"{what}, {number}" for number in numbers for what in ("top-1", "agreement", "KL", "s")]
-    lines = ["| scheme | step | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(heads)]
-    rows = dict.fromkeys((result["scheme"], result["name"]) for result in results)
-    for scheme, name in sorted(rows, key=lambda key: SCHEMES.index(key[0])):
-        row: list[str] = []
-        for number in numbers:
-            key = (scheme, name, number)
-            runs = [
-                result for result in results if (result["scheme"], result["name"], result["images"]) == key
-            ]
-            row += cells(runs) if runs else ["–"] * 4
-        lines.append(f"| {scheme} | {name} | " + " | ".join(row) + " |")
-    return "\n".join(lines)
+    lines: list[str] = []
+    for scheme in SCHEMES:
+        of_scheme = [result for result in results if result["scheme"] == scheme]
+        if of_scheme:
+            lines += ["", f"`{scheme}`:", "", "| step | " + " | ".join(heads) + " |"]
+            lines += ["|---|" + "---|" * len(heads)]
+        found = {result["name"] for result in of_scheme}
+        for name in filter(found.__contains__, (*ALONE, *CUMULATED)):
+            row: list[str] = []
+            for number in numbers:
+                runs = [r for r in of_scheme if (r["name"], r["images"]) == (name, number)]
+                row += cells(runs) if runs else ["–"] * 4
+            lines.append(f"| {name} | " + " | ".join(row) + " |")
+    return "\n".join(lines[1:])
 
 
 def main() -> None:

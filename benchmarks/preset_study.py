@@ -19,8 +19,12 @@ import numpy as np
 from benchmarks.init_study import BITS, IMAGES, run_missing
 from benchmarks.search_study import make as make_halves
 from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig, fast, strong
+from evolq_jax.quant.spec import Scheme
 
-STRONG = ("ranges", "ridge", "gptq", "bias")
+CORRECTIONS = ("ridge", "gptq", "bias")
+STRONG = ("ranges", *CORRECTIONS)
+SMOOTH = ("ranges", "smooth", *CORRECTIONS)
+LOGARITHM = {"gelu_quantizer": "shifted_log"}
 
 
 class Variant(NamedTuple):
@@ -36,31 +40,35 @@ VARIANTS = {
     "fast": Variant(fast, ("ranges",)),
     "fast, Fisher": Variant(fast, ("ranges",), calibration={"fisher": True}),
     "fast, both ends of weights": Variant(fast, ("ranges",), {"weight_observer": "omse_ends"}),
-    "fast, shifted_log": Variant(fast, ("ranges",), {"gelu_quantizer": "shifted_log"}),
+    "fast, shifted_log": Variant(fast, ("ranges",), LOGARITHM),
     "fast, twin GELU": Variant(fast, ("ranges",), {"gelu_quantizer": "twin"}),
     "fast + own_output": Variant(fast, ("ranges", "own_output")),
     "strong": Variant(strong, STRONG),
     "strong, own_output before gptq": Variant(strong, ("ranges", "ridge", "own_output", "gptq", "bias")),
     "strong, both ends of weights": Variant(strong, STRONG, {"weight_observer": "omse_ends"}),
-    "strong, shifted_log": Variant(strong, STRONG, {"gelu_quantizer": "shifted_log"}),
+    "strong, shifted_log": Variant(strong, STRONG, LOGARITHM),
     "strong, twin GELU": Variant(strong, STRONG, {"gelu_quantizer": "twin"}),
-    "strong, fold first": Variant(strong, ("ranges", "fold", *STRONG[1:])),
-    "strong, smooth first": Variant(strong, ("ranges", "smooth", *STRONG[1:])),
+    "strong, fold first": Variant(strong, ("ranges", "fold", *CORRECTIONS)),
+    "strong, smooth first": Variant(strong, SMOOTH),
+    "strong, smooth first, shifted_log": Variant(strong, SMOOTH, LOGARITHM),
+    "strong, smooth first, shifted_log, own_output before gptq": Variant(
+        strong, ("ranges", "smooth", "ridge", "own_output", "gptq", "bias"), LOGARITHM
+    ),
     "strong, tokens by stream alone": Variant(strong, STRONG, calibration={"token_weights": "stream"}),
     "strong, tokens alike": Variant(strong, STRONG, calibration={"token_weights": "equal"}),
     "strong + block_linear": Variant(strong, (*STRONG, "block_linear")),
 }
 
 
-def make(data: Path, out: Path, bits: str, name: str, seed: int) -> Experiment:
-    """One setting's config, in `matmul`."""
+def make(data: Path, out: Path, scheme: Scheme, bits: str, name: str, seed: int) -> Experiment:
+    """One setting's config."""
     config = make_halves(data, "vit_tiny", "W4A8", out)
     config = replace(
         config,
         seed=seed,
         data=replace(config.data, num_calibration=IMAGES, num_evaluation=None),
         calibration=CalibrationConfig(batch_size=IMAGES // 2, image_chunk=16),
-        quant=QuantConfig("matmul", **BITS[bits]),
+        quant=QuantConfig(scheme, **BITS[bits]),
     )
     variant = VARIANTS[name]
     config = variant.preset(config)
@@ -69,16 +77,17 @@ def make(data: Path, out: Path, bits: str, name: str, seed: int) -> Experiment:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Markdown: a row a variant, columns by bits: KL (lowest to highest over seeds), agreement, seconds."""
-    columns = [bits for bits in BITS if any(result["bits"] == bits for result in results)]
-    heads = [f"{what}, {bits}" for bits in columns for what in ("KL", "agreement", "s")]
+    """Markdown: a row a variant, columns by scheme and bits: KL (lowest to highest over seeds) and others."""
+    columns = dict.fromkeys((result["scheme"], result["bits"]) for result in results)
+    heads = [f"{what}, `{scheme}` {bits}" for scheme, bits in columns for what in ("KL", "agreement", "s")]
     lines = ["| initialisation | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
     for name in VARIANTS:
         row: list[str] = []
-        for bits in columns:
-            runs = [result for result in results if (result["name"], result["bits"]) == (name, bits)]
+        for column in columns:
+            runs = [r for r in results if r["name"] == name and (r["scheme"], r["bits"]) == column]
             row += _cells(runs) if runs else ["–"] * 3
-        lines.append(f"| {name} | " + " | ".join(row) + " |")
+        if any(result["name"] == name for result in results):
+            lines.append(f"| {name} | " + " | ".join(row) + " |")
     return "\n".join(lines)
 
 
@@ -94,13 +103,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/preset_study"))
+    parser.add_argument("--schemes", choices=["matmul", "fully_quantized"], nargs="+", default=["matmul"])
     parser.add_argument("--bits", choices=BITS, nargs="+", default=["W3A8", "W4A4"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=list(VARIANTS))
     args = parser.parse_args()
     wanted = (
-        ({"bits": bits, "name": name, "seed": seed}, make(args.data, args.out, bits, name, seed))
-        for seed, bits, name in itertools.product(args.seeds, args.bits, args.variants)
+        (
+            {"scheme": scheme, "bits": bits, "name": name, "seed": seed},
+            make(args.data, args.out, scheme, bits, name, seed),
+        )
+        for seed, scheme, bits, name in itertools.product(args.seeds, args.schemes, args.bits, args.variants)
     )
     print(table(run_missing(args.out, wanted)))
 

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 from benchmarks.init_study import BITS, cells, run_missing
 from benchmarks.vit_tiny_study import make_config
-from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig, fast
+from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig
+from evolq_jax.presets import fast
 
 ALL_IMAGES = 1000
 BATCH = {32: 32, 128: 64, ALL_IMAGES: 100}

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from benchmarks.vit_tiny_study import make_config
-from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig, faithful, fast, strong
+from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig
 from evolq_jax.experiment.calibrated import calibrate
 from evolq_jax.experiment.evaluate import compute_logits
 from evolq_jax.experiment.images import load_evaluation
@@ -27,6 +27,7 @@ from evolq_jax.experiment.setup import load_model
 from evolq_jax.experiment.watch import Silent
 from evolq_jax.metrics import score, summary
 from evolq_jax.precision import matmul_precision
+from evolq_jax.presets import faithful, fast, strong
 
 IMAGES = 128
 BITS: dict[str, dict[str, Any]] = {

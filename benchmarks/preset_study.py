@@ -18,7 +18,8 @@ import numpy as np
 
 from benchmarks.init_study import BITS, IMAGES, run_missing
 from benchmarks.search_study import make as make_halves
-from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig, fast, strong
+from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig
+from evolq_jax.presets import fast, strong
 from evolq_jax.quant.spec import Scheme
 
 CORRECTIONS = ("ridge", "gptq", "bias")

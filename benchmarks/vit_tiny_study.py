@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evolq_jax.config import Experiment, Preset, load_config, with_preset
+from evolq_jax.config import Experiment, load_config
 from evolq_jax.experiment.run import run_search
+from evolq_jax.presets import Preset, with_preset
 
 BITS = (4, 3)
 SCHEMES = ("matmul", "fully_quantized")

@@ -25,8 +25,8 @@ from evolq_jax.config import (
     ModelConfig,
     QuantConfig,
     SearchConfig,
-    faithful,
 )
+from evolq_jax.presets import faithful
 
 released = faithful(Experiment(quant=QuantConfig("matmul", weight_bits=4), search=SearchConfig(passes=10)))
 config = Experiment(

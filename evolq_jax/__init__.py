@@ -30,7 +30,6 @@ if TYPE_CHECKING:
         SearchConfig,
         TrainConfig,
         TrainExperiment,
-        faithful,
         load_config,
     )
     from evolq_jax.errors import UserError
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from evolq_jax.experiment.run import run_calibrate, run_evaluate, run_search
     from evolq_jax.experiment.setup import list_models
     from evolq_jax.experiment.train import run_training
+    from evolq_jax.presets import faithful, fast, strong, thorough, with_preset
 
 _MODULES = {
     "evolq_jax.comparison": ("Comparison", "Method"),
@@ -61,7 +61,6 @@ _MODULES = {
         "SearchConfig",
         "TrainConfig",
         "TrainExperiment",
-        "faithful",
         "load_config",
     ),
     "evolq_jax.errors": ("UserError",),
@@ -76,6 +75,7 @@ _MODULES = {
     "evolq_jax.experiment.run": ("run_calibrate", "run_evaluate", "run_search"),
     "evolq_jax.experiment.setup": ("list_models",),
     "evolq_jax.experiment.train": ("run_training",),
+    "evolq_jax.presets": ("faithful", "fast", "strong", "thorough", "with_preset"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -98,6 +98,7 @@ __all__ = [
     "__version__",
     "ensure_search",
     "faithful",
+    "fast",
     "list_models",
     "load_config",
     "plan_compare",
@@ -113,6 +114,9 @@ __all__ = [
     "run_landscape",
     "run_search",
     "run_training",
+    "strong",
+    "thorough",
+    "with_preset",
 ]
 
 

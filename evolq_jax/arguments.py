@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from evolq_jax import __version__
-from evolq_jax.config import PRESETS
 from evolq_jax.errors import UserError
 from evolq_jax.hosts import SEVERAL, add_place_options
+from evolq_jax.presets import PRESETS
 
 WHAT = {
     "evaluate": "a run directory or a config file",

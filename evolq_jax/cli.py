@@ -14,7 +14,7 @@ from rich.table import Table
 from evolq_jax import hosts
 from evolq_jax.arguments import OPTIONS, VERBS, check_order, make_parser
 from evolq_jax.comparison import Comparison, join
-from evolq_jax.config import Experiment, LandscapeConfig, load_config, with_preset
+from evolq_jax.config import Experiment, LandscapeConfig, load_config
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.experiment.baseline import run_baseline
 from evolq_jax.experiment.compare.run import plan_compare, run_compare
@@ -29,6 +29,7 @@ from evolq_jax.experiment.run import run_calibrate, run_evaluate, run_search
 from evolq_jax.experiment.run_directory import CONFIG, open_run
 from evolq_jax.experiment.setup import list_models
 from evolq_jax.experiment.train import TrainExperiment, run_training
+from evolq_jax.presets import with_preset
 from evolq_jax.report import (
     comparison_table,
     duration,

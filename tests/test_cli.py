@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from evolq_jax import __version__, cli
-from evolq_jax.config import Experiment, QuantConfig, faithful
+from evolq_jax.config import Experiment, QuantConfig
 from evolq_jax.experiment.override import override
 from evolq_jax.experiment.train import Trained
 from evolq_jax.experiment.watch import Progress
+from evolq_jax.presets import faithful
 from evolq_jax.report import LineWatcher
 from evolq_jax.search.records import Generation
 from evolq_jax.training import TrainExperiment

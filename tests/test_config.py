@@ -13,11 +13,10 @@ from evolq_jax.config import (
     QuantConfig,
     Rule,
     SearchConfig,
-    faithful,
     load_config,
-    with_preset,
 )
 from evolq_jax.errors import UserError
+from evolq_jax.presets import faithful, with_preset
 from evolq_jax.training import TrainExperiment
 
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.py"))

@@ -39,14 +39,15 @@ LAYERS = {
     "gradient": f"{NUMERICS} fitness search",
     "training": f"{NUMERICS} fitness",
     "config": f"{NUMERICS} {STORES} {ALGORITHMS}",
+    "presets": "search config",
     "comparison": "errors config",
     "experiment": f"hosts {NUMERICS} {STORES} {ALGORITHMS} models figures config comparison",
     "report": "errors hosts typing metrics",
-    "configs": "config comparison",
-    "arguments": "errors hosts config",
-    "cli": "errors hosts arguments typing training config comparison experiment report configs",
+    "configs": "config presets comparison",
+    "arguments": "errors hosts presets",
+    "cli": "errors hosts arguments typing training config presets comparison experiment report configs",
     "__main__": "errors hosts cli",
-    "": f"{NUMERICS} {STORES} {ALGORITHMS} config comparison experiment",
+    "": f"{NUMERICS} {STORES} {ALGORITHMS} config presets comparison experiment",
 }
 
 LIBRARY = ("evolq_jax", "models", "configs")

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from evolq_jax.config import Experiment, QuantConfig, Rule, SearchConfig, faithful, load_config
+from evolq_jax.config import Experiment, QuantConfig, Rule, SearchConfig, load_config
 from evolq_jax.errors import UserError
 from evolq_jax.experiment.config_json import from_json, to_json
+from evolq_jax.presets import faithful
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
 CONFIGS = sorted(path for path in FOLDER.glob("*.py") if not path.stem.startswith(("train_", "compare_")))

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evolq_jax.config import faithful
 from evolq_jax.experiment import plan as plan_module
 from evolq_jax.experiment.plan import plan_search
 from evolq_jax.experiment.run import run_evaluate, run_search
 from evolq_jax.models.checkpoint import save_params
 from evolq_jax.models.registry import REGISTRY
+from evolq_jax.presets import faithful
 from tests.families import CLASSES, ENTRIES, SEARCHED, make_small, unfolded_params
 from tests.small_run import BATCH, small_config
 

@@ -123,7 +123,7 @@ def test_shares_of_the_network(weights: Path) -> None:
 @pytest.mark.shared
 def test_the_paper_s_run_is_counted_as_in_the_paper(shared: Path) -> None:
     """10 passes over 12 blocks of 3 children each, and every visit's start scored anew."""
-    from evolq_jax.config import faithful
+    from evolq_jax.presets import faithful
 
     weights = shared / "data/weights/vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors"
     config = Experiment(quant=QuantConfig("fully_quantized"))

@@ -25,7 +25,8 @@ from evolq_jax.quant.spec import Scheme
 CORRECTIONS = ("ridge", "gptq", "bias")
 STRONG = ("ranges", *CORRECTIONS)
 SMOOTH = ("ranges", "smooth", *CORRECTIONS)
-LOGARITHM = {"gelu_quantizer": "shifted_log"}
+# The presets have taken up the logarithm below 8 bits; here it is an addition as the others are.
+UNIFORM, LOGARITHM = {"gelu_quantizer": "uniform"}, {"gelu_quantizer": "shifted_log"}
 
 
 class Variant(NamedTuple):
@@ -74,7 +75,8 @@ def make(data: Path, out: Path, scheme: Scheme, bits: str, name: str, seed: int)
     variant = VARIANTS[name]
     config = variant.preset(config)
     calibration = replace(config.calibration, chain=variant.chain, **variant.calibration)
-    return replace(config, quant=replace(config.quant, **variant.quant), calibration=calibration)
+    quant = replace(config.quant, **{**UNIFORM, **variant.quant})
+    return replace(config, quant=quant, calibration=calibration)
 
 
 def table(results: list[dict[str, Any]]) -> str:

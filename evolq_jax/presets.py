@@ -59,10 +59,10 @@ def faithful(config: Experiment) -> Experiment:
 def fast(config: Experiment) -> Experiment:
     """Outlier-aware ranges and half of the search's generations, at this experiment's bits, scheme and data.
 
-    Activations get a power-of-two factor for each channel, a softmax output of fewer than 8 bits a
-    logarithmic quantizer, and the input of the first and last layer 8 bits; under `deploy`, which has neither
-    factors nor logarithms, activations get `omse` ranges. The image is not quantized again: it comes as 8-bit
-    pixels, which integers read as they are (docs/architecture.md).
+    Activations get a power-of-two factor for each channel, outputs of softmax and GELU of fewer than 8 bits
+    logarithmic quantizers, and the input of the first and last layer 8 bits; under `deploy`, which has
+    neither factors nor logarithms, activations get `omse` ranges. The image is not quantized again: it comes
+    as 8-bit pixels, which integers read as they are (docs/architecture.md).
     """
     config, generations = _outlier_aware(config), config.search.generations
     return replace(config, search=replace(config.search, generations=max(generations // 2, 1)))
@@ -91,6 +91,7 @@ def _outlier_aware(config: Experiment) -> Experiment:
         edge_weight_bits=8,
         edge_activation_bits=8,
         softmax_quantizer="log" if narrow_softmax else "uniform",
+        gelu_quantizer="shifted_log" if quant.activation_bits < 8 else "uniform",
         quantize_image=False,
         integer_layer_norm=False,
         integer_softmax=False,

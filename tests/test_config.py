@@ -200,8 +200,10 @@ def test_loading_leaves_nothing_beside_the_file(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["mine.py"]
 
 
-@pytest.mark.parametrize(("bits", "softmax"), [(8, "uniform"), (4, "log")])
-def test_strong_is_fast_with_corrected_weights_at_the_config_s_bits(bits: int, softmax: str) -> None:
+@pytest.mark.parametrize(("bits", "softmax", "gelu"), [(8, "uniform", "uniform"), (4, "log", "shifted_log")])
+def test_strong_is_fast_with_corrected_weights_at_the_config_s_bits(
+    bits: int, softmax: str, gelu: str
+) -> None:
     quant = QuantConfig("fully_quantized", weight_bits=3, activation_bits=bits, integer_layer_norm=True)
     config = Experiment(quant=quant)
     first, more, longest = (with_preset(config, preset) for preset in ("fast", "strong", "thorough"))
@@ -211,7 +213,8 @@ def test_strong_is_fast_with_corrected_weights_at_the_config_s_bits(bits: int, s
         3,
         bits,
     )
-    assert (more.quant.activation_observer, more.quant.softmax_quantizer) == ("pow2", softmax)
+    assert more.quant.activation_observer == "pow2"
+    assert (more.quant.softmax_quantizer, more.quant.gelu_quantizer) == (softmax, gelu)
     assert not more.quant.integer_layer_norm
     assert first.calibration.chain == ("ranges",)
     assert more.calibration.chain == ("ranges", "ridge", "gptq", "bias")

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from benchmarks.init_study import BITS, cells, run_missing
+from benchmarks.init_study import BITS, SCHEMES, cells, run_missing
 from benchmarks.vit_tiny_study import make_config
 from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig
 from evolq_jax.presets import fast
@@ -62,7 +62,6 @@ CUMULATED = {
     "… + block_linear": Step(("ranges", "ridge", "gptq", "bias", "block_linear")),
 }
 MATMUL_ONLY = ("block_linear", "… + block_linear")  # reads the residual stream in float
-SCHEMES = ("matmul", "fully_quantized")
 
 
 def make(data: Path, scheme: str, bits: str, name: str, images: int, seed: int) -> Experiment:

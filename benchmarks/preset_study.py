@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.init_study import BITS, IMAGES, run_missing
+from benchmarks.init_study import BITS, IMAGES, SCHEMES, run_missing
 from benchmarks.search_study import make as make_halves
 from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig
 from evolq_jax.presets import fast, strong
@@ -106,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/preset_study"))
-    parser.add_argument("--schemes", choices=["matmul", "fully_quantized"], nargs="+", default=["matmul"])
+    parser.add_argument("--schemes", choices=SCHEMES, nargs="+", default=["matmul"])
     parser.add_argument("--bits", choices=BITS, nargs="+", default=["W3A8", "W4A4"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=list(VARIANTS))

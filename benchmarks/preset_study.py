@@ -80,25 +80,24 @@ def make(data: Path, out: Path, scheme: Scheme, bits: str, name: str, seed: int)
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Markdown: a row a variant, columns by scheme and bits: KL (lowest to highest over seeds) and others."""
+    """Markdown: a row a variant, columns by scheme and bits: KL (lowest to highest over seeds), agreement."""
     columns = dict.fromkeys((result["scheme"], result["bits"]) for result in results)
-    heads = [f"{what}, `{scheme}` {bits}" for scheme, bits in columns for what in ("KL", "agreement", "s")]
+    heads = [f"{what}, `{scheme}` {bits}" for scheme, bits in columns for what in ("KL", "agreement")]
     lines = ["| initialisation | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
     for name in VARIANTS:
         row: list[str] = []
         for column in columns:
             runs = [r for r in results if r["name"] == name and (r["scheme"], r["bits"]) == column]
-            row += _cells(runs) if runs else ["–"] * 3
+            row += _cells(runs) if runs else ["–"] * 2
         if any(result["name"] == name for result in results):
             lines.append(f"| {name} | " + " | ".join(row) + " |")
     return "\n".join(lines)
 
 
 def _cells(runs: list[dict[str, Any]]) -> list[str]:
-    kl = [run["kl"] for run in runs]
-    agreement, seconds = (np.mean([run[key] for run in runs]) for key in ("agreement", "seconds"))
-    spread = f"{np.mean(kl):.3f} ({min(kl):.3f} to {max(kl):.3f})"
-    return [spread, f"{100 * agreement:.1f}", f"{seconds:.0f}"]
+    kl, agreement = ([run[key] for run in runs] for key in ("kl", "agreement"))
+    spread = f" ({min(kl):.3f} to {max(kl):.3f}; {len(kl)} seeds)" if len(kl) > 1 else ""
+    return [f"{np.mean(kl):.3f}{spread}", f"{100 * np.mean(agreement):.1f}"]
 
 
 def main() -> None:

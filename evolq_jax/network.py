@@ -45,7 +45,7 @@ def run_block(segment: Segment, params: Params, site: Site, x: Array) -> Array:
     """One block, plus the linear layer of its input that calibration may have added as a correction."""
     y = segment.block(params, site, x)
     added = params.get(CORRECTION)
-    return y if added is None else y + x @ added["weight"] + added.get("bias", 0.0)
+    return y if added is None else y + x @ added["weight"] + added["bias"]
 
 
 def unchanged(params: Params, site: Site, x: Array) -> Array:

@@ -1,10 +1,10 @@
 """The link `block_linear`: what a block has lost, made up for by a linear map of its input, as in QwT.
 
 Quantization without Tears (Fu et al., 2411.13918) adds to every block's output a linear layer of the block's
-input, fitted in closed form. Its bias is folded into that of the block's last layer, where that adds to the
-stream. Its weight cannot be folded, since the block has no other path from its input to its output but the
-identity; so it is a matrix product more, in float, kept as `correction` in the block's parameters
-(`network.run_block`), and its numbers count (`added_parameters`). Blocks that change the shape have none.
+input, fitted in closed form. It is kept as `correction` in the block's parameters (`network.run_block`). It
+cannot be folded, since the block has no other path from its input to its output but the identity; so it is a
+matrix product more, in float, and its numbers count (`added_parameters`). Blocks that change the shape have
+no correction.
 """
 
 from functools import partial
@@ -26,7 +26,6 @@ from evolq_jax.calibration.state import Calibration, State
 from evolq_jax.network import at
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import Specs
-from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import CORRECTION, Array, ModelParts, Params, Segment
 
 DAMPINGS = (0.01, 0.1, 1.0, 10.0)  # of the ridge regression, relative to each channel's variance
@@ -48,7 +47,7 @@ def block_linear(calibration: Calibration, state: State) -> State:
     correction (it is zero).
 
     Returns:
-      The state with `params[segment][CORRECTION]`: weight [L, D, D] and, where it is not folded, bias [L, D].
+      The state with `params[segment][CORRECTION]`: weight [L, D, D] and bias [L, D].
     """
     parts, specs = calibration.parts, calibration.specs
     total, done = sum(segment.length for segment in parts.segments), 0
@@ -67,24 +66,8 @@ def block_linear(calibration: Calibration, state: State) -> State:
             done += 1
             calibration.progress(done, total)
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
-        params[segment.name] = _with_correction(segment, params[segment.name], stacked)
+        params[segment.name] = params[segment.name] | {CORRECTION: stacked}
     return state._replace(params=params)
-
-
-def _with_correction(segment: Segment, params: Params, correction: Params) -> Params:
-    """The parameters [L, ...] of a segment's blocks with the correction of each."""
-    layer = _ends_in(segment)
-    if layer is not None:
-        leaves = flatten(params)
-        leaves[f"{layer}/bias"] += correction["bias"]
-        params, correction = unflatten(leaves), {"weight": correction["weight"]}
-    return params | {CORRECTION: correction}
-
-
-def _ends_in(segment: Segment) -> str | None:
-    """The layer whose output, added to the stream, is what the segment's blocks give; None: unknown."""
-    last = segment.linears[-1] if segment.linears else None
-    return last.name if last is not None and last.residual is not None else None
 
 
 def added_parameters(parts: ModelParts, params: Params, image_shape: tuple[int, ...]) -> int:
@@ -94,8 +77,7 @@ def added_parameters(parts: ModelParts, params: Params, image_shape: tuple[int, 
     for segment in parts.segments:
         x = jax.eval_shape(lambda p, x, s=segment: s.enter(p, site, x), params, x)
         y = _output(segment, params, x)
-        rows = x.shape[-1] + (_ends_in(segment) is None)
-        count += segment.length * rows * x.shape[-1] if y.shape == x.shape else 0
+        count += segment.length * (x.shape[-1] + 1) * x.shape[-1] if y.shape == x.shape else 0
         x = y
     return count
 

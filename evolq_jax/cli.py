@@ -46,8 +46,10 @@ COMPARED = ("budget", "milestones", "reference")  # fields of a comparison that 
 def main() -> None:
     """The entry point: user errors are one line and status 2; what SIGTERM stopped and can go on is 75."""
     try:
-        run(sys.argv[1:])
-        sys.stdout.flush()
+        try:
+            run(sys.argv[1:])
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:  # whoever reads has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to fail on at exit
         sys.exit(1)

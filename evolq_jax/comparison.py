@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from evolq_jax.config import Experiment, SearchConfig
-from evolq_jax.errors import UserError, suggestion
+from evolq_jax.errors import UserError, check_choices, suggestion
 
 Stage = Literal["search", "baseline"]
 
@@ -49,6 +49,7 @@ class Comparison:
 
     def __post_init__(self) -> None:
         """Rejects what cannot be right whatever the configs are."""
+        check_choices(self)
         if not self.name or Path(self.name).name != self.name:
             raise UserError(f"name '{self.name}' must be a plain word: the directory is called after it")
         names = [method.name for method in self.methods]

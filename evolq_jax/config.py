@@ -72,8 +72,8 @@ class CalibrationConfig:
         block. All: docs/initialisation.md.
       damping: how strongly `ridge` holds on to float weights, relative to each input's second moment.
       pull: share (0 to 1) of the stream's error that `ridge` and `bias` correct at the end of a branch.
-      token_weights: what these four weigh tokens by: `fisher`, how much they matter to the network's output
-        and, where a LayerNorm follows, the size of their stream; `stream`, this alone; `equal`, nothing.
+      token_weights: what layer-wise links weigh tokens by: `fisher`, how much they matter to the network's
+        output and, where a LayerNorm follows, the size of their stream; `stream`, this alone; `equal`, none.
       fisher: `ranges` weighs squared errors by how much each value matters to the network's output (squared
         gradients towards the float network's probabilities; no labels), for observers that compare errors.
       brecq: settings of `brecq`.

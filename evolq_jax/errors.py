@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 from collections.abc import Iterable
 from functools import cache
-from types import NoneType, UnionType
+from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
@@ -37,31 +37,30 @@ def check_choices(config: Any, prefix: str = "") -> None:
     The command line checks what it is given by itself; this is for config files and for Python.
 
     Raises:
-      UserError: the value of a field whose type is `Literal` is none of its words.
+      UserError: a field whose type names words (`Literal`) has another one.
     """
     for name, words in _choices(type(config)).items():
         value, key = getattr(config, name), prefix + name
-        if words and value not in words:
-            hint = suggestion(value, filter(None, words)) if isinstance(value, str) else ""
-            known = ", ".join(str(word) for word in words)
-            raise UserError(f"{key} has the unknown value {value!r}{hint} (known: {known})")
-        for number, item in enumerate(value if isinstance(value, tuple) else ()):
+        several = isinstance(value, tuple)
+        for number, item in enumerate(value if several else (value,)):
+            own = f"{key}[{number}]" if several else key
+            if words and isinstance(item, str) and item not in words:
+                known = f"{suggestion(item, words)} (known: {', '.join(words)})"
+                raise UserError(f"{own} has the unknown value '{item}'{known}")
             if dataclasses.is_dataclass(item):
-                check_choices(item, f"{key}[{number}].")
-        if dataclasses.is_dataclass(value):
-            check_choices(value, f"{key}.")
+                check_choices(item, f"{own}.")
 
 
 @cache
-def _choices(kind: type) -> dict[str, tuple[Any, ...]]:
-    """The words that each field of a dataclass takes; none: its type is no `Literal`."""
-    return {name: _words(hint) for name, hint in get_type_hints(kind).items()}
+def _choices(kind: type) -> dict[str, tuple[str, ...]]:
+    """The words that each field of a dataclass takes; none: any."""
+    return {name: tuple(dict.fromkeys(_words(hint))) for name, hint in get_type_hints(kind).items()}
 
 
-def _words(hint: Any) -> tuple[Any, ...]:
+def _words(hint: Any) -> tuple[str, ...]:
+    """Of a `Literal`, or of one in a union or a tuple."""
     if get_origin(hint) is Literal:
         return get_args(hint)
-    if get_origin(hint) not in (Union, UnionType):
+    if get_origin(hint) not in (Union, UnionType, tuple) or str in get_args(hint):
         return ()
-    parts = [(None,) if part is NoneType else _words(part) for part in get_args(hint)]
-    return sum(parts, ()) if all(parts) else ()
+    return tuple(word for part in get_args(hint) for word in _words(part))

@@ -55,13 +55,16 @@ def caught(monkeypatch: pytest.MonkeyPatch, verb: str, result: dict[str, Any]) -
     return calls
 
 
-def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
-    command = [sys.executable, "-m", "evolq_jax", "search", "--help"]
+@pytest.mark.parametrize("args", [("--help",), ("search", "--help")])
+def test_a_reader_that_has_seen_enough_gets_no_traceback(args: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "evolq_jax", *args]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
-        assert process.stderr.read() == b""
+        shown = process.stderr.read()
+    assert b"Traceback" not in shown
+    assert b"BrokenPipe" not in shown
     assert process.returncode == 1
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evolq_jax.comparison import Comparison
+from evolq_jax.comparison import Comparison, Method
 from evolq_jax.config import (
     CalibrationConfig,
     DataConfig,
@@ -145,8 +145,16 @@ def test_presets_by_name() -> None:
             "quant.rules[1].observer has the unknown value 'mse'; did you mean 'omse'?",
         ),
         (
-            lambda: Experiment(precision=16),  # type: ignore[arg-type]
-            "precision has the unknown value 16 (known: float32, tf32, bfloat16)",
+            lambda: Experiment(precision="fp32"),  # type: ignore[arg-type]
+            "precision has the unknown value 'fp32'; did you mean 'tf32'? (known: float32, tf32, bfloat16)",
+        ),
+        (
+            lambda: Comparison("c", (Method("m", Experiment(), ("serach",)),)),  # type: ignore[arg-type]
+            "methods[0].stages[0] has the unknown value 'serach'; did you mean 'search'?",
+        ),
+        (
+            lambda: Experiment(data=DataConfig(evaluation_resize="chekpoint")),  # type: ignore[arg-type]
+            "data.evaluation_resize has the unknown value 'chekpoint'; did you mean 'checkpoint'?",
         ),
         (lambda: with_bits(rules=(Rule("a", bits=1),)), "pattern 'a': bits must be from 2 to 8, not 1"),
     ],

@@ -3,8 +3,9 @@
 Quantization without Tears (Fu et al., 2411.13918) adds to every block's output a linear layer of the block's
 input, fitted in closed form. It is kept as `correction` in the block's parameters (`network.run_block`). It
 cannot be folded, since the block has no other path from its input to its output but the identity; so it is a
-matrix product more, in float, and its numbers count (`added_parameters`). Blocks that change the shape have
-no correction.
+matrix product more, in float, and its numbers count (`added_parameters`). The bias alone could go into the
+last layer's; it stays with its weight, so that a block without its correction is the one that was corrected.
+Blocks that change the shape have no correction.
 """
 
 from functools import partial

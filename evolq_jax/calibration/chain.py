@@ -109,8 +109,8 @@ def check_order(chain: Sequence[str]) -> None:
     """Refuses chains in which a link would undo or could not see what another has done.
 
     Raises:
-      UserError: a link's name is unknown, `ranges` is not first and alone, or a link comes after one that
-        `UNDOES` or `block_linear` says it must not follow.
+      UserError: a link's name is unknown, `ranges` is not first, or a link comes after `block_linear` or
+        after one that it must not follow (`UNDOES`).
     """
     for name in chain:
         if name not in INITIALISERS:

@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.typing import SiteInfo
@@ -64,8 +64,9 @@ Specs = tuple[tuple[str, QuantSpec], ...]  # resolved: (site name, spec) in orde
 class Rule:
     """Changes the sites whose name matches `pattern` (shell style, `*` also crosses `/`); later rules win.
 
-    `bits=0` leaves the matching sites in float; None keeps what the scheme says. Without `per_channel`, an
-    activation has factors by channel where its observer, this one's or the scheme's, gives them.
+    `bits=0` leaves the matching sites in float; None keeps what the scheme says (8 bits and `minmax` where
+    that leaves a site in float). Unless a rule says `per_channel`, an activation has factors by channel where
+    its observer, a rule's or the scheme's, gives them.
     """
 
     pattern: str
@@ -76,19 +77,10 @@ class Rule:
     observer: ObserverName | None = None
     integer_op: bool | None = None
 
-    def apply(self, spec: QuantSpec | None, info: SiteInfo) -> QuantSpec | None:
-        """The spec after this rule; a site that the scheme leaves in float starts from 8-bit minmax."""
-        if self.bits == 0:
-            return None
-        changes = {k: v for k, v in vars(self).items() if k != "pattern" and v is not None}
-        changed = QuantSpec(**{**vars(spec or QuantSpec()), **changes})
-        if info.is_weight or self.per_channel is not None or not (self.observer or self.quantizer):
-            return changed
-        observer, by_channel = _activation_range(changed.observer, changed.quantizer, info)
-        signed = changed.signed
-        if self.quantizer and self.signed is None and "gelu" in info.roles:
-            signed = changed.quantizer == "twin"
-        return replace(changed, observer=observer, per_channel=by_channel, signed=signed)
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The fields of a spec that this rule sets."""
+        return {key: value for key, value in vars(self).items() if key != "pattern" and value is not None}
 
 
 @dataclass(frozen=True)
@@ -176,34 +168,29 @@ class QuantConfig:
                     f"{remedy}"
                 )
 
-    def spec(self, site: str, info: SiteInfo) -> QuantSpec | None:
-        """The scheme's spec for one site (rules not applied); None: the site stays in float."""
+    def fields(self, site: str, info: SiteInfo) -> dict[str, Any] | None:
+        """What the scheme says of one site (rules not applied); None: the site stays in float."""
         if info.is_weight:
             edge_bits = self.edge_weight_bits if "edge_weights" in info.roles else None
-            return QuantSpec(
-                bits=edge_bits or self.weight_bits,
-                signed=self.signed_weights or self.scheme == "deploy",
-                per_channel=True,
-                observer=self.weight_observer,
-                bias_correction=self.bias_correction,
-            )
+            return {
+                "bits": edge_bits or self.weight_bits,
+                "signed": self.signed_weights or self.scheme == "deploy",
+                "per_channel": True,
+                "observer": self.weight_observer,
+                "bias_correction": self.bias_correction,
+            }
         if not self._quantizes(site, info):
             return None
         residual = "residual" in info.roles and self.scheme == "fully_quantized"
-        observer = self.residual_observer if residual else self.activation_observer
         softmax, gelu = "softmax" in info.roles, "gelu" in info.roles
-        quantizer = self.softmax_quantizer if softmax else self.gelu_quantizer if gelu else "uniform"
-        observer, by_channel = _activation_range(observer, quantizer, info)
         edge_bits = self.edge_activation_bits if "edge_inputs" in info.roles else None
-        return QuantSpec(
-            bits=(self.softmax_bits if softmax else edge_bits) or self.activation_bits,
-            signed=gelu and quantizer == "twin",
-            per_channel=by_channel,
-            quantizer=quantizer,
-            observer=observer,
-            integer_op=(softmax and self.integer_softmax)
+        return {
+            "bits": (self.softmax_bits if softmax else edge_bits) or self.activation_bits,
+            "quantizer": self.softmax_quantizer if softmax else self.gelu_quantizer if gelu else "uniform",
+            "observer": self.residual_observer if residual else self.activation_observer,
+            "integer_op": (softmax and self.integer_softmax)
             or (self.integer_layer_norm and "layer_norm" in info.roles),
-        )
+        }
 
     def _quantizes(self, site: str, info: SiteInfo) -> bool:
         if site == "image":
@@ -213,32 +200,46 @@ class QuantConfig:
         return "operands" in info.roles or (self.scheme == "deploy" and "addends" in info.roles)
 
 
-def _activation_range(
-    observer: ObserverName, quantizer: Quantizer, info: SiteInfo
-) -> tuple[ObserverName, bool]:
-    """An activation's observer, and whether it gives factors by channel: minmax where there can be none."""
-    if observer not in BY_CHANNEL:
-        return observer, False
-    if "per_tensor" in info.roles or quantizer != "uniform":
-        return "minmax", False
-    return observer, True
+def _spec(site: str, info: SiteInfo, fields: Mapping[str, Any]) -> QuantSpec:
+    """The spec of these fields, and what follows from them for an activation where they do not say it.
+
+    Observers by channel give factors by channel; where there can be none, `minmax` takes their place.
+    """
+    spec = QuantSpec(**fields)
+    takes = SoftmaxQuantizer if "softmax" in info.roles else GeluQuantizer if "gelu" in info.roles else None
+    if spec.quantizer not in (get_args(takes) if takes else ("uniform",)):
+        raise UserError(
+            f"quant.rules give '{site}' the quantizer '{spec.quantizer}', which is for outputs of softmax or "
+            "GELU: take another, or another pattern"
+        )
+    if info.is_weight:
+        return spec
+    signed = "gelu" in info.roles and spec.quantizer == "twin"
+    by_channel = spec.observer in BY_CHANNEL
+    observer = spec.observer
+    if by_channel and ("per_tensor" in info.roles or spec.quantizer != "uniform"):
+        by_channel, observer = False, "minmax"
+    implied = {"signed": signed, "per_channel": by_channel, "observer": observer}
+    return replace(spec, **{key: implied[key] for key in implied if key == "observer" or key not in fields})
 
 
 def resolve(config: QuantConfig, sites: Mapping[str, SiteInfo]) -> Specs:
     """Scheme and rules for the sites of one network (see `evolq_jax.network.list_sites`).
 
     Raises:
-      UserError: a rule's pattern matches no site, or asks of `deploy` what it cannot execute.
+      UserError: a rule's pattern matches no site, or it gives one a quantizer that is not for it, or asks of
+        `deploy` what that cannot execute.
     """
     for rule in config.rules:
         select([rule.pattern], sites)
     resolved = []
     for site, info in sites.items():
-        spec = config.spec(site, info)
+        fields = config.fields(site, info)
         for rule in config.rules:
             if fnmatchcase(site, rule.pattern):
-                spec = rule.apply(spec, info)
-        if spec is not None:
+                fields = None if rule.bits == 0 else (fields or {}) | rule.changes
+        if fields is not None:
+            spec = _spec(site, info, fields)
             if config.scheme == "deploy":
                 _check_deployed(site, spec, info)
             resolved.append((site, spec))
@@ -252,7 +253,7 @@ def _check_deployed(site: str, spec: QuantSpec, info: SiteInfo) -> None:
         wanted = "symmetric" if info.is_weight else "8 bits, with one scale and zero point"
         raise UserError(
             f"quant.scheme deploy is what ONNX runtimes execute with Q/DQ pairs: a rule makes '{site}' "
-            f"another than uniform, {wanted}; change quant.rules"
+            f"something other than uniform, {wanted}; change quant.rules"
         )
 
 

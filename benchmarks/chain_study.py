@@ -16,14 +16,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from benchmarks.init_study import BITS, SCHEMES, cells, run_missing
+from benchmarks.init_study import ALL_IMAGES, BATCH, BITS, SCHEMES, cells, run_missing, with_setting
 from benchmarks.vit_tiny_study import make_config
-from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig
+from evolq_jax.config import Experiment
 from evolq_jax.presets import fast
-
-ALL_IMAGES = 1000
-BATCH = {32: 32, 128: 64, ALL_IMAGES: 100}
-IMAGE_CHUNK = {32: 16, 128: 16, ALL_IMAGES: 20}
 
 
 class Step(NamedTuple):
@@ -66,13 +62,7 @@ MATMUL_ONLY = ("block_linear", "… + block_linear")  # reads the residual strea
 
 def make(data: Path, scheme: str, bits: str, name: str, images: int, seed: int) -> Experiment:
     """One setting's config."""
-    config = make_config(data, 4, scheme, "plain", seed)
-    config = replace(
-        config,
-        data=replace(config.data, num_calibration=images),
-        calibration=CalibrationConfig(batch_size=BATCH[images], image_chunk=IMAGE_CHUNK[images]),
-        quant=QuantConfig(scheme, **BITS[bits]),  # type: ignore[arg-type]
-    )
+    config = with_setting(make_config(data, 4, scheme, "plain", seed), scheme, bits, images)
     config, step = (fast(config), CUMULATED[name]) if name in CUMULATED else (config, ALONE[name])
     calibration = replace(config.calibration, chain=step.chain, **step.calibration)
     return replace(config, quant=replace(config.quant, **step.quant), calibration=calibration)

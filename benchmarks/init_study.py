@@ -29,7 +29,9 @@ from evolq_jax.metrics import score, summary
 from evolq_jax.precision import matmul_precision
 from evolq_jax.presets import faithful, fast, strong
 
-IMAGES = 128
+IMAGES, ALL_IMAGES = 128, 1000
+BATCH = {32: 32, IMAGES: 64, ALL_IMAGES: 100}
+IMAGE_CHUNK = {32: 16, IMAGES: 16, ALL_IMAGES: 20}
 BITS: dict[str, dict[str, Any]] = {
     "W8A8": {"weight_bits": 8, "activation_bits": 8},
     "W6A6": {"weight_bits": 6, "activation_bits": 6},
@@ -53,14 +55,17 @@ def settings(seeds: list[int]) -> list[tuple[str, str, str, int]]:
 
 def make(data: Path, scheme: str, bits: str, preset: str, seed: int) -> Experiment:
     """One setting's config."""
-    config = make_config(data, 4, scheme, "plain", seed)
-    config = replace(
+    return PRESETS[preset](with_setting(make_config(data, 4, scheme, "plain", seed), scheme, bits))
+
+
+def with_setting(config: Experiment, scheme: str, bits: str, images: int = IMAGES) -> Experiment:
+    """The config at these bits, calibrated with plain ranges on so many images."""
+    return replace(
         config,
-        data=replace(config.data, num_calibration=IMAGES),
-        calibration=CalibrationConfig(batch_size=IMAGES // 2, image_chunk=16),
+        data=replace(config.data, num_calibration=images),
+        calibration=CalibrationConfig(batch_size=BATCH[images], image_chunk=IMAGE_CHUNK[images]),
         quant=QuantConfig(scheme, **BITS[bits]),  # type: ignore[arg-type]
     )
-    return PRESETS[preset](config)
 
 
 def run(config: Experiment, teacher: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.init_study import BITS, IMAGES, SCHEMES, run_missing
+from benchmarks.init_study import BITS, SCHEMES, run_missing, with_setting
 from benchmarks.search_study import make as make_halves
-from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig
+from evolq_jax.config import Experiment
 from evolq_jax.presets import fast, strong
 from evolq_jax.quant.spec import Scheme
 
@@ -65,13 +65,8 @@ VARIANTS = {
 
 def make(config: Experiment, scheme: Scheme, bits: str, name: str, seed: int) -> Experiment:
     """One setting's config, from one with the two halves of the calibration images."""
-    config = replace(
-        config,
-        seed=seed,
-        data=replace(config.data, num_calibration=IMAGES, num_evaluation=None),
-        calibration=CalibrationConfig(batch_size=IMAGES // 2, image_chunk=16),
-        quant=QuantConfig(scheme, **BITS[bits]),
-    )
+    config = with_setting(config, scheme, bits)
+    config = replace(config, seed=seed, data=replace(config.data, num_evaluation=None))
     variant = VARIANTS[name]
     config = variant.preset(config)
     calibration = replace(config.calibration, chain=variant.chain, **variant.calibration)

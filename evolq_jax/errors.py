@@ -39,28 +39,32 @@ def check_choices(config: Any, prefix: str = "") -> None:
     Raises:
       UserError: a field whose type names words (`Literal`) has another one.
     """
-    for name, words in _choices(type(config)).items():
+    for name, (words, types) in _choices(type(config)).items():
         value, key = getattr(config, name), prefix + name
-        several = isinstance(value, tuple)
+        several = isinstance(value, tuple | list)
         for number, item in enumerate(value if several else (value,)):
             own = f"{key}[{number}]" if several else key
-            if words and isinstance(item, str) and item not in words:
-                known = f"{suggestion(item, words)} (known: {', '.join(words)})"
-                raise UserError(f"{own} has the unknown value '{item}'{known}")
+            if words and item not in words and not isinstance(item, types):
+                known = ", ".join(words) + (" or a number" if int in types else "")
+                raise UserError(
+                    f"{own} has the unknown value '{item}'{suggestion(str(item), words)} (known: {known})"
+                )
             if dataclasses.is_dataclass(item):
                 check_choices(item, f"{own}.")
 
 
 @cache
-def _choices(kind: type) -> dict[str, tuple[str, ...]]:
-    """The words that each field of a dataclass takes; none: any."""
-    return {name: tuple(dict.fromkeys(_words(hint))) for name, hint in get_type_hints(kind).items()}
+def _choices(kind: type) -> dict[str, tuple[tuple[str, ...], tuple[type, ...]]]:
+    """The words that each field of a dataclass takes (none: any), and the types of what else it takes."""
+    return {name: _alternatives(hint) for name, hint in get_type_hints(kind).items()}
 
 
-def _words(hint: Any) -> tuple[str, ...]:
-    """Of a `Literal`, or of one in a union or a tuple."""
+def _alternatives(hint: Any) -> tuple[tuple[str, ...], tuple[type, ...]]:
+    """The words of a `Literal`, or of those in a union or a tuple, and the other types there."""
     if get_origin(hint) is Literal:
-        return get_args(hint)
-    if get_origin(hint) not in (Union, UnionType, tuple) or str in get_args(hint):
-        return ()
-    return tuple(word for part in get_args(hint) for word in _words(part))
+        return get_args(hint), ()
+    if get_origin(hint) not in (Union, UnionType, tuple):
+        return (), (get_origin(hint) or hint,)
+    parts = [_alternatives(part) for part in get_args(hint) if part is not Ellipsis]
+    words = dict.fromkeys(word for part, _ in parts for word in part)  # each once, in order
+    return tuple(words), tuple(kind for _, part in parts for kind in part)

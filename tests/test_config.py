@@ -10,6 +10,7 @@ from evolq_jax.config import (
     CalibrationConfig,
     DataConfig,
     Experiment,
+    LandscapeConfig,
     QuantConfig,
     Rule,
     SearchConfig,
@@ -154,7 +155,16 @@ def test_presets_by_name() -> None:
         ),
         (
             lambda: Experiment(data=DataConfig(evaluation_resize="chekpoint")),  # type: ignore[arg-type]
-            "data.evaluation_resize has the unknown value 'chekpoint'; did you mean 'checkpoint'?",
+            "data.evaluation_resize has the unknown value 'chekpoint'; did you mean 'checkpoint'? "
+            "(known: checkpoint or a number)",
+        ),
+        (
+            lambda: Experiment(precision=32),  # type: ignore[arg-type]
+            "precision has the unknown value '32'; did you mean 'tf32'?",
+        ),
+        (
+            lambda: LandscapeConfig(losses=["kl", "ce"]),  # type: ignore[arg-type]
+            "landscape.losses[1] has the unknown value 'ce'",
         ),
         (lambda: with_bits(rules=(Rule("a", bits=1),)), "pattern 'a': bits must be from 2 to 8, not 1"),
     ],

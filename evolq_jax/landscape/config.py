@@ -1,11 +1,11 @@
 """A scan's settings."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import jax
 
-from evolq_jax.errors import UserError, suggestion
+from evolq_jax.errors import UserError, check_choices
 
 Kind = Literal["line", "plane", "layers"]
 DirectionName = Literal["uniform", "gaussian", "filter", "ratio", "between", "principal"]
@@ -80,12 +80,7 @@ class LandscapeConfig:
 
     def __post_init__(self) -> None:
         """Rejects names, sizes and ranges that mean nothing."""
-        _check_name("kind", self.kind, get_args(Kind))
-        for key in ("direction", "second"):
-            if getattr(self, key) is not None:
-                _check_name(key, getattr(self, key), get_args(DirectionName))
-        for loss in self.losses:
-            _check_name("losses", loss, get_args(LossName))
+        check_choices(self, "landscape.")
         for key in ("sites", "losses"):
             if not getattr(self, key):
                 raise UserError(f"landscape.{key} is empty: name at least one")
@@ -148,10 +143,3 @@ class LandscapeConfig:
                 "change landscape.num_images or landscape.batch_size"
             )
         return number
-
-
-def _check_name(key: str, name: Any, known: tuple[str, ...]) -> None:
-    if name not in known:
-        raise UserError(
-            f"unknown landscape.{key} '{name}'{suggestion(str(name), known)} (known: {', '.join(known)})"
-        )

@@ -49,9 +49,11 @@ def test_fields(refuse: Refuse, args: tuple[str, ...], more: tuple[str, ...], me
 
 
 def test_names_from_python() -> None:
-    with pytest.raises(UserError, match=r"unknown landscape\.direction 'gausian'; did you mean 'gaussian'"):
+    with pytest.raises(
+        UserError, match=r"landscape\.direction has the unknown value 'gausian'; did you mean 'gaussian'"
+    ):
         LandscapeConfig(direction="gausian")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"unknown landscape\.losses 'ce'"):
+    with pytest.raises(UserError, match=r"landscape\.losses\[0\] has the unknown value 'ce'"):
         LandscapeConfig(losses=("ce",))  # type: ignore[arg-type]
     for empty in ("sites", "losses", "temperatures"):
         with pytest.raises(UserError, match=rf"landscape\.{empty} is empty"):
@@ -127,4 +129,6 @@ def test_a_config_file_s_landscape(refuse: Refuse, here: Path) -> None:
         "from evolq_jax.config import Experiment, LandscapeConfig\n"
         "config = Experiment(landscape=LandscapeConfig(kind='cube'))\n"
     )
-    assert "unknown landscape.kind 'cube' (known: line, plane, layers)" in refuse("landscape", "mine.py")
+    assert "landscape.kind has the unknown value 'cube' (known: line, plane, layers)" in refuse(
+        "landscape", "mine.py"
+    )

@@ -1,0 +1,71 @@
+"""`strong` counted as RepQ-ViT, PTQ4ViT, ERQ and AdaLog count, in docs/results.md: ViT-Tiny, no search.
+
+    python -m benchmarks.peer_study --data ../shared/data --out runs/peer_study
+
+32 calibration images, inputs and weights of matrix products, first and last layers at as few bits as the rest
+(the image stays the 8-bit pixels it comes as); scored on all validation images. Once with the preset's
+power-of-two factors by channel, once with one scale for each activation, as peers have it. Finished settings
+are not run again. Prints the table in Markdown.
+"""
+
+import argparse
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.init_study import BITS, run_missing, table, with_setting
+from benchmarks.vit_tiny_study import make_config
+from evolq_jax.config import Experiment
+from evolq_jax.presets import strong
+
+IMAGES = 32
+COLUMNS = ("W8A8", "W6A6", "W4A8", "W3A8", "W4A4")
+
+
+def alike(config: Experiment) -> Experiment:
+    """`strong` with all layers at the same bits."""
+    config = strong(config)
+    return replace(config, quant=replace(config.quant, edge_weight_bits=None, edge_activation_bits=None))
+
+
+def by_tensor(config: Experiment) -> Experiment:
+    """The same without factors by channel: what is uneven after LayerNorm is folded into weights."""
+    config = alike(config)
+    chain = ("ranges", "fold", *config.calibration.chain[1:])
+    return replace(
+        config,
+        quant=replace(config.quant, activation_observer="omse"),
+        calibration=replace(config.calibration, chain=chain),
+    )
+
+
+VARIANTS: dict[str, Callable[[Experiment], Experiment]] = {
+    "strong, all layers alike": alike,
+    "strong, all layers alike, one scale an activation": by_tensor,
+}
+
+
+def make(data: Path, bits: str, name: str, seed: int) -> Experiment:
+    """One setting's config."""
+    return VARIANTS[name](with_setting(make_config(data, 4, "matmul", "plain", seed), "matmul", bits, IMAGES))
+
+
+def main() -> None:
+    """Runs what is missing, then prints the table."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/peer_study"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--bits", nargs="+", choices=BITS, default=COLUMNS)
+    parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=list(VARIANTS))
+    args = parser.parse_args()
+    wanted = (
+        ({"scheme": "matmul", "bits": bits, "name": name, "seed": seed}, make(args.data, bits, name, seed))
+        for seed, bits, name in itertools.product(args.seeds, args.bits, args.variants)
+    )
+    print(table(run_missing(args.out, wanted)))
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read when JAX starts: the numbers tested are the CPU's
 
+MAX_MAPS = 25_000
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 
@@ -40,6 +41,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         jax.clear_caches()  # a program is kept whatever it was compiled with
     fewer = not as_for_users and item.get_closest_marker("shared") is None
     jax.config.update("jax_disable_most_optimizations", fewer)
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Forgets compiled programs in time: each maps memory, and Linux allows a process 65,530 such maps.
+
+    XLA does not survive the one too many: the process dies of a segmentation fault, whatever test it is at.
+    """
+    maps = Path("/proc/self/maps")
+    if nextitem is None or nextitem.path == item.path or not maps.exists():
+        return
+    if maps.read_bytes().count(b"\n") > MAX_MAPS:
+        import jax
+
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ starts from its result with as many images that calibration has not seen. Finish
 Prints the table in Markdown.
 """
 
-import argparse
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.entry import run_or_refuse, study_parser
 from benchmarks.vit_tiny_study import make_config, name
 from evolq_jax.config import Experiment
 from evolq_jax.data import load_images
+from evolq_jax.data.cache import atomic
 from evolq_jax.experiment.resume import ensure_search
 from evolq_jax.models.registry import get_entry
 from evolq_jax.report import make_watcher
@@ -36,7 +37,8 @@ def other_images(config: Experiment, out: Path) -> str:
         images = load_images(source, preprocessing, cache_dir=None)
         unseen = [row for row, image in enumerate(images.names) if image not in seen]
         rows = np.random.default_rng(config.seed).choice(unseen, number, replace=False)
-        np.savez(file, image=np.asarray(images.pixels)[np.sort(rows)])
+        with atomic(file) as open_file:
+            np.savez(open_file, image=np.asarray(images.pixels)[np.sort(rows)])
     return str(file)
 
 
@@ -57,11 +59,7 @@ def row(bits: int, images: str, runs: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Runs what is missing, then prints the table."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("runs/study"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    args = parser.parse_args()
+    args = study_parser(__doc__, "study").parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     rows: dict[tuple[int, str], list[dict[str, Any]]] = {}
     for seed, bits in itertools.product(args.seeds, BITS):
@@ -79,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_or_refuse(main)

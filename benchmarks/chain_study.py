@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from benchmarks.entry import run_or_refuse, study_parser
 from benchmarks.init_study import ALL_IMAGES, BATCH, BITS, SCHEMES, cells, run_missing, with_setting
 from benchmarks.vit_tiny_study import make_config
 from evolq_jax.config import Experiment
@@ -103,13 +104,10 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Runs what is missing, then prints the table."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("runs/chain_study"))
+    parser = study_parser(__doc__, "chain_study")
     parser.add_argument("--bits", choices=BITS, default="W4A8")
     parser.add_argument("--schemes", choices=SCHEMES, nargs="+", default=SCHEMES)
     parser.add_argument("--images", type=int, choices=BATCH, nargs="+", default=[32, 128, ALL_IMAGES])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", choices=[*ALONE, *CUMULATED], nargs="+")
     args = parser.parse_args()
     wanted = (
@@ -123,4 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_or_refuse(main)

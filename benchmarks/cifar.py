@@ -5,6 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from evolq_jax.config import DataConfig, Experiment, ModelConfig, QuantConfig, SearchConfig
+from evolq_jax.data import load_images
+from evolq_jax.data.cache import atomic
+from evolq_jax.models.registry import get_entry
 
 NAMES = {
     "cifar_vit": "vit_d128_l4_cifar10",
@@ -32,11 +35,22 @@ def cifar(data: Path, subject: str, weight_bits: int, activation_bits: int) -> E
     )
 
 
+def calibration_images(data: Path) -> np.ndarray:
+    """All of them, uint8 [B, 32, 32, 3].
+
+    Raises:
+      UserError: the file is missing.
+    """
+    preprocessing = get_entry(NAMES["cifar_vit"]).preprocessing
+    return np.asarray(load_images(str(data / "cifar10/calib.npz"), preprocessing, cache_dir=None).pixels)
+
+
 def halves(images: np.ndarray, out: Path) -> tuple[str, str]:
     """Calibration images [B, ...] in two files: those that calibrate, and those that judge settings."""
     files = out / "calibrate.npz", out / "judge.npz"
     out.mkdir(parents=True, exist_ok=True)
     for file, half in zip(files, np.split(images, [len(images) // 2]), strict=True):
         if not file.is_file():
-            np.savez(file, image=half)
+            with atomic(file) as open_file:
+                np.savez(open_file, image=half)
     return str(files[0]), str(files[1])

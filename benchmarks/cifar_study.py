@@ -8,7 +8,6 @@ Without it, every setting is calibrated on 500 training images drawn by the seed
 Finished runs are not run again, so a killed study goes on where it was. Prints tables in Markdown.
 """
 
-import argparse
 import itertools
 import json
 import time
@@ -18,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cifar import NAMES, cifar, halves
+from benchmarks.cifar import NAMES, calibration_images, cifar, halves
+from benchmarks.entry import run_or_refuse, study_parser
 from evolq_jax.config import BrecqConfig, CalibrationConfig, Experiment
+from evolq_jax.data.cache import atomic
 from evolq_jax.experiment.resume import ensure_search
 from evolq_jax.experiment.run import run_evaluate
 
@@ -78,7 +79,8 @@ def run(config: Experiment, init: str, out: Path) -> dict[str, Any]:
         began = time.monotonic()
         result = run_evaluate(config) | {"seconds": round(time.monotonic() - began, 1)}
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(result) + "\n")
+        with atomic(file) as open_file:
+            open_file.write((json.dumps(result) + "\n").encode())
     return json.loads(file.read_text())
 
 
@@ -122,8 +124,7 @@ def changes(results: dict[tuple[str, str, str], list[dict[str, Any]]]) -> str:
 
 def tune(data: Path, subjects: list[str], bits: list[str], out: Path) -> None:
     """Prints the KL on judging images for each setting of `brecq`."""
-    images = np.load(data / "cifar10/calib.npz", allow_pickle=False)["image"]
-    calibrate, judge = halves(images, out)
+    calibrate, judge = halves(calibration_images(data), out)
     print("| network | bits | setting | KL | seconds |\n|---|---|---|---|---|")
     for subject, number, change in itertools.product(subjects, bits, TUNED):
         config = make(data, subject, number, "brecq", 0)
@@ -138,12 +139,9 @@ def tune(data: Path, subjects: list[str], bits: list[str], out: Path) -> None:
 
 def main() -> None:
     """Runs what is missing, then prints the table."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("runs/cifar_study"))
+    parser = study_parser(__doc__, "cifar_study")
     parser.add_argument("--subjects", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--bits", nargs="+", choices=BITS, default=list(BITS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--inits", nargs="+", choices=INITS, default=list(INITS))
     parser.add_argument("--tune", action="store_true")
     args = parser.parse_args()
@@ -160,4 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_or_refuse(main)

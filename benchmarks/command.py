@@ -10,8 +10,9 @@ import jax
 import tyro
 from rich.console import Console
 
+from benchmarks.entry import run_or_refuse
 from benchmarks.subject import Options, Subject, load
-from evolq_jax.errors import UserError
+from evolq_jax.data.cache import atomic
 from evolq_jax.report import row_table
 
 Measure = Callable[[Subject, Options], list[dict[str, Any]]]  # rows with the same columns
@@ -20,12 +21,13 @@ Measure = Callable[[Subject, Options], list[dict[str, Any]]]  # rows with the sa
 def main(description: str | None, measures: Mapping[str, Measure]) -> None:
     """Runs the measures one after the other; prints each as a table under its title."""
     options = tyro.cli(Options, description=description)
+    run_or_refuse(lambda: _measure(options, measures))
+
+
+def _measure(options: Options, measures: Mapping[str, Measure]) -> None:
     console, report = Console(width=None if sys.stdout.isatty() else 120), dict[str, Any]()
     with jax.default_matmul_precision("float32"):
-        try:
-            subject = load(options)
-        except UserError as error:
-            sys.exit(f"error: {error}")
+        subject = load(options)
         report["setting"] = setting(subject, options)
         console.print(", ".join(f"{name} {value}" for name, value in report["setting"].items()))
         for title, measure in measures.items():
@@ -33,9 +35,8 @@ def main(description: str | None, measures: Mapping[str, Measure]) -> None:
             console.print(row_table(title, rows[0], [row.values() for row in rows]))
     report["setting"]["load at the end"] = round(os.getloadavg()[0], 2)
     if options.json:
-        temporary = options.json.with_name(options.json.name + ".tmp")
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
-        os.replace(temporary, options.json)
+        with atomic(options.json) as file:
+            file.write((json.dumps(report, indent=2) + "\n").encode())
 
 
 def setting(subject: Subject, options: Options) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
+from benchmarks.entry import run_or_refuse
 from benchmarks.families import prepare
 from benchmarks.timing import interleave, timed
 from evolq_jax.experiment.baseline import make_data, make_problem
@@ -91,4 +92,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_or_refuse(main)

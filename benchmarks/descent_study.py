@@ -7,13 +7,13 @@ method runs with every seed (`evolq compare`). Prints the table in Markdown afte
 stopped (SIGTERM saves the run that it is in) goes on; finished runs are not run again.
 """
 
-import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.cifar import NAMES, cifar
+from benchmarks.entry import run_or_refuse, study_parser
 from benchmarks.vit_tiny_study import make_config
 from evolq_jax.comparison import Comparison, Method, Stage, greedy
 from evolq_jax.config import BaselineConfig, Experiment, SearchConfig
@@ -144,14 +144,11 @@ def table(summary: dict[str, Any]) -> str:
 
 def main() -> None:
     """Tunes, compares, prints."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("runs/descent_study"))
+    parser = study_parser(__doc__, "descent_study")
     parser.add_argument("--subject", choices=SUBJECTS, default="cifar_vit")
     parser.add_argument("--weight-bits", type=int, default=3)
     parser.add_argument("--activation-bits", type=int, default=8)
     parser.add_argument("--methods", choices=METHODS, nargs="+", default=METHODS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
     bits, subject = (args.weight_bits, args.activation_bits), SUBJECTS[args.subject]
     out = args.out / f"{args.subject}_w{bits[0]}a{bits[1]}"
@@ -172,4 +169,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_or_refuse(main)

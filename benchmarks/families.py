@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.entry import run_or_refuse
 from benchmarks.memory import peak_mib
 from evolq_jax.config import CalibrationConfig, DataConfig, Experiment, ModelConfig, QuantConfig, SearchConfig
 from evolq_jax.experiment.plan import plan_search
@@ -110,6 +111,8 @@ def main() -> None:
         "--images", type=int, default=20, help="calibration images, and as many to evaluate on"
     )
     args = parser.parse_args()
+    for model in args.models:
+        get_entry(model)  # refused here, not in the process that measures it
     for number, model in enumerate(args.models):
         cells = row(model, args.images)
         if not number:
@@ -118,4 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_or_refuse(main)

@@ -6,7 +6,6 @@ Every setting is calibrated on 128 images drawn by the seed and scored on all va
 settings are not run again, so a killed study goes on where it was. Prints the tables in Markdown.
 """
 
-import argparse
 import itertools
 import json
 import time
@@ -18,8 +17,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.entry import run_or_refuse, study_parser
 from benchmarks.vit_tiny_study import make_config
 from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig
+from evolq_jax.data.cache import atomic
 from evolq_jax.experiment.calibrated import calibrate
 from evolq_jax.experiment.evaluate import compute_logits
 from evolq_jax.experiment.images import load_evaluation
@@ -97,7 +98,8 @@ def run_missing(out: Path, wanted: Iterable[tuple[dict[str, Any], Experiment]]) 
         file = out / ("-".join(map(str, key.values())).replace(" ", "_") + ".json")
         if not file.is_file():
             result = run(config, teacher)
-            file.write_text(json.dumps(key | result) + "\n")
+            with atomic(file) as open_file:
+                open_file.write((json.dumps(key | result) + "\n").encode())
             print(file.stem, result, flush=True)
         results.append(json.loads(file.read_text()))
     return results
@@ -126,10 +128,7 @@ def cells(runs: list[dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     """Runs what is missing, then prints the table."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("runs/init_study"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = study_parser(__doc__, "init_study")
     parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=SCHEMES, help="those rows alone")
     parser.add_argument("--bits", nargs="+", choices=BITS, default=BITS, help="those rows alone")
     args = parser.parse_args()
@@ -145,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_or_refuse(main)

@@ -16,6 +16,7 @@ from statistics import median
 import tyro
 from rich.console import Console
 
+from benchmarks.entry import run_or_refuse
 from evolq_jax.config import CheckpointConfig, Experiment
 from evolq_jax.experiment.checkpoints import Checkpoints
 from evolq_jax.experiment.run import run_search
@@ -99,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_or_refuse(main)

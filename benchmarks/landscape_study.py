@@ -6,13 +6,13 @@ A ViT and a ResNet-20 on the same CIFAR-10 images along the same kinds of direct
 layer. About 40 minutes on two CPU cores. Finished scans are not run again. Prints a table in Markdown.
 """
 
-import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cifar import cifar
+from benchmarks.entry import run_or_refuse, study_parser
 from benchmarks.vit_tiny_study import make_config
 from evolq_jax.config import Experiment, LandscapeConfig
 from evolq_jax.experiment.landscape.record import SUMMARY
@@ -66,10 +66,7 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     """Runs what is missing, then prints the table."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("runs/landscapes"))
-    args = parser.parse_args()
+    args = study_parser(__doc__, "landscapes", seeds=False).parse_args()
     summaries: dict[str, dict[str, Any]] = {}
     for name, (config, scan) in scans(args.data).items():
         path = args.out / name.replace(", ", "-").replace(" %", "pct").replace(" ", "")
@@ -81,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_or_refuse(main)

@@ -8,12 +8,12 @@ power-of-two factors by channel, once with one scale for each activation, as pee
 are not run again. Prints the table in Markdown.
 """
 
-import argparse
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.entry import run_or_refuse, study_parser
 from benchmarks.init_study import BITS, run_missing, table, with_setting
 from benchmarks.vit_tiny_study import make_config
 from evolq_jax.config import Experiment
@@ -53,10 +53,7 @@ def make(data: Path, bits: str, name: str, seed: int) -> Experiment:
 
 def main() -> None:
     """Runs what is missing, then prints the table."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("runs/peer_study"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = study_parser(__doc__, "peer_study")
     parser.add_argument("--bits", nargs="+", choices=BITS, default=COLUMNS)
     parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=list(VARIANTS))
     args = parser.parse_args()
@@ -68,4 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_or_refuse(main)

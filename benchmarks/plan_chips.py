@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from benchmarks.entry import run_or_refuse
+
 if TYPE_CHECKING:
     from benchmarks.ahead import Compiled
 
@@ -199,4 +201,4 @@ def _compile(options: Options) -> tuple[Network, "Compiled"]:
 
 
 if __name__ == "__main__":
-    main()
+    run_or_refuse(main)

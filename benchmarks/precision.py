@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from benchmarks.entry import run_or_refuse
 from benchmarks.scaling import table
 from benchmarks.subject import Options as SubjectOptions
 from benchmarks.subject import Subject, load
@@ -180,4 +181,4 @@ def changed_order(exact: np.ndarray, found: np.ndarray) -> int:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    run_or_refuse(lambda: main(tyro.cli(Options, description=__doc__)))

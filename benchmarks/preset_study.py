@@ -7,16 +7,15 @@ Calibration images alone take part, so that the study may choose the presets: th
 half, and all of the other half judge. Finished settings are not run again. Prints the table in Markdown.
 """
 
-import argparse
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.entry import run_or_refuse, study_parser
 from benchmarks.init_study import BITS, SCHEMES, run_missing, with_setting
 from benchmarks.search_study import make as make_halves
 from evolq_jax.config import Experiment
@@ -97,12 +96,9 @@ def _cells(runs: list[dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     """Runs what is missing, then prints the table."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("runs/preset_study"))
+    parser = study_parser(__doc__, "preset_study")
     parser.add_argument("--schemes", choices=SCHEMES, nargs="+", default=["matmul"])
     parser.add_argument("--bits", choices=BITS, nargs="+", default=["W6A6", "W3A8", "W4A4"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=list(VARIANTS))
     args = parser.parse_args()
     halves = make_halves(args.data, "vit_tiny", "W4A8", args.out)
@@ -118,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_or_refuse(main)

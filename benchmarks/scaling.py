@@ -21,6 +21,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from benchmarks.compiled import Work, work
+from benchmarks.entry import run_or_refuse
 from benchmarks.timing import timed
 from evolq_jax.mesh import DATA, Layout, make_mesh
 from evolq_jax.models.registry import get_entry, param_shapes
@@ -192,4 +193,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    run_or_refuse(lambda: main(tyro.cli(Options, description=__doc__)))

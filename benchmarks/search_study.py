@@ -6,14 +6,14 @@ Calibration images alone take part, so that the study may choose the default: th
 calibrate from one half, the other half judges. Finished runs are not run again. Prints the table in Markdown.
 """
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.cifar import cifar, halves
+from benchmarks.cifar import calibration_images, cifar, halves
+from benchmarks.entry import run_or_refuse, study_parser
 from benchmarks.vit_tiny_study import make_config
 from evolq_jax.comparison import Comparison, Method, greedy
 from evolq_jax.config import Experiment, SearchConfig
@@ -99,7 +99,7 @@ def make(data: Path, subject: str, bits: str, out: Path) -> Experiment:
         images = np.random.default_rng(0).permutation(np.asarray(images))
     else:
         config = cifar(data, subject, *BITS[bits])
-        images = np.load(data / "cifar10/calib.npz", allow_pickle=False)["image"]
+        images = calibration_images(data)
     calibrate, judge = halves(images, out)
     files = replace(
         config.data,
@@ -148,12 +148,9 @@ def table(summary: dict[str, Any]) -> str:
 
 def main() -> None:
     """Runs what is missing, then prints the table."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("runs/search_study"))
+    parser = study_parser(__doc__, "search_study")
     parser.add_argument("--subject", choices=BUDGET, default="cifar_vit")
     parser.add_argument("--bits", choices=BITS, default="W3A8")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--budget", type=int)
     parser.add_argument("--only", nargs="+", default=[], help="names of changes; none: all")
     args = parser.parse_args()
@@ -169,4 +166,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_or_refuse(main)

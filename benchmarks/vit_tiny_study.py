@@ -6,7 +6,6 @@
 killed study goes on where it was. Prints the table in Markdown.
 """
 
-import argparse
 import itertools
 import json
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks.entry import run_or_refuse, study_parser
 from evolq_jax.config import Experiment, load_config
 from evolq_jax.experiment.run import run_search
 from evolq_jax.presets import Preset, with_preset
@@ -108,10 +108,7 @@ def name(bits: int, scheme: str, preset: str, seed: int) -> str:
 
 def main() -> None:
     """Runs what is missing, then prints the table."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("runs/study"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = study_parser(__doc__, "study")
     parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=SCHEMES)
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
     args = parser.parse_args()
@@ -124,4 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_or_refuse(main)

@@ -6,13 +6,13 @@ Seconds; no images are needed. Writes an `.npz`, a PNG and an SVG for every netw
 a table in Markdown.
 """
 
-import argparse
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from benchmarks.descent_study import cifar
+from benchmarks.entry import run_or_refuse, study_parser
 from benchmarks.vit_tiny_study import make_config
 from evolq_jax.calibration.ranges import ranges
 from evolq_jax.calibration.state import Calibration, State
@@ -61,10 +61,7 @@ def rows(title: str, distributions: dict[str, Distribution]) -> list[str]:
 
 def main() -> None:
     """Measures all, writes arrays and pictures, and prints the table."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=Path("runs/weights"))
-    args = parser.parse_args()
+    args = study_parser(__doc__, "weights", seeds=False).parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     lines = [
         "| network | layers | std | excess kurtosis | std in steps | kurtosis in steps | zeros % | SNR dB |",
@@ -82,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_or_refuse(main)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +13,24 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+    chain_study,
+    cifar_study,
     compilations,
+    descent_study,
     float_forward,
+    init_study,
     landscape,
     peak,
+    peer_study,
     precision,
+    preset_study,
     run,
     scaling,
+    search_study,
     search_throughput,
 )
 from benchmarks.command import main
+from benchmarks.entry import run_or_refuse
 from benchmarks.search_throughput import Case
 from benchmarks.subject import Subject
 from benchmarks.timing import count_compilations, interleave
@@ -141,12 +150,37 @@ def test_report_is_written(
     assert "square" in capsys.readouterr().out
 
 
-def test_a_wrong_folder_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_wrong_folder_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["peak.py", "--calibration", str(tmp_path / "missing")])
     with pytest.raises(SystemExit) as raised:
         main("peak", run.MEASURES)
-    assert "missing" in str(raised.value)
-    assert "\n" not in str(raised.value)
+    assert raised.value.code == 2
+    check_error(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "study",
+    [chain_study, cifar_study, descent_study, init_study, peer_study, preset_study, search_study],
+    ids=lambda study: study.__name__.split(".")[1],
+)
+def test_missing_data_is_one_line(
+    study: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data", str(tmp_path / "missing"), "--out", str(tmp_path / "out"), "--seeds", "0"]
+    monkeypatch.setattr(sys, "argv", [study.__name__, *options])
+    with pytest.raises(SystemExit) as raised:
+        run_or_refuse(study.main)
+    assert raised.value.code == 2
+    check_error(capsys.readouterr().err)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def check_error(said: str) -> None:
+    assert said.startswith("error: ")
+    assert "missing" in said
+    assert said.count("\n") == 1
 
 
 def test_help_of_a_script() -> None:

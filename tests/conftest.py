@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read when JAX starts: the numbers tested are the CPU's
 
-MAX_MAPS = 25_000
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 
@@ -44,17 +43,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Forgets compiled programs in time: each maps memory, and Linux allows a process 65,530 such maps.
+    """Between two files, so that a process lives through all tests."""
+    if nextitem is not None and nextitem.path != item.path:
+        from evolq_jax.experiment.compiled import forget_programs
 
-    XLA does not survive the one too many: the process dies of a segmentation fault, whatever test it is at.
-    """
-    maps = Path("/proc/self/maps")
-    if nextitem is None or nextitem.path == item.path or not maps.exists():
-        return
-    if maps.read_bytes().count(b"\n") > MAX_MAPS:
-        import jax
-
-        jax.clear_caches()
+        forget_programs()
 
 
 @pytest.fixture(scope="session")

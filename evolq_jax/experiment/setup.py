@@ -14,6 +14,7 @@ from evolq_jax.calibration.chain import ROUNDING, check_chain
 from evolq_jax.calibration.clipping import clipped_sites
 from evolq_jax.config import Experiment
 from evolq_jax.errors import UserError
+from evolq_jax.experiment.compiled import forget_programs
 from evolq_jax.fitness import make_fitness
 from evolq_jax.mesh import make_mesh
 from evolq_jax.models import registry
@@ -44,11 +45,12 @@ class Setup:
 
 
 def load_model(config: Experiment) -> Setup:
-    """Reads the weights and resolves the quantizers.
+    """Reads the weights and resolves the quantizers; every run of a process begins with it.
 
     Raises:
       UserError: the mesh, the model, its weights, the chain of initialisers or a site pattern is wrong.
     """
+    forget_programs()
     mesh = make_mesh(config.mesh, config.search.population_size)
     weights = config.model.weights or shipped_weights(config.model.name)
     model = load_checkpoint(config.model.name, weights)

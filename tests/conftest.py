@@ -1,11 +1,17 @@
 """Fixtures for all tests, and the settings that must stand before JAX is imported."""
 
+import atexit
+import gc
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.program_cache import cache_variables
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,6 +19,12 @@ if TYPE_CHECKING:
     from tests.tiny import Tiny
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read when JAX starts: the numbers tested are the CPU's
+
+# Most of the tests' time is compiling, and workers, which inherit the variable, compile much alike.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    compiled = tempfile.mkdtemp(prefix="compiled-programs-")
+    atexit.register(shutil.rmtree, compiled, ignore_errors=True)
+    os.environ.update(cache_variables(compiled))
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
@@ -28,6 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("shared")
         if item.get_closest_marker("shared") and not SHARED.is_dir():
             item.add_marker(absent)
+
+
+def pytest_collection_finish() -> None:
+    """Libraries and traced programs are objects by the million, which full collections look through."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures compile

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from evolq_jax.config import Experiment
 from evolq_jax.experiment.config_json import to_json
+from tests.program_cache import cache_variables
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = """\
@@ -41,12 +42,7 @@ class Killed:
         self.run_dir, self._verb = folder / name, verb
         self._config = folder / f"{name}.json"
         self._config.write_text(to_json(config))
-        self._environment = os.environ | {
-            "PYTHONPATH": str(ROOT),
-            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        }
+        self._environment = os.environ | {"PYTHONPATH": str(ROOT)} | cache_variables(folder / "compiled")
 
     def start(self) -> "subprocess.Popen[bytes]":
         """One attempt."""

@@ -52,8 +52,6 @@ class Programs:
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": "",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as in these tests' own process
-            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
 
     def start(self, count: int, *args: str, folders: tuple[Path, ...] = ()) -> list["subprocess.Popen[str]"]:

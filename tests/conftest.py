@@ -1,7 +1,6 @@
 """Fixtures for all tests, and the settings that must stand before JAX is imported."""
 
 import atexit
-import gc
 import os
 import shutil
 import tempfile
@@ -40,12 +39,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("shared")
         if item.get_closest_marker("shared") and not SHARED.is_dir():
             item.add_marker(absent)
-
-
-def pytest_collection_finish() -> None:
-    """Libraries and traced programs are objects by the million, which full collections look through."""
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
 
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures compile

@@ -17,6 +17,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from evolq_jax.experiment.run import run_search
+from tests.program_cache import cache_variables
 from tests.small_run import small_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,6 +53,7 @@ class Programs:
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": "",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as in these tests' own process
+            **cache_variables(folder / "compiled"),  # their own: some of these processes are killed
         }
 
     def start(self, count: int, *args: str, folders: tuple[Path, ...] = ()) -> list["subprocess.Popen[str]"]:

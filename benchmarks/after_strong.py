@@ -16,12 +16,12 @@ import numpy as np
 
 from benchmarks.entry import run_or_refuse, study_parser
 from benchmarks.vit_tiny_study import make_config, name
-from evolq_jax.config import Experiment
+from evolq_jax.cli.progress import make_watcher
+from evolq_jax.config.experiment import Experiment
 from evolq_jax.data import load_images
 from evolq_jax.data.cache import atomic
-from evolq_jax.experiment.resume import ensure_search
 from evolq_jax.models.registry import get_entry
-from evolq_jax.report import make_watcher
+from evolq_jax.verbs.resume import ensure_search
 
 BITS = (4, 3)
 EVALUATED = 500  # of the validation images, the same for every seed

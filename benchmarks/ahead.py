@@ -10,18 +10,20 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from benchmarks.compiled import work
-from evolq_jax.config import Experiment
-from evolq_jax.experiment.setup import Setup
-from evolq_jax.mesh import DATA
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.devices.mesh import DATA
+from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.models.checkpoint import LoadedModel
 from evolq_jax.models.registry import get_entry
-from evolq_jax.network import list_sites
-from evolq_jax.precision import matmul_precision
+from evolq_jax.network.point import Quantized, at_qparams
+from evolq_jax.network.sites import list_sites
+from evolq_jax.network.walk import block_inputs
+from evolq_jax.pipeline.load import Setup
+from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import quant_sites
 from evolq_jax.quant.spec import resolve, scope
 from evolq_jax.search import programs
-from evolq_jax.search.evaluate import Quantized, at_scales, block_inputs
-from evolq_jax.typing import Params, QParams, Scales
+from evolq_jax.typing import Params
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,17 @@ def abstract_setup(config: Experiment) -> Setup:
     return Setup(config, model, sites, resolve(config.quant, sites))
 
 
-def abstract_scales(setup: Setup) -> Scales:
+def abstract_qparams(setup: Setup) -> QParams:
     """The shapes of all scales, as calibration gives them."""
-    scales: Scales = {}
+    qparams: QParams = {}
     for name, spec in setup.specs:
         if spec.has_scale:
             info = setup.sites[name]
             channels = info.shape[-1] if spec.per_channel else 1
             depth = () if info.depth is None else (info.depth,)
             leaf: Any = jax.ShapeDtypeStruct((*depth, *(1,) * (len(info.shape) - 1), channels), jnp.float32)
-            scales[name] = QParams(leaf, leaf)
-    return scales
+            qparams[name] = SiteQParams(leaf, leaf)
+    return qparams
 
 
 def compile_scoring(setup: Setup, mesh: Mesh, num_images: int) -> Compiled:
@@ -66,9 +68,9 @@ def compile_scoring(setup: Setup, mesh: Mesh, num_images: int) -> Compiled:
     population, (scoring, _) = search.population_size, search.scorings()
     segment, layout = parts.segments[0], search.layout(mesh, num_images)
     assert layout is not None
-    scales = abstract_scales(setup)
-    network = _on(mesh, P(), jax.eval_shape(partial(at_scales, setup.specs), setup.model.params, scales))
-    blocks = scope(scales, segment.name)
+    qparams = abstract_qparams(setup)
+    network = _on(mesh, P(), jax.eval_shape(partial(at_qparams, setup.specs), setup.model.params, qparams))
+    blocks = scope(qparams, segment.name)
     candidates: Any = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((population, 1, *leaf.shape[1:]), leaf.dtype), blocks
     )
@@ -100,12 +102,12 @@ def _inputs(setup: Setup, network: Quantized, num_images: int) -> Any:
     parts, size = setup.model.parts, setup.model.preprocessing.size
     image = jax.ShapeDtypeStruct((1, size, size, len(setup.model.preprocessing.mean)), jnp.float32)
 
-    def one(params: Params, scales: Scales, image: Any) -> Any:
+    def one(params: Params, qparams: QParams, image: Any) -> Any:
         make_site = quant_sites(setup.specs)
-        tokens = parts.segments[0].enter(params, make_site("", scales), image)
-        return block_inputs(parts, make_site, 1, params, scales, tokens)[parts.segments[0].name]
+        tokens = parts.segments[0].enter(params, make_site("", qparams), image)
+        return block_inputs(parts, make_site, 1, params, qparams, tokens)[parts.segments[0].name]
 
-    length, _, *shape = jax.eval_shape(one, network.quantized, network.scales, image).shape
+    length, _, *shape = jax.eval_shape(one, network.quantized, network.qparams, image).shape
     return jax.ShapeDtypeStruct((length, num_images, *shape), jnp.float32)
 
 

@@ -15,8 +15,8 @@ from benchmarks.search_throughput import FULLY_QUANTIZED
 from benchmarks.subject import Options, Subject
 from benchmarks.timing import Task, interleave, timed
 from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.state import Calibration
-from evolq_jax.typing import Scales
+from evolq_jax.calibration.link import Calibration
+from evolq_jax.quant.qparams import QParams
 
 CHUNKS = (4, 5, 10, 20)
 
@@ -26,7 +26,7 @@ def whole(subject: Subject, chunk: int) -> Task:
     images = subject.normalised()
     sites, specs = subject.quantizers(FULLY_QUANTIZED)
 
-    def run() -> Scales:
+    def run() -> QParams:
         return initialise(
             ("ranges",), Calibration(subject.parts, specs, sites, [images], chunk), subject.params
         )[1]

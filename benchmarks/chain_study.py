@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 from benchmarks.entry import run_or_refuse, study_parser
 from benchmarks.init_study import ALL_IMAGES, BATCH, BITS, SCHEMES, cells, run_missing, with_setting
 from benchmarks.vit_tiny_study import make_config
-from evolq_jax.config import Experiment
-from evolq_jax.presets import fast
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.config.presets import fast
 
 
 class Step(NamedTuple):

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from evolq_jax.config import DataConfig, Experiment, ModelConfig, QuantConfig, SearchConfig
+from evolq_jax.config.experiment import (
+    DataConfig,
+    Experiment,
+    ModelConfig,
+    QuantConfig,
+    SearchConfig,
+)
 from evolq_jax.data import load_images
 from evolq_jax.data.cache import atomic
 from evolq_jax.models.registry import get_entry

@@ -19,10 +19,10 @@ import numpy as np
 
 from benchmarks.cifar import NAMES, calibration_images, cifar, halves
 from benchmarks.entry import run_or_refuse, study_parser
-from evolq_jax.config import BrecqConfig, CalibrationConfig, Experiment
+from evolq_jax.config.experiment import BrecqConfig, CalibrationConfig, Experiment
 from evolq_jax.data.cache import atomic
-from evolq_jax.experiment.resume import ensure_search
-from evolq_jax.experiment.run import run_evaluate
+from evolq_jax.verbs.evaluate import run_evaluate
+from evolq_jax.verbs.resume import ensure_search
 
 BITS = {"W4A8": (4, 8), "W3A8": (3, 8), "W2A8": (2, 8), "W4A4": (4, 4)}
 INITS = {

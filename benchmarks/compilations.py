@@ -14,8 +14,8 @@ from benchmarks.search_throughput import MATMUL, Case, paper_search
 from benchmarks.subject import Options, Subject
 from benchmarks.timing import count_compilations
 from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.state import Calibration
-from evolq_jax.experiment.evaluate import compute_logits
+from evolq_jax.calibration.link import Calibration
+from evolq_jax.pipeline.logits import compute_logits
 from evolq_jax.search.blockwise import search
 
 DEPTHS = (4, 8, 12)
@@ -26,10 +26,10 @@ def row(subject: Subject, case: Case = CASE) -> dict[str, Any]:
     """A search with nothing compiled before it, calibration and teacher being there."""
     parts, params, number = subject.parts, subject.params, len(subject.pixels)
     sites, specs = subject.quantizers(MATMUL)
-    _, scales = initialise(
+    _, qparams = initialise(
         ("ranges",), Calibration(parts, specs, sites, [subject.normalised()[:10]], 10), params
     )
-    tokens = subject.tokens(specs, scales, 10)
+    tokens = subject.tokens(specs, qparams, 10)
     pixels = np.asarray(subject.pixels)
     teacher = compute_logits(parts, (), subject.preprocessing, params, {}, pixels, 10)
     ends: list[float] = []
@@ -41,7 +41,7 @@ def row(subject: Subject, case: Case = CASE) -> dict[str, Any]:
     jax.clear_caches()
     began = time.perf_counter()
     with count_compilations() as compilations:
-        search(config, parts, specs, params, scales, tokens, data, jax.random.key(0), note_end)
+        search(config, parts, specs, params, qparams, tokens, data, jax.random.key(0), note_end)
     return {
         "depth": subject.config.depth,
         "compilations": len(compilations.seconds),

@@ -24,16 +24,16 @@ from rich.console import Console
 from benchmarks.entry import run_or_refuse
 from benchmarks.families import prepare
 from benchmarks.timing import interleave, timed
-from evolq_jax.experiment.baseline import make_data, make_problem
-from evolq_jax.experiment.calibrated import first_scales
-from evolq_jax.experiment.setup import load_model
-from evolq_jax.experiment.watch import Silent
+from evolq_jax.cli.tables import row_table
 from evolq_jax.gradient import loss
 from evolq_jax.gradient.chunks import value_and_gradient
 from evolq_jax.gradient.loss import Data, Problem, Theta
-from evolq_jax.network import in_chunks
-from evolq_jax.report import row_table
+from evolq_jax.network.chunks import in_chunks
+from evolq_jax.pipeline.load import load_model
+from evolq_jax.pipeline.watcher import Silent
 from evolq_jax.typing import Array
+from evolq_jax.verbs.baseline import make_data, make_problem
+from evolq_jax.verbs.resumable import first_qparams
 
 
 def begin(model: str, images: int, chunk: int) -> tuple[Problem, Data]:
@@ -45,7 +45,7 @@ def begin(model: str, images: int, chunk: int) -> tuple[Problem, Data]:
         )
         setup = load_model(config)
         problem = make_problem(setup)
-        return problem, make_data(first_scales(setup, Silent()), problem, Silent())
+        return problem, make_data(first_qparams(setup, Silent()), problem, Silent())
 
 
 def row(model: str, images: int, chunk: int, repeats: int) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 from benchmarks.cifar import NAMES, cifar
 from benchmarks.entry import run_or_refuse, study_parser
 from benchmarks.vit_tiny_study import make_config
-from evolq_jax.comparison import Comparison, Method, Stage, greedy
-from evolq_jax.config import BaselineConfig, Experiment, SearchConfig
-from evolq_jax.experiment.compare.run import run_compare
-from evolq_jax.experiment.preemption import Preempted
-from evolq_jax.experiment.resume import ensure_baseline
-from evolq_jax.report import make_watcher
+from evolq_jax.cli.progress import make_watcher
+from evolq_jax.config.comparison import Comparison, Method, Stage, greedy
+from evolq_jax.config.experiment import BaselineConfig, Experiment, SearchConfig
+from evolq_jax.runs.preemption import Preempted
+from evolq_jax.verbs.compare.run import run_compare
+from evolq_jax.verbs.resume import ensure_baseline
 
 # What `search` is in these tables, in full: the visits of the default search. `default` is all of it.
 SEARCH = SearchConfig(

@@ -20,12 +20,19 @@ import numpy as np
 
 from benchmarks.entry import run_or_refuse
 from benchmarks.memory import peak_mib
-from evolq_jax.config import CalibrationConfig, DataConfig, Experiment, ModelConfig, QuantConfig, SearchConfig
-from evolq_jax.experiment.plan import plan_search
-from evolq_jax.experiment.run import run_search
+from evolq_jax.config.experiment import (
+    CalibrationConfig,
+    DataConfig,
+    Experiment,
+    ModelConfig,
+    QuantConfig,
+    SearchConfig,
+)
 from evolq_jax.models.checkpoint import save_params
 from evolq_jax.models.registry import get_entry, param_shapes
 from evolq_jax.trees import unflatten
+from evolq_jax.verbs.search import run_search
+from evolq_jax.verbs.search_plan import plan_search
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("swin_tiny_patch4_window7_224", "levit_128s", "levit_256", "resnet18", "regnetx_032")

@@ -13,9 +13,10 @@ from benchmarks.command import main, num_repeats
 from benchmarks.peak import forward_flops, peak_flops
 from benchmarks.subject import Options, Subject
 from benchmarks.timing import Task, interleave, timed
-from evolq_jax.network import forward
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.run import forward
 from evolq_jax.quant.sites import float_sites
-from evolq_jax.typing import Array, ModelParts, Params
+from evolq_jax.typing import Array, Params
 
 CHUNKS = (4, 5, 8, 10, 20, 25, 50)
 

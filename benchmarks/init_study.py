@@ -19,16 +19,16 @@ import numpy as np
 
 from benchmarks.entry import run_or_refuse, study_parser
 from benchmarks.vit_tiny_study import make_config
-from evolq_jax.config import CalibrationConfig, Experiment, QuantConfig
+from evolq_jax.config.experiment import CalibrationConfig, Experiment, QuantConfig
+from evolq_jax.config.presets import faithful, fast, strong
 from evolq_jax.data.cache import atomic
-from evolq_jax.experiment.calibrated import calibrate
-from evolq_jax.experiment.evaluate import compute_logits
-from evolq_jax.experiment.images import load_evaluation
-from evolq_jax.experiment.setup import load_model
-from evolq_jax.experiment.watch import Silent
+from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.metrics import score, summary
-from evolq_jax.precision import matmul_precision
-from evolq_jax.presets import faithful, fast, strong
+from evolq_jax.pipeline.calibrate import calibrate
+from evolq_jax.pipeline.images import load_evaluation
+from evolq_jax.pipeline.load import load_model
+from evolq_jax.pipeline.logits import compute_logits
+from evolq_jax.pipeline.watcher import Silent
 
 IMAGES, ALL_IMAGES = 128, 1000
 BATCH = {32: 32, IMAGES: 64, ALL_IMAGES: 100}
@@ -83,7 +83,7 @@ def run(config: Experiment, teacher: dict[str, np.ndarray]) -> dict[str, Any]:
         began = time.monotonic()
         calibrated = calibrate(setup, Silent(), for_search=False)
         seconds = time.monotonic() - began
-        arguments = setup.specs, preprocessing, calibrated.params, calibrated.scales, evaluation.pixels, 20
+        arguments = setup.specs, preprocessing, calibrated.params, calibrated.qparams, evaluation.pixels, 20
         logits = compute_logits(parts, *arguments)
     scores = summary(score(logits, teacher["logits"], evaluation.labels))
     return scores | {"seconds": round(seconds, 1), "num_evaluation_images": len(evaluation.pixels)}

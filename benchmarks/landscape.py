@@ -19,14 +19,14 @@ from benchmarks.search_throughput import SCHEMES
 from benchmarks.subject import Options, Subject
 from benchmarks.timing import Task, interleave, timed
 from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.state import Calibration
-from evolq_jax.experiment.evaluate import compute_logits
+from evolq_jax.calibration.link import Calibration
+from evolq_jax.devices.mesh import make_mesh
 from evolq_jax.landscape.config import LOSSES, LandscapeConfig
 from evolq_jax.landscape.directions import keep_blocks, random_directions
 from evolq_jax.landscape.grid import Grid, make_grid
 from evolq_jax.landscape.losses import computable
 from evolq_jax.landscape.scan import Ground, Program, scan
-from evolq_jax.mesh import make_mesh
+from evolq_jax.pipeline.logits import compute_logits
 from evolq_jax.quant.spec import select
 
 SITES = ("*/attn/*/weight", "*/mlp/*/weight")
@@ -54,22 +54,22 @@ def plane(subject: Subject, case: Case, points: int) -> tuple[Task, Grid]:
     """Seconds of a whole plane of `points` × `points`, compiled now."""
     parts, params, pixels = subject.parts, subject.params, subject.pixels
     sites, specs = subject.quantizers(SCHEMES[case.scheme])
-    _, scales = initialise(
+    _, qparams = initialise(
         ("ranges",), Calibration(parts, specs, sites, [subject.normalised()[:10]], 10), params
     )
     teacher = compute_logits(parts, (), subject.preprocessing, params, {}, np.asarray(pixels), 10)
-    moving = select(SITES, scales)
+    moving = select(SITES, qparams)
     depth = subject.config.depth
     blocks = tuple(range(int(case.first_block * depth), depth))
     config = LandscapeConfig(kind="plane", points=points, blocks=blocks)
-    origin = {site: scales[site] for site in moving}
+    origin = {site: qparams[site] for site in moving}
     directions = random_directions(parts, "gaussian", 2, origin, config.epsilon, jax.random.key(0))
     directions = keep_blocks(parts, directions, blocks)
     losses = computable(LOSSES, with_labels=False)
     log, chunks = (True, True), (case.image_chunk, case.point_chunk)
     program = Program(parts, specs, subject.preprocessing, losses, len(pixels), *chunks, log)
     temperatures = jnp.asarray(config.temperatures)
-    ground = Ground(params, scales, directions, jnp.asarray(teacher), None, temperatures)
+    ground = Ground(params, qparams, directions, jnp.asarray(teacher), None, temperatures)
     grid = make_grid(config, parts, moving, 2)
     return timed(partial(_whole, program, ground, grid, pixels)), grid
 

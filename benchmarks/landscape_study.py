@@ -14,10 +14,10 @@ from typing import Any
 from benchmarks.cifar import cifar
 from benchmarks.entry import run_or_refuse, study_parser
 from benchmarks.vit_tiny_study import make_config
-from evolq_jax.config import Experiment, LandscapeConfig
-from evolq_jax.experiment.landscape.record import SUMMARY
-from evolq_jax.experiment.landscape.run import run_landscape
-from evolq_jax.report import make_watcher
+from evolq_jax.cli.progress import make_watcher
+from evolq_jax.config.experiment import Experiment, LandscapeConfig
+from evolq_jax.verbs.landscape.record import SUMMARY
+from evolq_jax.verbs.landscape.run import run_landscape
 
 COARSE, FINE = "gaussian, 10 %", "gaussian, 0.5 %"
 ON_CIFAR = {

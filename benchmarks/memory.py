@@ -19,7 +19,7 @@ from benchmarks.command import main
 from benchmarks.search_throughput import MATMUL, Case, paper_search
 from benchmarks.subject import Options, Subject, load
 from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.state import Calibration
+from evolq_jax.calibration.link import Calibration
 from evolq_jax.search.blockwise import search
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,10 +49,10 @@ def child(images: int, image_chunk: int, population_chunk: int) -> None:
     subject = load(Options(images=images))
     parts, params = subject.parts, subject.params
     sites, specs = subject.quantizers(MATMUL)
-    _, scales = initialise(
+    _, qparams = initialise(
         ("ranges",), Calibration(parts, specs, sites, [subject.normalised()[:2]], 1), params
     )
-    tokens = subject.tokens(specs, scales, 1)
+    tokens = subject.tokens(specs, qparams, 1)
     teacher = jax.random.normal(jax.random.key(0), (images, subject.config.num_classes))
     config = paper_search(images, Case("matmul", image_chunk, 1, CHILDREN, population_chunk))
     before = peak_mib()
@@ -61,7 +61,7 @@ def child(images: int, image_chunk: int, population_chunk: int) -> None:
         raise EnoughError
 
     try:
-        search(config, parts, specs, params, scales, tokens, teacher, jax.random.key(0), stop)
+        search(config, parts, specs, params, qparams, tokens, teacher, jax.random.key(0), stop)
     except EnoughError:
         cache = subject.config.depth * np.prod(tokens.shape) * 4 / 2**20
         print(json.dumps({"before": before, "peak": peak_mib(), "cache": float(cache)}))

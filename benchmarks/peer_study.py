@@ -16,8 +16,8 @@ from pathlib import Path
 from benchmarks.entry import run_or_refuse, study_parser
 from benchmarks.init_study import BITS, run_missing, table, with_setting
 from benchmarks.vit_tiny_study import make_config
-from evolq_jax.config import Experiment
-from evolq_jax.presets import strong
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.config.presets import strong
 
 IMAGES = 32
 COLUMNS = ("W8A8", "W6A6", "W4A8", "W3A8", "W4A4")

@@ -169,9 +169,9 @@ def _compile(options: Options) -> tuple[Network, "Compiled"]:
     import jax
 
     from benchmarks.ahead import abstract_setup, compile_scoring
-    from evolq_jax.config import Experiment, ModelConfig, QuantConfig, SearchConfig
-    from evolq_jax.mesh import make_mesh
-    from evolq_jax.presets import faithful
+    from evolq_jax.config.experiment import Experiment, ModelConfig, QuantConfig, SearchConfig
+    from evolq_jax.config.presets import faithful
+    from evolq_jax.devices.mesh import make_mesh
 
     quant = QuantConfig("fully_quantized", weight_bits=4, activation_bits=8)
     config = faithful(

@@ -23,16 +23,20 @@ from benchmarks.scaling import table
 from benchmarks.subject import Options as SubjectOptions
 from benchmarks.subject import Subject, load
 from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.state import Calibration
+from evolq_jax.calibration.link import Calibration
+from evolq_jax.devices.precision import Precision, matmul_precision
 from evolq_jax.errors import UserError
-from evolq_jax.network import SiteInfo, at, forward
-from evolq_jax.precision import Precision, matmul_precision
+from evolq_jax.network.parts import ModelParts, Segment
+from evolq_jax.network.point import at_qparams
+from evolq_jax.network.run import at, forward
+from evolq_jax.network.walk import block_inputs
+from evolq_jax.objective.scoring import Scoring
+from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, Specs, scope
-from evolq_jax.search.evaluate import Scoring, at_scales, block_inputs
 from evolq_jax.search.population import population_fitness
 from evolq_jax.trees import flatten, unflatten
-from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales, Segment, Site
+from evolq_jax.typing import Array, Params, Site, SiteInfo
 
 MANTISSA: dict[Precision, int] = {"tf32": 10, "bfloat16": 7}  # stored bits
 
@@ -102,18 +106,21 @@ def emulated(parts: ModelParts, specs: Specs, precision: Precision) -> ModelPart
     return replace(parts, segments=tuple(map(segment, parts.segments)), head=partial(run, parts.head, ""))
 
 
-def population(options: Options, block_scales: Scales) -> Scales:
+def population(options: Options, block_qparams: QParams) -> QParams:
     """Two candidates for each pair: every site's scales times one factor."""
     rng = np.random.default_rng(options.seed)
 
-    def changed(qparams: QParams) -> QParams:
-        ratios = rng.uniform(-options.spread, options.spread, (2 * options.pairs, *[1] * qparams.scale.ndim))
+    def changed(site_qparams: SiteQParams) -> SiteQParams:
+        ratios = rng.uniform(
+            -options.spread, options.spread, (2 * options.pairs, *[1] * site_qparams.scale.ndim)
+        )
         factors = jnp.asarray(np.exp(ratios), jnp.float32)
-        return QParams(
-            qparams.scale * factors, jnp.broadcast_to(qparams.zero_point, (factors * qparams.scale).shape)
+        return SiteQParams(
+            site_qparams.scale * factors,
+            jnp.broadcast_to(site_qparams.zero_point, (factors * site_qparams.scale).shape),
         )
 
-    scaled = {name: changed(qparams) for name, qparams in block_scales.items()}
+    scaled = {name: changed(site_qparams) for name, site_qparams in block_qparams.items()}
     return jax.tree.map(lambda leaf: leaf[:, None], scaled)  # of one block
 
 
@@ -124,19 +131,19 @@ def fitness(
     parts, params, images = subject.parts, subject.params, subject.normalised()
     calibration = Calibration(parts, specs, sites, [images], options.chunk)
     with matmul_precision():
-        params, scales = initialise(("ranges",), calibration, params)
+        params, qparams = initialise(("ranges",), calibration, params)
         teacher = jnp.concatenate(
             [
                 jax.jit(partial(forward, parts, float_sites))(params, {}, x)
                 for x in jnp.split(images, [*range(options.chunk, len(images), options.chunk)])
             ]
         )
-        network, tokens = at_scales(specs, params, scales), subject.tokens(specs, scales, options.chunk)
+        network, tokens = at_qparams(specs, params, qparams), subject.tokens(specs, qparams, options.chunk)
         inputs = jax.jit(partial(block_inputs, parts, quant_sites(specs), options.chunk))
         segment = parts.segments[0]
         index = segment.length // 2
-        x = inputs(network.quantized, scales, tokens)[segment.name][index]
-    candidates = population(options, at(scope(scales, segment.name), index))
+        x = inputs(network.quantized, qparams, tokens)[segment.name][index]
+    candidates = population(options, at(scope(qparams, segment.name), index))
     scoring = Scoring(options.fitness, len(images), options.chunk)
 
     def at_precision(precision: Precision) -> np.ndarray:

@@ -18,8 +18,8 @@ import numpy as np
 from benchmarks.entry import run_or_refuse, study_parser
 from benchmarks.init_study import BITS, SCHEMES, run_missing, with_setting
 from benchmarks.search_study import make as make_halves
-from evolq_jax.config import Experiment
-from evolq_jax.presets import fast, strong
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.config.presets import fast, strong
 from evolq_jax.quant.spec import Scheme
 
 CORRECTIONS = ("ridge", "gptq", "bias")

@@ -23,15 +23,20 @@ from jax.sharding import PartitionSpec as P
 from benchmarks.compiled import Work, work
 from benchmarks.entry import run_or_refuse
 from benchmarks.timing import timed
-from evolq_jax.mesh import DATA, Layout, make_mesh
+from evolq_jax.devices.layout import Layout
+from evolq_jax.devices.mesh import DATA, make_mesh
 from evolq_jax.models.registry import get_entry, param_shapes
-from evolq_jax.network import largest_divisor, list_sites
+from evolq_jax.network.chunks import largest_divisor
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.point import Quantized
+from evolq_jax.network.sites import list_sites
+from evolq_jax.objective.scoring import Scoring
+from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import QuantConfig, resolve, scope
 from evolq_jax.search import programs
-from evolq_jax.search.evaluate import Quantized, Scoring
 from evolq_jax.trees import unflatten
-from evolq_jax.typing import ModelParts, Params, QParams, Scales
+from evolq_jax.typing import Params
 
 VIRTUAL = 8
 WHOLE = P()  # on every device
@@ -108,21 +113,21 @@ def lower(subject: Subject, case: Case, image_chunk: int) -> tuple[Any, tuple[An
         sharding = None if mesh is None else NamedSharding(mesh, spec)
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
-    scales: Scales = {}
+    qparams: QParams = {}
     for name, spec in specs:
         info = sites[name]
         depth = () if info.depth is None else (info.depth,)
         ones = (1,) * (len(info.shape) - 1)
         leaf = on_devices((*depth, *ones, info.shape[-1] if spec.per_channel else 1))
-        scales[name] = QParams(leaf, leaf)  # pyright: ignore[reportArgumentType]
-    local = scope(scales, segment.name)
+        qparams[name] = SiteQParams(leaf, leaf)  # pyright: ignore[reportArgumentType]
+    local = scope(qparams, segment.name)
     candidates = jax.tree.map(lambda leaf: on_devices((case.candidates, 1, *leaf.shape[1:])), local)
     params = jax.tree.map(lambda leaf: on_devices(leaf.shape), subject.params)
     image = jax.ShapeDtypeStruct((1, *subject.image), "float32")
     token = jax.eval_shape(lambda p, x: segment.enter(p, float_sites("", {}), x), subject.params, image)
     classes = sites["head"].shape[-1]
     arguments = (
-        Quantized(params, params, scales),
+        Quantized(params, params, qparams),
         candidates,
         on_devices((), dtype="int32"),
         on_devices((segment.length, rows, *token.shape[1:]), P(None, DATA)),

@@ -15,13 +15,13 @@ import numpy as np
 from benchmarks.cifar import calibration_images, cifar, halves
 from benchmarks.entry import run_or_refuse, study_parser
 from benchmarks.vit_tiny_study import make_config
-from evolq_jax.comparison import Comparison, Method, greedy
-from evolq_jax.config import Experiment, SearchConfig
+from evolq_jax.cli.progress import make_watcher
+from evolq_jax.config.comparison import Comparison, Method, greedy
+from evolq_jax.config.experiment import Experiment, SearchConfig
 from evolq_jax.data import load_images
-from evolq_jax.experiment.compare.run import run_compare
 from evolq_jax.models.registry import get_entry
-from evolq_jax.report import make_watcher
 from evolq_jax.search.config import ATTENTION_WEIGHTS
+from evolq_jax.verbs.compare.run import run_compare
 
 BITS = {"W4A8": (4, 8), "W3A8": (3, 8), "W4A4": (4, 4)}
 BUDGET = {"cifar_vit": 8_000, "vit_tiny": 3_000}

@@ -20,8 +20,8 @@ from benchmarks.peak import block_flops, peak_flops
 from benchmarks.subject import Options, Subject
 from benchmarks.timing import Task, count_compilations, interleave
 from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.state import Calibration
-from evolq_jax.experiment.evaluate import compute_logits
+from evolq_jax.calibration.link import Calibration
+from evolq_jax.pipeline.logits import compute_logits
 from evolq_jax.quant.spec import QuantConfig
 from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import ATTENTION_WEIGHTS, SearchConfig
@@ -71,13 +71,13 @@ def one_pass(subject: Subject, case: Case) -> Task:
     """A pass with its compilation taken off; compiles most of it now, in a pass of one generation."""
     parts, params, number = subject.parts, subject.params, len(subject.pixels)
     sites, specs = subject.quantizers(SCHEMES[case.scheme])
-    _, scales = initialise(
+    _, qparams = initialise(
         ("ranges",), Calibration(parts, specs, sites, [subject.normalised()[:10]], 10), params
     )
-    tokens = subject.tokens(specs, scales, 10)
+    tokens = subject.tokens(specs, qparams, 10)
     pixels = np.asarray(subject.pixels)
     teacher = compute_logits(parts, (), subject.preprocessing, params, {}, pixels, 10)
-    run = partial(search, parts=parts, specs=specs, params=params, scales=scales, tokens=tokens)
+    run = partial(search, parts=parts, specs=specs, params=params, qparams=qparams, tokens=tokens)
 
     def task(case: Case = case) -> float:
         config = paper_search(number, case)

@@ -12,12 +12,15 @@ from evolq_jax.data import load_images
 from evolq_jax.models.checkpoint import load_checkpoint
 from evolq_jax.models.registry import VIT, get_entry, param_shapes
 from evolq_jax.models.vit import ViTConfig
-from evolq_jax.network import SiteInfo, list_sites, normalize
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.run import normalize
+from evolq_jax.network.sites import list_sites
+from evolq_jax.network.walk import embed
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import QuantConfig, Specs, resolve
-from evolq_jax.search.evaluate import embed
 from evolq_jax.trees import unflatten
-from evolq_jax.typing import Array, ModelParts, Params, Preprocessing, Scales
+from evolq_jax.typing import Array, Params, Preprocessing, SiteInfo
 
 MODEL = "vit_tiny_patch16_224"
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -64,15 +67,17 @@ class Subject(NamedTuple):
         sites = list_sites(self.parts, self.params, self.pixels.shape[1:])
         return sites, resolve(quant, sites)
 
-    def tokens(self, specs: Specs, scales: Scales, chunk: int) -> Array:
+    def tokens(self, specs: Specs, qparams: QParams, chunk: int) -> Array:
         """The images at the first block's input, quantized [B, N, D]."""
 
         @jax.jit
-        def run(params: Params, scales: Scales, pixels: Array) -> Array:
-            quantized = fake_quant_weights(specs, params, scales)
-            return embed(self.parts, quant_sites(specs), chunk, self.preprocessing, quantized, scales, pixels)
+        def run(params: Params, qparams: QParams, pixels: Array) -> Array:
+            quantized = fake_quant_weights(specs, params, qparams)
+            return embed(
+                self.parts, quant_sites(specs), chunk, self.preprocessing, quantized, qparams, pixels
+            )
 
-        return run(self.params, scales, self.pixels)
+        return run(self.params, qparams, self.pixels)
 
     def with_depth(self, depth: int) -> "Subject":
         """The same network cut off after `depth` blocks."""

@@ -15,9 +15,10 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmarks.entry import run_or_refuse, study_parser
-from evolq_jax.config import Experiment, load_config
-from evolq_jax.experiment.run import run_search
-from evolq_jax.presets import Preset, with_preset
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.config.load import load_config
+from evolq_jax.config.presets import Preset, with_preset
+from evolq_jax.verbs.search import run_search
 
 BITS = (4, 3)
 SCHEMES = ("matmul", "fully_quantized")

@@ -14,11 +14,11 @@ import numpy as np
 from benchmarks.descent_study import cifar
 from benchmarks.entry import run_or_refuse, study_parser
 from benchmarks.vit_tiny_study import make_config
-from evolq_jax.calibration.ranges import ranges
-from evolq_jax.calibration.state import Calibration, State
-from evolq_jax.config import Experiment
-from evolq_jax.experiment.setup import load_model
+from evolq_jax.calibration.link import Calibration, State
+from evolq_jax.calibration.links.ranges import ranges
+from evolq_jax.config.experiment import Experiment
 from evolq_jax.landscape.weights import Distribution, draw_weights, weight_distributions
+from evolq_jax.pipeline.load import load_model
 
 BITS = (4, 3)
 LAYERS = {"qkv": "attn/qkv", "proj": "attn/proj", "fc1": "mlp/fc1", "fc2": "mlp/fc2"}
@@ -41,8 +41,8 @@ def measured(data: Path, subject: str, bits: int) -> dict[str, Distribution]:
     weights = tuple((name, spec) for name, spec in setup.specs if setup.sites[name].is_weight)
     params = setup.model.params
     calibration = Calibration(setup.model.parts, weights, setup.sites, (), 1)
-    scales = ranges(calibration, State(params, params, {})).scales
-    return weight_distributions(weights, params, jax.device_get(scales), GROUPS[subject])
+    qparams = ranges(calibration, State(params, params, {})).qparams
+    return weight_distributions(weights, params, jax.device_get(qparams), GROUPS[subject])
 
 
 def rows(title: str, distributions: dict[str, Distribution]) -> list[str]:

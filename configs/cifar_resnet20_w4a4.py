@@ -12,7 +12,7 @@ scales under the integers decided for. Weights are those of akamaster/pytorch_re
 `--quant.weight-bits 2 --quant.activation-bits 8` gives W2A8, `--calibration.chain ranges` leaves `brecq` out.
 """
 
-from evolq_jax.config import (
+from evolq_jax.config.experiment import (
     BrecqConfig,
     CalibrationConfig,
     DataConfig,

@@ -9,8 +9,8 @@ to 0.3 for Adam, of 0.003 to 300 for SGD, in steps of about three. Takes about t
 
 from dataclasses import replace
 
-from evolq_jax.comparison import Comparison, Method, greedy
-from evolq_jax.config import BaselineConfig
+from evolq_jax.config.comparison import Comparison, Method, greedy
+from evolq_jax.config.experiment import BaselineConfig
 from evolq_jax.configs.digits_w2a8 import config as digits
 
 adam = replace(digits, baseline=BaselineConfig(optimizer="adam", learning_rate=0.03))

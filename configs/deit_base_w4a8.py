@@ -11,8 +11,14 @@ The paper's absolute figures for this model stand in its results table; they are
 Time: not run here on the full data (no ImageNet at hand). `--dry-run` estimates it for your device.
 """
 
-from evolq_jax.config import DataConfig, Experiment, ModelConfig, QuantConfig, SearchConfig
-from evolq_jax.presets import faithful
+from evolq_jax.config.experiment import (
+    DataConfig,
+    Experiment,
+    ModelConfig,
+    QuantConfig,
+    SearchConfig,
+)
+from evolq_jax.config.presets import faithful
 
 config = faithful(
     Experiment(

@@ -8,7 +8,14 @@ only decide whether a block's move is kept), the 697 test images only measure. T
 with three passes. Takes about 15 seconds on two CPU cores; results of five seeds: docs/results.md.
 """
 
-from evolq_jax.config import CalibrationConfig, DataConfig, Experiment, ModelConfig, QuantConfig, SearchConfig
+from evolq_jax.config.experiment import (
+    CalibrationConfig,
+    DataConfig,
+    Experiment,
+    ModelConfig,
+    QuantConfig,
+    SearchConfig,
+)
 
 config = Experiment(
     name="digits_w2a8",

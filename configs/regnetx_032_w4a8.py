@@ -17,7 +17,7 @@ Time: not run here on the full data (no ImageNet at hand). `--dry-run` estimates
 
 from dataclasses import replace
 
-from evolq_jax.config import (
+from evolq_jax.config.experiment import (
     BrecqConfig,
     CalibrationConfig,
     DataConfig,
@@ -26,7 +26,7 @@ from evolq_jax.config import (
     QuantConfig,
     SearchConfig,
 )
-from evolq_jax.presets import faithful
+from evolq_jax.config.presets import faithful
 
 released = faithful(Experiment(quant=QuantConfig("matmul", weight_bits=4), search=SearchConfig(passes=10)))
 config = Experiment(

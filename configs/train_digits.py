@@ -7,7 +7,7 @@ half on two CPU cores. The settings were chosen on parts of the training images.
 evolq_jax ships were made by the same command with `--out models/weights/vit_digits.safetensors`.
 """
 
-from evolq_jax.config import TrainConfig, TrainExperiment
+from evolq_jax.config.experiment import TrainConfig, TrainExperiment
 
 config = TrainExperiment(
     model="vit_digits",

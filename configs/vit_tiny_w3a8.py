@@ -10,7 +10,13 @@ Reference: Evol-Q, arXiv 2308.10814 (which does not report this model). Expected
 calibration images: docs/results.md.
 """
 
-from evolq_jax.config import DataConfig, Experiment, ModelConfig, QuantConfig, SearchConfig
+from evolq_jax.config.experiment import (
+    DataConfig,
+    Experiment,
+    ModelConfig,
+    QuantConfig,
+    SearchConfig,
+)
 
 config = Experiment(
     name="vit_tiny_w3a8",

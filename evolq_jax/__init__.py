@@ -13,11 +13,11 @@ starts (`JAX_PLATFORMS`, `XLA_FLAGS`) can be set after `import evolq_jax`.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from evolq_jax.version import __version__
 
 if TYPE_CHECKING:
-    from evolq_jax.comparison import Comparison, Method
-    from evolq_jax.config import (
+    from evolq_jax.config.comparison import Comparison, Method
+    from evolq_jax.config.experiment import (
         BaselineConfig,
         CalibrationConfig,
         CheckpointConfig,
@@ -30,25 +30,27 @@ if TYPE_CHECKING:
         SearchConfig,
         TrainConfig,
         TrainExperiment,
-        load_config,
     )
+    from evolq_jax.config.load import load_config
+    from evolq_jax.config.presets import faithful, fast, strong, thorough, with_preset
     from evolq_jax.errors import UserError
-    from evolq_jax.experiment.baseline import run_baseline
-    from evolq_jax.experiment.compare.run import plan_compare, run_compare
-    from evolq_jax.experiment.landscape.plan import plan_landscape
-    from evolq_jax.experiment.landscape.record import read_landscape
-    from evolq_jax.experiment.landscape.run import run_landscape
-    from evolq_jax.experiment.plan import plan_search
-    from evolq_jax.experiment.result import read_result
-    from evolq_jax.experiment.resume import ensure_search, resume_search
-    from evolq_jax.experiment.run import run_calibrate, run_evaluate, run_search
-    from evolq_jax.experiment.setup import list_models
-    from evolq_jax.experiment.train import run_training
-    from evolq_jax.presets import faithful, fast, strong, thorough, with_preset
+    from evolq_jax.pipeline.load import list_models
+    from evolq_jax.runs.result import read_result
+    from evolq_jax.verbs.baseline import run_baseline
+    from evolq_jax.verbs.calibrate import run_calibrate
+    from evolq_jax.verbs.compare.run import plan_compare, run_compare
+    from evolq_jax.verbs.evaluate import run_evaluate
+    from evolq_jax.verbs.landscape.plan import plan_landscape
+    from evolq_jax.verbs.landscape.record import read_landscape
+    from evolq_jax.verbs.landscape.run import run_landscape
+    from evolq_jax.verbs.resume import ensure_search, resume_search
+    from evolq_jax.verbs.search import run_search
+    from evolq_jax.verbs.search_plan import plan_search
+    from evolq_jax.verbs.train import run_training
 
 _MODULES = {
-    "evolq_jax.comparison": ("Comparison", "Method"),
-    "evolq_jax.config": (
+    "evolq_jax.config.comparison": ("Comparison", "Method"),
+    "evolq_jax.config.experiment": (
         "BaselineConfig",
         "CalibrationConfig",
         "CheckpointConfig",
@@ -61,21 +63,23 @@ _MODULES = {
         "SearchConfig",
         "TrainConfig",
         "TrainExperiment",
-        "load_config",
     ),
+    "evolq_jax.config.load": ("load_config",),
     "evolq_jax.errors": ("UserError",),
-    "evolq_jax.experiment.baseline": ("run_baseline",),
-    "evolq_jax.experiment.compare.run": ("plan_compare", "run_compare"),
-    "evolq_jax.experiment.landscape.plan": ("plan_landscape",),
-    "evolq_jax.experiment.landscape.record": ("read_landscape",),
-    "evolq_jax.experiment.landscape.run": ("run_landscape",),
-    "evolq_jax.experiment.plan": ("plan_search",),
-    "evolq_jax.experiment.result": ("read_result",),
-    "evolq_jax.experiment.resume": ("ensure_search", "resume_search"),
-    "evolq_jax.experiment.run": ("run_calibrate", "run_evaluate", "run_search"),
-    "evolq_jax.experiment.setup": ("list_models",),
-    "evolq_jax.experiment.train": ("run_training",),
-    "evolq_jax.presets": ("faithful", "fast", "strong", "thorough", "with_preset"),
+    "evolq_jax.verbs.baseline": ("run_baseline",),
+    "evolq_jax.verbs.compare.run": ("plan_compare", "run_compare"),
+    "evolq_jax.verbs.landscape.plan": ("plan_landscape",),
+    "evolq_jax.verbs.landscape.record": ("read_landscape",),
+    "evolq_jax.verbs.landscape.run": ("run_landscape",),
+    "evolq_jax.verbs.search_plan": ("plan_search",),
+    "evolq_jax.runs.result": ("read_result",),
+    "evolq_jax.verbs.resume": ("ensure_search", "resume_search"),
+    "evolq_jax.verbs.calibrate": ("run_calibrate",),
+    "evolq_jax.verbs.evaluate": ("run_evaluate",),
+    "evolq_jax.verbs.search": ("run_search",),
+    "evolq_jax.pipeline.load": ("list_models",),
+    "evolq_jax.verbs.train": ("run_training",),
+    "evolq_jax.config.presets": ("faithful", "fast", "strong", "thorough", "with_preset"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

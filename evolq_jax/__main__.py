@@ -2,7 +2,7 @@
 
 import sys
 
-from evolq_jax import hosts
+from evolq_jax.devices import hosts
 from evolq_jax.errors import UserError
 
 
@@ -12,7 +12,7 @@ def main() -> None:
         hosts.connect_for(sys.argv[1:])
     except UserError as error:
         hosts.leave(f"evolq: error: {error}", 2)
-    from evolq_jax import cli  # imports evosax, which asks JAX for devices: too late to connect
+    from evolq_jax.cli import main as cli
 
     cli.main()
 

@@ -11,10 +11,12 @@ import numpy as np
 import optax
 
 from evolq_jax.errors import UserError
-from evolq_jax.network import forward, list_sites, normalize
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.run import forward, normalize
+from evolq_jax.network.sites import list_sites
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.trees import flatten, unflatten
-from evolq_jax.typing import Array, ModelParts, Params, Preprocessing, PyTree
+from evolq_jax.typing import Array, Params, Preprocessing, PyTree
 
 CLIP_NORM = 1.0  # of the gradient over all parameters, as in the ViT paper (2010.11929, table 3)
 

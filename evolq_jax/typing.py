@@ -14,22 +14,7 @@ import numpy as np
 Array = jax.Array
 PyTree = Any
 Params = dict[str, Any]  # nested dicts of arrays; blocks of a segment are stacked on a leading L axis
-CORRECTION = "correction"  # of a segment's parameters, where calibration has added one: see network.run_block
-BLOCK_INPUT = ""  # in `Linear`: what a block is given, which is no site of its own
 FitnessFn = Callable[[Array, Array], Array]  # (student [B, C], teacher [B, C]) -> scalar, minimised
-
-
-class QParams(NamedTuple):
-    """One quantizer's searched numbers, each of the same rank as the tensor it quantizes.
-
-    Stacked sites (those of a segment's blocks) carry a leading L axis.
-    """
-
-    scale: Array  # float32, positive
-    zero_point: Array  # float32 holding integers; other quantizers than the uniform keep another one here
-
-
-Scales = dict[str, QParams]  # site name -> QParams
 
 
 class Site(Protocol):
@@ -55,107 +40,6 @@ class SiteInfo(NamedTuple):
     depth: int | None  # L where the site belongs to a stacked segment
     is_weight: bool
     roles: frozenset[str] = frozenset()  # the fields of `SiteRoles` it is in, `layer_norm`, `softmax`
-
-
-@dataclass(frozen=True)
-class SiteRoles:
-    """What the sites of a family of networks are to a quantization scheme: patterns of site names.
-
-    Patterns are shell style, and `*` also crosses `/`. Which sites are outputs of LayerNorm or softmax is
-    known from how they are called.
-
-    Attributes:
-      operands: activations that matrix products and convolutions multiply.
-      residual: the residual stream, where a block, a norm or a head receives it.
-      edge_weights: weights of the first and the last layers.
-      edge_inputs: the operands that these multiply.
-      per_tensor: activations that cannot have a range for each channel: their last axis is tokens, or, for
-        logits, no calibration set has every class at its highest.
-      beyond_paper: sites that the official code does not quantize.
-      gelu: outputs of GELU.
-      addends: what additions of the residual stream and of position embeddings add, where it is no operand.
-    """
-
-    operands: tuple[str, ...] = ()
-    residual: tuple[str, ...] = ()
-    edge_weights: tuple[str, ...] = ()
-    edge_inputs: tuple[str, ...] = ()
-    per_tensor: tuple[str, ...] = ()
-    beyond_paper: tuple[str, ...] = ()
-    gelu: tuple[str, ...] = ()
-    addends: tuple[str, ...] = ()
-
-
-class Linear(NamedTuple):
-    """A linear layer of a block, as calibration sees it: `params[name]` holds its weight and bias.
-
-    Or a convolution of odd size and stride 1 that keeps the image's size.
-
-    Attributes:
-      name: its path in the block's parameters.
-      source: the site of its input, or `BLOCK_INPUT`.
-      residual: the same of what its output is added to, where it ends a branch.
-      normed: whether a LayerNorm follows that sum.
-      importance: the site whose gradients say how much each of the layer's tokens counts; empty: its output,
-        the site of its own name; None: all count alike.
-      arrange: brings `residual` into the order of the layer's tokens, where that differs.
-    """
-
-    name: str
-    source: str
-    residual: str | None = None
-    normed: bool = True
-    importance: str | None = ""
-    arrange: Callable[[Array], Array] | None = None
-
-    @property
-    def importance_site(self) -> str | None:
-        """`importance`, with the default resolved."""
-        return self.name if self.importance == "" else self.importance
-
-
-class Channels(NamedTuple):
-    """An activation whose channels can be rescaled without changing the network's function.
-
-    What makes it is divided by a factor for each channel, what reads it is multiplied. Names are whole:
-    `blocks/norm1`.
-    """
-
-    site: str  # the activation [..., K]
-    maker: str  # the LayerNorm or linear layer whose last K outputs it is, mixed within channels at most
-    readers: tuple[str, ...]  # the linear layers that multiply it: they alone read it
-    between: tuple[str, ...] = ()  # other sites that these channels pass
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A run of `length` identical blocks whose parameters are stacked under `params[name]`.
-
-    `enter(params, site, x)` leads into the segment (embedding for the first, patch merging or nothing for
-    later ones) and gets the whole parameter tree; `block(block_params, site, x)` is one block, which keeps
-    the shape of `x` unless it is the segment's only one. `linears` are the layers that compensating
-    initialisers may change, in the order in which the block runs them.
-    """
-
-    name: str
-    length: int
-    enter: Callable[[Params, Site, Array], Array]
-    block: Callable[[Params, Site, Array], Array]
-    linears: tuple[Linear, ...] = ()
-
-
-@dataclass(frozen=True)
-class ModelParts:
-    """A network as algorithms see it: segments of stacked blocks, then a head that gives logits [B, C].
-
-    `features` is the site of the head that its classifiers read, [B, ...]; empty where none is declared.
-    """
-
-    segments: tuple[Segment, ...]
-    head: Callable[[Params, Site, Array], Array]
-    roles: SiteRoles = SiteRoles()
-    channels: tuple[Channels, ...] = ()  # what initialisers may fold into
-    features: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from evolq_jax.models.batch_norm import fold
 from evolq_jax.models.convert import Mismatch, Weights, compare, detect, num_classes, read, write
 from evolq_jax.models.registry import REGISTRY, Entry, get_entry, param_shapes
 from evolq_jax.models.sidecar import apply_sidecars
+from evolq_jax.network.parts import ModelParts
 from evolq_jax.trees import flatten
-from evolq_jax.typing import ModelParts, Params, Preprocessing
+from evolq_jax.typing import Params, Preprocessing
 
 SUFFIXES = (".safetensors", ".npz")
 

@@ -13,8 +13,9 @@ import jax
 from evolq_jax.models import table
 from evolq_jax.models.layers import conv, linear
 from evolq_jax.models.resnet import BASIC_LINEARS, basic_block
-from evolq_jax.network import unchanged
-from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
+from evolq_jax.network.parts import ModelParts, Segment, SiteRoles
+from evolq_jax.network.run import unchanged
+from evolq_jax.typing import Array, Params, Site
 
 WIDTHS = (16, 32, 64)
 

@@ -18,8 +18,9 @@ import numpy as np
 from evolq_jax.errors import UserError
 from evolq_jax.models import table
 from evolq_jax.models.layers import Within, conv, linear, merge_heads
-from evolq_jax.network import unchanged
-from evolq_jax.typing import Array, Linear, ModelParts, Params, Segment, Site, SiteRoles
+from evolq_jax.network.parts import Linear, ModelParts, Segment, SiteRoles
+from evolq_jax.network.run import unchanged
+from evolq_jax.typing import Array, Params, Site
 
 VALUE_RATIO = 2  # width of a value relative to a key's, in blocks
 DOWNSAMPLE_VALUE_RATIO = 4  # and where the resolution is halved

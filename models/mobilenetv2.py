@@ -11,8 +11,9 @@ from functools import cache, partial
 
 from evolq_jax.models import table
 from evolq_jax.models.layers import conv, linear, relu6
-from evolq_jax.network import unchanged
-from evolq_jax.typing import BLOCK_INPUT, Array, Linear, ModelParts, Params, Segment, Site, SiteRoles
+from evolq_jax.network.parts import BLOCK_INPUT, Linear, ModelParts, Segment, SiteRoles
+from evolq_jax.network.run import unchanged
+from evolq_jax.typing import Array, Params, Site
 
 STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of each stage's first block
 EXPANSION = 6

@@ -19,8 +19,9 @@ from evolq_jax.models.regnet import RegNetConfig
 from evolq_jax.models.resnet import ResNetConfig
 from evolq_jax.models.swin import SwinConfig
 from evolq_jax.models.vit import ViTConfig, init_params, make_vit
+from evolq_jax.network.parts import ModelParts
 from evolq_jax.trees import flatten
-from evolq_jax.typing import Array, ModelParts, Params, Preprocessing
+from evolq_jax.typing import Array, Params, Preprocessing
 
 
 @dataclass(frozen=True)

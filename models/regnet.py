@@ -12,8 +12,9 @@ import jax
 from evolq_jax.models import table
 from evolq_jax.models.layers import conv, linear
 from evolq_jax.models.resnet import BOTTLENECK_LINEARS, bottleneck_block
-from evolq_jax.network import unchanged
-from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
+from evolq_jax.network.parts import ModelParts, Segment, SiteRoles
+from evolq_jax.network.run import unchanged
+from evolq_jax.typing import Array, Params, Site
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 
 from evolq_jax.models import table
 from evolq_jax.models.layers import conv, linear, max_pool
-from evolq_jax.network import unchanged
-from evolq_jax.typing import BLOCK_INPUT, Array, Linear, ModelParts, Params, Segment, Site, SiteRoles
+from evolq_jax.network.parts import BLOCK_INPUT, Linear, ModelParts, Segment, SiteRoles
+from evolq_jax.network.run import unchanged
+from evolq_jax.typing import Array, Params, Site
 
 
 class Block(Protocol):

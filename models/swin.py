@@ -19,7 +19,8 @@ import numpy as np
 from evolq_jax.errors import UserError
 from evolq_jax.models import table
 from evolq_jax.models.layers import Within, linear, merge_heads, mlp, patch_embed, split_heads
-from evolq_jax.typing import Array, Channels, Linear, ModelParts, Params, Segment, Site, SiteRoles
+from evolq_jax.network.parts import Channels, Linear, ModelParts, Segment, SiteRoles
+from evolq_jax.typing import Array, Params, Site
 
 MASKED = -100.0  # added to the logits of tokens that a shift has brought together
 

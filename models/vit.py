@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.models.layers import linear, merge_heads, mlp, patch_embed, prepend_token, split_heads
-from evolq_jax.typing import Array, Channels, Linear, ModelParts, Params, Segment, Site, SiteRoles
+from evolq_jax.network.parts import Channels, Linear, ModelParts, Segment, SiteRoles
+from evolq_jax.typing import Array, Params, Site
 
 ROLES = SiteRoles(
     # the image patches, the inputs of every linear layer, and both operands of the two attention products

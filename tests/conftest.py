@@ -56,7 +56,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Between two files, so that a process lives through all tests."""
     if nextitem is not None and nextitem.path != item.path:
-        from evolq_jax.experiment.compiled import forget_programs
+        from evolq_jax.devices.programs import forget_programs
 
         forget_programs()
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.state import Calibration
+from evolq_jax.calibration.link import Calibration
 from evolq_jax.models import registry
 from evolq_jax.models.batch_norm import fold
 from evolq_jax.models.cifar_resnet import CifarResNetConfig
@@ -18,11 +18,13 @@ from evolq_jax.models.registry import Entry, param_shapes
 from evolq_jax.models.regnet import RegNetConfig
 from evolq_jax.models.resnet import ResNetConfig
 from evolq_jax.models.swin import SwinConfig
-from evolq_jax.network import SiteInfo, list_sites
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.sites import list_sites
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.spec import QuantConfig, Specs, resolve
 from evolq_jax.search.config import ATTENTION_WEIGHTS
 from evolq_jax.trees import unflatten
-from evolq_jax.typing import Array, ModelParts, Params, Preprocessing, Scales
+from evolq_jax.typing import Array, Params, Preprocessing, SiteInfo
 from tests.models.seeded import generator
 
 CLASSES = 6
@@ -107,7 +109,7 @@ def make_small(name: str) -> Small:
     return Small(parts, unfolded, params, jnp.asarray(images), sites)
 
 
-def calibrate_small(name: str, config: QuantConfig) -> tuple[Small, Specs, Scales]:
+def calibrate_small(name: str, config: QuantConfig) -> tuple[Small, Specs, QParams]:
     """The scales of `ranges` on all twelve images."""
     small = make_small(name)
     specs = resolve(config, small.sites)

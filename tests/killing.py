@@ -11,16 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evolq_jax.config import Experiment
-from evolq_jax.experiment.config_json import to_json
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.runs.config_json import to_json
 from tests.program_cache import cache_variables
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = """\
 import sys
 from pathlib import Path
-from evolq_jax.experiment.config_json import from_json
-from evolq_jax.experiment.resume import ensure_baseline, ensure_search
+from evolq_jax.runs.config_json import from_json
+from evolq_jax.verbs.resume import ensure_baseline, ensure_search
 run = {"search": ensure_search, "baseline": ensure_baseline}[sys.argv[3]]
 run(from_json(Path(sys.argv[1]).read_text(), sys.argv[1]), sys.argv[2])
 """

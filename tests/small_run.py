@@ -8,7 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from evolq_jax.config import CalibrationConfig, DataConfig, Experiment, ModelConfig, QuantConfig, SearchConfig
+from evolq_jax.config.experiment import (
+    CalibrationConfig,
+    DataConfig,
+    Experiment,
+    ModelConfig,
+    QuantConfig,
+    SearchConfig,
+)
 from evolq_jax.models.checkpoint import save_params
 from evolq_jax.models.registry import get_entry
 from evolq_jax.trees import flatten, unflatten

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from evolq_jax.models.vit import ViTConfig, make_vit
-from evolq_jax.network import SiteInfo, list_sites, normalize
-from evolq_jax.typing import Array, ModelParts, Params, Preprocessing
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.run import normalize
+from evolq_jax.network.sites import list_sites
+from evolq_jax.typing import Array, Params, Preprocessing, SiteInfo
 
 NUM_CLASSES = 10
 PREPROCESSING = Preprocessing(size=16, resize=None)

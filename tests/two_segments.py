@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 
-from evolq_jax.network import unchanged
-from evolq_jax.typing import Array, ModelParts, Params, Segment, Site
+from evolq_jax.network.parts import ModelParts, Segment
+from evolq_jax.network.run import unchanged
+from evolq_jax.typing import Array, Params, Site
 
 WIDTH_A, WIDTH_B = 6, 4
 

@@ -8,19 +8,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
 
-from evolq_jax.calibration.block_linear import block_linear
-from evolq_jax.calibration.brecq.walk import reconstruct
-from evolq_jax.calibration.clipping import clip
-from evolq_jax.calibration.compensation import LINKS
-from evolq_jax.calibration.folding import fold
-from evolq_jax.calibration.layerwise import LAYERWISE, walk
-from evolq_jax.calibration.ranges import ranges
-from evolq_jax.calibration.smoothing import smooth
-from evolq_jax.calibration.state import Calibration, Initialiser, Progress, State, whole
+from evolq_jax.calibration.layerwise import LAYERWISE, LINKS, walk
+from evolq_jax.calibration.link import Calibration, Initialiser, Progress, State, whole
+from evolq_jax.calibration.links.block_linear import block_linear
+from evolq_jax.calibration.links.clip import clip
+from evolq_jax.calibration.links.fold import fold
+from evolq_jax.calibration.links.ranges import ranges
+from evolq_jax.calibration.links.smooth import smooth
+from evolq_jax.calibration.reconstruction.walk import reconstruct
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import encode_weights
 from evolq_jax.quant.spec import with_codes
-from evolq_jax.typing import ModelParts, Params, Scales
+from evolq_jax.typing import Params
 
 FOLDING: dict[str, Initialiser] = {"fold": fold, "smooth": smooth}  # links that rescale channels
 # Links that see the whole network at once.
@@ -53,7 +54,7 @@ def initialise(
     calibration: Calibration,
     params: Params,
     stage: Callable[[str], Progress] = lambda name: lambda done, total: None,
-) -> tuple[Params, Scales]:
+) -> tuple[Params, QParams]:
     """Runs the links of `chain` in order, starting from the float parameters and no scales.
 
     Neighbouring layer-wise links share one walk through the network. Links work on weights; those whose
@@ -76,7 +77,7 @@ def initialise(
     for name, link in _links(chain):
         images = calibration if name.split(", ")[0] in SHARED_OUT else whole(calibration)
         state = link(images._replace(specs=rounded, progress=stage(name)), state)
-    return encode_weights(calibration.specs, state.params, state.scales), state.scales
+    return encode_weights(calibration.specs, state.params, state.qparams), state.qparams
 
 
 def check_chain(chain: Sequence[str], parts: ModelParts) -> None:

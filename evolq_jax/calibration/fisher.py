@@ -11,10 +11,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.network import forward, image_chunks, is_stacked, list_sites
+from evolq_jax.network.chunks import image_chunks
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.run import forward
+from evolq_jax.network.sites import is_stacked, list_sites
 from evolq_jax.quant.sites import FloatSite
 from evolq_jax.trees import flatten, unflatten
-from evolq_jax.typing import Array, ModelParts, Params
+from evolq_jax.typing import Array, Params
 
 TokenWeights = dict[str, Array]  # "segment/layer" -> [chunks, L, B, N]
 

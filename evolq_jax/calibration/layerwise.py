@@ -16,19 +16,26 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.calibration import compensation, patches
-from evolq_jax.calibration.compensation import Layer, LayerLink, Moments, corrected, moments_of
+from evolq_jax.calibration import patches
 from evolq_jax.calibration.fisher import token_weights
-from evolq_jax.calibration.own_output import own_output_link
-from evolq_jax.calibration.state import Calibration, State
-from evolq_jax.mesh import num_shares
-from evolq_jax.network import at, image_chunks
+from evolq_jax.calibration.layer import Layer, LayerLink, Moments, moments_of
+from evolq_jax.calibration.link import Calibration, State
+from evolq_jax.calibration.links.bias import bias_link
+from evolq_jax.calibration.links.gptq import gptq_link
+from evolq_jax.calibration.links.own_output import own_output_link
+from evolq_jax.calibration.links.ridge import ridge_link
+from evolq_jax.devices.mesh import num_shares
+from evolq_jax.network.chunks import image_chunks
+from evolq_jax.network.parts import BLOCK_INPUT, Linear, ModelParts
+from evolq_jax.network.run import at
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import RecordSite, fake_quant_weights, float_sites, quant_sites
-from evolq_jax.quant.spec import Specs, scope
+from evolq_jax.quant.spec import QuantSpec, Specs, scope
 from evolq_jax.trees import flatten, unflatten
-from evolq_jax.typing import BLOCK_INPUT, Array, Linear, ModelParts, Params, Scales
+from evolq_jax.typing import Array, Params
 
-LAYERWISE: dict[str, LayerLink] = {"own_output": own_output_link, **compensation.LINKS}
+LINKS: dict[str, LayerLink] = {"ridge": ridge_link, "gptq": gptq_link, "bias": bias_link}
+LAYERWISE: dict[str, LayerLink] = {"own_output": own_output_link, **LINKS}
 
 Streams = tuple[Array, Array]  # the float and the quantized network's activations [chunks, B, ...]
 
@@ -82,8 +89,8 @@ def image_streams(calibration: Calibration) -> Streams:
 def enter_segment(parts: ModelParts, specs: Specs, number: int, state: State, streams: Streams) -> Streams:
     """Both networks' activations at the entry of a segment."""
     enter = parts.segments[number].enter
-    quantized = fake_quant_weights(specs, state.params, state.scales)
-    float_site, quant_site = float_sites("", {}), quant_sites(specs)("", state.scales)
+    quantized = fake_quant_weights(specs, state.params, state.qparams)
+    float_site, quant_site = float_sites("", {}), quant_sites(specs)("", state.qparams)
     return (
         jax.lax.map(lambda x: enter(state.reference, float_site, x), streams[0]),
         jax.lax.map(lambda x: enter(quantized, quant_site, x), streams[1]),
@@ -96,9 +103,9 @@ def advance(
 ) -> Streams:
     """Both networks' activations behind block `index`."""
     segment = parts.segments[number]
-    reference, params, scales = block_of(parts, number, state, index)
-    quantized = fake_quant_weights(local_specs(specs, segment.name), params, scales)
-    float_site, quant_site = float_sites(segment.name, {}), quant_sites(specs)(segment.name, scales)
+    reference, params, qparams = block_of(parts, number, state, index)
+    quantized = fake_quant_weights(local_specs(specs, segment.name), params, qparams)
+    float_site, quant_site = float_sites(segment.name, {}), quant_sites(specs)(segment.name, qparams)
     return (
         jax.lax.map(lambda x: segment.block(reference, float_site, x), streams[0]),
         jax.lax.map(lambda x: segment.block(quantized, quant_site, x), streams[1]),
@@ -123,21 +130,23 @@ def _correct(
     """One layer of block `index`, changed by all links."""
     segment = parts.segments[number]
     moments = _moments(parts, specs, number, linear, pull, relative, state, streams, tokens, index)
-    _, block, scales = block_of(parts, number, state, index)
+    _, block, qparams = block_of(parts, number, state, index)
     leaves, site = flatten(block), f"{linear.name}/weight"
     spec = scope(specs, segment.name).get(site)
-    weight, bias, qparams = leaves[site], leaves[f"{linear.name}/bias"], scales.get(site)
+    weight, bias, site_qparams = leaves[site], leaves[f"{linear.name}/bias"], qparams.get(site)
     layer = corrected(
-        tuple(LAYERWISE[name] for name in links), spec, moments, Layer(weight, bias, qparams), damping
+        tuple(LAYERWISE[name] for name in links), spec, moments, Layer(weight, bias, site_qparams), damping
     )
     stacked = flatten(state.params)
     for name, value in ((site, layer.weight), (f"{linear.name}/bias", layer.bias)):
         stacked[f"{segment.name}/{name}"] = stacked[f"{segment.name}/{name}"].at[index].set(value)
-    all_scales = dict(state.scales)
-    if layer.qparams is not None:
+    all_qparams = dict(state.qparams)
+    if layer.site_qparams is not None:
         name = f"{segment.name}/{site}"
-        all_scales[name] = jax.tree.map(lambda a, b: a.at[index].set(b), all_scales[name], layer.qparams)
-    return state._replace(params=unflatten(stacked), scales=all_scales)
+        all_qparams[name] = jax.tree.map(
+            lambda a, b: a.at[index].set(b), all_qparams[name], layer.site_qparams
+        )
+    return state._replace(params=unflatten(stacked), qparams=all_qparams)
 
 
 def _moments(
@@ -154,8 +163,8 @@ def _moments(
 ) -> Moments:
     """Of the layer's quantized input, and of the output that would bring both networks together."""
     segment = parts.segments[number]
-    reference, params, scales = block_of(parts, number, state, index)
-    quantized = fake_quant_weights(local_specs(specs, segment.name), params, scales)
+    reference, params, qparams = block_of(parts, number, state, index)
+    quantized = fake_quant_weights(local_specs(specs, segment.name), params, qparams)
     weight, bias = (flatten(reference)[f"{linear.name}/{leaf}"] for leaf in ("weight", "bias"))
 
     names = frozenset(filter(None, (linear.source, linear.residual)))
@@ -166,7 +175,7 @@ def _moments(
             (float_sites, reference, chunk[0]),
             (quant_sites(specs), quantized, chunk[1]),
         ):
-            site = RecordSite(factory(segment.name, scales), names)
+            site = RecordSite(factory(segment.name, qparams), names)
             segment.block(block, site, x)
             kept.append(site.kept | {BLOCK_INPUT: x})
         exact, x = (patches.tokens(values[linear.source], weight) for values in kept)
@@ -197,12 +206,47 @@ def _rows(linear: Linear, x: Array) -> Array:
     return x.reshape(-1, x.shape[-1])
 
 
-def block_of(parts: ModelParts, number: int, state: State, index: Array) -> tuple[Params, Params, Scales]:
+def block_of(parts: ModelParts, number: int, state: State, index: Array) -> tuple[Params, Params, QParams]:
     """Reference, parameters and scales of one block."""
     name = parts.segments[number].name
-    return at((state.reference[name], state.params[name], scope(state.scales, name)), index)
+    return at((state.reference[name], state.params[name], scope(state.qparams, name)), index)
 
 
 def local_specs(specs: Specs, segment: str) -> Specs:
     """The quantizers of one segment, by local site name."""
     return tuple(scope(specs, segment).items())
+
+
+def corrected(
+    links: tuple[LayerLink, ...], spec: QuantSpec | None, moments: Moments, layer: Layer, damping: float
+) -> Layer:
+    """A linear layer or convolution changed by `links` one after the other; groups each by their own moments.
+
+    Groups that share one range keep it and their weights: only `bias` corrects them.
+    """
+    groups = len(moments.xx) if moments.xx.ndim == 3 else 1
+    shared = groups > 1 and spec is not None and not spec.per_channel
+    if shared:
+        links = tuple(link for link in links if link is bias_link)
+
+    def change(moments: Moments, layer: Layer) -> Layer:
+        for link in links:
+            layer = link(spec, moments, layer, damping)
+        return layer
+
+    def as_matrix(leaf: Array) -> Array:
+        if groups > 1:  # a range that groups share is repeated for each
+            leaf = jnp.broadcast_to(leaf, (*leaf.shape[:-1], layer.weight.shape[-1]))
+        return patches.as_matrix(leaf, groups)
+
+    weight, *numbers = jax.tree.map(as_matrix, (layer.weight, layer.site_qparams))
+    if groups == 1:
+        found = change(moments, Layer(weight, layer.bias, *numbers))
+    else:
+        found = jax.vmap(change)(moments, Layer(weight, layer.bias.reshape(groups, -1), *numbers))
+    site_qparams = layer.site_qparams
+    if site_qparams is not None and not shared:
+        site_qparams = jax.tree.map(
+            lambda new, old: patches.as_weight(new, old.shape), found.site_qparams, site_qparams
+        )
+    return Layer(patches.as_weight(found.weight, layer.weight.shape), found.bias.reshape(-1), site_qparams)

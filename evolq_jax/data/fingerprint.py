@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 
-from evolq_jax import hosts
+from evolq_jax.devices import hosts
 from evolq_jax.typing import Images
 
 _CHUNK_IMAGES = 256

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from evolq_jax import hosts
 from evolq_jax.data.arrays import npz_source
 from evolq_jax.data.cache import cached_decode, default_cache_dir
 from evolq_jax.data.decode import Decoded, OnCorrupt, Progress
@@ -19,6 +18,7 @@ from evolq_jax.data.preprocess import check_preprocessing
 from evolq_jax.data.source import Source
 from evolq_jax.data.tfds import tfds_source
 from evolq_jax.data.tfds_builder import INFO, PREFIX
+from evolq_jax.devices import hosts
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.typing import Images, Preprocessing
 

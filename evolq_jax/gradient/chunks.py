@@ -13,7 +13,7 @@ from evolq_jax.gradient.loss import (
     straight_through_ends,
     straight_through_network,
 )
-from evolq_jax.network import largest_divisor
+from evolq_jax.network.chunks import largest_divisor
 from evolq_jax.typing import Array
 
 

@@ -25,14 +25,16 @@ from evolq_jax.gradient.loss import (
 )
 from evolq_jax.gradient.optimizers import make_optimizer
 from evolq_jax.gradient.records import Descent, Evaluation, Position
-from evolq_jax.network import in_chunks
+from evolq_jax.network.chunks import in_chunks
+from evolq_jax.network.point import at_qparams
+from evolq_jax.network.walk import suffix_logits
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import SiteFactory, quant_sites
 from evolq_jax.search.config import SearchConfig
-from evolq_jax.search.evaluate import at_scales, suffix_logits
-from evolq_jax.typing import Array, Scales
+from evolq_jax.typing import Array
 
 
-def first_position(problem: Problem, start: Scales) -> Position:
+def first_position(problem: Problem, start: QParams) -> Position:
     """Where a descent from these scales begins.
 
     Raises:
@@ -49,7 +51,7 @@ def descend(
     data: Data,
     budget: int,
     key: Array,
-    on_evaluation: Callable[[Evaluation, Scales], None] = lambda record, best: None,
+    on_evaluation: Callable[[Evaluation, QParams], None] = lambda record, best: None,
     on_step: Callable[[Position], None] = lambda position: None,
     position: Position | None = None,
 ) -> Descent:
@@ -88,7 +90,7 @@ class _Descend:
         data: Data,
         budget: int,
         key: Array,
-        on_evaluation: Callable[[Evaluation, Scales], None],
+        on_evaluation: Callable[[Evaluation, QParams], None],
         on_step: Callable[[Position], None],
     ) -> None:
         self.problem, self.data, self.budget, self.key = problem, data, budget, key
@@ -133,8 +135,8 @@ class _Descend:
 
     def _evaluate(self, at: Position) -> Position:
         """Evaluates the point as the search does, and remembers it if it is the best."""
-        scales = _decoded(self.problem, at.theta, self.data.start)
-        searched, others = _fitness(self.problem, self.num_images, self.data, scales)
+        qparams = _decoded(self.problem, at.theta, self.data.start)
+        searched, others = _fitness(self.problem, self.num_images, self.data, qparams)
         fitness, held_out = float(searched), None if others is None else float(others)
         spent = at.spent + self.total
         at = at._replace(spent=spent, evaluated=spent, seconds=self._seconds())
@@ -142,7 +144,7 @@ class _Descend:
             at = at._replace(start_fitness=fitness)
         if fitness < at.fitness and (held_out is None or held_out < at.held_out_fitness):
             kept = np.inf if held_out is None else held_out
-            at = at._replace(best=scales, fitness=fitness, held_out_fitness=kept)
+            at = at._replace(best=qparams, fitness=fitness, held_out_fitness=kept)
         record = Evaluation(at.step, spent, fitness, held_out, at.fitness, round(at.seconds, 3))
         self.on_evaluation(record, at.best)
         return at
@@ -161,18 +163,18 @@ def _minibatch(num_images: int, size: int, key: Array, step: int) -> Array:
 
 
 @partial(jax.jit, static_argnames=("problem",))
-def _decoded(problem: Problem, theta: Theta, start: Scales) -> Scales:
+def _decoded(problem: Problem, theta: Theta, start: QParams) -> QParams:
     return decode(problem, theta, start)
 
 
 @partial(jax.jit, static_argnames=("problem", "num_images"))
-def _fitness(problem: Problem, num_images: int, data: Data, scales: Scales) -> tuple[Array, Array | None]:
+def _fitness(problem: Problem, num_images: int, data: Data, qparams: QParams) -> tuple[Array, Array | None]:
     """Fitness of the quantized network on the first `num_images`, and on the others."""
-    network = at_scales(problem.specs, data.params, scales)
+    network = at_qparams(problem.specs, data.params, qparams)
 
     def chunk_ends(x: Array) -> Ends:
         def run(make_site: SiteFactory) -> Array:
-            return suffix_logits(problem.parts, make_site, 0, network.quantized, network.scales, x, 0)
+            return suffix_logits(problem.parts, make_site, 0, network.quantized, network.qparams, x, 0)
 
         return ends_of(problem, quant_sites(problem.specs), run)
 

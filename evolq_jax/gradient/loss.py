@@ -8,14 +8,24 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.fitness import FEATURES, batched, logits_fitness, parse_fitness, relative_error, weight_of
 from evolq_jax.gradient.config import BaselineConfig
-from evolq_jax.network import in_chunks, scan_blocks, with_features
+from evolq_jax.network.chunks import in_chunks
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.run import scan_blocks, with_features
+from evolq_jax.objective.fitness import (
+    FEATURES,
+    batched,
+    logits_fitness,
+    parse_fitness,
+    relative_error,
+    weight_of,
+)
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import SiteFactory
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.quant.straight_through import straight_through_sites, straight_through_weights
 from evolq_jax.search.space import SearchSpace, make_space
-from evolq_jax.typing import Array, FitnessFn, ModelParts, Params, Scales
+from evolq_jax.typing import Array, FitnessFn, Params
 
 SMALLEST = 1e-12  # of a raw scale that lands on zero
 STACKED_KERNEL = 5  # axes of the kernels of several blocks: [L, height, width, in, out]
@@ -70,7 +80,7 @@ class Data(NamedTuple):
     """The arrays of the descent."""
 
     params: Params
-    start: Scales
+    start: QParams
     tokens: Array  # images at the first segment's entry [B, ...]
     teacher: Array  # [B, C]
     temperature: Array
@@ -82,25 +92,25 @@ class Data(NamedTuple):
         return Ends(self.teacher, self.features)
 
 
-def encode(problem: Problem, scales: Scales) -> Theta:
-    """What stands for `scales` themselves, the start: of all blocks at once, in the search's spaces."""
+def encode(problem: Problem, qparams: QParams) -> Theta:
+    """What stands for `qparams` themselves, the start: of all blocks at once, in the search's spaces."""
     theta: Theta = {}
     for segment, space in _spaces(problem).items():
-        solution = space.encode_blocks(scope(scales, segment))
+        solution = space.encode_blocks(scope(qparams, segment))
         theta |= {f"{segment}/{site}": value for site, value in solution.items()}
     return theta
 
 
-def decode(problem: Problem, theta: Theta, start: Scales) -> Scales:
+def decode(problem: Problem, theta: Theta, start: QParams) -> QParams:
     """All scales, with those that `theta` stands for put in; zero points stay."""
     if problem.baseline.parametrization == "raw":
         theta = {site: jnp.maximum(jnp.abs(value), SMALLEST) for site, value in theta.items()}
-    scales = dict(start)
+    qparams = dict(start)
     for segment, space in _spaces(problem).items():
         solution = {site: theta[f"{segment}/{site}"] for site in space.sites}
         moved = jax.vmap(space.decode, in_axes=(0, 0, None))(solution, scope(start, segment), 1.0)
-        scales |= {f"{segment}/{site}": moved[site] for site in space.sites}
-    return scales
+        qparams |= {f"{segment}/{site}": moved[site] for site in space.sites}
+    return qparams
 
 
 def _spaces(problem: Problem) -> dict[str, SearchSpace]:
@@ -117,23 +127,23 @@ def ends_of(problem: Problem, make_site: SiteFactory, run: Callable[[SiteFactory
     return Ends(*with_features(problem.parts, make_site, run))
 
 
-def straight_through_network(problem: Problem, data: Data, theta: Theta) -> tuple[Params, Scales]:
+def straight_through_network(problem: Problem, data: Data, theta: Theta) -> tuple[Params, QParams]:
     """The quantized network's weights and scales, with straight-through gradients to `theta`."""
-    scales = decode(problem, theta, data.start)
+    qparams = decode(problem, theta, data.start)
     lsq = problem.baseline.lsq_scaling
-    return straight_through_weights(problem.specs, data.params, scales, lsq), scales
+    return straight_through_weights(problem.specs, data.params, qparams, lsq), qparams
 
 
-def straight_through_ends(problem: Problem, params: Params, scales: Scales, x: Array) -> Ends:
+def straight_through_ends(problem: Problem, params: Params, qparams: QParams, x: Array) -> Ends:
     """What that network ends with, of images at the first segment's entry [B, ...]: all run at once."""
     parts = problem.parts
 
     def logits(make_site: SiteFactory) -> Array:
-        outer, y = make_site("", scales), x
+        outer, y = make_site("", qparams), x
         for number, segment in enumerate(parts.segments):
             y = segment.enter(params, outer, y) if number else y
             unroll = loops_are_slow(params[segment.name])
-            y, _ = scan_blocks(segment, make_site, params, scales, y, unroll=unroll)
+            y, _ = scan_blocks(segment, make_site, params, qparams, y, unroll=unroll)
         return parts.head(params, outer, y)
 
     return ends_of(problem, straight_through_sites(problem.specs, problem.baseline.lsq_scaling), logits)

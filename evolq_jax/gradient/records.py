@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from evolq_jax.gradient.loss import Theta
-from evolq_jax.typing import Array, Scales
+from evolq_jax.quant.qparams import QParams
+from evolq_jax.typing import Array
 
 
 class Evaluation(NamedTuple):
@@ -27,7 +28,7 @@ class Position(NamedTuple):
 
     theta: Theta
     optimizer: tuple[Array, ...]  # the leaves of its state, so that no type of optax is in a file
-    best: Scales  # of what was evaluated
+    best: QParams  # of what was evaluated
     fitness: float = np.inf  # at `best`, on the images descended on
     held_out_fitness: float = np.inf
     start_fitness: float = np.inf
@@ -45,7 +46,7 @@ class Position(NamedTuple):
 class Descent(NamedTuple):
     """The scales found, and the fitness they started and ended with."""
 
-    scales: Scales
+    qparams: QParams
     start_fitness: float
     fitness: float
     steps: int

@@ -15,8 +15,10 @@ import jax.numpy as jnp
 
 from evolq_jax.errors import UserError
 from evolq_jax.landscape.config import DirectionName
-from evolq_jax.network import is_stacked
-from evolq_jax.typing import Array, ModelParts, QParams, Scales
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.sites import is_stacked
+from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.typing import Array
 
 Directions = dict[str, Array]  # site -> [M, *scale.shape]: M directions
 
@@ -37,7 +39,7 @@ class Points(NamedTuple):
 
 @partial(jax.jit, static_argnames=("parts", "name", "count"))
 def random_directions(
-    parts: ModelParts, name: DirectionName, count: int, origin: Scales, epsilon: Array | float, key: Array
+    parts: ModelParts, name: DirectionName, count: int, origin: QParams, epsilon: Array | float, key: Array
 ) -> Directions:
     """Independent random directions of the sites in `origin`; the key is consumed.
 
@@ -68,20 +70,22 @@ def random_directions(
         wanted = jnp.sqrt(jnp.sum(scale**2, inner, keepdims=True))
         return epsilon * wanted * normal / jnp.sqrt(jnp.sum(normal**2, outer, keepdims=True))
 
-    return {site: one_site(site, qparams.scale) for site, qparams in origin.items()}
+    return {site: one_site(site, site_qparams.scale) for site, site_qparams in origin.items()}
 
 
-def ratio_direction(origin: Scales, epsilon: float) -> Directions:
+def ratio_direction(origin: QParams, epsilon: float) -> Directions:
     """All scales times one ratio, `exp(epsilon)` at coordinate 1: M = 1, in the logarithm."""
-    return {site: jnp.full((1, *qparams.scale.shape), epsilon) for site, qparams in origin.items()}
+    return {site: jnp.full((1, *site_qparams.scale.shape), epsilon) for site, site_qparams in origin.items()}
 
 
-def between(origin: Scales, end: Scales) -> Directions:
+def between(origin: QParams, end: QParams) -> Directions:
     """From `origin` (coordinate 0) to `end` (coordinate 1), straight (Goodfellow et al. 2015): M = 1."""
-    return {site: (end[site].scale - qparams.scale)[None] for site, qparams in origin.items()}
+    return {site: (end[site].scale - site_qparams.scale)[None] for site, site_qparams in origin.items()}
 
 
-def principal_directions(origin: Scales, points: Mapping[str, Array], count: int) -> tuple[Directions, Array]:
+def principal_directions(
+    origin: QParams, points: Mapping[str, Array], count: int
+) -> tuple[Directions, Array]:
     """The first principal directions of points around the origin (Li et al. 2018, section 7).
 
     Differences of logarithms from the origin, not from the points' mean. Each direction has the
@@ -102,7 +106,7 @@ def principal_directions(origin: Scales, points: Mapping[str, Array], count: int
     number = next(iter(points.values())).shape[0]
     if number < count:
         raise UserError(f"{count} principal directions need as many points, and there are {number}")
-    moves = {site: jnp.log(points[site] / qparams.scale) for site, qparams in origin.items()}
+    moves = {site: jnp.log(points[site] / site_qparams.scale) for site, site_qparams in origin.items()}
     matrix = jnp.concatenate([leaf.reshape(number, -1) for leaf in moves.values()], axis=1)
     _, singular, rows = jnp.linalg.svd(matrix, full_matrices=False)
     if not jnp.max(jnp.abs(matrix)) > ROUNDING:
@@ -131,8 +135,8 @@ def keep_blocks(parts: ModelParts, directions: Directions, blocks: Sequence[int]
 
 
 def scales_at(
-    parts: ModelParts, log: Sequence[bool], origin: Scales, directions: Directions, point: Points
-) -> Scales:
+    parts: ModelParts, log: Sequence[bool], origin: QParams, directions: Directions, point: Points
+) -> QParams:
     """All scales of the network at one point (arrays of `point` without the P axis).
 
     Args:
@@ -144,12 +148,12 @@ def scales_at(
     """
     moved = _signed(parts, log, origin, directions, point)
     positive = {site: jnp.maximum(jnp.abs(scale), SMALLEST) for site, scale in moved.items()}
-    return origin | {site: QParams(scale, origin[site].zero_point) for site, scale in positive.items()}
+    return origin | {site: SiteQParams(scale, origin[site].zero_point) for site, scale in positive.items()}
 
 
 @partial(jax.jit, static_argnames=("parts", "log"))
 def reflected_share(
-    parts: ModelParts, log: tuple[bool, ...], origin: Scales, directions: Directions, points: Points
+    parts: ModelParts, log: tuple[bool, ...], origin: QParams, directions: Directions, points: Points
 ) -> Array:
     """Largest share, over the points, of moving scales that the absolute value had to make positive."""
 
@@ -161,7 +165,7 @@ def reflected_share(
 
 
 def _signed(
-    parts: ModelParts, log: Sequence[bool], origin: Scales, directions: Directions, point: Points
+    parts: ModelParts, log: Sequence[bool], origin: QParams, directions: Directions, point: Points
 ) -> dict[str, Array]:
     """What the moving sites' scales would be without the absolute value."""
     moved: dict[str, Array] = {}

@@ -7,8 +7,8 @@ import numpy as np
 
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.landscape.directions import Points
-from evolq_jax.network import is_stacked
-from evolq_jax.typing import ModelParts
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.sites import is_stacked
 
 
 class Start(NamedTuple):

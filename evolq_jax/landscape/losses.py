@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.fitness import FITNESS, batched, make_fitness
 from evolq_jax.landscape.config import WITH_LABELS, LossName
+from evolq_jax.objective.fitness import FITNESS, batched, make_fitness
 from evolq_jax.typing import Array
 
 UNITS = {

@@ -10,17 +10,21 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from evolq_jax.fitness import relative_error
+from evolq_jax.devices.mesh import AXES, one_device, replicate, spread
 from evolq_jax.landscape.config import LossName
 from evolq_jax.landscape.directions import Directions, Points, scales_at
 from evolq_jax.landscape.grid import Batch, Grid, Start, batches
 from evolq_jax.landscape.losses import all_losses
-from evolq_jax.mesh import AXES, one_device, replicate, spread
-from evolq_jax.network import at, in_chunks, index_in, normalize, run_blocks
+from evolq_jax.network.chunks import in_chunks
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.point import Quantized, at_qparams
+from evolq_jax.network.run import at, index_in, normalize, run_blocks
+from evolq_jax.network.walk import embed, suffix_ends
+from evolq_jax.objective.fitness import relative_error
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import Specs
-from evolq_jax.search.evaluate import Quantized, at_scales, embed, suffix_ends
-from evolq_jax.typing import Array, ModelParts, Params, Preprocessing, Scales
+from evolq_jax.typing import Array, Params, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Ground(NamedTuple):
     """The arrays of a scan that are the same for all points."""
 
     params: Params
-    origin: Scales
+    origin: QParams
     directions: Directions
     teacher: Array  # [B, C]
     labels: Array | None  # int32 [B]
@@ -103,14 +107,14 @@ def _losses_at(
 ) -> Array:
     """Losses [columns] at one point."""
     parts, make_site = program.parts, quant_sites(program.specs)
-    scales = scales_at(parts, program.log, ground.origin, ground.directions, point)
-    params = fake_quant_weights(program.specs, ground.params, scales)
+    qparams = scales_at(parts, program.log, ground.origin, ground.directions, point)
+    params = fake_quant_weights(program.specs, ground.params, qparams)
 
     def chunk_ends(x: Array) -> tuple[Array, Array | None]:
         if segment is None:
             images = normalize(program.preprocessing, x)
-            x = parts.segments[0].enter(params, make_site("", scales), images)
-        at_start = params, scales, x, index_in(parts.segments[segment or 0], start)
+            x = parts.segments[0].enter(params, make_site("", qparams), images)
+        at_start = params, qparams, x, index_in(parts.segments[segment or 0], start)
         return suffix_ends(parts, make_site, segment or 0, *at_start, "features" in program.losses)
 
     logits, features = in_chunks(chunk_ends, x, program.image_chunk)
@@ -153,18 +157,18 @@ class _Prefix:
 
 @partial(jax.jit, static_argnames=("program",))
 def _at_origin(program: Program, ground: Ground) -> Quantized:
-    return at_scales(program.specs, ground.params, ground.origin)
+    return at_qparams(program.specs, ground.params, ground.origin)
 
 
 @partial(jax.jit, static_argnames=("program", "number"))
 def _enter(program: Program, number: int, network: Quantized, x: Array) -> Array:
     """Into a segment: the first takes uint8 images, later ones the output of the one before."""
-    make_site, (_, params, scales) = quant_sites(program.specs), network
+    make_site, (_, params, qparams) = quant_sites(program.specs), network
     if number == 0:
         settings = program.parts, make_site, program.image_chunk, program.preprocessing
-        return embed(*settings, params, scales, x)
+        return embed(*settings, params, qparams, x)
     segment = program.parts.segments[number]
-    return in_chunks(lambda x: segment.enter(params, make_site("", scales), x), x, program.image_chunk)
+    return in_chunks(lambda x: segment.enter(params, make_site("", qparams), x), x, program.image_chunk)
 
 
 @partial(jax.jit, static_argnames=("program", "number"))
@@ -173,6 +177,6 @@ def _run_block(program: Program, number: int, network: Quantized, x: Array, bloc
     block = index_in(segment, block)
 
     def one_chunk(x: Array) -> Array:
-        return run_blocks(segment, make_site, network.quantized, network.scales, x, block, block + 1)
+        return run_blocks(segment, make_site, network.quantized, network.qparams, x, block, block + 1)
 
     return in_chunks(one_chunk, x, program.image_chunk)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evolq_jax.figures import COLOURS, COLUMN_WIDTH, render
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import fake_quant_weights
 from evolq_jax.quant.spec import Specs, select
 from evolq_jax.trees import flatten
-from evolq_jax.typing import Array, Params, Scales
+from evolq_jax.typing import Array, Params
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,14 +30,14 @@ Distribution = dict[str, np.ndarray]
 
 
 def weight_distributions(
-    specs: Specs, params: Params, scales: Scales, groups: Mapping[str, Sequence[str]]
+    specs: Specs, params: Params, qparams: QParams, groups: Mapping[str, Sequence[str]]
 ) -> dict[str, Distribution]:
     """Histograms and moments of the weights of some layers, pooled by group, before and after quantization.
 
     Args:
       specs: the network's quantizers; uniform for weights.
       params: float parameters.
-      scales: the quantizers' numbers.
+      qparams: the quantizers' numbers.
       groups: patterns of weight sites by the group's name.
 
     Returns:
@@ -52,12 +53,13 @@ def weight_distributions(
     """
     chosen = dict(specs)
     weights = [name for name in flatten(params) if name in chosen]
-    quantized = flatten(fake_quant_weights(specs, params, scales))
+    quantized = flatten(fake_quant_weights(specs, params, qparams))
     leaves, found = flatten(params), {}
     for group, patterns in groups.items():
         names = select(patterns, weights)
         pooled = [
-            _pool([_values(tree[name], scales[name].scale) for name in names]) for tree in (leaves, quantized)
+            _pool([_values(tree[name], qparams[name].scale) for name in names])
+            for tree in (leaves, quantized)
         ]
         found[group] = _distribution(*pooled)
     return found

@@ -7,9 +7,10 @@ of a free number v, stretched beyond [0, 1] and clipped, so that it can reach bo
 import jax
 import jax.numpy as jnp
 
+from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.quantizers.uniform import dequantize, int_range
 from evolq_jax.quant.spec import QuantSpec
-from evolq_jax.quant.uniform import dequantize, int_range
-from evolq_jax.typing import Array, QParams
+from evolq_jax.typing import Array
 
 LOW, HIGH = -0.1, 1.1  # what the sigmoid is stretched to
 
@@ -19,21 +20,21 @@ def soft_round(v: Array) -> Array:
     return jnp.clip((HIGH - LOW) * jax.nn.sigmoid(v) + LOW, 0.0, 1.0)
 
 
-def rounding_logits(qparams: QParams, weight: Array) -> Array:
+def rounding_logits(site_qparams: SiteQParams, weight: Array) -> Array:
     """The v at which h is the weight's fraction: the quantizer then leaves the weight as it is."""
-    steps = weight / qparams.scale
+    steps = weight / site_qparams.scale
     fraction = steps - jnp.floor(steps)
     return -jnp.log((HIGH - LOW) / (fraction - LOW) - 1.0)
 
 
-def soft_quantize(spec: QuantSpec, qparams: QParams, weight: Array, v: Array) -> Array:
+def soft_quantize(spec: QuantSpec, site_qparams: SiteQParams, weight: Array, v: Array) -> Array:
     """What the weight is while its rounding is learned; differentiable in v."""
-    return dequantize(qparams, _between(spec, qparams, weight, soft_round(v)))
+    return dequantize(site_qparams, _between(spec, site_qparams, weight, soft_round(v)))
 
 
-def chosen_integers(spec: QuantSpec, qparams: QParams, weight: Array, v: Array) -> Array:
+def chosen_integers(spec: QuantSpec, site_qparams: SiteQParams, weight: Array, v: Array) -> Array:
     """The integers decided for, as float32: the upper one where h is a half or more."""
-    return _between(spec, qparams, weight, (soft_round(v) >= 0.5).astype(weight.dtype))
+    return _between(spec, site_qparams, weight, (soft_round(v) >= 0.5).astype(weight.dtype))
 
 
 def undecided(v: Array, power: Array | float) -> Array:
@@ -41,6 +42,6 @@ def undecided(v: Array, power: Array | float) -> Array:
     return 1.0 - jnp.abs(2.0 * soft_round(v) - 1.0) ** power
 
 
-def _between(spec: QuantSpec, qparams: QParams, weight: Array, h: Array) -> Array:
+def _between(spec: QuantSpec, site_qparams: SiteQParams, weight: Array, h: Array) -> Array:
     qmin, qmax = int_range(spec)
-    return jnp.clip(jnp.floor(weight / qparams.scale) + h + qparams.zero_point, qmin, qmax)
+    return jnp.clip(jnp.floor(weight / site_qparams.scale) + h + site_qparams.zero_point, qmin, qmax)

@@ -6,18 +6,19 @@ from typing import Any
 
 import jax
 
-from evolq_jax.quant.integer import integer_layer_norm, integer_softmax
-from evolq_jax.quant.log2 import (
+from evolq_jax.quant.integer_ops import integer_layer_norm, integer_softmax
+from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.quantizers.log2 import (
     log2_fake_quant,
     log_fake_quant,
     log_sqrt2_fake_quant,
     shifted_log_fake_quant,
 )
+from evolq_jax.quant.quantizers.twin import twin_fake_quant
+from evolq_jax.quant.quantizers.uniform import dequantize, fake_quant, match_channel_statistics, quantize
 from evolq_jax.quant.spec import QuantSpec, Specs, scope
-from evolq_jax.quant.twin import twin_fake_quant
-from evolq_jax.quant.uniform import dequantize, fake_quant, match_channel_statistics, quantize
 from evolq_jax.trees import flatten, unflatten
-from evolq_jax.typing import Array, Params, QParams, Site
+from evolq_jax.typing import Array, Params, Site
 
 # (scope, entries of that scope) -> Site. The scope is a segment's name, or "" outside the blocks; the
 # entries are scales or statistics by local site name, of one block where the scope is a segment.
@@ -50,19 +51,19 @@ class QuantSite(FloatSite):
     """Fake-quantizes the sites that have a spec; the others stay in float."""
 
     specs: Mapping[str, QuantSpec]
-    scales: Mapping[str, QParams]
+    qparams: Mapping[str, SiteQParams]
 
     def __call__(self, name: str, x: Array) -> Array:
         """Returns `x` as integer arithmetic would see it."""
         spec = self.specs.get(name)
-        return x if spec is None else fake_quant_activation(spec, self.scales.get(name), x)
+        return x if spec is None else fake_quant_activation(spec, self.qparams.get(name), x)
 
     def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
         """Integer LayerNorm where the spec asks for it and the input is quantized."""
         spec = self.specs.get(name)
         if spec is None or not spec.integer_op or source not in self.specs:
             return super().layer_norm(name, source, x, weight, bias, eps)
-        scale_in, scale_out = self.scales[source].scale, self.scales[name].scale
+        scale_in, scale_out = self.qparams[source].scale, self.qparams[name].scale
         return self(name, integer_layer_norm(x, weight, bias, scale_in, scale_out))
 
     def softmax(self, name: str, source: str, logits: Array) -> Array:
@@ -70,7 +71,7 @@ class QuantSite(FloatSite):
         spec = self.specs.get(name)
         if spec is None or not spec.integer_op or source not in self.specs:
             return super().softmax(name, source, logits)
-        return integer_softmax(spec, logits, self.scales[source].scale)
+        return integer_softmax(spec, logits, self.qparams[source].scale)
 
 
 class IntegerNormSite(QuantSite):
@@ -122,14 +123,14 @@ class RecordSite:
         return x
 
 
-def fake_quant_activation(spec: QuantSpec, qparams: QParams | None, x: Array) -> Array:
+def fake_quant_activation(spec: QuantSpec, site_qparams: SiteQParams | None, x: Array) -> Array:
     """One activation as integer arithmetic would see it, whatever its quantizer (some have no numbers)."""
-    if qparams is None:
+    if site_qparams is None:
         return WITHOUT_NUMBERS[spec.quantizer](spec, x)
-    return QUANTIZERS[spec.quantizer](spec, qparams, x)
+    return QUANTIZERS[spec.quantizer](spec, site_qparams, x)
 
 
-QUANTIZERS: dict[str, Callable[[QuantSpec, QParams, Array], Array]] = {
+QUANTIZERS: dict[str, Callable[[QuantSpec, SiteQParams, Array], Array]] = {
     "uniform": fake_quant,
     "log": log_fake_quant,
     "shifted_log": shifted_log_fake_quant,
@@ -143,23 +144,23 @@ WITHOUT_NUMBERS: dict[str, Callable[[QuantSpec, Array], Array]] = {
 }
 
 
-def float_sites(segment: str, scales: Mapping[str, Any]) -> Site:
+def float_sites(segment: str, qparams: Mapping[str, Any]) -> Site:
     """The site factory of the float network."""
-    del segment, scales
+    del segment, qparams
     return FloatSite()
 
 
 def quant_sites(specs: Specs) -> SiteFactory:
     """The site factory of the quantized network."""
-    return lambda segment, scales: QuantSite(scope(specs, segment), scales)
+    return lambda segment, qparams: QuantSite(scope(specs, segment), qparams)
 
 
 def integer_norm_sites(specs: Specs) -> SiteFactory:
     """The site factory of the released code's teacher (see `IntegerNormSite`)."""
-    return lambda segment, scales: IntegerNormSite(scope(specs, segment), scales)
+    return lambda segment, qparams: IntegerNormSite(scope(specs, segment), qparams)
 
 
-def fake_quant_weights(specs: Specs, params: Params, scales: Mapping[str, QParams]) -> Params:
+def fake_quant_weights(specs: Specs, params: Params, qparams: Mapping[str, SiteQParams]) -> Params:
     """The parameter tree with every weight that has a spec fake-quantized.
 
     A weight's site is its path, `.../weight`. Works on a whole tree (stacked blocks under their
@@ -168,28 +169,28 @@ def fake_quant_weights(specs: Specs, params: Params, scales: Mapping[str, QParam
     leaves = flatten(params)
     for name, spec in specs:
         if name in leaves:
-            leaves[name] = fake_quant_weight(spec, scales[name], leaves[name])
+            leaves[name] = fake_quant_weight(spec, qparams[name], leaves[name])
     return unflatten(leaves)
 
 
-def encode_weights(specs: Specs, params: Params, scales: Mapping[str, QParams]) -> Params:
+def encode_weights(specs: Specs, params: Params, qparams: Mapping[str, SiteQParams]) -> Params:
     """The parameter tree with the integers, as float32, of every weight whose spec says `codes`."""
     decided = [(name, spec) for name, spec in specs if spec.codes]
     if not decided:
         return params
     leaves = flatten(params)
     for name, spec in decided:
-        leaves[name] = quantize(spec, scales[name], leaves[name])
+        leaves[name] = quantize(spec, qparams[name], leaves[name])
     return unflatten(leaves)
 
 
-def fake_quant_weight(spec: QuantSpec, qparams: QParams, weight: Array) -> Array:
+def fake_quant_weight(spec: QuantSpec, site_qparams: SiteQParams, weight: Array) -> Array:
     """One weight [..., in, K], stacked or not (or its integers), as integer arithmetic would see it."""
     if spec.codes:
-        return dequantize(qparams, weight)
-    quantized = fake_quant(spec, qparams, weight)
+        return dequantize(site_qparams, weight)
+    quantized = fake_quant(spec, site_qparams, weight)
     if not spec.bias_correction:
         return quantized
     # All but the channels, also where one scale serves them all, and but L where the weight is stacked.
-    axes = tuple(axis for axis, size in enumerate(qparams.scale.shape[:-1]) if size == 1)
+    axes = tuple(axis for axis, size in enumerate(site_qparams.scale.shape[:-1]) if size == 1)
     return match_channel_statistics(weight, quantized, axes)

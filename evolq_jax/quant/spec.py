@@ -29,7 +29,7 @@ class QuantSpec:
         logarithm, whose size, in octaves, is the scale), `log_sqrt2` (the same with half an octave) or `twin`
         (two uniform ranges); for outputs of GELU also `shifted_log` (with one or half an octave:
         `shifted_log2`, `shifted_log_sqrt2`) and, signed, `twin`.
-      observer: how calibration turns data into scales; see `evolq_jax.calibration.observers`.
+      observer: how calibration turns data into scales; see `evolq_jax.calibration.observers.uniform`.
       integer_op: run the LayerNorm or softmax before the site in FQ-ViT's integer arithmetic.
       bias_correction: weights only: the released code's shift and stretch to the float channel's
         mean and standard deviation.
@@ -224,7 +224,7 @@ def _spec(site: str, info: SiteInfo, fields: Mapping[str, Any]) -> QuantSpec:
 
 
 def resolve(config: QuantConfig, sites: Mapping[str, SiteInfo]) -> Specs:
-    """Scheme and rules for the sites of one network (see `evolq_jax.network.list_sites`).
+    """Scheme and rules for the sites of one network (see `evolq_jax.network.sites.list_sites`).
 
     Raises:
       UserError: a rule's pattern matches no site, or it gives one a quantizer that is not for it, or asks of

@@ -11,7 +11,15 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.quant.integer import integer_softmax
+from evolq_jax.quant.integer_ops import integer_softmax
+from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.quantizers.uniform import (
+    dequantize,
+    fake_quant,
+    int_range,
+    match_channel_statistics,
+    quantize,
+)
 from evolq_jax.quant.sites import (
     FloatSite,
     IntegerNormSite,
@@ -20,43 +28,42 @@ from evolq_jax.quant.sites import (
     fake_quant_activation,
 )
 from evolq_jax.quant.spec import QuantSpec, Specs, scope
-from evolq_jax.quant.uniform import dequantize, fake_quant, int_range, match_channel_statistics, quantize
 from evolq_jax.trees import flatten, unflatten
-from evolq_jax.typing import Array, Params, QParams
+from evolq_jax.typing import Array, Params
 
 
-def lsq_fake_quant(spec: QuantSpec, factor: float, qparams: QParams, x: Array) -> Array:
+def lsq_fake_quant(spec: QuantSpec, factor: float, site_qparams: SiteQParams, x: Array) -> Array:
     """`fake_quant` with LSQ's gradients; `factor` multiplies that of the scale (see `lsq_factor`).
 
     With v = x / s + z and q = clip(round(v)): the gradient passes to x where qmin <= v <= qmax; that of s is
     q - z - x / s there, and q - z outside (equation 3 of the paper, with a zero point). z gets none.
     """
-    return _lsq(spec, factor, qparams, x)  # type: ignore[return-value]
+    return _lsq(spec, factor, site_qparams, x)  # type: ignore[return-value]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _lsq(spec: QuantSpec, factor: float, qparams: QParams, x: Array) -> Array:
+def _lsq(spec: QuantSpec, factor: float, site_qparams: SiteQParams, x: Array) -> Array:
     del factor
-    return fake_quant(spec, qparams, x)
+    return fake_quant(spec, site_qparams, x)
 
 
 def _forward(
-    spec: QuantSpec, factor: float, qparams: QParams, x: Array
-) -> tuple[Array, tuple[QParams, Array]]:
+    spec: QuantSpec, factor: float, site_qparams: SiteQParams, x: Array
+) -> tuple[Array, tuple[SiteQParams, Array]]:
     del factor
-    return fake_quant(spec, qparams, x), (qparams, x)
+    return fake_quant(spec, site_qparams, x), (site_qparams, x)
 
 
 def _backward(
-    spec: QuantSpec, factor: float, saved: tuple[QParams, Array], cotangent: Array
-) -> tuple[QParams, Array]:
+    spec: QuantSpec, factor: float, saved: tuple[SiteQParams, Array], cotangent: Array
+) -> tuple[SiteQParams, Array]:
     (scale, zero_point), x = saved
     (qmin, qmax), ratio = int_range(spec), x / scale
     inside = (ratio + zero_point >= qmin) & (ratio + zero_point <= qmax)
-    level = quantize(spec, QParams(scale, zero_point), x) - zero_point
+    level = quantize(spec, SiteQParams(scale, zero_point), x) - zero_point
     slope = jnp.where(inside, level - ratio, level)
     to_scale = factor * _sum_to(scale.shape, cotangent * slope)
-    return QParams(to_scale, jnp.zeros_like(zero_point)), jnp.where(inside, cotangent, 0.0)
+    return SiteQParams(to_scale, jnp.zeros_like(zero_point)), jnp.where(inside, cotangent, 0.0)
 
 
 _lsq.defvjp(_forward, _backward)
@@ -87,16 +94,16 @@ class StraightThroughSite(QuantSite):
         if spec is None:
             return x
         if spec.quantizer != "uniform":  # steps and bases of the others are not learnt
-            return _straight(x, fake_quant_activation(spec, self.scales.get(name), x))
-        qparams = self.scales[name]
+            return _straight(x, fake_quant_activation(spec, self.qparams.get(name), x))
+        site_qparams = self.qparams[name]
         # The leading axis is the images', but of a table that all images share.
-        elements = max(1, x[0].size // qparams.scale.size)
-        return lsq_fake_quant(spec, lsq_factor(spec, elements) if self.lsq_scaling else 1.0, qparams, x)
+        elements = max(1, x[0].size // site_qparams.scale.size)
+        return lsq_fake_quant(spec, lsq_factor(spec, elements) if self.lsq_scaling else 1.0, site_qparams, x)
 
     def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
         """Integer LayerNorm where the spec asks for it, with the gradient of the float one."""
         smooth = FloatSite().layer_norm(name, source, x, weight, bias, eps)
-        integer = IntegerNormSite(self.specs, self.scales).layer_norm(name, source, x, weight, bias, eps)
+        integer = IntegerNormSite(self.specs, self.qparams).layer_norm(name, source, x, weight, bias, eps)
         return self(name, _straight(smooth, integer))
 
     def softmax(self, name: str, source: str, logits: Array) -> Array:
@@ -104,7 +111,7 @@ class StraightThroughSite(QuantSite):
         spec, smooth = self.specs.get(name), jax.nn.softmax(logits, axis=-1)
         if spec is None or not spec.integer_op or source not in self.specs:
             return self(name, smooth)
-        return _straight(smooth, integer_softmax(spec, logits, self.scales[source].scale))
+        return _straight(smooth, integer_softmax(spec, logits, self.qparams[source].scale))
 
 
 def _straight(smooth: Array, exact: Array) -> Array:
@@ -114,26 +121,26 @@ def _straight(smooth: Array, exact: Array) -> Array:
 
 def straight_through_sites(specs: Specs, lsq_scaling: bool = True) -> SiteFactory:
     """The site factory of the quantized network with straight-through gradients."""
-    return lambda segment, scales: StraightThroughSite(scope(specs, segment), scales, lsq_scaling)
+    return lambda segment, qparams: StraightThroughSite(scope(specs, segment), qparams, lsq_scaling)
 
 
 def straight_through_weights(
-    specs: Specs, params: Params, scales: Mapping[str, QParams], lsq_scaling: bool = True
+    specs: Specs, params: Params, qparams: Mapping[str, SiteQParams], lsq_scaling: bool = True
 ) -> Params:
     """`quant.sites.fake_quant_weights` with LSQ's gradients; those of decided integers are true."""
     leaves = flatten(params)
     for name, spec in specs:
         if name not in leaves:
             continue
-        weight, qparams = leaves[name], scales[name]
+        weight, site_qparams = leaves[name], qparams[name]
         if spec.codes:
-            leaves[name] = dequantize(qparams, weight)
+            leaves[name] = dequantize(site_qparams, weight)
             continue
-        elements = weight.size // qparams.scale.size
+        elements = weight.size // site_qparams.scale.size
         factor = lsq_factor(spec, elements) if lsq_scaling else 1.0
-        quantized = lsq_fake_quant(spec, factor, qparams, weight)
+        quantized = lsq_fake_quant(spec, factor, site_qparams, weight)
         if spec.bias_correction:
-            axes = tuple(axis for axis, size in enumerate(qparams.scale.shape[:-1]) if size == 1)
+            axes = tuple(axis for axis, size in enumerate(site_qparams.scale.shape[:-1]) if size == 1)
             quantized = match_channel_statistics(weight, quantized, axes)
         leaves[name] = quantized
     return unflatten(leaves)

@@ -11,20 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from evolq_jax.devices.mesh import fetch, replicate
 from evolq_jax.errors import UserError
-from evolq_jax.mesh import fetch, replicate
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.point import Quantized
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.search import programs
 from evolq_jax.search.algorithms import make_params, num_generations
 from evolq_jax.search.budget import candidate_images
 from evolq_jax.search.config import SearchConfig, num_noise_copies
-from evolq_jax.search.evaluate import Quantized
 from evolq_jax.search.halving import halve, image_counts
 from evolq_jax.search.prefixes import Prefixes
 from evolq_jax.search.records import Generation, Position, Proposal, SearchResult
 from evolq_jax.search.scorer import Score, Scorer
 from evolq_jax.search.segments import SearchedSegment, searched_segment
-from evolq_jax.typing import Array, ModelParts, Params, Scales
+from evolq_jax.typing import Array, Params
 
 
 class _Visit(NamedTuple):
@@ -33,7 +35,7 @@ class _Visit(NamedTuple):
     network: Quantized
     segment: SearchedSegment
     block: int
-    start: Scales
+    start: QParams
     score: Score
     place: int  # the block's number in the whole network
 
@@ -48,7 +50,7 @@ def search(
     parts: ModelParts,
     specs: Specs,
     params: Params,
-    scales: Scales,
+    qparams: QParams,
     tokens: Array,
     teacher: Array,
     key: Array,
@@ -73,7 +75,7 @@ def search(
       parts: the network's functions.
       specs: its quantizers, resolved.
       params: float parameters (after calibration's chain).
-      scales: where to start.
+      qparams: where to start.
       tokens: the calibration images at the first segment's entry, quantized [B, ...]; with a mesh as
         `config.layout` puts them.
       teacher: the teacher's logits on them [B, C].
@@ -83,7 +85,7 @@ def search(
       position: where to go on; None: from the start.
       features: the teacher's on them [B, ...]; needed where the fitness has a `features` term.
       mesh: devices that candidates and images are spread over; None: one device.
-      proposal: scales of the whole network to begin with if they are better than `scales`, on the images
+      proposal: scales of the whole network to begin with if they are better than `qparams`, on the images
         searched on and on those held out; plays no part once a search has made a visit.
 
     Raises:
@@ -96,7 +98,7 @@ def search(
             f"{config.batch_size}; set search.batch_size or data.num_calibration"
         )
     run = _Search(config, parts, specs, teacher, features, key, on_generation, on_visit, mesh)
-    return run(params, position or Position.first(parts, scales), tokens, proposal)
+    return run(params, position or Position.first(parts, qparams), tokens, proposal)
 
 
 class _Search:
@@ -131,8 +133,8 @@ class _Search:
         self, params: Params, position: Position, tokens: Array, proposal: Proposal | None
     ) -> SearchResult:
         self._start_at(position)
-        network = programs.quantize(self.specs, *self.put((params, position.scales)))
-        settings = self.config, self.parts, self.specs, position.scales
+        network = programs.quantize(self.specs, *self.put((params, position.qparams)))
+        settings = self.config, self.parts, self.specs, position.qparams
         segments = [searched_segment(*settings, number) for number in range(len(self.parts.segments))]
         searched = [segment for segment in reversed(segments) if segment is not None]
         first_pass, done = divmod(position.visits, sum(len(segment.firsts) for segment in searched))
@@ -168,11 +170,11 @@ class _Search:
         fitness = self.fitness, self.held_out_fitness, self.first.copy(), self.last.copy()
         counts = self.noise_count, self.visits, self.scorer.evaluations, self.kept, self.scorer.block_images
         seconds = time.monotonic() - self.began
-        return Position(self.fetch(network.scales), *fitness, self.noise_sum, *counts, seconds)
+        return Position(self.fetch(network.qparams), *fitness, self.noise_sum, *counts, seconds)
 
     def _result(self, last: Position) -> SearchResult:
         return SearchResult(
-            scales=last.scales,
+            qparams=last.qparams,
             start_fitness=float(np.nanmean(last.first_fitness)),
             fitness=float(np.nanmean(last.last_fitness)),
             evaluations=last.evaluations,
@@ -204,21 +206,21 @@ class _Search:
         if pass_number == 0 and segment.grid is not None:
             strategy, generations = segment.grid, config.grid_start
         name = self.parts.segments[segment.number].name
-        blocks = programs.slice_blocks(scope(network.scales, name), np.int32(block), segment.size)
-        start_scales = self.fetch(blocks)
+        blocks = programs.slice_blocks(scope(network.qparams, name), np.int32(block), segment.size)
+        start_qparams = self.fetch(blocks)
         scorings = self.scoring, self.held_out_scoring
         score = self.scorer.on(network, segment.number, segment.size, inputs, block, scorings)
         place = block + sum(before.length for before in self.parts.segments[: segment.number])
-        visit = _Visit(network, segment, block, start_scales, score, place)
+        visit = _Visit(network, segment, block, start_qparams, score, place)
         self._score_start(visit)
         key = jax.random.fold_in(self.key, self.visits)
         self.visits += 1
         params = make_params(strategy.algorithm, self.step, self.density)
-        state = strategy.start(key, segment.space.encode_blocks(start_scales), self.fitness, params)
+        state = strategy.start(key, segment.space.encode_blocks(start_qparams), self.fitness, params)
         for generation in range(num_generations(strategy.algorithm, generations)):
             ask_key, tell_key = jax.random.split(jax.random.fold_in(key, generation))
             population, state = strategy.ask(ask_key, state, params)
-            candidates = programs.decode(segment.space, population, start_scales, self.step)
+            candidates = programs.decode(segment.space, population, start_qparams, self.step)
             fitness = halve(partial(visit.score, 0), candidates, self.image_counts)
             state = strategy.tell(tell_key, population, fitness, state, params)
             best_fitness = strategy.best_fitness(state)
@@ -233,19 +235,19 @@ class _Search:
 
     def _score_start(self, visit: _Visit) -> None:
         """Finds out the fitness of the network as it is, where it is not known from the visit before."""
-        start_scales, has_local = _alone(visit.start), self.scoring.has_local
+        start_qparams, has_local = _alone(visit.start), self.scoring.has_local
         if self.config.rescore_start or jnp.isinf(self.fitness) or has_local:
-            self.fitness = visit.score(0, start_scales)[0]
+            self.fitness = visit.score(0, start_qparams)[0]
         if self.config.holdout and (jnp.isinf(self.held_out_fitness) or self.held_out_scoring.has_local):
-            self.held_out_fitness = visit.score(1, start_scales)[0]
+            self.held_out_fitness = visit.score(1, start_qparams)[0]
         if np.isnan(self.first).all() or (has_local and np.isnan(self.first[visit.place])):
             self.first[visit.place] = float(self.fitness)
 
     def _consider(self, network: Quantized, proposal: Proposal, prefixes: Prefixes) -> Quantized:
         """The proposed network if it is better than `network` on all images, else `network`."""
-        proposed = programs.quantize(self.specs, *self.put((network.params, proposal.scales)))
+        proposed = programs.quantize(self.specs, *self.put((network.params, proposal.qparams)))
         segments = self.parts.segments
-        number = next(n for n, segment in enumerate(segments) if scope(proposal.scales, segment.name))
+        number = next(n for n, segment in enumerate(segments) if scope(proposal.qparams, segment.name))
         ran = prefixes.begin_pass(network)
         inputs, ran_for_block = prefixes.begin_visit(network, number, 0)
         self.scorer.block_images += proposal.block_images + self.num_images * (ran + ran_for_block)
@@ -253,7 +255,7 @@ class _Search:
         whole = self.scoring.whole, self.held_out_scoring.whole
 
         def scores(at: Quantized) -> list[Array]:
-            blocks = programs.slice_blocks(scope(at.scales, segments[number].name), np.int32(0), size)
+            blocks = programs.slice_blocks(scope(at.qparams, segments[number].name), np.int32(0), size)
             score = self.scorer.on(at, number, size, inputs, 0, whole)
             return [
                 score(part, _alone(self.fetch(blocks)))[0] for part in range(1 + bool(self.config.holdout))
@@ -284,18 +286,18 @@ class _Search:
         if not fitness < self.fitness - self._threshold(visit):
             return visit.network
         decoded = programs.decode(visit.segment.space, _alone(best), visit.start, self.step)
-        best_scales = programs.slice_block(decoded, 0)
+        best_qparams = programs.slice_block(decoded, 0)
         if self.config.holdout:
-            held_out_fitness = visit.score(1, _alone(best_scales))[0]
+            held_out_fitness = visit.score(1, _alone(best_qparams))[0]
             if not held_out_fitness < self.held_out_fitness:
                 return visit.network
             self.held_out_fitness = held_out_fitness
         self.fitness, self.kept = fitness, self.kept + 1
         name = self.parts.segments[visit.segment.number].name
-        best_scales = self.put(best_scales)
-        scales = programs.write_back(name, visit.network.scales, best_scales, np.int32(visit.block))
+        best_qparams = self.put(best_qparams)
+        qparams = programs.write_back(name, visit.network.qparams, best_qparams, np.int32(visit.block))
         # By the program that a continued search starts with: weights by another one could differ in a bit.
-        return programs.quantize(self.specs, visit.network.params, scales)
+        return programs.quantize(self.specs, visit.network.params, qparams)
 
     def _tell_watcher(
         self, pass_number: int, segment: str, block: int, generation: int, fitness: Array, best: Array

@@ -12,18 +12,7 @@ later segments and the head count as nothing):
 Calibration and the teacher are the same for all methods and are not counted.
 """
 
-from evolq_jax.typing import ModelParts
-
-
-def num_blocks(parts: ModelParts) -> int:
-    """Blocks of the whole network."""
-    return sum(segment.length for segment in parts.segments)
-
-
-def blocks_run(parts: ModelParts, segment_number: int, block: int) -> int:
-    """Blocks from block `block` of a segment on, that one included."""
-    later = sum(segment.length for segment in parts.segments[segment_number + 1 :])
-    return parts.segments[segment_number].length - block + later
+from evolq_jax.network.parts import ModelParts, num_blocks
 
 
 def candidate_images(parts: ModelParts, block_images: int) -> float:

@@ -8,11 +8,11 @@ import jax
 from evosax.algorithms.base import EvolutionaryAlgorithm
 from jax.sharding import Mesh
 
+from evolq_jax.devices.layout import Layout
 from evolq_jax.errors import UserError
-from evolq_jax.mesh import Layout
+from evolq_jax.objective.scoring import Scoring
 from evolq_jax.quant.spec import Specs
 from evolq_jax.search.algorithms import make_algorithm
-from evolq_jax.search.evaluate import Scoring
 from evolq_jax.search.evolq import Mutation, Replacement
 from evolq_jax.search.halving import num_scored
 from evolq_jax.search.one_plus_lambda import StepSize
@@ -43,7 +43,7 @@ class SearchConfig:
         generation that spends it. None: `passes` decide.
       output_start: before the visits, find the ranges of all searched weights' output channels anew, by what
         they do to the channel's own output: all channels of a layer at once, layer after layer
-        (`evolq_jax.calibration.own_output`). They are kept if the whole network is better for them, as a
+        (`calibration.links.own_output`). They are kept if the whole network is better for them, as a
         block's move is. Plays no part where calibration has corrected or rounded weights.
       grid_start: sweeps of `Grid` at each block in a pass of its own before the others; 0: no such pass.
       generations: generations at each visit of a block (the paper's cycles); of `Grid`, sweeps over all its

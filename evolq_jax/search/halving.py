@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.errors import UserError
-from evolq_jax.typing import Array, Scales
+from evolq_jax.quant.qparams import QParams
+from evolq_jax.typing import Array
 
 
 def image_counts(stages: int, num_images: int, batch_size: int) -> tuple[int, ...]:
@@ -33,7 +34,7 @@ def num_scored(stages: int, population_size: int) -> int:
     return sum(sizes)
 
 
-def halve(score: Callable[[Scales, int], Array], candidates: Scales, counts: Sequence[int]) -> Array:
+def halve(score: Callable[[QParams, int], Array], candidates: QParams, counts: Sequence[int]) -> Array:
     """Fitness [P] of candidates: exact for the last survivors, who are the best; an estimate for the others.
 
     The better half of a stage goes on to the next; one that is left alone goes on to all images. The others

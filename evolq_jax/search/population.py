@@ -11,12 +11,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.fitness import batched, relative_error
-from evolq_jax.network import at, index_in, largest_divisor, run_block, window
+from evolq_jax.network.chunks import join, largest_divisor, split
+from evolq_jax.network.parts import ModelParts, Segment
+from evolq_jax.network.point import Quantized
+from evolq_jax.network.run import at, index_in, run_block, window
+from evolq_jax.network.walk import suffix_ends
+from evolq_jax.objective.fitness import batched, relative_error
+from evolq_jax.objective.scoring import Scoring
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import QuantSite, fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import QuantSpec, Specs, scope
-from evolq_jax.search.evaluate import Quantized, Scoring, join, split, suffix_ends
-from evolq_jax.typing import Array, ModelParts, Params, Scales, Segment
+from evolq_jax.typing import Array, Params
 
 
 class _Ends(NamedTuple):
@@ -33,7 +38,7 @@ def population_fitness(
     scoring: Scoring,
     segment_number: int,
     network: Quantized,
-    candidates: Scales,
+    candidates: QParams,
     index: Array | int,
     x: Array,
     teacher: Array,
@@ -69,18 +74,18 @@ def population_fitness(
     chunk = largest_divisor(x.shape[0], scoring.image_chunk)
     wanted = target if scoring.has_local else None
 
-    def one_group(group_scales: Scales) -> Array:
-        blocks = jax.vmap(quantize, in_axes=(None, 0))(float_blocks, group_scales)
+    def one_group(group_qparams: QParams) -> Array:
+        blocks = jax.vmap(quantize, in_axes=(None, 0))(float_blocks, group_qparams)
 
         def one_chunk(chunk: tuple[Array, Array | None]) -> _Ends:
             x, wanted = chunk
-            x = _run_group(segment, local_specs, group_scales, blocks, x)
+            x = _run_group(segment, local_specs, group_qparams, blocks, x)
             errors = logits = made = None
             if wanted is not None:
                 outputs = x.reshape(group, *wanted.shape)
                 errors = jax.vmap(relative_error, in_axes=(0, None))(outputs, wanted)
             if scoring.runs_all:
-                at_end = network.quantized, network.scales, x, index + num_searched
+                at_end = network.quantized, network.qparams, x, index + num_searched
                 has_features = scoring.features_weight > 0
                 ends = suffix_ends(parts, quant_sites(specs), segment_number, *at_end, has_features)
                 logits, made = jax.tree.map(lambda y: y.reshape(group, -1, *y.shape[1:]), ends)
@@ -96,19 +101,19 @@ def population_fitness(
 
 
 def _run_group(
-    segment: Segment, specs: Mapping[str, QuantSpec], scales: Scales, blocks: Params, x: Array
+    segment: Segment, specs: Mapping[str, QuantSpec], qparams: QParams, blocks: Params, x: Array
 ) -> Array:
     """The searched blocks of a group of candidates (axes [group, blocks]) on x [b, ...]: [group b, ...]."""
-    group, num_searched = jax.tree.leaves(scales)[0].shape[:2]
+    group, num_searched = jax.tree.leaves(qparams)[0].shape[:2]
 
-    def run(scales: Scales, params: Params, x: Array) -> Array:
+    def run(qparams: QParams, params: Params, x: Array) -> Array:
         for block in range(num_searched):  # one but for a few: a loop of one would cost a slower program
-            x = run_block(segment, at(params, block), QuantSite(specs, at(scales, block)), x)
+            x = run_block(segment, at(params, block), QuantSite(specs, at(qparams, block)), x)
         return x
 
     if group == 1:  # a mapped axis of one costs a slower matrix product on CPU
-        return run(at(scales, 0), at(blocks, 0), x)
-    return join(jax.vmap(run, in_axes=(0, 0, None))(scales, blocks, x))
+        return run(at(qparams, 0), at(blocks, 0), x)
+    return join(jax.vmap(run, in_axes=(0, 0, None))(qparams, blocks, x))
 
 
 def _sum_of_terms(

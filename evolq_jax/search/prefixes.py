@@ -8,12 +8,12 @@ from typing import Any, Literal, get_args
 import jax.numpy as jnp
 import numpy as np
 
-from evolq_jax.mesh import Layout
+from evolq_jax.devices.layout import Layout
+from evolq_jax.network.parts import ModelParts, num_blocks
+from evolq_jax.network.point import Quantized
 from evolq_jax.quant.spec import Specs
 from evolq_jax.search import programs
-from evolq_jax.search.budget import num_blocks
-from evolq_jax.search.evaluate import Quantized
-from evolq_jax.typing import Array, ModelParts
+from evolq_jax.typing import Array
 
 # In the order in which memory is saved.
 Kind = Literal["float32", "bfloat16", "recompute"]

@@ -9,21 +9,19 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from evolq_jax.mesh import CANDIDATE, DATA, Layout, even_chunk, spread
-from evolq_jax.network import at, window
+from evolq_jax.devices.layout import Layout, even_chunk
+from evolq_jax.devices.mesh import CANDIDATE, DATA, spread
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.point import Quantized, at_qparams
+from evolq_jax.network.run import at, window
+from evolq_jax.network.walk import block_inputs, float_outputs, prefix_outputs
+from evolq_jax.objective.scoring import Scoring
+from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import quant_sites
 from evolq_jax.quant.spec import Specs
-from evolq_jax.search.evaluate import (
-    Quantized,
-    Scoring,
-    at_scales,
-    block_inputs,
-    float_outputs,
-    prefix_outputs,
-)
 from evolq_jax.search.population import population_fitness
 from evolq_jax.search.space import SearchSpace
-from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales
+from evolq_jax.typing import Array, Params
 
 JITTER = 1e-6  # relative; float32 resolves 1.2e-7
 
@@ -42,7 +40,7 @@ def cache_inputs(
 
     def on_device(network: Quantized, tokens: Array) -> dict[str, Array]:
         make_site = quant_sites(specs)
-        return block_inputs(parts, make_site, chunk, network.quantized, network.scales, tokens, dtype)
+        return block_inputs(parts, make_site, chunk, network.quantized, network.qparams, tokens, dtype)
 
     return spread(mesh_of(layout), on_device, (P(), P(DATA)), P(None, DATA))(network, tokens)
 
@@ -63,7 +61,7 @@ def block_input(
     def on_device(network: Quantized, tokens: Array, index: Array) -> Array:
         make_site = quant_sites(specs)
         return prefix_outputs(
-            parts, make_site, chunk, number, network.quantized, network.scales, tokens, index
+            parts, make_site, chunk, number, network.quantized, network.qparams, tokens, index
         )[None]
 
     in_specs = P(), P(DATA), P()
@@ -110,7 +108,7 @@ def score(
     scoring: Scoring,
     number: int,
     network: Quantized,
-    candidates: Scales,
+    candidates: QParams,
     index: Array,
     inputs: Array,
     teacher: Array,
@@ -140,7 +138,7 @@ def score(
 
     def on_device(
         network: Quantized,
-        candidates: Scales,
+        candidates: QParams,
         index: Array,
         inputs: Array,
         teacher: Array,
@@ -186,18 +184,20 @@ def _row(rows: int, chunk: int, x: Array) -> Array:
 
 
 @partial(jax.jit, static_argnames=("size",))
-def jitter(block_scales: Scales, key: Array, size: int) -> Scales:
+def jitter(block_qparams: QParams, key: Array, size: int) -> QParams:
     """Copies of a block's scales, each off by some millionths: [size] on every leaf.
 
     Nobody could tell them apart but by the values that lie next to a rounding edge.
     """
-    names = sorted(block_scales)
+    names = sorted(block_qparams)
     keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
 
-    def copies(name: str) -> QParams:
-        scale, zero_point = block_scales[name]
+    def copies(name: str) -> SiteQParams:
+        scale, zero_point = block_qparams[name]
         noise = jax.random.uniform(keys[name], (size, *scale.shape), minval=-1.0, maxval=1.0)
-        return QParams(scale * (1 + JITTER * noise), jnp.broadcast_to(zero_point, (size, *zero_point.shape)))
+        return SiteQParams(
+            scale * (1 + JITTER * noise), jnp.broadcast_to(zero_point, (size, *zero_point.shape))
+        )
 
     return {name: copies(name) for name in names}
 
@@ -215,24 +215,24 @@ def slice_blocks(stacked: Any, index: Array, size: int) -> Any:
 
 
 @partial(jax.jit, static_argnames=("specs",))
-def quantize(specs: Specs, params: Params, scales: Scales) -> Quantized:
-    """The network at `scales`."""
-    return at_scales(specs, params, scales)
+def quantize(specs: Specs, params: Params, qparams: QParams) -> Quantized:
+    """The network at `qparams`."""
+    return at_qparams(specs, params, qparams)
 
 
 @partial(jax.jit, static_argnames=("segment",))
-def write_back(segment: str, scales: Scales, block_scales: Scales, index: Array) -> Scales:
+def write_back(segment: str, qparams: QParams, block_qparams: QParams, index: Array) -> QParams:
     """The scales with those of blocks from `index` on put in."""
-    scales = dict(scales)
-    for name, qparams in block_scales.items():
+    qparams = dict(qparams)
+    for name, site_qparams in block_qparams.items():
         site = f"{segment}/{name}"
         put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=index, axis=0)
-        scales[site] = jax.tree.map(put, scales[site], qparams)
-    return scales
+        qparams[site] = jax.tree.map(put, qparams[site], site_qparams)
+    return qparams
 
 
 @partial(jax.jit, static_argnames=("space",))
-def decode(space: SearchSpace, population: dict[str, Array], start_scales: Scales, step: Array) -> Scales:
+def decode(space: SearchSpace, population: dict[str, Array], start_qparams: QParams, step: Array) -> QParams:
     """The blocks' scales for a population of solutions: leading axes [P, blocks] on every leaf."""
     by_block = jax.vmap(lambda solution, start: space.decode(solution, start, step))
-    return jax.vmap(by_block, in_axes=(0, None))(population, start_scales)
+    return jax.vmap(by_block, in_axes=(0, None))(population, start_qparams)

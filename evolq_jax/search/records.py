@@ -5,8 +5,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from evolq_jax.search.budget import num_blocks
-from evolq_jax.typing import Array, ModelParts, Scales
+from evolq_jax.network.parts import ModelParts, num_blocks
+from evolq_jax.quant.qparams import QParams
+from evolq_jax.typing import Array
 
 
 class Generation(NamedTuple):
@@ -26,7 +27,7 @@ class Generation(NamedTuple):
 class Proposal(NamedTuple):
     """Other scales for the whole network, which a search may take before its first visit."""
 
-    scales: Scales
+    qparams: QParams
     block_images: int  # what finding them has cost: images through one block
 
 
@@ -37,8 +38,8 @@ class Position(NamedTuple):
     visit, so neither is held.
     """
 
-    scales: Scales
-    fitness: Array  # [], at `scales`, on the images searched on; infinite before the first visit
+    qparams: QParams
+    fitness: Array  # [], at `qparams`, on the images searched on; infinite before the first visit
     held_out_fitness: Array  # []
     # By block of the whole network, NaN where unknown: one entry, or one for each block visited where a
     # block's own output counts.
@@ -58,11 +59,11 @@ class Position(NamedTuple):
         return self.visits
 
     @staticmethod
-    def first(parts: ModelParts, scales: Scales) -> "Position":
+    def first(parts: ModelParts, qparams: QParams) -> "Position":
         """Before the first visit."""
         unknown = jnp.asarray(jnp.inf, jnp.float32)
         nothing = np.full(num_blocks(parts), np.nan, np.float32)
-        return Position(scales, unknown, unknown, nothing, nothing)
+        return Position(qparams, unknown, unknown, nothing, nothing)
 
 
 class SearchResult(NamedTuple):
@@ -72,7 +73,7 @@ class SearchResult(NamedTuple):
     block's first and last visit.
     """
 
-    scales: Scales
+    qparams: QParams
     start_fitness: float
     fitness: float
     evaluations: int

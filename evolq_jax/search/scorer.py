@@ -7,17 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from evolq_jax.mesh import Layout, fetch, replicate
+from evolq_jax.devices.layout import Layout
+from evolq_jax.devices.mesh import fetch, replicate
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.point import Quantized
+from evolq_jax.objective.scoring import Scoring
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.spec import Specs
 from evolq_jax.search import programs
-from evolq_jax.search.evaluate import Quantized, Scoring
-from evolq_jax.typing import Array, ModelParts, Scales
+from evolq_jax.typing import Array
 
 
 class Score(Protocol):
     """Fitness [P] of candidates on the images searched on (part 0), or on those held out (1)."""
 
-    def __call__(self, part: int, candidates: Scales, num_images: int | None = None, /) -> Array:
+    def __call__(self, part: int, candidates: QParams, num_images: int | None = None, /) -> Array:
         """On the first `num_images`; None: on all of the part."""
         ...
 
@@ -61,7 +65,7 @@ class Scorer:
         """How candidates for a few blocks of segment `number` are scored; counts what it costs."""
         index, targets = np.int32(block), dict[int, Array]()
 
-        def score(part: int, candidates: Scales, num_images: int | None = None) -> Array:
+        def score(part: int, candidates: QParams, num_images: int | None = None) -> Array:
             scoring = scorings[part]
             size, all_images = jax.tree.leaves(candidates)[0].shape[0], len(self.teachers[part])
             num_images = num_images or all_images

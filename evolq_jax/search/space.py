@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.errors import UserError
+from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.quantizers.uniform import int_range
 from evolq_jax.quant.spec import BY_CHANNEL, QuantSpec, Specs, scope, select
-from evolq_jax.quant.uniform import int_range
-from evolq_jax.typing import Array, QParams, Scales
+from evolq_jax.typing import Array
 
 Parametrization = Literal["raw", "log", "log_per_tensor", "log_per_group"]
 SHIFT = "#zero_point"  # a solution holds a site's shift under the site's name and this
@@ -41,18 +42,18 @@ class SearchSpace:
     tied: tuple[str, ...] = ()
     levels: tuple[tuple[str, int, int], ...] = ()  # site, qmin, qmax
 
-    def encode(self, block_scales: Scales) -> dict[str, Array]:
+    def encode(self, block_qparams: QParams) -> dict[str, Array]:
         """The solution that stands for the start."""
-        solution = {site: self._start(site, block_scales[site].scale) for site in self.sites}
+        solution = {site: self._start(site, block_qparams[site].scale) for site in self.sites}
         for site, _, _ in self.levels:
             solution[site + SHIFT] = jnp.zeros_like(solution[site])
         return solution
 
-    def encode_blocks(self, scales: Scales) -> dict[str, Array]:
+    def encode_blocks(self, qparams: QParams) -> dict[str, Array]:
         """`encode` of neighbouring blocks: a leading axis on every leaf."""
-        return jax.vmap(self.encode)(scales)
+        return jax.vmap(self.encode)(qparams)
 
-    def decode(self, solution: dict[str, Array], start: Scales, step: Array | float) -> Scales:
+    def decode(self, solution: dict[str, Array], start: QParams, step: Array | float) -> QParams:
         """The block's scales with those of a solution put in; `start` is what `encode` was given."""
         changed = {}
         for site in self.sites:
@@ -63,11 +64,11 @@ class SearchSpace:
                 scale *= value / scale.min(keepdims=True)
             else:
                 scale = value
-            changed[site] = QParams(scale, start[site].zero_point)
+            changed[site] = SiteQParams(scale, start[site].zero_point)
         for site, qmin, qmax in self.levels:
-            qparams = start[site]
-            shift = step * (qmax - qmin) * self._expand(solution[site + SHIFT], qparams.scale)
-            moved = jnp.clip(jnp.round(qparams.zero_point + shift), qmin, qmax)
+            site_qparams = start[site]
+            shift = step * (qmax - qmin) * self._expand(solution[site + SHIFT], site_qparams.scale)
+            moved = jnp.clip(jnp.round(site_qparams.zero_point + shift), qmin, qmax)
             changed[site] = changed[site]._replace(zero_point=moved)
         return start | changed
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evolq_jax import cli
-from evolq_jax.experiment import calibrated, images
+from evolq_jax.cli import main as cli
+from evolq_jax.cli.progress import LineWatcher
 from evolq_jax.models.registry import REGISTRY, VIT, Entry
 from evolq_jax.models.vit import ViTConfig
-from evolq_jax.report import LineWatcher
+from evolq_jax.pipeline import calibrate as calibrated
+from evolq_jax.pipeline import images
 from evolq_jax.typing import Preprocessing
 from tests.small_run import write_weights
 
@@ -56,7 +57,7 @@ def refuse(refuse_late: Refuse, monkeypatch: pytest.MonkeyPatch) -> Refuse:
 
     monkeypatch.setattr(images, "load_images", too_late)
     monkeypatch.setattr(calibrated, "initialise", too_late)
-    monkeypatch.setattr("evolq_jax.experiment.plan.compute_logits", too_late)
+    monkeypatch.setattr("evolq_jax.verbs.search_plan.compute_logits", too_late)
     return refuse_late
 
 

@@ -55,7 +55,7 @@ def test_fields_and_options(
             "config file 'mine.py': quant.weight_bits must be from 2 to 8, not 9",
         ),
         (
-            CONFIG_FILE + "from evolq_jax.config import *\nfrom dataclasses import replace\n"
+            CONFIG_FILE + "from evolq_jax.config.experiment import *\nfrom dataclasses import replace\n"
             "config = replace(config, quant=QuantConfig(rules=(Rule('blocks/atn/*', bits=8),)))",
             "site pattern 'blocks/atn/*' matches no quantization site",
         ),

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from evolq_jax.config import Experiment, LandscapeConfig
+from evolq_jax.config.experiment import Experiment, LandscapeConfig
 from evolq_jax.errors import UserError
-from evolq_jax.experiment.config_json import to_json
+from evolq_jax.runs.config_json import to_json
 from tests.bad_input.conftest import Refuse, npz
 from tests.small_run import small_config
 
@@ -81,7 +81,7 @@ def test_a_run_without_final(refuse: Refuse, calibrated: Path) -> None:
     assert "take it out of landscape.results" in refuse("landscape", "config.py", *results)
 
 
-def test_a_run_without_scales(refuse: Refuse, calibrated: Path) -> None:
+def test_a_run_without_qparams(refuse: Refuse, calibrated: Path) -> None:
     (calibrated / "init_scales.safetensors").unlink()
     assert refuse("landscape", "run").startswith("run 'run' has no init_scales.safetensors")
 
@@ -126,7 +126,7 @@ def test_a_directory_that_holds_something_else(refuse: Refuse, here: Path) -> No
 def test_a_config_file_s_landscape(refuse: Refuse, here: Path) -> None:
     assert Experiment().landscape == LandscapeConfig()
     (here / "mine.py").write_text(
-        "from evolq_jax.config import Experiment, LandscapeConfig\n"
+        "from evolq_jax.config.experiment import Experiment, LandscapeConfig\n"
         "config = Experiment(landscape=LandscapeConfig(kind='cube'))\n"
     )
     assert "landscape.kind has the unknown value 'cube' (known: line, plane, layers)" in refuse(

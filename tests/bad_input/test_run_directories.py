@@ -5,10 +5,10 @@ from typing import NoReturn
 
 import pytest
 
-from evolq_jax import cli
-from evolq_jax.config import Experiment
-from evolq_jax.experiment import images
-from evolq_jax.experiment.config_json import to_json
+from evolq_jax.cli import main as cli
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.pipeline import images
+from evolq_jax.runs.config_json import to_json
 from tests.bad_input.conftest import Refuse, listing
 
 
@@ -58,7 +58,7 @@ def test_a_run_s_config(refuse: Refuse, calibrated: Path, key: str, value: objec
     assert message in refuse("evaluate", "run")
 
 
-def test_a_run_without_scales(refuse: Refuse, calibrated: Path) -> None:
+def test_a_run_without_qparams(refuse: Refuse, calibrated: Path) -> None:
     model = {"name": "vit_digits", "weights": "weights.safetensors"}
     path = calibrated / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model": model}))

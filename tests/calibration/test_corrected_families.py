@@ -10,18 +10,20 @@ import pytest
 
 from evolq_jax.calibration import patches
 from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.compensation import Layer, LayerLink, Moments, corrected, moments_of
-from evolq_jax.calibration.layerwise import LAYERWISE
-from evolq_jax.calibration.ranges import weight_qparams
-from evolq_jax.calibration.state import Calibration
-from evolq_jax.fitness import mse
+from evolq_jax.calibration.layer import Layer, LayerLink, Moments, moments_of
+from evolq_jax.calibration.layerwise import LAYERWISE, corrected
+from evolq_jax.calibration.link import Calibration
+from evolq_jax.calibration.links.ranges import weight_qparams
 from evolq_jax.models.layers import conv
-from evolq_jax.network import at, forward
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.run import at, forward
+from evolq_jax.objective.fitness import mse
+from evolq_jax.quant.qparams import QParams
+from evolq_jax.quant.quantizers.uniform import fake_quant
 from evolq_jax.quant.sites import FloatSite, RecordSite, fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, QuantSpec, Specs, resolve
-from evolq_jax.quant.uniform import fake_quant
 from evolq_jax.trees import flatten
-from evolq_jax.typing import Array, ModelParts, Params, Scales
+from evolq_jax.typing import Array, Params
 from tests.families import Small, make_small
 
 SPEC = QuantSpec(3, per_channel=True, observer="omse")
@@ -81,8 +83,8 @@ def test_every_link_lowers_the_error_of_a_convolution(size: int, groups: int) ->
         layer, moments, x, wanted = layer_problem(size, groups)
 
         def error(layer: Layer) -> Array:
-            assert layer.qparams is not None
-            weight = fake_quant(SPEC, layer.qparams, layer.weight)
+            assert layer.site_qparams is not None
+            weight = fake_quant(SPEC, layer.site_qparams, layer.weight)
             return mse(conv({"weight": weight, "bias": layer.bias}, x).reshape(-1, 16), wanted)
 
         return [
@@ -100,7 +102,7 @@ def test_groups_are_corrected_each_as_if_alone() -> None:
     found = change(moments, layer, 0.1)
     one = slice(8, None)  # the second group's outputs
     alone = Layer(
-        layer.weight[..., one], layer.bias[one], jax.tree.map(lambda leaf: leaf[..., one], layer.qparams)
+        layer.weight[..., one], layer.bias[one], jax.tree.map(lambda leaf: leaf[..., one], layer.site_qparams)
     )
     want = change(jax.tree.map(lambda leaf: leaf[1], moments), alone, 0.1)
     np.testing.assert_allclose(found.weight[..., one], want.weight, atol=1e-4)
@@ -110,10 +112,10 @@ def test_groups_are_corrected_each_as_if_alone() -> None:
 def test_groups_that_share_a_range_keep_it() -> None:
     layer, moments, _, _ = jax.jit(layer_problem, static_argnums=(0, 1))(3, 2)
     spec = QuantSpec(3)
-    before = layer._replace(qparams=weight_qparams(spec, layer.weight))
+    before = layer._replace(site_qparams=weight_qparams(spec, layer.weight))
     after = jax.jit(partial(corrected, tuple(LAYERWISE.values()), spec))(moments, before, 0.1)
     np.testing.assert_array_equal(after.weight, before.weight)
-    jax.tree.map(np.testing.assert_array_equal, after.qparams, before.qparams)
+    jax.tree.map(np.testing.assert_array_equal, after.site_qparams, before.site_qparams)
     assert not np.array_equal(after.bias, before.bias)
 
 
@@ -134,7 +136,7 @@ def test_corrections_imitate_the_float_network(name: str) -> None:
     """Nothing is corrected where nothing is quantized, and less error is left where something is."""
     small = first_segment(name)
 
-    def run(specs: Specs, *chain: str) -> tuple[Params, Scales]:
+    def run(specs: Specs, *chain: str) -> tuple[Params, QParams]:
         calibration = Calibration(small.parts, specs, small.sites, [small.images], 12)
         return initialise(("ranges", *chain), calibration, small.params)
 
@@ -148,9 +150,9 @@ def test_corrections_imitate_the_float_network(name: str) -> None:
     specs = tuple(entry for entry in specs if entry[0] in names)
 
     @jax.jit
-    def error(params: Params, scales: Scales) -> Array:
-        weights = fake_quant_weights(specs, params, scales)
-        student = forward(small.parts, quant_sites(specs), weights, scales, small.images)
+    def error(params: Params, qparams: QParams) -> Array:
+        weights = fake_quant_weights(specs, params, qparams)
+        student = forward(small.parts, quant_sites(specs), weights, qparams, small.images)
         return mse(student, forward(small.parts, float_sites, small.params, {}, small.images))
 
     assert float(error(*run(specs, "ridge", "bias"))) < 0.9 * float(error(*run(specs)))

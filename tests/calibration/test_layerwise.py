@@ -9,14 +9,16 @@ import pytest
 from benchmarks.timing import count_compilations
 from evolq_jax.calibration.chain import initialise
 from evolq_jax.calibration.fisher import token_weights
-from evolq_jax.calibration.state import Calibration, TokenWeighting
+from evolq_jax.calibration.link import Calibration, TokenWeighting
 from evolq_jax.errors import UserError
-from evolq_jax.fitness import kl
-from evolq_jax.network import forward, observe
+from evolq_jax.network.run import forward
+from evolq_jax.network.sites import observe
+from evolq_jax.objective.fitness import kl
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, Rule, Specs, resolve
 from evolq_jax.trees import flatten
-from evolq_jax.typing import Array, Params, Scales
+from evolq_jax.typing import Array, Params
 from tests.tiny import Tiny, make_tiny
 
 QUANT = QuantConfig("matmul", weight_bits=3, activation_bits=4, activation_observer="pow2")
@@ -31,26 +33,26 @@ def specs(tiny: Tiny) -> Specs:
 
 def run(
     tiny: Tiny, specs: Specs, *chain: str, images: Array | None = None, chunk: int = 6
-) -> tuple[Params, Scales]:
+) -> tuple[Params, QParams]:
     batches = [tiny.images if images is None else images]
     return initialise(chain, Calibration(tiny.parts, specs, tiny.sites, batches, chunk), tiny.params)
 
 
-def divergence(tiny: Tiny, specs: Specs, params: Params, scales: Scales) -> float:
+def divergence(tiny: Tiny, specs: Specs, params: Params, qparams: QParams) -> float:
     """KL from the float network on images that calibration has not seen."""
     images = jnp.asarray(np.random.default_rng(9).standard_normal((64, 16, 16, 3)), jnp.float32) * 0.6
 
     @jax.jit
-    def both(params: Params, scales: Scales) -> tuple[Array, Array]:
-        quantized = fake_quant_weights(specs, params, scales)
-        student = forward(tiny.parts, quant_sites(specs), quantized, scales, images)
+    def both(params: Params, qparams: QParams) -> tuple[Array, Array]:
+        quantized = fake_quant_weights(specs, params, qparams)
+        student = forward(tiny.parts, quant_sites(specs), quantized, qparams, images)
         return student, forward(tiny.parts, float_sites, tiny.params, {}, images)
 
-    return float(kl(*both(params, scales)))
+    return float(kl(*both(params, qparams)))
 
 
 @pytest.fixture(scope="module")
-def corrected(tiny: Tiny, specs: Specs) -> dict[tuple[str, ...], tuple[Params, Scales]]:
+def corrected(tiny: Tiny, specs: Specs) -> dict[tuple[str, ...], tuple[Params, QParams]]:
     """Parameters and scales after some chains on 96 images."""
     images = jnp.asarray(np.random.default_rng(1).standard_normal((96, 16, 16, 3)), jnp.float32) * 0.6
     chains = (("ranges",), ("ranges", "gptq", "bias"), ("ranges", "ridge", "gptq", "bias"))
@@ -58,7 +60,7 @@ def corrected(tiny: Tiny, specs: Specs) -> dict[tuple[str, ...], tuple[Params, S
 
 
 def test_each_step_brings_the_network_nearer_to_the_float_one(
-    tiny: Tiny, specs: Specs, corrected: dict[tuple[str, ...], tuple[Params, Scales]]
+    tiny: Tiny, specs: Specs, corrected: dict[tuple[str, ...], tuple[Params, QParams]]
 ) -> None:
     plain, rounded, both = (divergence(tiny, specs, *result) for result in corrected.values())
     assert rounded < 0.9 * plain
@@ -66,11 +68,11 @@ def test_each_step_brings_the_network_nearer_to_the_float_one(
 
 
 def test_rounded_weights_lie_on_their_grid_and_the_rest_is_untouched(
-    tiny: Tiny, specs: Specs, corrected: dict[tuple[str, ...], tuple[Params, Scales]]
+    tiny: Tiny, specs: Specs, corrected: dict[tuple[str, ...], tuple[Params, QParams]]
 ) -> None:
-    params, scales = corrected["ranges", "ridge", "gptq", "bias"]
+    params, qparams = corrected["ranges", "ridge", "gptq", "bias"]
     before, after = flatten(tiny.params), flatten(params)
-    quantized = flatten(jax.jit(lambda p, s: fake_quant_weights(specs, p, s))(params, scales))
+    quantized = flatten(jax.jit(lambda p, s: fake_quant_weights(specs, p, s))(params, qparams))
     layers = {f"blocks/{layer}/{leaf}" for layer in LAYERS for leaf in ("weight", "bias")}
     for name, leaf in after.items():
         assert np.array_equal(leaf, before[name]) == (name not in layers)
@@ -79,18 +81,18 @@ def test_rounded_weights_lie_on_their_grid_and_the_rest_is_untouched(
 
 
 def test_bias_alone_changes_biases_alone(tiny: Tiny, specs: Specs) -> None:
-    params, scales = run(tiny, specs, "ranges", "bias")
+    params, qparams = run(tiny, specs, "ranges", "bias")
     changed = {
         name for name, leaf in flatten(params).items() if not np.array_equal(leaf, flatten(tiny.params)[name])
     }
     assert changed == {f"blocks/{layer}/bias" for layer in LAYERS}
     _, plain = run(tiny, specs, "ranges")
-    assert all(np.array_equal(scales[name].scale, plain[name].scale) for name in plain)
+    assert all(np.array_equal(qparams[name].scale, plain[name].scale) for name in plain)
 
 
 def test_without_quantizers_nothing_is_corrected(tiny: Tiny) -> None:
-    params, scales = run(tiny, (), "ranges", "ridge", "bias")
-    assert scales == {}
+    params, qparams = run(tiny, (), "ranges", "ridge", "bias")
+    assert qparams == {}
     for name, leaf in flatten(params).items():
         np.testing.assert_allclose(leaf, flatten(tiny.params)[name], atol=2e-4)
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.state import Calibration
+from evolq_jax.calibration.link import Calibration
 from evolq_jax.models.checkpoint import load_checkpoint
-from evolq_jax.network import forward, list_sites, normalize
+from evolq_jax.network.run import forward, normalize
+from evolq_jax.network.sites import list_sites
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, resolve
 
@@ -33,11 +34,11 @@ def test_quantized_resnet_agrees_with_the_float_one(
     )
     sites = list_sites(model.parts, model.params, (32, 32, 3))
     specs = resolve(QuantConfig(scheme, weight_bits=weight_bits), sites)  # type: ignore[arg-type]
-    params, scales = initialise(
+    params, qparams = initialise(
         ["ranges"], Calibration(model.parts, specs, sites, [calibration], 50), model.params
     )
     want = forward(model.parts, float_sites, params, {}, evaluation).argmax(-1)
-    quantized = fake_quant_weights(specs, params, scales)
-    got = forward(model.parts, quant_sites(specs), quantized, scales, evaluation).argmax(-1)
+    quantized = fake_quant_weights(specs, params, qparams)
+    got = forward(model.parts, quant_sites(specs), quantized, qparams, evaluation).argmax(-1)
     agreement = float((got == want).mean())
     assert at_least <= agreement < 1

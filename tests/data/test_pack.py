@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evolq_jax.cli import run
+from evolq_jax.cli.main import run
 from evolq_jax.data import fingerprint, load_images, pack, pack_folder
 from evolq_jax.errors import UserError
 from evolq_jax.typing import Images, Preprocessing

@@ -14,18 +14,20 @@ import pytest
 
 from benchmarks.compiled import work
 from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.state import Calibration
-from evolq_jax.experiment.evaluate import compute_logits
-from evolq_jax.mesh import DATA, Layout, gather, image_mesh, make_mesh, put_rows, replicate
-from evolq_jax.network import at, forward
+from evolq_jax.calibration.link import Calibration
+from evolq_jax.devices.layout import Layout
+from evolq_jax.devices.mesh import DATA, gather, image_mesh, make_mesh, put_rows, replicate
+from evolq_jax.network.run import at, forward
+from evolq_jax.objective.scoring import Scoring
+from evolq_jax.pipeline.logits import compute_logits
+from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve, scope
 from evolq_jax.search import programs
 from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import SearchConfig
-from evolq_jax.search.evaluate import Scoring
 from evolq_jax.search.records import SearchResult
-from evolq_jax.typing import Array, Params, QParams, Scales
+from evolq_jax.typing import Array, Params
 from tests.tiny import PREPROCESSING, make_tiny
 from tests.two_segments import PARTS, make_inputs, make_params
 
@@ -37,7 +39,7 @@ SITES = ("a/weight", "b/weight", "a/h", "b/h")
 
 class Setting(NamedTuple):
     params: Params
-    scales: Scales
+    qparams: QParams
     x: Array
     teacher: Array
 
@@ -51,11 +53,11 @@ def make_setting() -> Setting:
     params, x = make_params(), make_inputs(SEARCHED + HELD_OUT)
     depths = {"a": 2, "b": 3}
     steps = {"a/weight": 0.05, "b/weight": 0.08, "a/h": 0.08, "b/h": 0.07}  # too small: there is much to gain
-    scales = {
-        name: QParams(jnp.full((depths[name[0]], 1, 1), step), jnp.full((depths[name[0]], 1, 1), 8.0))
+    qparams = {
+        name: SiteQParams(jnp.full((depths[name[0]], 1, 1), step), jnp.full((depths[name[0]], 1, 1), 8.0))
         for name, step in steps.items()
     }
-    return Setting(params, scales, x, forward(PARTS, float_sites, params, {}, x))
+    return Setting(params, qparams, x, forward(PARTS, float_sites, params, {}, x))
 
 
 def layout(text: str) -> Layout:
@@ -64,11 +66,11 @@ def layout(text: str) -> Layout:
     return Layout(mesh, (SEARCHED, HELD_OUT), SCORING.image_chunk)
 
 
-def scored(where: Layout | None, candidates: Scales, part: int, num_images: int) -> tuple[Array, str]:
+def scored(where: Layout | None, candidates: QParams, part: int, num_images: int) -> tuple[Array, str]:
     """Fitness of candidates for block 1 of the first segment, and the compiled text of what scores them."""
     setting, index = make_setting(), np.int32(1)
     put = (lambda tree: tree) if where is None else (lambda tree: replicate(where.mesh, tree))
-    network = programs.quantize(SPECS, *put((setting.params, setting.scales)))
+    network = programs.quantize(SPECS, *put((setting.params, setting.qparams)))
     tokens = setting.x if where is None else where.put(np.asarray(setting.x))
     inputs = programs.cache_inputs(PARTS, SPECS, 4, network, tokens, where)["a"]
     inputs = programs.split(inputs, SEARCHED, where)[part]
@@ -81,14 +83,16 @@ def scored(where: Layout | None, candidates: Scales, part: int, num_images: int)
     return compiled(*arguments), compiled.as_text() or ""
 
 
-def population(size: int) -> Scales:
+def population(size: int) -> QParams:
     rng = np.random.default_rng(size)
 
-    def changed(qparams: QParams) -> QParams:
-        factors = jnp.asarray(rng.uniform(0.4, 2.5, (size, 1, *qparams.scale.shape)), jnp.float32)
-        return QParams(qparams.scale * factors, jnp.broadcast_to(qparams.zero_point, factors.shape))
+    def changed(site_qparams: SiteQParams) -> SiteQParams:
+        factors = jnp.asarray(rng.uniform(0.4, 2.5, (size, 1, *site_qparams.scale.shape)), jnp.float32)
+        return SiteQParams(
+            site_qparams.scale * factors, jnp.broadcast_to(site_qparams.zero_point, factors.shape)
+        )
 
-    return {name: changed(q) for name, q in at(scope(make_setting().scales, "a"), 1).items()}
+    return {name: changed(q) for name, q in at(scope(make_setting().qparams, "a"), 1).items()}
 
 
 @pytest.mark.parametrize(("size", "part", "num_images"), [(5, 0, SEARCHED), (5, 0, 6), (1, 1, HELD_OUT)])
@@ -147,7 +151,7 @@ def searched(config: SearchConfig, text: str | None) -> SearchResult:
     setting, mesh = make_setting(), None if text is None else make_mesh(text)
     where = config.layout(mesh, len(setting.x))
     tokens = setting.x if where is None else where.put(np.asarray(setting.x))
-    arguments = setting.params, setting.scales, tokens, setting.teacher
+    arguments = setting.params, setting.qparams, tokens, setting.teacher
     return search(config, PARTS, SPECS, *arguments, jax.random.key(0), mesh=mesh)
 
 
@@ -162,9 +166,9 @@ def test_searches_find_what_they_find_on_one_device(config: SearchConfig, mesh: 
     assert (got.evaluations, got.kept, got.visits) == (want.evaluations, want.kept, want.visits)
     assert got.candidate_images == want.candidate_images
     np.testing.assert_allclose([got.start_fitness, got.fitness], [want.start_fitness, want.fitness], RTOL)
-    for name, qparams in want.scales.items():
-        np.testing.assert_allclose(got.scales[name].scale, qparams.scale, rtol=1e-2, err_msg=name)
-        assert len(got.scales[name].scale.devices()) == 1  # as checkpoints and files want them
+    for name, site_qparams in want.qparams.items():
+        np.testing.assert_allclose(got.qparams[name].scale, site_qparams.scale, rtol=1e-2, err_msg=name)
+        assert len(got.qparams[name].scale.devices()) == 1  # as checkpoints and files want them
 
 
 def test_calibration_gives_what_it_gives_on_one_device() -> None:

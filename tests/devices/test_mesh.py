@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
 
-from evolq_jax.config import Experiment
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.devices.layout import Layout, even_chunk
+from evolq_jax.devices.mesh import AXES, make_mesh, mesh_sizes, parse_mesh
 from evolq_jax.errors import UserError
-from evolq_jax.mesh import AXES, Layout, even_chunk, make_mesh, mesh_sizes, parse_mesh
 
 
 @pytest.mark.parametrize(

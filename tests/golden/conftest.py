@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from evolq_jax.models.checkpoint import LoadedModel, load_checkpoint
-from evolq_jax.network import SiteInfo, list_sites, normalize
-from evolq_jax.typing import Array
+from evolq_jax.network.run import normalize
+from evolq_jax.network.sites import list_sites
+from evolq_jax.typing import Array, SiteInfo
 
 VIT_TINY = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 Golden = Callable[[str], dict[str, np.ndarray]]

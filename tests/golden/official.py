@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evolq_jax.network import SiteInfo
+from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.spec import QuantConfig, Specs
-from evolq_jax.typing import QParams, Scales
+from evolq_jax.typing import SiteInfo
 
 DEPTH = 12
 FILES = {"w8a8_bc1": 8, "w4a8_bc1": 4, "w4a8_bc0": 4, "w3a8_bc1": 3, "w3a8_bc0": 3}  # name: weight bits
@@ -51,7 +51,7 @@ def recorded(golden: dict[str, np.ndarray], site: str, part: str) -> np.ndarray:
     return np.stack(found) if site.startswith("blocks/") else found[0]
 
 
-def recorded_scales(golden: dict[str, np.ndarray], specs: Specs, sites: dict[str, SiteInfo]) -> Scales:
+def recorded_qparams(golden: dict[str, np.ndarray], specs: Specs, sites: dict[str, SiteInfo]) -> QParams:
     """The official code's calibration in our form."""
 
     def one(site: str, part: str) -> jax.Array:
@@ -60,4 +60,4 @@ def recorded_scales(golden: dict[str, np.ndarray], specs: Specs, sites: dict[str
         ones = [1] * (len(sites[site].shape) - 1)
         return jnp.asarray(values.reshape(*lead, *ones, values.shape[-1]), jnp.float32)
 
-    return {site: QParams(one(site, "scale"), one(site, "zero_point")) for site, _ in specs}
+    return {site: SiteQParams(one(site, "scale"), one(site, "zero_point")) for site, _ in specs}

@@ -16,10 +16,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from evolq_jax.network import forward
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.run import forward
+from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import SiteFactory, fake_quant_weights
 from evolq_jax.quant.spec import Specs
-from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales
+from evolq_jax.typing import Array, Params
 
 CHUNK = 4  # images: divides both sets, so that one program serves
 STEP = 2e-7  # about one unit in the last place of float32
@@ -27,41 +29,41 @@ STEP = 2e-7  # about one unit in the last place of float32
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _chunk_logits(
-    parts: ModelParts, make_site: SiteFactory, params: Params, scales: Scales, x: Array
+    parts: ModelParts, make_site: SiteFactory, params: Params, qparams: QParams, x: Array
 ) -> Array:
-    return forward(parts, make_site, params, scales, x)
+    return forward(parts, make_site, params, qparams, x)
 
 
 @partial(jax.jit, static_argnums=0)
-def _network(specs: Specs, params: Params, scales: Scales) -> Params:
-    return fake_quant_weights(specs, params, scales)
+def _network(specs: Specs, params: Params, qparams: QParams) -> Params:
+    return fake_quant_weights(specs, params, qparams)
 
 
 def logits(
-    parts: ModelParts, make_site: SiteFactory, specs: Specs, params: Params, scales: Scales, images: Array
+    parts: ModelParts, make_site: SiteFactory, specs: Specs, params: Params, qparams: QParams, images: Array
 ) -> np.ndarray:
     """[B, C]; weights are quantized by `specs` (none: they stay in float)."""
-    quantized = _network(specs, params, scales)
+    quantized = _network(specs, params, qparams)
     chunks = images.reshape(-1, CHUNK, *images.shape[1:])
-    return np.concatenate([_chunk_logits(parts, make_site, quantized, scales, x) for x in chunks])
+    return np.concatenate([_chunk_logits(parts, make_site, quantized, qparams, x) for x in chunks])
 
 
-def perturb(scales: Scales, seed: int) -> Scales:
+def perturb(qparams: QParams, seed: int) -> QParams:
     """Every scale but the image's times 1 + 2e-7 times a normal number."""
     key = jax.random.key(seed)
 
-    def changed(number: int, qparams: QParams) -> QParams:
-        noise = jax.random.normal(jax.random.fold_in(key, number), qparams.scale.shape)
-        return QParams(qparams.scale * (1.0 + STEP * noise), qparams.zero_point)
+    def changed(number: int, site_qparams: SiteQParams) -> SiteQParams:
+        noise = jax.random.normal(jax.random.fold_in(key, number), site_qparams.scale.shape)
+        return SiteQParams(site_qparams.scale * (1.0 + STEP * noise), site_qparams.zero_point)
 
     return {
-        name: q if name == "image" else changed(number, q) for number, (name, q) in enumerate(scales.items())
+        name: q if name == "image" else changed(number, q) for number, (name, q) in enumerate(qparams.items())
     }
 
 
-def ensemble(run: Callable[[Scales], np.ndarray], scales: Scales, count: int) -> np.ndarray:
+def ensemble(run: Callable[[QParams], np.ndarray], qparams: QParams, count: int) -> np.ndarray:
     """Logits [count, B, C] of perturbed runs."""
-    return np.stack([run(perturb(scales, seed)) for seed in range(count)])
+    return np.stack([run(perturb(qparams, seed)) for seed in range(count)])
 
 
 class Place(NamedTuple):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.state import Calibration
-from evolq_jax.fitness import info_nce
+from evolq_jax.calibration.link import Calibration
+from evolq_jax.objective.fitness import info_nce
+from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import SiteFactory, float_sites, integer_norm_sites, quant_sites
 from evolq_jax.quant.spec import Specs, resolve
-from evolq_jax.typing import QParams, Scales
 from tests.golden import official
 from tests.golden.conftest import Golden, Recording
 from tests.golden.perturbed import Place, ensemble, logits, place
@@ -27,7 +27,7 @@ def resolved(recording: Recording, name: str, weights: bool) -> Specs:
 
 
 @pytest.fixture(scope="session")
-def activation_scales(recording: Recording) -> Scales:
+def activation_qparams(recording: Recording) -> QParams:
     """Our calibration on the 100 images; the weights' bits play no part."""
     specs = resolved(recording, "w8a8_bc1", weights=False)
     model = recording.model
@@ -37,17 +37,19 @@ def activation_scales(recording: Recording) -> Scales:
     )[1]
 
 
-def weight_scales(recording: Recording, name: str) -> Scales:
+def weight_qparams(recording: Recording, name: str) -> QParams:
     specs, model = resolved(recording, name, weights=True), recording.model
     return initialise(["ranges"], Calibration(model.parts, specs, recording.sites, [], 1), model.params)[1]
 
 
-def share_within(scales: Scales, golden: dict[str, np.ndarray], part: str) -> tuple[float, dict[str, int]]:
+def share_within(qparams: QParams, golden: dict[str, np.ndarray], part: str) -> tuple[float, dict[str, int]]:
     """The share of values within 1e-4 of the recorded, and how many are not, by site."""
     total, wrong = 0, {}
-    for site, qparams in scales.items():
+    for site, site_qparams in qparams.items():
         want = official.recorded(golden, site, part)
-        got = np.broadcast_to(np.asarray(getattr(qparams, part)).reshape(*want.shape[:-1], -1), want.shape)
+        got = np.broadcast_to(
+            np.asarray(getattr(site_qparams, part)).reshape(*want.shape[:-1], -1), want.shape
+        )
         off = np.abs(got - want) > 1e-4 * np.abs(want)
         total += want.size
         if off.any():
@@ -57,25 +59,25 @@ def share_within(scales: Scales, golden: dict[str, np.ndarray], part: str) -> tu
 
 @pytest.mark.parametrize("name", official.FILES)
 def test_weight_scales_are_the_official_codes(recording: Recording, golden: Golden, name: str) -> None:
-    scales = weight_scales(recording, name)
-    assert len(scales) == 6
-    for part in QParams._fields:
-        share, wrong = share_within(scales, golden(f"evolq_{name}"), part)
+    qparams = weight_qparams(recording, name)
+    assert len(qparams) == 6
+    for part in SiteQParams._fields:
+        share, wrong = share_within(qparams, golden(f"evolq_{name}"), part)
         assert share >= 0.999, (part, wrong)
 
 
 @pytest.mark.parametrize("name", ["w8a8_bc1", "w3a8_bc0"])
 def test_activation_scales_are_the_official_codes(
-    recording: Recording, golden: Golden, activation_scales: Scales, name: str
+    recording: Recording, golden: Golden, activation_qparams: QParams, name: str
 ) -> None:
-    assert set(activation_scales) == {site for site, _ in resolved(recording, name, weights=False)}
-    share, wrong = share_within(activation_scales, golden(f"evolq_{name}"), "scale")
+    assert set(activation_qparams) == {site for site, _ in resolved(recording, name, weights=False)}
+    share, wrong = share_within(activation_qparams, golden(f"evolq_{name}"), "scale")
     assert share >= 0.99, wrong
-    _, wrong = share_within(activation_scales, golden(f"evolq_{name}"), "zero_point")
+    _, wrong = share_within(activation_qparams, golden(f"evolq_{name}"), "zero_point")
     # Pixels run from -1 to 1, so the image's zero point is 127.5 exactly: a tie, which the last bit of
     # a division breaks (128 in the recording). No other differs.
     assert set(wrong) <= {"image"}
-    assert float(activation_scales["image"].zero_point.squeeze()) in (127.0, 128.0)
+    assert float(activation_qparams["image"].zero_point.squeeze()) in (127.0, 128.0)
 
 
 def test_float_logits_are_the_official_codes(recording: Recording, golden: Golden) -> None:
@@ -91,19 +93,19 @@ def site_factory(make: Callable[[Specs], SiteFactory], specs: Specs) -> SiteFact
     return make(specs)
 
 
-def quantized_logits(recording: Recording, specs: Specs, scales: Scales, images: jnp.ndarray) -> np.ndarray:
+def quantized_logits(recording: Recording, specs: Specs, qparams: QParams, images: jnp.ndarray) -> np.ndarray:
     model = recording.model
-    return logits(model.parts, site_factory(quant_sites, specs), specs, model.params, scales, images)
+    return logits(model.parts, site_factory(quant_sites, specs), specs, model.params, qparams, images)
 
 
 def test_the_calibrated_networks_fitness_is_the_official_codes(
-    recording: Recording, golden: Golden, activation_scales: Scales
+    recording: Recording, golden: Golden, activation_qparams: QParams
 ) -> None:
     """Through our own calibration, from images to infoNCE against the official teacher."""
     name = "w8a8_bc1"
     specs = resolve(official.config(name), recording.sites)
-    scales = activation_scales | weight_scales(recording, name)
-    student = quantized_logits(recording, specs, scales, recording.calibration)
+    qparams = activation_qparams | weight_qparams(recording, name)
+    student = quantized_logits(recording, specs, qparams, recording.calibration)
     recorded = golden(f"evolq_{name}")
     got = float(info_nce(jnp.asarray(student), jnp.asarray(recorded["teacher_logits_calib0"]), 3.0))
     assert got == pytest.approx(float(recorded["infonce_layerwise"].squeeze()), abs=1e-2)
@@ -123,14 +125,14 @@ def test_the_official_teacher_is_one_of_our_runs(recording: Recording, golden: G
     """
     recorded = golden("evolq_w8a8_bc1")
     specs = resolve(official.config("w8a8_bc1"), recording.sites)
-    scales = official.recorded_scales(recorded, specs, recording.sites)
+    qparams = official.recorded_qparams(recorded, specs, recording.sites)
     model, teacher = recording.model, recorded["teacher_logits_calib0"]
     sites = site_factory(integer_norm_sites, specs)
 
-    def run(scales: Scales) -> np.ndarray:
-        return logits(model.parts, sites, (), model.params, scales, recording.calibration)
+    def run(qparams: QParams) -> np.ndarray:
+        return logits(model.parts, sites, (), model.params, qparams, recording.calibration)
 
-    ours = ensemble(run, scales, 6)
+    ours = ensemble(run, qparams, 6)
     assert_one_of_ours(place(ours, teacher))
     in_float = logits(model.parts, float_sites, (), model.params, {}, recording.calibration)
     assert np.linalg.norm(ours.mean(0) - teacher) < 0.85 * np.linalg.norm(in_float - teacher)
@@ -146,13 +148,13 @@ def test_the_official_quantized_network_is_one_of_our_runs(
     """
     recorded = golden(f"evolq_{name}")
     specs = resolve(official.config(name), recording.sites)
-    scales = official.recorded_scales(recorded, specs, recording.sites)
+    qparams = official.recorded_qparams(recorded, specs, recording.sites)
     want = recorded["layerwise_logits"]
 
-    def run(scales: Scales) -> np.ndarray:
-        return quantized_logits(recording, specs, scales, recording.validation)
+    def run(qparams: QParams) -> np.ndarray:
+        return quantized_logits(recording, specs, qparams, recording.validation)
 
-    ours = ensemble(run, scales, 8)
+    ours = ensemble(run, qparams, 8)
     assert_one_of_ours(place(ours, want))
     # Top-1 of the recording against each of our runs, and of these among themselves, is equal on about as
     # many of the 16 images: 12 at W8A8, 8 at W4A8 and 4 to 6 at W3A8, give or take 2.

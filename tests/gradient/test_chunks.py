@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.state import Calibration
+from evolq_jax.calibration.link import Calibration
 from evolq_jax.gradient.chunks import value_and_gradient
 from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.gradient.loss import (
@@ -21,10 +21,12 @@ from evolq_jax.gradient.loss import (
     straight_through_loss,
 )
 from evolq_jax.models.layers import conv
-from evolq_jax.network import forward, list_sites
+from evolq_jax.network.parts import ModelParts, Segment, SiteRoles
+from evolq_jax.network.run import forward
+from evolq_jax.network.sites import list_sites
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import QuantConfig, resolve
-from evolq_jax.typing import Array, ModelParts, Params, Segment, Site, SiteRoles
+from evolq_jax.typing import Array, Params, Site
 from tests.search.setting import BATCH, Setting
 
 CHUNK = 4  # three chunks for two contrastive batches of six
@@ -62,11 +64,11 @@ def cnn() -> tuple[Problem, Data]:
     images = 3 * normal(12, 4, 4, 3)
     sites = list_sites(CNN, params, (4, 4, 3))
     specs = resolve(QuantConfig("matmul", weight_bits=3, weight_observer="minmax"), sites)
-    _, scales = initialise(["ranges"], Calibration(CNN, specs, sites, [images], 12), params)
+    _, qparams = initialise(["ranges"], Calibration(CNN, specs, sites, [images], 12), params)
     names = ("blocks/conv/weight", "blocks/act")
     problem = Problem(CNN, specs, names, FITNESS, BATCH, CHUNK, BaselineConfig())
     teacher = forward(CNN, float_sites, params, {}, images), normal(12, 3)
-    return problem, Data(params, scales, images, teacher[0], jnp.float32(3.0), teacher[1])
+    return problem, Data(params, qparams, images, teacher[0], jnp.float32(3.0), teacher[1])
 
 
 def vit(setting: Setting) -> tuple[Problem, Data]:
@@ -75,7 +77,7 @@ def vit(setting: Setting) -> tuple[Problem, Data]:
     features = jnp.asarray(np.random.default_rng(0).standard_normal((12, 32)), jnp.float32)
     temperature = jnp.float32(3.0)
     return problem, Data(
-        setting.tiny.params, setting.scales, setting.tokens, setting.teacher, temperature, features
+        setting.tiny.params, setting.qparams, setting.tokens, setting.teacher, temperature, features
     )
 
 
@@ -104,8 +106,8 @@ def test_only_convolutions_are_unrolled(setting: Setting, network: str) -> None:
     """On CPU, where this runs: no loop is left around their gradients."""
     problem, data = cnn() if network == "cnn" else vit(setting)
 
-    def ends(params: Params, scales: Any, x: Array) -> Array:
-        return straight_through_ends(problem, params, scales, x).logits
+    def ends(params: Params, qparams: Any, x: Array) -> Array:
+        return straight_through_ends(problem, params, qparams, x).logits
 
     text = jax.jit(ends).lower(data.params, data.start, data.tokens[:CHUNK]).as_text()
     assert ("stablehlo.while" in text) == (network == "vit")

@@ -46,6 +46,6 @@ def test_going_on_from_any_step(setting: Setting, case: str) -> None:
         found, rest = descend_from(copied)
         assert [place.step for place in positions] == steps[position.step + 1 :]
         assert rest == [record for record in records if record.candidate_images > position.evaluated]
-        assert jax.tree.all(jax.tree.map(np.array_equal, found.scales, whole.scales))
-        assert found._replace(scales={}, seconds=0) == whole._replace(scales={}, seconds=0)
+        assert jax.tree.all(jax.tree.map(np.array_equal, found.qparams, whole.qparams))
+        assert found._replace(qparams={}, seconds=0) == whole._replace(qparams={}, seconds=0)
         assert found.seconds >= position.seconds

@@ -24,7 +24,7 @@ def problem_of(setting: Setting, baseline: BaselineConfig = BASELINE, fitness: s
 
 
 def data_of(setting: Setting) -> Data:
-    return Data(setting.tiny.params, setting.scales, setting.tokens, setting.teacher, jnp.float32(3.0))
+    return Data(setting.tiny.params, setting.qparams, setting.tokens, setting.teacher, jnp.float32(3.0))
 
 
 def run(
@@ -51,14 +51,14 @@ def test_it_finds_something_and_reports_what_the_scales_give(
     setting: Setting, changes: dict[str, Any]
 ) -> None:
     found, seen = run(setting, replace(BASELINE, **changes), 60 * 12)
-    assert found.start_fitness == pytest.approx(setting.fitness(setting.scales), rel=1e-3)
-    assert found.fitness == pytest.approx(setting.fitness(found.scales), rel=1e-3)
+    assert found.start_fitness == pytest.approx(setting.fitness(setting.qparams), rel=1e-3)
+    assert found.fitness == pytest.approx(setting.fitness(found.qparams), rel=1e-3)
     assert found.fitness < 0.998 * found.start_fitness  # beyond rounding
     assert found.fitness == min(record.fitness for record in seen) == seen[-1].best_fitness
-    for name, qparams in found.scales.items():
-        np.testing.assert_array_equal(qparams.zero_point, setting.scales[name].zero_point)
-        assert float(qparams.scale.min()) > 0
-        moved = not np.array_equal(qparams.scale, setting.scales[name].scale)
+    for name, site_qparams in found.qparams.items():
+        np.testing.assert_array_equal(site_qparams.zero_point, setting.qparams[name].zero_point)
+        assert float(site_qparams.scale.min()) > 0
+        moved = not np.array_equal(site_qparams.scale, setting.qparams[name].scale)
         assert moved == (name in SITES)
 
 
@@ -98,25 +98,25 @@ def test_what_a_line_search_finds_beyond_the_budget_does_not_count(setting: Sett
 def test_the_key_draws_the_minibatches(setting: Setting) -> None:
     baseline = replace(BASELINE, minibatch=BATCH)
     first, again, other = (run(setting, baseline, 200, seed=seed)[0] for seed in (0, 0, 1))
-    same = jax.tree.map(np.array_equal, first.scales, again.scales)
+    same = jax.tree.map(np.array_equal, first.qparams, again.qparams)
     assert jax.tree.all(same)
     assert first.fitness != other.fitness
 
 
 def test_held_out_images_decide(setting: Setting) -> None:
     """Their teacher is the start itself, so that every move away from it is a loss there."""
-    start = setting.logits(setting.scales)
+    start = setting.logits(setting.qparams)
     teacher = jnp.concatenate([setting.teacher[:BATCH], start[BATCH:]])
     search = replace(SEARCH, fitness="mse", holdout=0.5)
     found, seen = run(setting._replace(teacher=teacher), BASELINE, 300, search)
     assert min(record.fitness for record in seen) < found.start_fitness
     assert found.fitness == found.start_fitness
-    assert jax.tree.all(jax.tree.map(np.array_equal, found.scales, setting.scales))
+    assert jax.tree.all(jax.tree.map(np.array_equal, found.qparams, setting.qparams))
 
 
 def test_the_loss_is_the_search_s_fitness_and_its_gradient_points_uphill(setting: Setting) -> None:
     problem, data = problem_of(setting), data_of(setting)
-    theta = encode(problem, setting.scales)
+    theta = encode(problem, setting.qparams)
 
     @jax.jit
     def value_and_grad(theta: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -125,7 +125,7 @@ def test_the_loss_is_the_search_s_fitness_and_its_gradient_points_uphill(setting
 
     value, gradient = value_and_grad(theta)
     assert float(value) == pytest.approx(
-        fitness_loop(setting.logits(setting.scales), setting.teacher), rel=1e-3
+        fitness_loop(setting.logits(setting.qparams), setting.teacher), rel=1e-3
     )
     norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in gradient.values()))
     assert norm > 0
@@ -138,10 +138,10 @@ def test_the_loss_is_the_search_s_fitness_and_its_gradient_points_uphill(setting
 @pytest.mark.parametrize("parametrization", ["raw", "log", "log_per_tensor"])
 def test_what_is_encoded_decodes_to_the_start(setting: Setting, parametrization: Any) -> None:
     problem = problem_of(setting, replace(BASELINE, parametrization=parametrization))
-    theta = encode(problem, setting.scales)
-    found = decode(problem, theta, setting.scales)
-    for name, qparams in found.items():
-        np.testing.assert_allclose(qparams.scale, setting.scales[name].scale, rtol=1e-6)
+    theta = encode(problem, setting.qparams)
+    found = decode(problem, theta, setting.qparams)
+    for name, site_qparams in found.items():
+        np.testing.assert_allclose(site_qparams.scale, setting.qparams[name].scale, rtol=1e-6)
     if parametrization == "log_per_tensor":
         assert theta["blocks/attn/qkv/weight"].shape == (3, 1, 1)
 
@@ -154,8 +154,8 @@ def test_power_of_two_factors_stay_what_they_are(setting: Setting) -> None:
         for name, spec in setting.specs
     )
     factors = 2.0 ** (jnp.arange(32) % 4)
-    before = setting.scales[site]
-    start = setting.scales | {site: before._replace(scale=before.scale * factors)}
+    before = setting.qparams[site]
+    start = setting.qparams | {site: before._replace(scale=before.scale * factors)}
     problem = replace(problem_of(setting), specs=specs)
     theta = {name: leaf + 0.3 for name, leaf in encode(problem, start).items()}
     found = decode(problem, theta, start)[site].scale

@@ -16,7 +16,7 @@ from evolq_jax.landscape.directions import (
     ratio_direction,
     scales_at,
 )
-from evolq_jax.typing import QParams, Scales
+from evolq_jax.quant.qparams import QParams, SiteQParams
 from tests.search.setting import Setting
 
 QKV, HEAD, GELU = "blocks/attn/qkv/weight", "head/weight", "blocks/mlp/gelu"
@@ -24,11 +24,11 @@ EPSILON = 0.1
 
 
 @pytest.fixture
-def origin(setting: Setting) -> Scales:
-    return {site: setting.scales[site] for site in (QKV, HEAD, GELU)}
+def origin(setting: Setting) -> QParams:
+    return {site: setting.qparams[site] for site in (QKV, HEAD, GELU)}
 
 
-def draw(setting: Setting, origin: Scales, name: Any, count: int = 4, seed: int = 0) -> dict[str, Any]:
+def draw(setting: Setting, origin: QParams, name: Any, count: int = 4, seed: int = 0) -> dict[str, Any]:
     return random_directions(setting.tiny.parts, name, count, origin, EPSILON, jax.random.key(seed))
 
 
@@ -41,7 +41,7 @@ def point(*coordinates: float, site: int = -1, block: int = -1, along: tuple[int
     )
 
 
-def test_a_uniform_box_is_absolute(setting: Setting, origin: Scales) -> None:
+def test_a_uniform_box_is_absolute(setting: Setting, origin: QParams) -> None:
     for site, leaf in draw(setting, origin, "uniform", 200).items():
         assert leaf.shape == (200, *origin[site].scale.shape)
         assert float(jnp.abs(leaf).max()) == pytest.approx(EPSILON, rel=0.05)
@@ -49,11 +49,11 @@ def test_a_uniform_box_is_absolute(setting: Setting, origin: Scales) -> None:
         assert float(leaf.mean()) == pytest.approx(0.0, abs=0.01)
 
 
-def test_a_gaussian_is_of_size_epsilon(setting: Setting, origin: Scales) -> None:
+def test_a_gaussian_is_of_size_epsilon(setting: Setting, origin: QParams) -> None:
     assert float(draw(setting, origin, "gaussian", 50)[QKV].std()) == pytest.approx(EPSILON, rel=0.03)
 
 
-def test_filters_have_the_norm_of_their_scales(setting: Setting, origin: Scales) -> None:
+def test_filters_have_the_norm_of_their_qparams(setting: Setting, origin: QParams) -> None:
     """One filter is a site of a block: [M, L, 1, K] over the last two axes, [M, 1, K] outside blocks."""
     found = draw(setting, origin, "filter")
     want = EPSILON * jnp.linalg.norm(origin[QKV].scale, axis=(1, 2))
@@ -66,7 +66,7 @@ def test_filters_have_the_norm_of_their_scales(setting: Setting, origin: Scales)
     np.testing.assert_allclose(jnp.abs(found[GELU][0]), EPSILON * origin[GELU].scale, rtol=1e-5)
 
 
-def test_the_key_decides_and_other_sites_do_not(setting: Setting, origin: Scales) -> None:
+def test_the_key_decides_and_other_sites_do_not(setting: Setting, origin: QParams) -> None:
     first, other = draw(setting, origin, "gaussian"), draw(setting, origin, "gaussian", seed=1)
     alone = draw(setting, {QKV: origin[QKV]}, "gaussian")
     np.testing.assert_array_equal(first[QKV], alone[QKV])
@@ -74,7 +74,7 @@ def test_the_key_decides_and_other_sites_do_not(setting: Setting, origin: Scales
     assert not np.array_equal(first[QKV][0], first[QKV][1])
 
 
-def test_points_along_added_and_multiplied_axes(setting: Setting, origin: Scales) -> None:
+def test_points_along_added_and_multiplied_axes(setting: Setting, origin: QParams) -> None:
     rng = np.random.default_rng(0)
     scale = origin[HEAD].scale
     d = jnp.asarray(0.3 * rng.standard_normal((2, *scale.shape)), jnp.float32)
@@ -89,23 +89,23 @@ def test_points_along_added_and_multiplied_axes(setting: Setting, origin: Scales
     assert float(added.min()) > 0
 
 
-def test_zero_points_and_other_sites_stay(setting: Setting, origin: Scales) -> None:
+def test_zero_points_and_other_sites_stay(setting: Setting, origin: QParams) -> None:
     d = ratio_direction({QKV: origin[QKV]}, 0.1)
-    found = scales_at(setting.tiny.parts, (True,), setting.scales, d, point(1.0))
-    assert found.keys() == setting.scales.keys()
-    for site, qparams in setting.scales.items():
-        np.testing.assert_array_equal(found[site].zero_point, qparams.zero_point)
+    found = scales_at(setting.tiny.parts, (True,), setting.qparams, d, point(1.0))
+    assert found.keys() == setting.qparams.keys()
+    for site, site_qparams in setting.qparams.items():
+        np.testing.assert_array_equal(found[site].zero_point, site_qparams.zero_point)
         ratio = np.exp(0.1) if site == QKV else 1.0
-        np.testing.assert_allclose(found[site].scale, ratio * qparams.scale, rtol=1e-6)
+        np.testing.assert_allclose(found[site].scale, ratio * site_qparams.scale, rtol=1e-6)
 
 
-def test_a_scale_at_zero_stays_positive(setting: Setting, origin: Scales) -> None:
+def test_a_scale_at_zero_stays_positive(setting: Setting, origin: QParams) -> None:
     d = {HEAD: -origin[HEAD].scale[None]}
     found = scales_at(setting.tiny.parts, (False,), origin, d, point(1.0))[HEAD].scale
     assert float(found.min()) > 0
 
 
-def test_one_site_of_one_block_moves_alone(setting: Setting, origin: Scales) -> None:
+def test_one_site_of_one_block_moves_alone(setting: Setting, origin: QParams) -> None:
     moving = ratio_direction(origin, 0.5)
     number = sorted(moving).index(QKV)
     found = scales_at(setting.tiny.parts, (True,), origin, moving, point(1.0, site=number, block=1))
@@ -116,8 +116,8 @@ def test_one_site_of_one_block_moves_alone(setting: Setting, origin: Scales) -> 
     np.testing.assert_allclose(ratios[QKV][1], np.exp(0.5), rtol=1e-6)
 
 
-def test_between_ends_where_it_should(setting: Setting, origin: Scales) -> None:
-    end = {site: QParams(1.3 * q.scale, q.zero_point) for site, q in origin.items()}
+def test_between_ends_where_it_should(setting: Setting, origin: QParams) -> None:
+    end = {site: SiteQParams(1.3 * q.scale, q.zero_point) for site, q in origin.items()}
     d = between(origin, end)
     for t, want in ((0.0, origin), (1.0, end)):
         found = scales_at(setting.tiny.parts, (False,), origin, d, point(t))
@@ -125,7 +125,7 @@ def test_between_ends_where_it_should(setting: Setting, origin: Scales) -> None:
             np.testing.assert_allclose(found[site].scale, want[site].scale, rtol=1e-6)
 
 
-def test_principal_directions_of_points_on_a_known_plane(setting: Setting, origin: Scales) -> None:
+def test_principal_directions_of_points_on_a_known_plane(setting: Setting, origin: QParams) -> None:
     """Points are combinations of two orthogonal moves, the first three times as long."""
     rng = np.random.default_rng(0)
     scale, size = origin[HEAD].scale, origin[HEAD].scale.size
@@ -142,7 +142,7 @@ def test_principal_directions_of_points_on_a_known_plane(setting: Setting, origi
     np.testing.assert_allclose(shares, [0.09 / 0.0925, 0.0025 / 0.0925], rtol=1e-3)
 
 
-def test_principal_directions_need_points_that_differ(setting: Setting, origin: Scales) -> None:
+def test_principal_directions_need_points_that_differ(setting: Setting, origin: QParams) -> None:
     same = {site: jnp.stack([q.scale] * 2) for site, q in origin.items()}
     with pytest.raises(UserError, match="3 principal directions need as many points, and there are 2"):
         principal_directions(origin, same, 3)
@@ -150,7 +150,7 @@ def test_principal_directions_need_points_that_differ(setting: Setting, origin: 
         principal_directions(origin, same, 1)
 
 
-def test_blocks_are_kept_and_what_is_outside_dropped(setting: Setting, origin: Scales) -> None:
+def test_blocks_are_kept_and_what_is_outside_dropped(setting: Setting, origin: QParams) -> None:
     found = keep_blocks(setting.tiny.parts, ratio_direction(origin, 0.5), (0, 2))
     assert set(found) == {QKV, GELU}
     np.testing.assert_array_equal(found[QKV][0, :, 0, 0], [0.5, 0.0, 0.5])

@@ -2,9 +2,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.fitness import cosine, info_nce, kl, mse
 from evolq_jax.landscape.config import LOSSES
 from evolq_jax.landscape.losses import all_losses, column_names, computable, unit_of
+from evolq_jax.objective.fitness import cosine, info_nce, kl, mse
 
 RNG = np.random.default_rng(0)
 LOGITS, TEACHER = (jnp.asarray(RNG.standard_normal((12, 5)), jnp.float32) for _ in range(2))

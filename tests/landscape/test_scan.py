@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from benchmarks.timing import count_compilations
-from evolq_jax.fitness import kl
+from evolq_jax.devices.mesh import make_mesh
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.landscape.directions import Points, keep_blocks, random_directions, scales_at
 from evolq_jax.landscape.grid import Grid, make_grid
 from evolq_jax.landscape.losses import all_losses
 from evolq_jax.landscape.scan import Ground, Program, scan
-from evolq_jax.mesh import make_mesh
-from evolq_jax.network import forward
+from evolq_jax.network.point import at_qparams
+from evolq_jax.network.run import forward
+from evolq_jax.objective.fitness import kl
+from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import QuantSpec
-from evolq_jax.search.evaluate import at_scales
-from evolq_jax.typing import QParams, Scales
 from tests.search.setting import BATCH, Setting
 from tests.search.test_features import error_of, teacher_features
 from tests.tiny import PREPROCESSING
@@ -41,10 +41,10 @@ def program_of(setting: Setting, **changes: Any) -> Program:
 
 
 def ground_of(setting: Setting, moving: Sequence[str], count: int = 2) -> Ground:
-    origin = {site: setting.scales[site] for site in moving}
+    origin = {site: setting.qparams[site] for site in moving}
     directions = random_directions(setting.tiny.parts, "gaussian", count, origin, 0.2, jax.random.key(0))
     labels = jnp.asarray(np.random.default_rng(0).integers(0, 10, 12), jnp.int32)
-    return Ground(setting.tiny.params, setting.scales, directions, setting.teacher, labels, TEMPERATURES)
+    return Ground(setting.tiny.params, setting.qparams, directions, setting.teacher, labels, TEMPERATURES)
 
 
 def grid_of(setting: Setting, moving: Sequence[str], **changes: Any) -> Grid:
@@ -61,8 +61,8 @@ def by_whole_passes(setting: Setting, program: Program, ground: Ground, points: 
     rows: list[np.ndarray] = []
     for number in range(len(points.coordinates)):
         point = jax.tree.map(lambda leaf, n=number: jnp.asarray(leaf[n]), points)
-        scales = scales_at(program.parts, program.log, ground.origin, ground.directions, point)
-        data = setting.logits(scales), ground.teacher, ground.labels, ground.temperatures
+        qparams = scales_at(program.parts, program.log, ground.origin, ground.directions, point)
+        data = setting.logits(qparams), ground.teacher, ground.labels, ground.temperatures
         rows.append(np.asarray(all_losses(program.losses, program.batch_size, *data)))
     return np.stack(rows)
 
@@ -98,9 +98,9 @@ def test_features_are_a_loss_beside_the_others(setting: Setting) -> None:
     grid = grid_of(setting, WEIGHTS)
     found = run(program, ground, grid, setting)
     middle = np.flatnonzero(grid.points.coordinates[:, 0] == 0)[0]
-    assert found[middle, 1] == pytest.approx(error_of(setting, setting.scales), rel=1e-3)
+    assert found[middle, 1] == pytest.approx(error_of(setting, setting.qparams), rel=1e-3)
     assert found[middle, 0] == pytest.approx(
-        float(kl(setting.logits(setting.scales), setting.teacher)), rel=1e-3
+        float(kl(setting.logits(setting.qparams), setting.teacher)), rel=1e-3
     )
     assert np.ptp(found[:, 1]) > 0.01 * found[middle, 1]
 
@@ -134,31 +134,31 @@ def test_segments_before_the_moved_one_are_run_once() -> None:
     """Of three segments: the prefix runs through the first, and the second's only block, to the third's."""
     parts, params, x = WITH_DOWN, params_with_down(), make_inputs(12)
 
-    def qparams(step: float, *shape: int) -> QParams:
-        return QParams(jnp.full(shape, step), jnp.full(shape, 8.0))
+    def site_qparams(step: float, *shape: int) -> SiteQParams:
+        return SiteQParams(jnp.full(shape, step), jnp.full(shape, 8.0))
 
-    scales: Scales = {
-        "a/weight": qparams(0.1, 2, 1, 1), "b/weight": qparams(0.15, 3, 1, 1),
-        "a/h": qparams(0.15, 2, 1, 1), "b/h": qparams(0.13, 3, 1, 1),
-        "down/weight": qparams(0.2, 1, 1, 1), "down/out": qparams(0.4, 1, 1, 1),
+    qparams: QParams = {
+        "a/weight": site_qparams(0.1, 2, 1, 1), "b/weight": site_qparams(0.15, 3, 1, 1),
+        "a/h": site_qparams(0.15, 2, 1, 1), "b/h": site_qparams(0.13, 3, 1, 1),
+        "down/weight": site_qparams(0.2, 1, 1, 1), "down/out": site_qparams(0.4, 1, 1, 1),
     }  # fmt: skip
-    specs = tuple((name, QuantSpec(4)) for name in scales)
+    specs = tuple((name, QuantSpec(4)) for name in qparams)
     moving = ("a/weight", "b/weight", "down/weight")
     grid = make_grid(LandscapeConfig(kind="layers", points=3, directions=1), parts, moving, 1)
     assert [line.block for line in grid.lines] == [0, 1, 0, 0, 1, 2]
-    origin = {site: scales[site] for site in moving}
+    origin = {site: qparams[site] for site in moving}
     directions = random_directions(parts, "gaussian", 1, origin, 0.3, jax.random.key(0))
     preprocessing = replace(PREPROCESSING, mean=(0.0,), std=(1 / 255,))  # leaves the inputs as they are
     teacher = forward(parts, float_sites, params, {}, x)
-    ground = Ground(params, scales, directions, teacher, None, TEMPERATURES)
+    ground = Ground(params, qparams, directions, teacher, None, TEMPERATURES)
     program = Program(parts, specs, preprocessing, ("mse",), BATCH, 6, 1, (True,))
     found = scan(program, ground, grid, x)
     got = np.concatenate([losses for _, losses in found])[:, 0]
 
     @jax.jit
     def mse_at(point: Points) -> jax.Array:
-        network = at_scales(specs, params, scales_at(parts, (True,), scales, directions, point))
-        logits = forward(parts, quant_sites(specs), network.quantized, network.scales, x)
+        network = at_qparams(specs, params, scales_at(parts, (True,), qparams, directions, point))
+        logits = forward(parts, quant_sites(specs), network.quantized, network.qparams, x)
         return jnp.mean((logits - teacher) ** 2)
 
     points = [jax.tree.map(lambda leaf, n=n: leaf[n], grid.points) for n in range(len(got))]

@@ -18,8 +18,8 @@ from evolq_jax.landscape.weights import (
     weight_distributions,
     weights_figure,
 )
+from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.spec import QuantSpec
-from evolq_jax.typing import QParams
 
 SPECS = (("a/qkv/weight", QuantSpec(3, signed=True, per_channel=True)),)
 GROUPS = {"qkv": ["*/qkv/weight"]}
@@ -30,8 +30,8 @@ WEIGHT = (SCALE * 1.3 * np.random.default_rng(0).standard_normal((2, 500, 8))).a
 @pytest.fixture(scope="module")
 def found() -> dict[str, Distribution]:
     params = {"a": {"qkv": {"weight": jnp.asarray(WEIGHT)}}, "head": {"weight": jnp.ones((3, 4))}}
-    scales = {"a/qkv/weight": QParams(jnp.asarray(SCALE), jnp.zeros_like(SCALE))}
-    return weight_distributions(SPECS, params, scales, GROUPS)
+    qparams = {"a/qkv/weight": SiteQParams(jnp.asarray(SCALE), jnp.zeros_like(SCALE))}
+    return weight_distributions(SPECS, params, qparams, GROUPS)
 
 
 def test_numbers_are_those_of_the_values(found: dict[str, Distribution]) -> None:
@@ -68,7 +68,7 @@ def test_a_pattern_that_matches_nothing_is_refused() -> None:
         weight_distributions(
             SPECS,
             {"a": {"qkv": {"weight": jnp.asarray(WEIGHT)}}},
-            {"a/qkv/weight": QParams(jnp.asarray(SCALE), jnp.zeros_like(SCALE))},
+            {"a/qkv/weight": SiteQParams(jnp.asarray(SCALE), jnp.zeros_like(SCALE))},
             {"head": ["head/weight"]},
         )
 

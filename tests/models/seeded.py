@@ -8,7 +8,7 @@ import numpy as np
 
 from evolq_jax.models.checkpoint import LoadedModel
 from evolq_jax.models.vit import ViTConfig
-from evolq_jax.network import forward
+from evolq_jax.network.run import forward
 from evolq_jax.quant.sites import float_sites
 
 Arrays = dict[str, np.ndarray]

@@ -7,7 +7,7 @@ import pytest
 
 from evolq_jax.models.batch_norm import EPS, batch_norm, fold
 from evolq_jax.models.layers import conv, linear
-from evolq_jax.network import at
+from evolq_jax.network.run import at
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Params
 

@@ -17,10 +17,11 @@ from evolq_jax.models.cifar_resnet import CifarResNetConfig
 from evolq_jax.models.levit import LeViTConfig
 from evolq_jax.models.registry import REGISTRY
 from evolq_jax.models.swin import SwinConfig
-from evolq_jax.network import at, forward, run_blocks, scan_blocks
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.run import at, forward, run_blocks, scan_blocks
 from evolq_jax.quant.sites import FloatSite, float_sites
 from evolq_jax.trees import flatten
-from evolq_jax.typing import Array, ModelParts, Params
+from evolq_jax.typing import Array, Params
 from tests.families import CLASSES, ENTRIES, make_small, unfolded_params
 from tests.models.seeded import Arrays
 from tests.tiny import make_tiny

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from evolq_jax.models.checkpoint import LoadedModel, load_checkpoint
 from evolq_jax.models.registry import REGISTRY, get_entry, param_shapes
-from evolq_jax.network import forward, normalize
+from evolq_jax.network.run import forward, normalize
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.typing import Params
 from tests.models.seeded import images, logits, weight

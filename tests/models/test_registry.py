@@ -5,7 +5,7 @@ import pytest
 
 from evolq_jax.errors import UserError
 from evolq_jax.models.registry import REGISTRY, get_entry, list_models, param_shapes
-from evolq_jax.network import forward
+from evolq_jax.network.run import forward
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.trees import unflatten
 

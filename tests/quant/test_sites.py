@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.network import at
-from evolq_jax.quant.integer import integer_layer_norm, integer_softmax
+from evolq_jax.network.run import at
+from evolq_jax.quant.integer_ops import integer_layer_norm, integer_softmax
+from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.sites import (
     FloatSite,
     IntegerNormSite,
@@ -17,7 +18,7 @@ from evolq_jax.quant.sites import (
 )
 from evolq_jax.quant.spec import QuantSpec, scope
 from evolq_jax.trees import flatten
-from evolq_jax.typing import Array, QParams
+from evolq_jax.typing import Array
 from tests.quant import reference
 from tests.tiny import Tiny
 
@@ -27,8 +28,8 @@ X = jnp.asarray(RNG.standard_normal((2, 5, WIDTH)), jnp.float32)
 WEIGHT, BIAS = (jnp.asarray(RNG.standard_normal(WIDTH), jnp.float32) for _ in range(2))
 
 
-def qparams(scale: float, zero_point: float = 0.0) -> QParams:
-    return QParams(jnp.full((1, 1, 1), scale), jnp.full((1, 1, 1), zero_point))
+def site_qparams(scale: float, zero_point: float = 0.0) -> SiteQParams:
+    return SiteQParams(jnp.full((1, 1, 1), scale), jnp.full((1, 1, 1), zero_point))
 
 
 SPECS = {
@@ -38,7 +39,7 @@ SPECS = {
     "soft": QuantSpec(4, quantizer="log2", integer_op=True),
     "power": QuantSpec(3, quantizer="log2"),
 }
-SCALES = {"in": qparams(0.03, 128.0), "out": qparams(0.3, 7.0), "norm": qparams(0.05, 120.0)}
+SCALES = {"in": site_qparams(0.03, 128.0), "out": site_qparams(0.3, 7.0), "norm": site_qparams(0.05, 120.0)}
 
 
 def test_float_site_norms_and_softmaxes_as_numpy_does() -> None:
@@ -101,7 +102,7 @@ def test_site_factories_take_the_specs_of_their_scope() -> None:
     specs = (("blocks/a", QuantSpec(2)), ("head", QuantSpec(3)))
     assert isinstance(float_sites("blocks", {}), FloatSite)
     for factory in (quant_sites, integer_norm_sites):
-        site = factory(specs)("blocks", {"a": qparams(1.0)})
+        site = factory(specs)("blocks", {"a": site_qparams(1.0)})
         assert isinstance(site, QuantSite)
         assert dict(site.specs) == {"a": QuantSpec(2)}
         assert dict(factory(specs)("", {}).specs)["head"] == QuantSpec(3)  # type: ignore[attr-defined]
@@ -114,23 +115,23 @@ def test_fake_quant_weights_maps_the_tree_and_one_block_alike(tiny: Tiny, bias_c
     specs = (("blocks/attn/qkv/weight", spec), ("head/weight", spec), ("blocks/norm1", QuantSpec()))
     rng = np.random.default_rng(1)
 
-    def some(*shape: int) -> QParams:
-        return QParams(jnp.asarray(rng.uniform(0.03, 0.06, shape), jnp.float32), jnp.full(shape, 8.0))
+    def some(*shape: int) -> SiteQParams:
+        return SiteQParams(jnp.asarray(rng.uniform(0.03, 0.06, shape), jnp.float32), jnp.full(shape, 8.0))
 
-    scales = {"blocks/attn/qkv/weight": some(depth, 1, 96), "head/weight": some(1, 10)}
-    whole = fake_quant_weights(specs, tiny.params, scales)
+    qparams = {"blocks/attn/qkv/weight": some(depth, 1, 96), "head/weight": some(1, 10)}
+    whole = fake_quant_weights(specs, tiny.params, qparams)
     before, after = flatten(tiny.params), flatten(whole)
     changed = {name for name in after if after[name] is not before[name]}
     assert changed == {"blocks/attn/qkv/weight", "head/weight"}
 
     block_specs = tuple(scope(specs, "blocks").items())
     for block in range(depth):
-        block_scales = at(scope(scales, "blocks"), block)
-        one = fake_quant_weights(block_specs, at(tiny.params["blocks"], block), block_scales)
+        block_qparams = at(scope(qparams, "blocks"), block)
+        one = fake_quant_weights(block_specs, at(tiny.params["blocks"], block), block_qparams)
         of_whole = whole["blocks"]["attn"]["qkv"]["weight"][block]
         np.testing.assert_allclose(one["attn"]["qkv"]["weight"], of_whole, rtol=1e-6, atol=1e-7)
         if not bias_correction:
-            q = scales["blocks/attn/qkv/weight"]
+            q = qparams["blocks/attn/qkv/weight"]
             want = reference.fake_quant(
                 np.asarray(tiny.params["blocks"]["attn"]["qkv"]["weight"][block]),
                 np.asarray(q.scale[block]),
@@ -144,7 +145,7 @@ def test_fake_quant_weights_maps_the_tree_and_one_block_alike(tiny: Tiny, bias_c
 def test_reading_of_sites_is_pure_under_jit() -> None:
     @jax.jit
     def run(scale: Array, x: Array) -> Array:
-        return QuantSite({"a": QuantSpec(4)}, {"a": QParams(scale, jnp.zeros(1))})("a", x)
+        return QuantSite({"a": QuantSpec(4)}, {"a": SiteQParams(scale, jnp.zeros(1))})("a", x)
 
     assert run(jnp.array([1.0]), jnp.array([3.2])).tolist() == [3.0]
     assert run(jnp.array([2.0]), jnp.array([3.2])).tolist() == [4.0]

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.network import forward
+from evolq_jax.network.run import forward
+from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.quantizers.uniform import fake_quant
 from evolq_jax.quant.sites import fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve
 from evolq_jax.quant.straight_through import (
@@ -14,8 +16,7 @@ from evolq_jax.quant.straight_through import (
     straight_through_sites,
     straight_through_weights,
 )
-from evolq_jax.quant.uniform import fake_quant
-from evolq_jax.typing import Array, QParams, Scales
+from evolq_jax.typing import Array
 from tests.search.setting import Setting
 
 RNG = np.random.default_rng(0)
@@ -47,8 +48,8 @@ def test_decided_integers_are_linear_in_the_scale() -> None:
     scale, zero_point = jnp.asarray([[0.2, 0.3, 0.4]]), jnp.full((1, 3), 3.0)
 
     def weighted(scale: Array) -> Array:
-        scales = {"weight": QParams(scale, zero_point)}
-        params = straight_through_weights((("weight", spec),), {"weight": integers}, scales)
+        qparams = {"weight": SiteQParams(scale, zero_point)}
+        params = straight_through_weights((("weight", spec),), {"weight": integers}, qparams)
         return (COTANGENT[0] * params["weight"]).sum()
 
     want = (np.asarray(COTANGENT[0]) * (np.asarray(integers) - 3)).sum(0, keepdims=True)
@@ -62,9 +63,9 @@ def test_gradients_are_lsq_s(shape: tuple[int, ...], signed: bool) -> None:
     spec = QuantSpec(3, signed=signed)
     scale = np.broadcast_to(np.array([0.21, 0.33, 0.4], np.float32)[: shape[-1]], shape).copy()
     zero_point = np.full(shape, 0.0 if signed else 3.0, np.float32)
-    qparams = QParams(jnp.asarray(scale), jnp.asarray(zero_point))
-    value, pull = jax.vjp(lambda q, x: lsq_fake_quant(spec, 0.25, q, x), qparams, X)
-    np.testing.assert_array_equal(value, fake_quant(spec, qparams, X))
+    site_qparams = SiteQParams(jnp.asarray(scale), jnp.asarray(zero_point))
+    value, pull = jax.vjp(lambda q, x: lsq_fake_quant(spec, 0.25, q, x), site_qparams, X)
+    np.testing.assert_array_equal(value, fake_quant(spec, site_qparams, X))
     to_qparams, to_x = pull(COTANGENT)
     want_scale, want_x = by_formula(spec, scale, zero_point, 0.25)
     np.testing.assert_allclose(to_qparams.scale, want_scale, rtol=1e-4, atol=1e-5)
@@ -78,7 +79,7 @@ def test_where_all_is_clipped_the_gradient_is_the_derivative() -> None:
     spec, x = QuantSpec(2), jnp.full((1, 8), 9.0)
 
     def value(scale: Array) -> Array:
-        return lsq_fake_quant(spec, 1.0, QParams(scale, jnp.zeros((1, 1))), x).sum()
+        return lsq_fake_quant(spec, 1.0, SiteQParams(scale, jnp.zeros((1, 1))), x).sum()
 
     scale, step = jnp.full((1, 1), 0.5), 1e-2
     difference = (value(scale + step) - value(scale - step)) / (2 * step)
@@ -100,32 +101,32 @@ def test_the_factor_is_the_paper_s() -> None:
 )
 def test_the_network_s_values_are_those_of_the_quantized_one(setting: Setting, quant: QuantConfig) -> None:
     from evolq_jax.calibration.chain import initialise
-    from evolq_jax.calibration.state import Calibration
+    from evolq_jax.calibration.link import Calibration
 
     tiny = setting.tiny
     specs = resolve(replace(quant, quantize_image=False), tiny.sites)
-    _, scales = initialise(
+    _, qparams = initialise(
         ["ranges"], Calibration(tiny.parts, specs, tiny.sites, [tiny.images], 12), tiny.params
     )
 
     @jax.jit
-    def made_up(scales: Scales) -> Array:
-        params = straight_through_weights(specs, tiny.params, scales)
-        return forward(tiny.parts, straight_through_sites(specs), params, scales, tiny.images)
+    def made_up(qparams: QParams) -> Array:
+        params = straight_through_weights(specs, tiny.params, qparams)
+        return forward(tiny.parts, straight_through_sites(specs), params, qparams, tiny.images)
 
     @jax.jit
-    def exact(scales: Scales) -> Array:
-        params = fake_quant_weights(specs, tiny.params, scales)
-        return forward(tiny.parts, quant_sites(specs), params, scales, tiny.images)
+    def exact(qparams: QParams) -> Array:
+        params = fake_quant_weights(specs, tiny.params, qparams)
+        return forward(tiny.parts, quant_sites(specs), params, qparams, tiny.images)
 
-    got, want = made_up(scales), exact(scales)
+    got, want = made_up(qparams), exact(qparams)
     close = np.isclose(got, want, rtol=1e-3, atol=1e-3).mean()
     assert close > (0.3 if quant.integer_layer_norm else 0.95)  # rounding flips, which integer norms amplify
 
-    gradient = jax.jit(jax.grad(lambda scales: jnp.sum(made_up(scales) ** 2)))(scales)
-    for name, qparams in gradient.items():
-        assert np.isfinite(qparams.scale).all(), name
-    moving = [name for name, qparams in gradient.items() if np.abs(qparams.scale).max() > 0]
+    gradient = jax.jit(jax.grad(lambda qparams: jnp.sum(made_up(qparams) ** 2)))(qparams)
+    for name, site_qparams in gradient.items():
+        assert np.isfinite(site_qparams.scale).all(), name
+    moving = [name for name, site_qparams in gradient.items() if np.abs(site_qparams.scale).max() > 0]
     assert "blocks/attn/qkv/weight" in moving
     assert "blocks/norm1" in moving
     assert len(moving) > 0.8 * len(gradient)

@@ -9,14 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.state import Calibration
-from evolq_jax.network import forward
+from evolq_jax.calibration.link import Calibration
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.point import Quantized, at_qparams
+from evolq_jax.network.run import forward
+from evolq_jax.network.walk import embed
+from evolq_jax.objective.scoring import Scoring
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, Specs, resolve
-from evolq_jax.search.evaluate import Quantized, Scoring, at_scales, embed
 from evolq_jax.search.population import population_fitness
-from evolq_jax.typing import Array, ModelParts, Params, Scales
-from tests.test_fitness import info_nce_loop
+from evolq_jax.typing import Array, Params
+from tests.objective.test_fitness import info_nce_loop
 from tests.tiny import PREPROCESSING, Tiny, make_tiny
 
 BATCH = 6  # two contrastive batches of the twelve images
@@ -25,23 +29,23 @@ BATCH = 6  # two contrastive batches of the twelve images
 class Setting(NamedTuple):
     tiny: Tiny
     specs: Specs
-    scales: Scales
+    qparams: QParams
     network: Quantized
     tokens: Array
     teacher: Array
 
-    def logits(self, scales: Scales) -> Array:
+    def logits(self, qparams: QParams) -> Array:
         """Quantized logits by a whole forward pass, from the images."""
-        return quantized_forward(self.tiny.parts, self.specs)(self.tiny.params, scales, self.tiny.images)
+        return quantized_forward(self.tiny.parts, self.specs)(self.tiny.params, qparams, self.tiny.images)
 
-    def fitness(self, scales: Scales) -> float:
-        return fitness_loop(self.logits(scales), self.teacher)
+    def fitness(self, qparams: QParams) -> float:
+        return fitness_loop(self.logits(qparams), self.teacher)
 
 
 @cache
-def quantized_forward(parts: ModelParts, specs: Specs) -> Callable[[Params, Scales, Array], Array]:
-    def run(params: Params, scales: Scales, images: Array) -> Array:
-        return forward(parts, quant_sites(specs), fake_quant_weights(specs, params, scales), scales, images)
+def quantized_forward(parts: ModelParts, specs: Specs) -> Callable[[Params, QParams, Array], Array]:
+    def run(params: Params, qparams: QParams, images: Array) -> Array:
+        return forward(parts, quant_sites(specs), fake_quant_weights(specs, params, qparams), qparams, images)
 
     return jax.jit(run)
 
@@ -52,12 +56,12 @@ def fitness_loop(student: Array, teacher: Array) -> float:
     return float(np.mean([info_nce_loop(s, t, 3.0) for s, t in pairs]))
 
 
-def with_block(scales: Scales, segment: str, block: int, block_scales: Scales) -> Scales:
+def with_block(qparams: QParams, segment: str, block: int, block_qparams: QParams) -> QParams:
     """The scales with those of one block put in."""
-    found = dict(scales)
-    for name, qparams in block_scales.items():
+    found = dict(qparams)
+    for name, site_qparams in block_qparams.items():
         site = f"{segment}/{name}"
-        found[site] = jax.tree.map(lambda all_, one: all_.at[block].set(one), found[site], qparams)
+        found[site] = jax.tree.map(lambda all_, one: all_.at[block].set(one), found[site], site_qparams)
     return found
 
 
@@ -73,13 +77,13 @@ def make_setting(depth: int = 3, activations: bool = True) -> Setting:
     specs = resolve(config, tiny.sites)
     if not activations:
         specs = tuple((name, spec) for name, spec in specs if tiny.sites[name].is_weight)
-    _, scales = initialise(
+    _, qparams = initialise(
         ["ranges"], Calibration(tiny.parts, specs, tiny.sites, [tiny.images], 12), tiny.params
     )
-    network = at_scales(specs, tiny.params, scales)
-    tokens = embed(tiny.parts, quant_sites(specs), 12, PREPROCESSING, network.quantized, scales, tiny.pixels)
+    network = at_qparams(specs, tiny.params, qparams)
+    tokens = embed(tiny.parts, quant_sites(specs), 12, PREPROCESSING, network.quantized, qparams, tiny.pixels)
     teacher = forward(tiny.parts, float_sites, tiny.params, {}, tiny.images)
-    return Setting(tiny, specs, scales, network, jnp.asarray(tokens), teacher)
+    return Setting(tiny, specs, qparams, network, jnp.asarray(tokens), teacher)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -89,7 +93,7 @@ def score(
     scoring: Scoring,
     number: int,
     network: Quantized,
-    candidates: Scales,
+    candidates: QParams,
     block: Array,
     x: Array,
     teacher: Array,

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from evolq_jax.errors import UserError
-from evolq_jax.network import forward
+from evolq_jax.network.run import forward
+from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import SearchConfig, num_evaluations
 from evolq_jax.search.records import Generation, SearchResult
-from evolq_jax.typing import QParams
 from tests.search.setting import BATCH, Setting, fitness_loop, make_setting, quantized_forward
 from tests.two_segments import WITH_DOWN, make_inputs, params_with_down
 
@@ -50,7 +50,7 @@ class Run(NamedTuple):
 def run(setting: Setting, config: SearchConfig, seed: int = 0) -> Run:
     generations: list[Generation] = []
     result = search(
-        config, setting.tiny.parts, setting.specs, setting.tiny.params, setting.scales, setting.tokens,
+        config, setting.tiny.parts, setting.specs, setting.tiny.params, setting.qparams, setting.tokens,
         setting.teacher, jax.random.key(seed), generations.append,
     )  # fmt: skip
     return Run(config, result, generations)
@@ -63,8 +63,8 @@ def found(request: pytest.FixtureRequest, setting: Setting) -> Run:
 
 def test_the_fitness_reported_is_that_of_the_scales_found(setting: Setting, found: Run) -> None:
     result = found.result
-    assert result.start_fitness == pytest.approx(setting.fitness(setting.scales), rel=1e-3)
-    assert result.fitness == pytest.approx(setting.fitness(result.scales), rel=1e-3)
+    assert result.start_fitness == pytest.approx(setting.fitness(setting.qparams), rel=1e-3)
+    assert result.fitness == pytest.approx(setting.fitness(result.qparams), rel=1e-3)
     assert result.fitness < 0.992 * result.start_fitness  # it found something, beyond rounding
 
 
@@ -89,7 +89,7 @@ def test_no_step_makes_it_worse_and_every_generation_is_told(found: Run) -> None
 
 
 def test_only_the_searched_scales_move(setting: Setting, found: Run) -> None:
-    before, after = setting.scales, found.result.scales
+    before, after = setting.qparams, found.result.qparams
     assert set(after) == set(before)
     weights = {"blocks/attn/qkv/weight", "blocks/attn/proj/weight"}
     searched = {name for name in before if name.startswith("blocks/")} if found.config == SNES else weights
@@ -111,9 +111,9 @@ def test_the_seed_decides(setting: Setting) -> None:
     config = replace(EVOLQ, passes=1)
     first, again, other = run(setting, config), run(setting, config), run(setting, config, seed=1)
     assert first.result.fitness == again.result.fitness
-    same = jax.tree.map(np.array_equal, first.result.scales, again.result.scales)
+    same = jax.tree.map(np.array_equal, first.result.qparams, again.result.qparams)
     assert jax.tree.all(same)
-    differs = jax.tree.map(lambda a, b: not np.array_equal(a, b), first.result.scales, other.result.scales)
+    differs = jax.tree.map(lambda a, b: not np.array_equal(a, b), first.result.qparams, other.result.qparams)
     assert any(jax.tree.leaves(differs))
 
 
@@ -121,7 +121,7 @@ def test_rescoring_the_start_costs_one_evaluation_a_visit(setting: Setting) -> N
     config = replace(EVOLQ, rescore_start=True)
     result = run(setting, config).result
     assert result.evaluations == num_evaluations(config, 3) == 2 * 3 * (2 * 4 + 1)
-    assert result.fitness == pytest.approx(setting.fitness(result.scales), rel=1e-3)
+    assert result.fitness == pytest.approx(setting.fitness(result.qparams), rel=1e-3)
 
 
 def test_held_out_images_decide_which_moves_are_kept(setting: Setting) -> None:
@@ -129,7 +129,7 @@ def test_held_out_images_decide_which_moves_are_kept(setting: Setting) -> None:
     config = replace(EVOLQ, holdout=0.5)
     assert config.num_held_out(12) == 6
     _, result, generations = run(setting, config)
-    before, after = setting.logits(setting.scales), setting.logits(result.scales)
+    before, after = setting.logits(setting.qparams), setting.logits(result.qparams)
     searched, held_out = slice(6), slice(6, None)
     assert result.start_fitness == pytest.approx(
         fitness_loop(before[searched], setting.teacher[searched]), rel=1e-3
@@ -147,14 +147,14 @@ def test_held_out_images_decide_which_moves_are_kept(setting: Setting) -> None:
 
 def test_no_move_is_kept_that_the_held_out_images_refuse(setting: Setting) -> None:
     """Their teacher is the start itself, so that every move away from it is a loss there."""
-    start = setting.logits(setting.scales)
+    start = setting.logits(setting.qparams)
     teacher = jnp.concatenate([setting.teacher[:6], start[6:]])
     config = replace(EVOLQ, holdout=0.5, fitness="mse", passes=1)
     _, result, generations = run(setting._replace(teacher=teacher), config)
     assert min(g.best_fitness for g in generations) < 0.99 * result.start_fitness
     assert result.kept == 0
     assert result.fitness == result.start_fitness
-    assert jax.tree.all(jax.tree.map(np.array_equal, result.scales, setting.scales))
+    assert jax.tree.all(jax.tree.map(np.array_equal, result.qparams, setting.qparams))
 
 
 def test_images_held_out_come_in_whole_batches() -> None:
@@ -240,7 +240,7 @@ def test_programs_are_as_many_for_five_blocks_as_for_two(compilations: Compilati
 
         compilations.names, compilations.on = Counter[str](), True
         result = search(
-            replace(EVOLQ, passes=2), setting.tiny.parts, setting.specs, setting.tiny.params, setting.scales,
+            replace(EVOLQ, passes=2), setting.tiny.parts, setting.specs, setting.tiny.params, setting.qparams,
             setting.tokens, setting.teacher, jax.random.key(0), watch,
         )  # fmt: skip
         compilations.on = False
@@ -254,18 +254,18 @@ def test_programs_are_as_many_for_five_blocks_as_for_two(compilations: Compilati
 def three_segment_search(sites: tuple[str, ...]) -> tuple[SearchResult, list[Generation], float]:
     """Of the second, the only block gives another shape than it gets."""
     params, x = params_with_down(), make_inputs(12)
-    scales = {
-        "a/weight": QParams(jnp.full((2, 1, 6), 0.3), jnp.full((2, 1, 6), 4.0)),
-        "down/weight": QParams(jnp.full((1, 1, 4), 0.3), jnp.full((1, 1, 4), 4.0)),
-        "b/weight": QParams(jnp.full((3, 1, 4), 0.3), jnp.full((3, 1, 4), 4.0)),
+    qparams = {
+        "a/weight": SiteQParams(jnp.full((2, 1, 6), 0.3), jnp.full((2, 1, 6), 4.0)),
+        "down/weight": SiteQParams(jnp.full((1, 1, 4), 0.3), jnp.full((1, 1, 4), 4.0)),
+        "b/weight": SiteQParams(jnp.full((3, 1, 4), 0.3), jnp.full((3, 1, 4), 4.0)),
     }
-    specs = tuple((name, QuantSpec(3, per_channel=True)) for name in scales)
+    specs = tuple((name, QuantSpec(3, per_channel=True)) for name in qparams)
     teacher = forward(WITH_DOWN, float_sites, params, {}, x)
     generations: list[Generation] = []
     config = replace(EVOLQ, sites=sites, passes=1, epsilon=0.3)
-    arguments = WITH_DOWN, specs, params, scales, x, teacher, jax.random.key(0)
+    arguments = WITH_DOWN, specs, params, qparams, x, teacher, jax.random.key(0)
     result = search(config, *arguments, generations.append)
-    logits = quantized_forward(WITH_DOWN, specs)(params, result.scales, x)
+    logits = quantized_forward(WITH_DOWN, specs)(params, result.qparams, x)
     return result, generations, fitness_loop(logits, teacher)
 
 
@@ -275,7 +275,7 @@ def test_segments_are_searched_last_to_first() -> None:
     assert visits == [("b", 2), ("b", 1), ("b", 0), ("down", 0), ("a", 1), ("a", 0)]
     assert result.fitness == pytest.approx(fitness, rel=1e-3)
     assert result.fitness < result.start_fitness
-    assert not np.array_equal(result.scales["down/weight"].scale, np.full((1, 1, 4), 0.3, np.float32))
+    assert not np.array_equal(result.qparams["down/weight"].scale, np.full((1, 1, 4), 0.3, np.float32))
 
 
 def test_one_segment_can_be_searched_alone_but_a_typo_searches_nothing() -> None:

@@ -7,15 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.spec import QuantSpec, Specs
 from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import SearchConfig
 from evolq_jax.search.records import Generation, Position, SearchResult
-from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales
+from evolq_jax.typing import Array, Params
 from tests.search.setting import BATCH, Setting
 from tests.two_segments import PARTS, make_inputs, make_params
 
-Arguments = tuple[ModelParts, Specs, Params, Scales, Array, Array]
+Arguments = tuple[ModelParts, Specs, Params, QParams, Array, Array]
 SNES = SearchConfig(
     sites=("blocks/*",),
     passes=2,
@@ -51,10 +53,10 @@ def check_positions(visits: tuple[int, ...], config: SearchConfig, arguments: Ar
         )
         rest: list[Generation] = []
         found = search(config, *arguments, jax.random.key(3), rest.append, position=copied)
-        for site, qparams in whole.scales.items():
-            np.testing.assert_array_equal(found.scales[site].scale, qparams.scale)
-            np.testing.assert_array_equal(found.scales[site].zero_point, qparams.zero_point)
-        assert found._replace(scales={}, seconds=0) == whole._replace(scales={}, seconds=0)
+        for site, site_qparams in whole.qparams.items():
+            np.testing.assert_array_equal(found.qparams[site].scale, site_qparams.scale)
+            np.testing.assert_array_equal(found.qparams[site].zero_point, site_qparams.zero_point)
+        assert found._replace(qparams={}, seconds=0) == whole._replace(qparams={}, seconds=0)
         assert found.seconds >= position.seconds
         expected = log[position.visits * config.generations :]
         assert [g._replace(seconds=0) for g in rest] == [g._replace(seconds=0) for g in expected]
@@ -64,7 +66,7 @@ def check_positions(visits: tuple[int, ...], config: SearchConfig, arguments: Ar
 @pytest.mark.parametrize("config", [SNES, EVOLQ], ids=["SNES, held out", "EvolQ, start scored again"])
 def test_going_on_from_every_position(setting: Setting, config: SearchConfig) -> None:
     tiny = setting.tiny
-    arguments = tiny.parts, setting.specs, tiny.params, setting.scales, setting.tokens, setting.teacher
+    arguments = tiny.parts, setting.specs, tiny.params, setting.qparams, setting.tokens, setting.teacher
     in_a_pass, between_passes = 2, 3
     assert check_positions((in_a_pass, between_passes), config, arguments).visits == 6
 
@@ -72,8 +74,8 @@ def test_going_on_from_every_position(setting: Setting, config: SearchConfig) ->
 def test_going_on_in_a_network_of_two_segments() -> None:
     params = make_params()
     specs = tuple((f"{name}/weight", QuantSpec(bits=3, per_channel=True)) for name in "ab")
-    scales = {
-        f"{name}/weight": QParams(
+    qparams = {
+        f"{name}/weight": SiteQParams(
             jnp.full((length, 1, width), 0.3, jnp.float32), jnp.zeros((length, 1, width), jnp.float32)
         )
         for name, length, width in (("a", 2, 6), ("b", 3, 4))
@@ -83,4 +85,4 @@ def test_going_on_in_a_network_of_two_segments() -> None:
     config = replace(SNES, sites=("*",), passes=2)
     between_segments, in_the_second, at_the_end = 3, 9, 10
     visits = between_segments, in_the_second, at_the_end
-    assert check_positions(visits, config, (PARTS, specs, params, scales, tokens, teacher)).visits == 10
+    assert check_positions(visits, config, (PARTS, specs, params, qparams, tokens, teacher)).visits == 10

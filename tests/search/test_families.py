@@ -8,18 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.network import at, forward, index_in
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.point import Quantized, at_qparams
+from evolq_jax.network.run import at, forward, index_in
+from evolq_jax.network.walk import block_inputs, suffix_logits
+from evolq_jax.objective.scoring import Scoring
+from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, Specs, scope
-from evolq_jax.search.evaluate import (
-    Quantized,
-    Scoring,
-    at_scales,
-    block_inputs,
-    suffix_logits,
-)
 from evolq_jax.search.space import make_space
-from evolq_jax.typing import Array, ModelParts, QParams, Scales
+from evolq_jax.typing import Array
 from tests.families import ENTRIES, SEARCHED, Small, calibrate_small, make_small
 from tests.search.setting import BATCH, quantized_forward, score, with_block
 
@@ -31,7 +29,7 @@ ALL = pytest.mark.parametrize("name", ENTRIES)
 class Calibrated(NamedTuple):
     small: Small
     specs: Specs
-    scales: Scales
+    qparams: QParams
     network: Quantized
     inputs: dict[str, Array]  # of every block, by segment
 
@@ -40,16 +38,16 @@ class Calibrated(NamedTuple):
 def calibrated(name: str) -> Calibrated:
     """Operands at W4A8, calibrated by minmax on all twelve images, which stay in float."""
     config = QuantConfig("matmul", weight_bits=4, weight_observer="minmax", quantize_image=False)
-    small, specs, scales = calibrate_small(name, config)
-    network, make_site = at_scales(specs, small.params, scales), quant_sites(specs)
+    small, specs, qparams = calibrate_small(name, config)
+    network, make_site = at_qparams(specs, small.params, qparams), quant_sites(specs)
     first = small.parts.segments[0]
 
     @jax.jit
     def inputs(network: Quantized, images: Array) -> dict[str, Array]:
-        tokens = first.enter(network.quantized, make_site("", network.scales), images)
-        return block_inputs(small.parts, make_site, 6, network.quantized, network.scales, tokens)
+        tokens = first.enter(network.quantized, make_site("", network.qparams), images)
+        return block_inputs(small.parts, make_site, 6, network.quantized, network.qparams, tokens)
 
-    return Calibrated(small, specs, scales, network, inputs(network, small.images))
+    return Calibrated(small, specs, qparams, network, inputs(network, small.images))
 
 
 @cache
@@ -62,27 +60,27 @@ def float_logits(name: str) -> Array:
 def cached_logits(
     parts: ModelParts, specs: Specs, number: int, network: Quantized, x: Array, start: Array
 ) -> Array:
-    at_start = network.quantized, network.scales, x, index_in(parts.segments[number], start)
+    at_start = network.quantized, network.qparams, x, index_in(parts.segments[number], start)
     return suffix_logits(parts, quant_sites(specs), number, *at_start)
 
 
 @ALL
 def test_calibration_gives_scales_to_every_site(name: str) -> None:
-    _, specs, scales, network, _ = calibrated(name)
-    assert set(scales) == {site for site, _ in specs}
-    assert all(float(qparams.scale.min()) > 0 for qparams in scales.values())
+    _, specs, qparams, network, _ = calibrated(name)
+    assert set(qparams) == {site for site, _ in specs}
+    assert all(float(site_qparams.scale.min()) > 0 for site_qparams in qparams.values())
     small = make_small(name)
-    quantized = quantized_forward(small.parts, specs)(small.params, scales, small.images)
+    quantized = quantized_forward(small.parts, specs)(small.params, qparams, small.images)
     exact = float_logits(name)
     relative = float(jnp.linalg.norm(quantized - exact) / jnp.linalg.norm(exact))
     assert 1e-3 < relative < 0.7  # it is quantized, and still that network
-    assert network.scales is scales
+    assert network.qparams is qparams
 
 
 @ALL
 def test_the_cached_prefix_gives_the_logits_of_a_whole_pass(name: str) -> None:
-    small, specs, scales, network, inputs = calibrated(name)
-    want = quantized_forward(small.parts, specs)(small.params, scales, small.images)
+    small, specs, qparams, network, inputs = calibrated(name)
+    want = quantized_forward(small.parts, specs)(small.params, qparams, small.images)
     for number, segment in enumerate(small.parts.segments):
         for block in range(segment.length):
             got = cached_logits(
@@ -94,21 +92,21 @@ def test_the_cached_prefix_gives_the_logits_of_a_whole_pass(name: str) -> None:
 @ALL
 def test_a_population_scores_as_whole_forward_passes_do(name: str) -> None:
     """Two candidates for the last block of every segment, one with coarser steps than the other."""
-    small, specs, scales, network, inputs = calibrated(name)
+    small, specs, qparams, network, inputs = calibrated(name)
     teacher = float_logits(name)
     whole, rng = quantized_forward(small.parts, specs), np.random.default_rng(0)
     for number, segment in enumerate(small.parts.segments):
-        space, block = make_space(SEARCHED[name], scales, "raw", segment.name), segment.length - 1
-        start = at(scope(scales, segment.name), block)
+        space, block = make_space(SEARCHED[name], qparams, "raw", segment.name), segment.length - 1
+        start = at(scope(qparams, segment.name), block)
         candidates = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), start)
         for site in space.sites:
             factor = rng.uniform(0.9, 1.1, (2, *start[site].scale.shape)).astype(np.float32)
             factor[1] *= 2
-            candidates[site] = QParams(start[site].scale * factor, candidates[site].zero_point)
+            candidates[site] = SiteQParams(start[site].scale * factor, candidates[site].zero_point)
         x = inputs[segment.name][block]
         got = score(small.parts, specs, SCORING, number, network, candidates, jnp.int32(block), x, teacher)
         logits = [
-            whole(small.params, with_block(scales, segment.name, block, at(candidates, i)), small.images)
+            whole(small.params, with_block(qparams, segment.name, block, at(candidates, i)), small.images)
             for i in range(2)
         ]
         want = [float(np.mean((np.asarray(one) - np.asarray(teacher)) ** 2)) for one in logits]

@@ -8,18 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.fitness import kl
 from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.gradient.descend import descend
 from evolq_jax.gradient.loss import Data, Problem
-from evolq_jax.network import at, forward, with_features
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.run import at, forward, with_features
+from evolq_jax.network.walk import block_inputs
+from evolq_jax.objective.fitness import kl
+from evolq_jax.objective.scoring import Scoring
+from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.search.blockwise import search
-from evolq_jax.search.evaluate import Scoring, block_inputs
 from evolq_jax.search.population import population_fitness
 from evolq_jax.search.records import Generation, SearchResult
-from evolq_jax.typing import Array, ModelParts, Params, QParams, Scales
+from evolq_jax.typing import Array, Params
 from tests.search.setting import BATCH, Setting, with_block
 from tests.search.test_blockwise import SNES
 from tests.tiny import make_tiny
@@ -35,53 +38,53 @@ def teacher_features() -> Array:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def features_at(parts: ModelParts, specs: Specs, params: Params, scales: Scales, images: Array) -> Array:
-    quantized = fake_quant_weights(specs, params, scales)
-    run = lambda sites: forward(parts, sites, quantized, scales, images)  # noqa: E731
+def features_at(parts: ModelParts, specs: Specs, params: Params, qparams: QParams, images: Array) -> Array:
+    quantized = fake_quant_weights(specs, params, qparams)
+    run = lambda sites: forward(parts, sites, quantized, qparams, images)  # noqa: E731
     return with_features(parts, quant_sites(specs), run)[1]
 
 
-def error_of(setting: Setting, scales: Scales) -> float:
+def error_of(setting: Setting, qparams: QParams) -> float:
     """By a whole forward pass: the mean over images of the relative squared error, in numpy."""
     tiny = setting.tiny
-    found = np.asarray(features_at(tiny.parts, setting.specs, tiny.params, scales, tiny.images))
+    found = np.asarray(features_at(tiny.parts, setting.specs, tiny.params, qparams, tiny.images))
     wanted = np.asarray(teacher_features())
     assert found.shape == wanted.shape == (12, 1, 32)  # the class token
     return float(np.mean([((f - w) ** 2).sum() / (w**2).sum() for f, w in zip(found, wanted, strict=True)]))
 
 
-def sum_of(setting: Setting, scales: Scales) -> float:
-    return float(kl(setting.logits(scales), setting.teacher)) + 0.5 * error_of(setting, scales)
+def sum_of(setting: Setting, qparams: QParams) -> float:
+    return float(kl(setting.logits(qparams), setting.teacher)) + 0.5 * error_of(setting, qparams)
 
 
 def search_by(setting: Setting, fitness: str) -> tuple[SearchResult, list[Generation]]:
     told: list[Generation] = []
     tiny, config = setting.tiny, replace(SNES, fitness=fitness)
-    arguments = tiny.parts, setting.specs, tiny.params, setting.scales, setting.tokens, setting.teacher
+    arguments = tiny.parts, setting.specs, tiny.params, setting.qparams, setting.tokens, setting.teacher
     key, features = jax.random.key(0), teacher_features()
     return search(config, *arguments, key, told.append, features=features), told
 
 
 def test_a_population_scores_as_whole_forward_passes_do(setting: Setting) -> None:
-    tiny, scales = setting.tiny, setting.scales
+    tiny, qparams = setting.tiny, setting.qparams
     inputs = block_inputs(
-        tiny.parts, quant_sites(setting.specs), 12, setting.network.quantized, scales, setting.tokens
+        tiny.parts, quant_sites(setting.specs), 12, setting.network.quantized, qparams, setting.tokens
     )["blocks"]
-    start = at(scope(scales, "blocks"), 1)
+    start = at(scope(qparams, "blocks"), 1)
     candidates = {
-        name: QParams(jnp.stack([q.scale, 1.2 * q.scale]), jnp.stack([q.zero_point] * 2))
+        name: SiteQParams(jnp.stack([q.scale, 1.2 * q.scale]), jnp.stack([q.zero_point] * 2))
         for name, q in start.items()
     }
     scoring = Scoring(SUM, BATCH, image_chunk=6, population_chunk=2)
 
     @partial(jax.jit, static_argnums=0)
-    def score(scoring: Scoring, candidates: Scales, features: Array) -> Array:
+    def score(scoring: Scoring, candidates: QParams, features: Array) -> Array:
         stacked = jax.tree.map(lambda leaf: leaf[:, None], candidates)
         settings = tiny.parts, setting.specs, scoring, 0, setting.network, stacked, jnp.int32(1), inputs[1]
         return population_fitness(*settings, setting.teacher, 3.0, None, features)
 
     got = score(scoring, candidates, teacher_features())
-    want = [sum_of(setting, with_block(scales, "blocks", 1, at(candidates, i))) for i in range(2)]
+    want = [sum_of(setting, with_block(qparams, "blocks", 1, at(candidates, i))) for i in range(2)]
     np.testing.assert_allclose(got, want, rtol=1e-3)
     assert abs(want[0] - want[1]) > 1e-2 * want[0]
     with pytest.raises(ValueError, match="needs the teacher's features"):
@@ -90,26 +93,26 @@ def test_a_population_scores_as_whole_forward_passes_do(setting: Setting) -> Non
 
 def test_a_search_by_features_runs_the_whole_network(setting: Setting) -> None:
     result, told = search_by(setting, "features")
-    assert result.start_fitness == pytest.approx(error_of(setting, setting.scales), rel=1e-3)
-    assert result.fitness == pytest.approx(error_of(setting, result.scales), rel=1e-3)
+    assert result.start_fitness == pytest.approx(error_of(setting, setting.qparams), rel=1e-3)
+    assert result.fitness == pytest.approx(error_of(setting, result.qparams), rel=1e-3)
     assert result.fitness < 0.99 * result.start_fitness
     assert told[0].candidate_images == pytest.approx(12 + (1 + 4) * 12 / 3, abs=1e-3)
 
 
 def test_a_search_by_a_sum(setting: Setting) -> None:
     result, _ = search_by(setting, SUM)
-    assert result.fitness == pytest.approx(sum_of(setting, result.scales), rel=1e-3)
+    assert result.fitness == pytest.approx(sum_of(setting, result.qparams), rel=1e-3)
     assert result.fitness < result.start_fitness
 
 
 def test_a_descent_by_a_sum(setting: Setting) -> None:
     baseline = BaselineConfig(learning_rate=0.02, evaluate_every=2)
     problem = Problem(setting.tiny.parts, setting.specs, ("blocks/mlp/fc2/weight",), SUM, BATCH, 6, baseline)
-    arrays = setting.tiny.params, setting.scales, setting.tokens, setting.teacher, jnp.float32(3.0)
+    arrays = setting.tiny.params, setting.qparams, setting.tokens, setting.teacher, jnp.float32(3.0)
     config = replace(SNES, fitness=SUM)
     found = descend(problem, config, Data(*arrays, teacher_features()), 300, jax.random.key(0))
-    assert found.start_fitness == pytest.approx(sum_of(setting, setting.scales), rel=1e-3)
-    assert found.fitness == pytest.approx(sum_of(setting, found.scales), rel=5e-3)  # values next to an edge
+    assert found.start_fitness == pytest.approx(sum_of(setting, setting.qparams), rel=1e-3)
+    assert found.fitness == pytest.approx(sum_of(setting, found.qparams), rel=5e-3)  # values next to an edge
     assert found.fitness < 0.98 * found.start_fitness
     with pytest.raises(ValueError, match="needs the teacher's features"):
         descend(problem, config, Data(*arrays), 300, jax.random.key(0))

@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.search.halving import halve, image_counts, num_scored
-from evolq_jax.typing import Array, QParams, Scales
+from evolq_jax.typing import Array
 
 IMAGES = np.random.default_rng(0).uniform(0, 1, (6, 8)).astype(np.float32)  # a candidate's loss on each image
 
@@ -20,12 +21,12 @@ def test_images_double_in_whole_batches(stages: int, num_images: int, counts: tu
 def test_the_better_half_is_scored_on_more_images(size: int) -> None:
     calls: list[tuple[int, int]] = []
 
-    def score(candidates: Scales, num_images: int) -> Array:
+    def score(candidates: QParams, num_images: int) -> Array:
         rows = candidates["w"].scale
         calls.append((len(rows), num_images))
         return rows[:, :num_images].mean(1)
 
-    candidates = {"w": QParams(jnp.asarray(IMAGES[:size]), jnp.zeros((size, 1)))}
+    candidates = {"w": SiteQParams(jnp.asarray(IMAGES[:size]), jnp.zeros((size, 1)))}
     got = np.asarray(halve(score, candidates, (2, 4, 8)))
     alive, want_calls = list(range(size)), []
     for count in {1: (8,), 2: (2, 8), 6: (2, 4, 8)}[size]:
@@ -41,10 +42,10 @@ def test_the_better_half_is_scored_on_more_images(size: int) -> None:
 
 
 def test_those_left_behind_keep_their_order() -> None:
-    def score(candidates: Scales, num_images: int) -> Array:
+    def score(candidates: QParams, num_images: int) -> Array:
         return candidates["w"].scale[:, 0] / num_images
 
     losses = jnp.array([5.0, 1.0, jnp.nan, 4.0, 2.0, 7.0])
-    candidates = {"w": QParams(losses[:, None], jnp.zeros((6, 1)))}
+    candidates = {"w": SiteQParams(losses[:, None], jnp.zeros((6, 1)))}
     got = jax.device_get(halve(score, candidates, (1, 2)))
     np.testing.assert_allclose(got, [2.0, 0.5, np.nan, 2.0, 1.0, 4.0])

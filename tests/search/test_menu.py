@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.fitness import kl
+from evolq_jax.objective.fitness import kl
+from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.search import programs
 from evolq_jax.search.config import num_evaluations
-from evolq_jax.typing import Array, QParams, Scales
+from evolq_jax.typing import Array
 from tests.search.setting import Setting
 from tests.search.test_blockwise import EVOLQ, SNES, run
 
@@ -34,7 +35,7 @@ def test_a_budget_ends_the_search_with_the_generation_that_spends_it(
     _, result, told = run(setting, replace(EVOLQ, passes=1, budget=budget))
     assert len(told) == generations
     assert [g.candidate_images >= budget for g in told] == [False] * (generations - 1) + [True]
-    assert result.fitness == pytest.approx(setting.fitness(result.scales), rel=1e-3)
+    assert result.fitness == pytest.approx(setting.fitness(result.qparams), rel=1e-3)
 
 
 def test_a_pass_of_grids_comes_first(setting: Setting) -> None:
@@ -46,7 +47,7 @@ def test_a_pass_of_grids_comes_first(setting: Setting) -> None:
     assert result.evaluations == num_evaluations(config, 3, 3 * 2) == told[-1].evaluations
     best = [g.best_fitness for g in told]
     assert best == sorted(best, reverse=True)
-    assert result.fitness == pytest.approx(setting.fitness(result.scales), rel=1e-3)
+    assert result.fitness == pytest.approx(setting.fitness(result.qparams), rel=1e-3)
     alone = replace(config, algorithm="Grid", grid_start=0, passes=1)
     assert num_evaluations(alone, 3, 3 * 2) == 1 + 2 * 6 * 3
     assert run(setting, alone).result.fitness == best[11]
@@ -59,9 +60,9 @@ def test_neighbouring_blocks_are_searched_at_once(setting: Setting) -> None:
     assert [g.block for g in told] == [1, 1, 0, 0]
     assert result.evaluations == num_evaluations(config, 2) == 1 + 2 * 2 * 4
     assert result.candidate_images == pytest.approx(12 + (1 + 2 * 4) * 12 * 2 / 3 + 2 * 4 * 12, abs=1e-3)
-    assert result.fitness == pytest.approx(setting.fitness(result.scales), rel=1e-3)
+    assert result.fitness == pytest.approx(setting.fitness(result.qparams), rel=1e-3)
     name = "blocks/mlp/fc1/weight"
-    ratio = np.asarray(result.scales[name].scale / setting.scales[name].scale).reshape(3, -1)
+    ratio = np.asarray(result.qparams[name].scale / setting.qparams[name].scale).reshape(3, -1)
     np.testing.assert_allclose(ratio, ratio[:, :1].repeat(ratio.shape[1], 1), rtol=1e-5)
     assert len({round(float(r), 4) for r in ratio[:, 0]}) > 1  # each block has its own
     local = run(setting, replace(config, fitness="local")).result
@@ -76,7 +77,7 @@ def test_halving_scores_few_candidates_on_all_images(setting: Setting) -> None:
     assert result.evaluations == num_evaluations(config, 3) == 1 + 3 * 2 * (4 + 2)
     # cache, start; then 4 candidates on 6 images and 2 on 12, through one block of three
     assert told[0].candidate_images == pytest.approx(12 + (12 + 4 * 6 + 2 * 12) / 3, abs=1e-3)
-    assert result.fitness == pytest.approx(setting.fitness(result.scales), rel=1e-3)
+    assert result.fitness == pytest.approx(setting.fitness(result.qparams), rel=1e-3)
     assert result.fitness < result.start_fitness
 
 
@@ -84,16 +85,16 @@ def test_halving_scores_few_candidates_on_all_images(setting: Setting) -> None:
 def test_moves_within_the_noise_are_refused(
     setting: Setting, monkeypatch: pytest.MonkeyPatch, min_gain: float, moves: bool
 ) -> None:
-    def coarse(block_scales: Scales, key: Array, size: int) -> Scales:
+    def coarse(block_qparams: QParams, key: Array, size: int) -> QParams:
         """Copies that differ in more than what happens to lie next to a rounding edge."""
         del key
 
-        def copies(qparams: QParams) -> QParams:
-            factors = (1 + 0.01 * jnp.arange(size)).reshape(-1, *(1,) * qparams.scale.ndim)
-            zero_point = jnp.broadcast_to(qparams.zero_point, (size, *qparams.zero_point.shape))
-            return QParams(factors * qparams.scale, zero_point)
+        def copies(site_qparams: SiteQParams) -> SiteQParams:
+            factors = (1 + 0.01 * jnp.arange(size)).reshape(-1, *(1,) * site_qparams.scale.ndim)
+            zero_point = jnp.broadcast_to(site_qparams.zero_point, (size, *site_qparams.zero_point.shape))
+            return SiteQParams(factors * site_qparams.scale, zero_point)
 
-        return {name: copies(qparams) for name, qparams in block_scales.items()}
+        return {name: copies(site_qparams) for name, site_qparams in block_qparams.items()}
 
     monkeypatch.setattr(programs, "jitter", coarse)
     config = replace(EVOLQ, min_gain=min_gain, passes=1)
@@ -107,15 +108,15 @@ def test_moves_within_the_noise_are_refused(
 def test_zero_points_and_groups_of_channels_are_searched(setting: Setting) -> None:
     config = replace(SNES, sites=("*",), parametrization="log_per_group", group_size=8, zero_points=True)
     result = run(setting, config).result
-    assert result.fitness == pytest.approx(setting.fitness(result.scales), rel=1e-3)
+    assert result.fitness == pytest.approx(setting.fitness(result.qparams), rel=1e-3)
     assert result.kept
     moved = 0
-    for name, (scale, zero_point) in result.scales.items():
-        ratio = np.asarray(scale / setting.scales[name].scale)
+    for name, (scale, zero_point) in result.qparams.items():
+        ratio = np.asarray(scale / setting.qparams[name].scale)
         if scale.shape[-1] > 1 and name.startswith("blocks/"):
             groups = ratio.reshape(*ratio.shape[:-1], -1, 8)
             np.testing.assert_allclose(groups, groups[..., :1].repeat(8, -1), rtol=1e-5)
-        shift = np.asarray(zero_point - setting.scales[name].zero_point)
+        shift = np.asarray(zero_point - setting.qparams[name].zero_point)
         np.testing.assert_array_equal(shift, np.round(shift))
         moved += np.count_nonzero(shift)
     assert moved
@@ -126,7 +127,9 @@ def test_a_local_fitness_runs_one_block_and_held_out_images_may_judge_by_logits(
     _, result, told = run(setting, config)
     assert result.kept
     assert result.fitness < result.start_fitness < 1
-    before, after = (kl(setting.logits(s)[6:], setting.teacher[6:]) for s in (setting.scales, result.scales))
+    before, after = (
+        kl(setting.logits(s)[6:], setting.teacher[6:]) for s in (setting.qparams, result.qparams)
+    )
     assert after < before
     # cache; the float block, start and candidates of each visit; the network as it was; moves held out
     assert told[2].candidate_images == pytest.approx(12 + (6 + 6 + 3 * 4 * 6) / 3 + 6 / 3, abs=1e-3)

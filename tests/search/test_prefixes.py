@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from evolq_jax.errors import UserError
+from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.search import programs
 from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import SearchConfig
 from evolq_jax.search.prefixes import KINDS, Kind, Prefixes
 from evolq_jax.search.records import Generation, SearchResult
-from evolq_jax.typing import QParams
 from tests.search.setting import BATCH, Setting
 from tests.two_segments import WITH_DOWN, make_inputs, params_with_down
 
@@ -33,7 +33,7 @@ def run(setting: Setting, kind: Kind) -> tuple[SearchResult, list[Generation]]:
     generations: list[Generation] = []
     result = search(
         replace(CONFIG, prefixes=kind), setting.tiny.parts, setting.specs, setting.tiny.params,
-        setting.scales, setting.tokens, setting.teacher, jax.random.key(0), generations.append,
+        setting.qparams, setting.tokens, setting.teacher, jax.random.key(0), generations.append,
     )  # fmt: skip
     return result, generations
 
@@ -42,8 +42,8 @@ def test_recomputed_inputs_are_those_of_the_cache() -> None:
     """Of three segments, the inputs of every block: images searched on, and held out."""
     specs = (("a/h", QuantSpec(bits=3)), ("b/h", QuantSpec(bits=3)))
     lengths = {"a/h": 2, "b/h": 3}
-    scales = {name: QParams(jnp.full((n, 1), 0.2), jnp.full((n, 1), 3.0)) for name, n in lengths.items()}
-    network, tokens = programs.quantize(specs, params_with_down(), scales), make_inputs(6)
+    qparams = {name: SiteQParams(jnp.full((n, 1), 0.2), jnp.full((n, 1), 3.0)) for name, n in lengths.items()}
+    network, tokens = programs.quantize(specs, params_with_down(), qparams), make_inputs(6)
     kept = {kind: Prefixes(kind, WITH_DOWN, specs, 3, tokens, 4, None) for kind in KINDS}
     ran = [prefixes.begin_pass(network) for prefixes in kept.values()]
     assert ran == [6, 6, 0]

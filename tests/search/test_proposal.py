@@ -6,20 +6,20 @@ import jax
 import numpy as np
 import pytest
 
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import SearchConfig, num_evaluations
 from evolq_jax.search.records import Generation, Proposal, SearchResult
-from evolq_jax.typing import Scales
+from tests.objective.test_fitness import info_nce_loop
 from tests.search.setting import Setting
 from tests.search.test_blockwise import EVOLQ
-from tests.test_fitness import info_nce_loop
 
 CONFIG = replace(EVOLQ, passes=1, epsilon=10.0)  # steps so wild that no move wins
 SPENT = 7
 
 
-def run(setting: Setting, config: SearchConfig, scales: Scales, proposed: Scales | None) -> SearchResult:
-    network = setting.tiny.parts, setting.specs, setting.tiny.params, scales
+def run(setting: Setting, config: SearchConfig, qparams: QParams, proposed: QParams | None) -> SearchResult:
+    network = setting.tiny.parts, setting.specs, setting.tiny.params, qparams
     proposal = None if proposed is None else Proposal(proposed, SPENT)
     data, log = (setting.tokens, setting.teacher), list[Generation]()
     found = search(config, *network, *data, jax.random.key(0), log.append, proposal=proposal)
@@ -28,31 +28,31 @@ def run(setting: Setting, config: SearchConfig, scales: Scales, proposed: Scales
     return found
 
 
-def worse(scales: Scales) -> Scales:
+def worse(qparams: QParams) -> QParams:
     """The same with three times as wide a range for every weight."""
     return {
         name: q._replace(scale=3 * q.scale) if name.startswith("blocks/") and name.endswith("weight") else q
-        for name, q in scales.items()
+        for name, q in qparams.items()
     }
 
 
 @pytest.mark.parametrize("holdout", [0.0, 0.5])
 def test_a_better_proposal_is_where_the_search_begins(setting: Setting, holdout: float) -> None:
-    config, start = replace(CONFIG, holdout=holdout), worse(setting.scales)
-    found = run(setting, config, start, setting.scales)
-    for name, qparams in setting.scales.items():
-        np.testing.assert_array_equal(found.scales[name].scale, qparams.scale)
+    config, start = replace(CONFIG, holdout=holdout), worse(setting.qparams)
+    found = run(setting, config, start, setting.qparams)
+    for name, site_qparams in setting.qparams.items():
+        np.testing.assert_array_equal(found.qparams[name].scale, site_qparams.scale)
     assert found.fitness < found.start_fitness
     if not holdout:
         assert found.start_fitness == pytest.approx(setting.fitness(start), rel=1e-3)
-        assert found.fitness == pytest.approx(setting.fitness(setting.scales), rel=1e-3)
+        assert found.fitness == pytest.approx(setting.fitness(setting.qparams), rel=1e-3)
     assert found.evaluations <= num_evaluations(config, 3, proposed=True)
 
 
 def test_a_worse_one_changes_nothing_but_the_cost(setting: Setting) -> None:
-    found, want = (run(setting, CONFIG, setting.scales, at) for at in (worse(setting.scales), None))
-    for name, qparams in want.scales.items():
-        np.testing.assert_array_equal(found.scales[name].scale, qparams.scale)
+    found, want = (run(setting, CONFIG, setting.qparams, at) for at in (worse(setting.qparams), None))
+    for name, site_qparams in want.qparams.items():
+        np.testing.assert_array_equal(found.qparams[name].scale, site_qparams.scale)
     assert found.fitness == want.fitness
     assert found.start_fitness == want.start_fitness
     assert found.evaluations == want.evaluations + 1
@@ -67,25 +67,27 @@ def test_images_held_out_must_agree(setting: Setting, seed: int) -> None:
     rng = np.random.default_rng(seed)
     proposed = {
         name: q._replace(scale=q.scale * np.exp(0.05 * rng.standard_normal(q.scale.shape)))
-        for name, q in setting.scales.items()
+        for name, q in setting.qparams.items()
         if name.startswith("blocks/")
     }
-    proposed = setting.scales | proposed
+    proposed = setting.qparams | proposed
 
-    def fitness(scales: Scales, part: slice) -> float:
-        return info_nce_loop(np.asarray(setting.logits(scales))[part], np.asarray(setting.teacher)[part], 3.0)
+    def fitness(qparams: QParams, part: slice) -> float:
+        return info_nce_loop(
+            np.asarray(setting.logits(qparams))[part], np.asarray(setting.teacher)[part], 3.0
+        )
 
     parts = slice(6), slice(6, None)
-    better = [fitness(proposed, part) < fitness(setting.scales, part) for part in parts]
-    found = run(setting, replace(CONFIG, holdout=0.5), setting.scales, proposed)
-    is_taken = all(np.array_equal(found.scales[name].scale, proposed[name].scale) for name in proposed)
+    better = [fitness(proposed, part) < fitness(setting.qparams, part) for part in parts]
+    found = run(setting, replace(CONFIG, holdout=0.5), setting.qparams, proposed)
+    is_taken = all(np.array_equal(found.qparams[name].scale, proposed[name].scale) for name in proposed)
     assert is_taken == all(better)
 
 
 @pytest.mark.parametrize("fitness", ["local", "kl+0.5*local"])
 def test_a_blocks_own_output_plays_no_part_in_it(setting: Setting, fitness: str) -> None:
     config = replace(CONFIG, fitness=fitness)
-    found = run(setting, config, worse(setting.scales), setting.scales)
-    for name, qparams in setting.scales.items():
-        np.testing.assert_array_equal(found.scales[name].scale, qparams.scale)
+    found = run(setting, config, worse(setting.qparams), setting.qparams)
+    for name, site_qparams in setting.qparams.items():
+        np.testing.assert_array_equal(found.qparams[name].scale, site_qparams.scale)
     assert found.evaluations <= num_evaluations(config, 3, proposed=True)

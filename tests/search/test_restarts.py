@@ -56,7 +56,7 @@ def test_all_restarts_of_a_search_are_scored_and_paid_for(setting: Setting) -> N
     _, result, told = run(setting, config)
     assert result.evaluations == num_evaluations(config, 3) == 1 + 3 * 2 * 3 * 2
     assert told[0].candidate_images == pytest.approx(12 + (1 + 6) * 12 / 3, abs=1e-3)
-    assert result.fitness == pytest.approx(setting.fitness(result.scales), rel=1e-3)
+    assert result.fitness == pytest.approx(setting.fitness(result.qparams), rel=1e-3)
     assert result.fitness < result.start_fitness
     noisy = replace(config, min_gain=1.0, halving=2)
     assert run(setting, noisy).result.evaluations <= num_evaluations(noisy, 3)

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from evolq_jax.errors import UserError
+from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.search.space import Parametrization, SearchSpace, make_space
-from evolq_jax.typing import QParams
 
 SCALES = {
-    "w": QParams(jnp.array([[0.1, 0.2, 0.4]]), jnp.array([[1.0, 2.0, 3.0]])),
-    "a": QParams(jnp.array([[[0.5]]]), jnp.array([[[7.0]]])),
-    "other": QParams(jnp.ones((1, 1)), jnp.zeros((1, 1))),
+    "w": SiteQParams(jnp.array([[0.1, 0.2, 0.4]]), jnp.array([[1.0, 2.0, 3.0]])),
+    "a": SiteQParams(jnp.array([[[0.5]]]), jnp.array([[[7.0]]])),
+    "other": SiteQParams(jnp.ones((1, 1)), jnp.zeros((1, 1))),
 }
 SITES = ["image", "blocks/a", "blocks/w/weight", "blocks/v/weight", "stage/w/weight", "head/weight"]
 
@@ -29,9 +29,9 @@ def test_the_start_decodes_to_itself(
         assert sum(sizes) == space.num_coordinates(site, channels)
     back = space.decode(space.encode(SCALES), SCALES, 0.01)
     assert set(back) == set(SCALES)
-    for name, qparams in SCALES.items():
-        np.testing.assert_allclose(back[name].scale, qparams.scale, rtol=1e-6)
-        np.testing.assert_array_equal(back[name].zero_point, qparams.zero_point)
+    for name, site_qparams in SCALES.items():
+        np.testing.assert_allclose(back[name].scale, site_qparams.scale, rtol=1e-6)
+        np.testing.assert_array_equal(back[name].zero_point, site_qparams.zero_point)
 
 
 def test_a_solution_is_scales_ratios_or_one_ratio_for_each_tensor() -> None:
@@ -49,7 +49,7 @@ def test_a_solution_is_scales_ratios_or_one_ratio_for_each_tensor() -> None:
 
 def test_groups_of_channels_share_a_ratio() -> None:
     """Five channels in groups of two: the last is alone."""
-    start = {"w": QParams(jnp.arange(1.0, 6.0)[None], jnp.zeros((1, 5)))}
+    start = {"w": SiteQParams(jnp.arange(1.0, 6.0)[None], jnp.zeros((1, 5)))}
     space = SearchSpace(("w",), "log_per_group", group_size=2)
     assert space.encode(start)["w"].shape == (1, 3)
     got = space.decode({"w": jnp.array([[1.0, 0.0, -2.0]])}, start, 0.5)["w"].scale
@@ -59,7 +59,7 @@ def test_groups_of_channels_share_a_ratio() -> None:
 @pytest.mark.parametrize("parametrization", ["raw", "log", "log_per_tensor", "log_per_group"])
 def test_power_of_two_factors_follow(parametrization: Parametrization) -> None:
     factors = jnp.array([[[1.0, 4.0, 0.5, 1.0]]])
-    start = {"x": QParams(0.1 * factors, jnp.array([[[3.0]]]))}
+    start = {"x": SiteQParams(0.1 * factors, jnp.array([[[3.0]]]))}
     space = SearchSpace(("x",), parametrization, group_size=2, tied=("x",))
     solution = space.encode(start)
     assert solution["x"].size == 1
@@ -69,7 +69,7 @@ def test_power_of_two_factors_follow(parametrization: Parametrization) -> None:
 
 
 def test_zero_points_move_as_integers_within_their_range() -> None:
-    start = {"w": QParams(jnp.full((1, 4), 0.2), jnp.array([[1.0, 7.0, 14.0, 8.0]]))}
+    start = {"w": SiteQParams(jnp.full((1, 4), 0.2), jnp.array([[1.0, 7.0, 14.0, 8.0]]))}
     space = SearchSpace(("w",), "log", levels=(("w", 0, 15),))
     solution = space.encode(start) | {"w#zero_point": jnp.array([[-2.0, 1.0, 2.0, 0.3]])}
     got = space.decode(solution, start, 0.1)["w"]

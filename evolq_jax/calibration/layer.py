@@ -1,0 +1,65 @@
+"""A linear layer as layer-wise links see it, and the moments of its input."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from evolq_jax.calibration import patches
+from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.spec import QuantSpec
+from evolq_jax.typing import Array
+
+
+class Moments(NamedTuple):
+    """Sums over tokens of a layer's input as the quantized network has it (x) and what is wanted."""
+
+    total: Array  # scalar: the sum of the tokens' weights
+    x: Array  # [in]
+    target: Array  # [out]: of the wanted output
+    xx: Array  # [in, in]
+    xt: Array  # [in, out]: input times wanted output
+
+
+class Layer(NamedTuple):
+    """A linear layer: weight [in, out], bias [out], and the weight's quantizer (None: float).
+
+    Groups of a convolution have a leading axis, in `Moments` too.
+    """
+
+    weight: Array
+    bias: Array
+    site_qparams: SiteQParams | None
+
+
+def centred(moments: Moments) -> tuple[Array, Array]:
+    """Covariances, times the count, of input with input [in, in] and with the wanted output [in, out]."""
+    mean = moments.x / moments.total
+    return moments.xx - jnp.outer(mean, moments.x), moments.xt - jnp.outer(mean, moments.target)
+
+
+def damped(xx: Array, damping: float | Array) -> Array:
+    """`xx` with `damping` of each channel's own second moment added; empty channels get a floor.
+
+    The usual share of the mean moment would let a few outlier channels, thousands of times the others,
+    set the strength for all.
+    """
+    diagonal = jnp.diag(xx)
+    return xx + jnp.diag(damping * diagonal + 1e-6 * diagonal.mean() + 1e-12)
+
+
+def finite(tree: Any) -> Array:
+    """Whether a solution can be used: moments that lost their definiteness in float32 give none."""
+    return jnp.all(jnp.asarray([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+
+
+LayerLink = Callable[[QuantSpec | None, Moments, Layer, float], Layer]
+
+
+def moments_of(token: Array, x: Array, wanted: Array) -> Moments:
+    """Sums over tokens, weighted by `token` [T, 1], of input [T, in] or [G, T, in] and output [T, out]."""
+    if x.ndim == 3:
+        return jax.vmap(moments_of, in_axes=(None, 0, 0))(token, x, patches.split(wanted, len(x)))
+    weighted = token * x
+    return Moments(token.sum(), weighted.sum(0), (token * wanted).sum(0), weighted.T @ x, weighted.T @ wanted)

@@ -1,0 +1,155 @@
+"""The link `block_linear`: what a block has lost, made up for by a linear map of its input, as in QwT.
+
+Quantization without Tears (Fu et al., 2411.13918) adds to every block's output a linear layer of the block's
+input, fitted in closed form. It is kept as `correction` in the block's parameters (`network.run_block`). It
+cannot be folded, since the block has no other path from its input to its output but the identity; so it is a
+matrix product more, in float, and its numbers count (`added_parameters`). The bias alone could go into the
+last layer's; it stays with its weight, so that a block without its correction is the one that was corrected.
+Blocks that change the shape have no correction.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from evolq_jax.calibration.layer import Moments
+from evolq_jax.calibration.layerwise import (
+    Streams,
+    advance,
+    block_of,
+    enter_segment,
+    image_streams,
+    local_specs,
+)
+from evolq_jax.calibration.link import Calibration, State
+from evolq_jax.calibration.links.bias import matching_bias
+from evolq_jax.calibration.links.ridge import ridge
+from evolq_jax.network.parts import CORRECTION, ModelParts, Segment
+from evolq_jax.network.run import at
+from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
+from evolq_jax.quant.spec import Specs
+from evolq_jax.typing import Array, Params
+
+DAMPINGS = (0.01, 0.1, 1.0, 10.0)  # of the ridge regression, relative to each channel's variance
+
+
+class Half(NamedTuple):
+    """Sums over the tokens of every second image."""
+
+    moments: Moments
+    square: Array  # of what is wanted, over all channels
+
+
+def block_linear(calibration: Calibration, state: State) -> State:
+    """Fits and adds a correction to every block that keeps the shape, in the order of the forward pass.
+
+    Wanted is the float network's output of the block less the quantized one's. A token counts by the inverse
+    of its mean square in the float stream, as at the end of a branch in `layerwise`. The damping of a block
+    is that with which every second image's fit serves the others best; where none serves them, there is no
+    correction (it is zero).
+
+    Returns:
+      The state with `params[segment][CORRECTION]`: weight [L, D, D] and bias [L, D].
+    """
+    parts, specs = calibration.parts, calibration.specs
+    total, done = sum(segment.length for segment in parts.segments), 0
+    streams, params = image_streams(calibration), dict(state.params)
+    for number, segment in enumerate(parts.segments):
+        streams = enter_segment(parts, specs, number, state._replace(params=params), streams)
+        x = jax.ShapeDtypeStruct(streams[0].shape[1:], streams[0].dtype)
+        if _output(segment, params, x).shape != x.shape:
+            streams = advance(parts, specs, number, state, streams, jnp.int32(0))
+            done += segment.length
+            continue
+        found: list[Params] = []
+        for block in range(segment.length):
+            streams, correction = _corrected(parts, specs, number, state, streams, jnp.int32(block))
+            found.append(jax.block_until_ready(correction))
+            done += 1
+            calibration.progress(done, total)
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+        params[segment.name] = params[segment.name] | {CORRECTION: stacked}
+    return state._replace(params=params)
+
+
+def added_parameters(parts: ModelParts, params: Params, image_shape: tuple[int, ...]) -> int:
+    """How many numbers the corrections of all blocks have. Nothing is computed."""
+    count, site = 0, float_sites("", {})
+    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    for segment in parts.segments:
+        x = jax.eval_shape(lambda p, x, s=segment: s.enter(p, site, x), params, x)
+        y = _output(segment, params, x)
+        count += segment.length * (x.shape[-1] + 1) * x.shape[-1] if y.shape == x.shape else 0
+        x = y
+    return count
+
+
+def _output(segment: Segment, params: Params, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """What a segment's block gives for an input like `x`."""
+    block = jax.eval_shape(lambda p: at(p, 0), params[segment.name])
+    return jax.eval_shape(lambda p, x: segment.block(p, float_sites(segment.name, {}), x), block, x)
+
+
+@partial(jax.jit, static_argnames=("parts", "specs", "number"))
+def _corrected(
+    parts: ModelParts, specs: Specs, number: int, state: State, streams: Streams, index: Array
+) -> tuple[Streams, Params]:
+    """Both networks' activations behind block `index`, and its correction, which the second one has."""
+    segment = parts.segments[number]
+    reference, params, qparams = block_of(parts, number, state, index)
+    quantized = fake_quant_weights(local_specs(specs, segment.name), params, qparams)
+    float_site, quant_site = float_sites(segment.name, {}), quant_sites(specs)(segment.name, qparams)
+    exact = jax.lax.map(lambda x: segment.block(reference, float_site, x), streams[0])
+    rough = jax.lax.map(lambda x: segment.block(quantized, quant_site, x), streams[1])
+    weight, bias = fit(*(half_moments(parity, streams[1], exact, rough) for parity in (0, 1)))
+    return (exact, rough + streams[1] @ weight + bias), {"weight": weight, "bias": bias}
+
+
+def half_moments(parity: int, inputs: Array, exact: Array, rough: Array) -> Half:
+    """Of the images whose number has this parity; all are [chunks, B, ..., D]."""
+    chunks, size, width = inputs.shape[0], inputs.shape[1], inputs.shape[-1]
+    chosen = (jnp.arange(chunks * size) % 2 == parity).astype(jnp.float32).reshape(chunks, size)
+
+    def one_chunk(sums: Half, chunk: tuple[Array, Array, Array, Array]) -> tuple[Half, None]:
+        x, exact, rough, chosen = chunk
+        token = 1 / (jnp.mean(exact**2, -1, keepdims=True) + 1e-12)
+        token = (token * chosen.reshape(-1, *[1] * (x.ndim - 1))).reshape(-1, 1)
+        x, wanted = x.reshape(-1, width), (exact - rough).reshape(-1, width)
+        weighted = token * x
+        moments = Moments(
+            token.sum(), weighted.sum(0), (token * wanted).sum(0), weighted.T @ x, weighted.T @ wanted
+        )
+        return jax.tree.map(jnp.add, sums, Half(moments, (token * wanted**2).sum())), None
+
+    vector, matrix = jnp.zeros(width), jnp.zeros((width, width))
+    zero = Half(Moments(jnp.float32(0), vector, vector, matrix, matrix), jnp.float32(0))
+    return jax.lax.scan(one_chunk, zero, (inputs, exact, rough, chosen))[0]
+
+
+def fit(even: Half, odd: Half) -> tuple[Array, Array]:
+    """Weight [D, D] and bias [D] of the damping with the least error crosswise; zeros where none helps."""
+
+    def solve(half: Half, damping: Array) -> tuple[Array, Array]:
+        weight = ridge(half.moments, jnp.zeros_like(half.moments.xx), damping)
+        return weight, matching_bias(half.moments, weight)
+
+    def crosswise(damping: Array) -> Array:
+        return _error(odd, *solve(even, damping)) + _error(even, *solve(odd, damping))
+
+    dampings = jnp.asarray(DAMPINGS)
+    errors = jax.lax.map(crosswise, dampings)
+    best = jnp.argmin(errors)
+    whole = jax.tree.map(jnp.add, even, odd)
+    helps = errors[best] < whole.square
+    return jax.tree.map(lambda leaf: jnp.where(helps, leaf, 0.0), solve(whole, dampings[best]))
+
+
+def _error(half: Half, weight: Array, bias: Array) -> Array:
+    """Sum of squares of `x @ weight + bias` less what is wanted."""
+    m = half.moments
+    squares = (weight * (m.xx @ weight)).sum() + m.total * (bias**2).sum() + half.square
+    return (
+        squares + 2 * (bias * (m.x @ weight)).sum() - 2 * (weight * m.xt).sum() - 2 * (bias * m.target).sum()
+    )

@@ -1,0 +1,138 @@
+"""Factors and offsets for each channel of an activation, folded into the layers around it.
+
+`fold` is RepQ-ViT's scale reparametrisation (Li et al., 2212.08254): what a LayerNorm gives is
+quantized with a scale and a zero point for each channel; both are then folded into the norm's affine and
+into the next linear layers, so that one scale and one zero point are left for the whole tensor and integers
+run as in per-tensor quantization.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from evolq_jax.calibration.link import Calibration, State
+from evolq_jax.calibration.links.ranges import ranges
+from evolq_jax.network.parts import Channels
+from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.quantizers.uniform import int_range
+from evolq_jax.quant.spec import BY_CHANNEL, QuantSpec, Specs
+from evolq_jax.trees import flatten, unflatten
+from evolq_jax.typing import Array, Params
+
+MAX_RATIO = 2.0**12  # between the scales of a tensor's channels: one that is always zero has no scale
+
+
+def norms(calibration: Calibration) -> list[Channels]:
+    """The outputs of LayerNorms, quantized uniformly, whose channels can be rescaled."""
+    table, sites = dict(calibration.specs), calibration.sites
+    return [
+        entry
+        for entry in calibration.parts.channels
+        if "layer_norm" in sites[entry.site].roles
+        and entry.site in table
+        and table[entry.site].quantizer == "uniform"
+    ]
+
+
+def fold(calibration: Calibration, state: State) -> State:
+    """Gives every LayerNorm's output a scale and a zero point for each channel, and folds them.
+
+    Ranges are found for each channel on the float network by the site's own observer (`omse` where that
+    gives powers of two). A zero point for each channel needs a bias to fold into: where a reader has none
+    (Swin's patch merging), channels get a scale each but share their zero point.
+
+    Returns:
+      The state with norms and readers rescaled (the reference too), one scale and zero point in each of
+      these norms' scales (repeated where the spec has one for each channel), and readers' ranges anew.
+    """
+    entries, table = norms(calibration), dict(calibration.specs)
+    by_channel = tuple((entry.site, _by_channel(table[entry.site])) for entry in entries)
+    found = ranges(calibration._replace(specs=by_channel), state._replace(qparams={})).qparams
+    leaves, qparams, rescaled = flatten(state.params), dict(state.qparams), []
+    for entry in entries:
+        spec, own = table[entry.site], found[entry.site]
+        if not all(f"{reader}/bias" in leaves for reader in entry.readers):
+            own = with_one_zero_point(spec, own)
+        one, factor, shift = reparametrise(own)
+        shape = state.qparams[entry.site].scale.shape
+        qparams[entry.site] = jax.tree.map(partial(jnp.broadcast_to, shape=shape), one)
+        rescaled.append((entry, factor, shift))
+    return with_weight_ranges(calibration, rescale(state._replace(qparams=qparams), rescaled), entries)
+
+
+def _by_channel(spec: QuantSpec) -> QuantSpec:
+    return replace(spec, per_channel=True, observer="omse" if spec.observer in BY_CHANNEL else spec.observer)
+
+
+def reparametrise(own: SiteQParams) -> tuple[SiteQParams, Array, Array]:
+    """One scale and zero point [..., 1] for those of channels [..., K], with factors and shifts [..., K].
+
+    `(x + shift) / factor`, quantized by the one scale, has the integers of `x` quantized by its own: factor
+    `s / mean(s)` and shift `s (z - mean(z))`, means over channels (RepQ-ViT).
+    """
+    scale = jnp.maximum(own.scale, own.scale.max(-1, keepdims=True) / MAX_RATIO)
+    one = SiteQParams(
+        scale.mean(-1, keepdims=True),
+        jnp.round(own.zero_point.mean(-1, keepdims=True)),
+    )
+    return one, scale / one.scale, scale * (own.zero_point - one.zero_point)
+
+
+def with_one_zero_point(spec: QuantSpec, own: SiteQParams) -> SiteQParams:
+    """The least scales with which channels of a common zero point hold the ranges that they have."""
+    qmin, qmax = int_range(spec)
+    common = jnp.round(own.zero_point.mean(-1, keepdims=True))
+    below, above = common - qmin, qmax - common
+    needed = (
+        jnp.where(room > 0, held / jnp.maximum(room, 1), 0.0)
+        for held, room in ((own.zero_point - qmin, below), (qmax - own.zero_point, above))
+    )
+    scale = own.scale * jnp.maximum(*needed)
+    return SiteQParams(scale, jnp.broadcast_to(common, scale.shape))
+
+
+def rescale(state: State, rescaled: Sequence[tuple[Channels, Array, Array]]) -> State:
+    """Makes every activation `x` of `rescaled` be `(x + shift) / factor`, and its readers undo that.
+
+    The function of `params`, and that of `reference`, stay what they were, up to rounding. Factors and
+    shifts have the axes of the site's scales, [(L,) 1, ..., 1, K].
+    """
+    entries = tuple(entry for entry, _, _ in rescaled)
+    numbers = [(factor, shift) for _, factor, shift in rescaled]
+    return state._replace(
+        params=_rescale(entries, numbers, state.params), reference=_rescale(entries, numbers, state.reference)
+    )
+
+
+@partial(jax.jit, static_argnames=("entries",))
+def _rescale(entries: tuple[Channels, ...], numbers: Sequence[tuple[Array, Array]], params: Params) -> Params:
+    leaves = flatten(params)
+    for entry, pair in zip(entries, numbers, strict=True):
+        weight, bias = leaves[f"{entry.maker}/weight"], leaves[f"{entry.maker}/bias"]
+        lead, width = bias.shape[:-1], pair[0].shape[-1]
+        factor, shift = (leaf.reshape(*lead, width) for leaf in pair)
+        pad = [(0, 0)] * len(lead) + [(bias.shape[-1] - width, 0)]  # of qkv's outputs, values are the last
+        divisor = jnp.pad(factor, pad, constant_values=1.0)
+        leaves[f"{entry.maker}/bias"] = (bias + jnp.pad(shift, pad)) / divisor
+        leaves[f"{entry.maker}/weight"] = weight / (
+            divisor if weight.ndim == bias.ndim else divisor[..., None, :]
+        )
+        for reader in entry.readers:
+            weight = leaves[f"{reader}/weight"]
+            leaves[f"{reader}/weight"] = factor[..., None] * weight
+            if f"{reader}/bias" in leaves:  # without one, shifts are zero
+                leaves[f"{reader}/bias"] -= jnp.einsum("...i,...io->...o", shift, weight)
+    return unflatten(leaves)
+
+
+def with_weight_ranges(calibration: Calibration, state: State, entries: Sequence[Channels]) -> State:
+    """The state with anew found ranges of the weights that rescaling these activations has changed."""
+    names = {f"{layer}/weight" for entry in entries for layer in (entry.maker, *entry.readers)}
+    return ranges(calibration._replace(specs=_only(calibration.specs, names)), state)
+
+
+def _only(specs: Specs, names: set[str]) -> Specs:
+    return tuple((name, spec) for name, spec in specs if name in names)

@@ -1,0 +1,84 @@
+"""Ranges of weights by what they do to their layer's output: every output channel is a search of its own.
+
+Observers compare ranges by the error of the weight itself. Here a channel's range is the one of a few with
+the least error of what the channel gives, on the inputs that the quantized network feeds the layer. An output
+depends on no other channel's range, so all channels of a layer are searched at once, and thousands of free
+scales do not fit the few calibration images: each is judged by all tokens. AdaLog (Wu et al., 2407.12951)
+and PTQ4ViT (Yuan et al., 2111.12293) score scales by a layer's output too, one tensor at a time.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from evolq_jax.calibration.layer import Layer, Moments
+from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.quantizers.uniform import int_range
+from evolq_jax.quant.sites import fake_quant_weight
+from evolq_jax.quant.spec import QuantSpec
+from evolq_jax.typing import Array
+
+# How much of the error that reaches the layer its own rounding is to make up for. With 0 a channel's output
+# is compared with what the float weight makes of the same input; with 1 with what the float network has.
+WANTED = 0.5
+COARSE = np.linspace(1.1, 0.4, 15, dtype=np.float32)  # ratios of the whole range
+FINE = np.asarray([1.0, 0.94, 0.97, 1.03, 1.06], np.float32)  # of each end, around the coarse grid's best
+NUM_CANDIDATES = 1 + len(COARSE) + len(FINE) ** 2
+
+
+def own_output_link(spec: QuantSpec | None, moments: Moments, layer: Layer, damping: float) -> Layer:
+    """The layer with the ranges, of those compared, that give the least error of its output.
+
+    Both ends of a range move, which moves zero points, as integers; of a symmetric range, or of weights whose
+    integers are decided, only the scale. What is no better than the range as it was stays as it was.
+    """
+    del damping
+    if spec is None or layer.site_qparams is None:
+        return layer
+    wanted = (1 - WANTED) * (moments.xx @ layer.weight)
+    wanted += WANTED * (moments.xt - jnp.outer(moments.x, layer.bias))
+    compare = partial(_best, spec, moments.xx, wanted, layer.weight)
+    coarse = jnp.concatenate([jnp.ones(1), COARSE])
+    found = compare(layer.site_qparams, coarse, coarse)
+    low, high = (end.ravel() for end in jnp.meshgrid(FINE, FINE, indexing="ij"))
+    # The range as it is comes first in either grid, and the first of equals counts.
+    return layer._replace(site_qparams=compare(found, low, high))
+
+
+def _best(
+    spec: QuantSpec,
+    xx: Array,
+    wanted: Array,
+    weight: Array,
+    site_qparams: SiteQParams,
+    low: Array,
+    high: Array,
+) -> SiteQParams:
+    """Of the ranges whose ends are the present ones times `low` and `high` [P], the best of each channel.
+
+    The error of output column w is w' xx w - 2 w' wanted, but for what no range changes.
+    """
+
+    def error(ratios: tuple[Array, Array]) -> Array:
+        rounded = fake_quant_weight(spec, with_ends(spec, site_qparams, *ratios), weight)
+        errors = ((xx @ rounded - 2 * wanted) * rounded).sum(0, keepdims=True)
+        return errors if site_qparams.scale.size > 1 else errors.sum(keepdims=True)
+
+    best = jax.lax.map(error, (low, high)).argmin(0)  # [1, out or 1]
+    return with_ends(spec, site_qparams, low[best], high[best])
+
+
+def with_ends(spec: QuantSpec, site_qparams: SiteQParams, low: Array, high: Array) -> SiteQParams:
+    """A quantizer whose range ends at `low` and `high` times its present ends; zero stays exact.
+
+    Where zero points are fixed only the scale moves, by the mean of both.
+    """
+    if spec.signed or spec.codes:
+        return site_qparams._replace(scale=site_qparams.scale * (low + high) / 2)
+    qmin, qmax = int_range(spec)
+    below, above = site_qparams.zero_point - qmin, qmax - site_qparams.zero_point  # steps to either end
+    steps = (low * below + high * above) / (qmax - qmin)
+    zero_point = jnp.clip(qmin + jnp.round(low * below / steps), qmin, qmax)
+    return SiteQParams(site_qparams.scale * steps, zero_point)

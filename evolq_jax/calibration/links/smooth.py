@@ -1,0 +1,193 @@
+"""Smoothing: what is hard to quantize moves from an activation's channels into the weight that reads them.
+
+SmoothQuant (Xiao et al., 2211.10438, equation 4) divides channel k of a linear layer's input by a factor and
+multiplies row k of its weight by it; the factor balances the channel's largest value against its weights'.
+The factors are folded into what makes the activation, so integers see nothing of them.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from evolq_jax.calibration.link import Calibration, State
+from evolq_jax.calibration.links.fold import rescale, with_weight_ranges
+from evolq_jax.calibration.links.ranges import ranges, weight_qparams
+from evolq_jax.network.chunks import largest_divisor
+from evolq_jax.network.parts import Channels, ModelParts
+from evolq_jax.network.sites import is_stacked, observe
+from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.quantizers.uniform import fake_quant
+from evolq_jax.quant.sites import fake_quant_weight
+from evolq_jax.quant.spec import QuantSpec
+from evolq_jax.trees import flatten
+from evolq_jax.typing import Array, Params
+
+# Exponents (of the activation's largest values, of the weight's); SmoothQuant has them sum to one.
+EXPONENTS = tuple((a, w) for a in (0.0, 0.25, 0.5, 0.75, 1.0) for w in (0.0, 0.25, 0.5))
+ROWS = 1024  # tokens, over all images, that an activation's candidates are scored on
+MAX_FACTOR = 2.0**8
+
+Sample = tuple[Array, Array, Array]  # rows [(L,) T, K], and each channel's ends over all tokens [(L,) 1, K]
+
+
+def smooth(calibration: Calibration, state: State) -> State:
+    """Rescales channels wherever that can be folded and lowers the error of the layers that read them.
+
+    Candidates are powers of the ratio of each channel's largest value to its weights' (see `factors`). What
+    they are compared by is the squared error of the readers' outputs, with activation and weights quantized,
+    on a sample of the calibration tokens; a block's channels stay as they are where none is better.
+
+    Returns:
+      The state with makers and readers rescaled (the reference too), the scales that candidates were
+      compared with, and the ranges of what lies between makers and readers found anew.
+    """
+    table = dict(calibration.specs)
+    entries = [entry for entry in calibration.parts.channels if _is_uniform(table.get(entry.site))]
+    if not entries:
+        return state
+    samples = _sample(calibration, [entry.site for entry in entries], state.params)
+    qparams, leaves, rescaled = dict(state.qparams), flatten(state.params), []
+    for done, entry in enumerate(entries):
+        readers = tuple(table.get(f"{reader}/weight") for reader in entry.readers)
+        weights = tuple(leaves[f"{reader}/weight"] for reader in entry.readers)
+        current = tuple(state.qparams.get(f"{reader}/weight") for reader in entry.readers)
+        stacked, own = is_stacked(calibration.parts, entry.site), state.qparams[entry.site]
+        lead = own.scale.shape[: int(stacked)]
+        flat = jax.tree.map(lambda leaf, lead=lead: leaf.reshape(*lead, 1, leaf.shape[-1]), own)
+        factor, found = _best(
+            table[entry.site], readers, stacked, samples[entry.site], weights, (flat, current)
+        )
+        qparams[entry.site] = jax.tree.map(lambda new, old: new.reshape(old.shape), found, own)
+        factor = factor.reshape(*own.scale.shape[:-1], -1)
+        rescaled.append((entry, factor, jnp.zeros_like(factor)))
+        calibration.progress(done + 1, len(entries))
+    state = rescale(state._replace(qparams=qparams), rescaled)
+    return _with_ranges_between(calibration, with_weight_ranges(calibration, state, entries), entries)
+
+
+def _is_uniform(spec: QuantSpec | None) -> bool:
+    return spec is not None and spec.quantizer == "uniform"
+
+
+def _with_ranges_between(calibration: Calibration, state: State, entries: Sequence[Channels]) -> State:
+    """Ranges anew of the activations that rescaled channels pass."""
+    names = {name for entry in entries for name in entry.between}
+    specs = tuple((name, spec) for name, spec in calibration.specs if name in names)
+    return ranges(calibration._replace(specs=specs), state)
+
+
+def _sample(calibration: Calibration, names: Sequence[str], params: Params) -> dict[str, Sample]:
+    """Rows of activations [.., K] over all images, a stride apart, with their channels' ends."""
+    images = jnp.concatenate(list(calibration.batches))
+    size = largest_divisor(images.shape[0], calibration.chunk)
+    strides: list[tuple[str, int]] = []
+    for name in names:
+        tokens = math.prod(calibration.sites[name].shape[:-1])
+        stride = max(1, tokens * images.shape[0] // ROWS)
+        while math.gcd(stride, tokens) > 1:  # else every image would give the same few positions
+            stride += 1
+        strides.append((name, stride))
+    return _observed(calibration.parts, tuple(strides), size, params, images)
+
+
+@partial(jax.jit, static_argnames=("parts", "strides", "size"))
+def _observed(
+    parts: ModelParts, strides: tuple[tuple[str, int], ...], size: int, params: Params, images: Array
+) -> dict[str, Sample]:
+    table = dict(strides)
+
+    def rows(name: str, x: Array, _: None) -> Sample:
+        x = x.reshape(-1, x.shape[-1])
+        return x[:: table[name]], x.min(0, keepdims=True), x.max(0, keepdims=True)
+
+    chunks = images.reshape(-1, size, *images.shape[1:])
+    found = jax.lax.map(lambda x: observe(parts, rows, dict.fromkeys(table), params, x), chunks)
+
+    def merge(leaf: Array) -> Array:  # [chunks, (L,) rows, K] -> [(L,) chunks * rows, K]
+        leaf = jnp.moveaxis(leaf, 0, -3)
+        return leaf.reshape(*leaf.shape[:-3], -1, leaf.shape[-1])
+
+    return {name: (merge(some), low.min(0), high.max(0)) for name, (some, low, high) in found.items()}
+
+
+def factors(exponents: Array, low: Array, high: Array, weights: Sequence[Array]) -> Array:
+    """`a^e0 / w^e1` for each channel, with geometric mean 1; both exponents 0 give 1.
+
+    `a` [1, K] is the activation's largest value, `w` that of the rows of the weights [K, out].
+    """
+    a = jnp.maximum(-low, high)[0]
+    w = jnp.max(jnp.stack([jnp.abs(weight).max(-1) for weight in weights]), 0)
+    logs = [jnp.log(jnp.maximum(v, v.max() / MAX_FACTOR**2 + 1e-12)) for v in (a, w)]
+    log = exponents[0] * logs[0] - exponents[1] * logs[1]
+    limit = math.log(MAX_FACTOR)
+    return jnp.exp(jnp.clip(log - log.mean(), -limit, limit))[None]
+
+
+@partial(jax.jit, static_argnames=("spec", "readers", "stacked"))
+def _best(
+    spec: QuantSpec,
+    readers: tuple[QuantSpec | None, ...],
+    stacked: bool,
+    sample: Sample,
+    weights: tuple[Array, ...],
+    current: tuple[SiteQParams, tuple[SiteQParams | None, ...]],
+) -> tuple[Array, SiteQParams]:
+    """Factors [(L,) 1, K] and the activation's quantizer that go with them, block by block."""
+    one = partial(best_of_block, spec, readers)
+    return (
+        jax.lax.map(lambda args: one(*args), (sample, weights, current))
+        if stacked
+        else one(sample, weights, current)
+    )
+
+
+def best_of_block(
+    spec: QuantSpec,
+    readers: tuple[QuantSpec | None, ...],
+    sample: Sample,
+    weights: tuple[Array, ...],
+    current: tuple[SiteQParams, tuple[SiteQParams | None, ...]],
+) -> tuple[Array, SiteQParams]:
+    """The best candidate for one activation and its readers; factors of 1 and `current` where none is better.
+
+    Args:
+      spec: the activation's quantizer.
+      readers: the weights' quantizers; None: float.
+      sample: rows of the activation and its channels' ends.
+      weights: the readers', [K, out] each.
+      current: quantizers of the activation ([1, 1] or [1, K]) and the weights.
+    """
+    rows, low, high = sample
+    wanted = [rows @ weight for weight in weights]
+
+    def quantizers(factor: Array) -> tuple[SiteQParams, tuple[SiteQParams | None, ...]]:
+        ends = () if spec.observer == "percentile" else (low / factor, high / factor)
+        observed = jnp.concatenate([rows / factor, *ends])
+        scaled = [factor[0][:, None] * weight for weight in weights]
+        own = [None if s is None else weight_qparams(s, w) for s, w in zip(readers, scaled, strict=True)]
+        return weight_qparams(spec, observed), tuple(own)
+
+    def error(factor: Array, found: tuple[SiteQParams, tuple[SiteQParams | None, ...]]) -> Array:
+        x, total = fake_quant(spec, found[0], rows / factor), jnp.float32(0)
+        for reader, site_qparams, weight, target in zip(readers, found[1], weights, wanted, strict=True):
+            weight = factor[0][:, None] * weight
+            if reader is not None and site_qparams is not None:
+                weight = fake_quant_weight(reader, site_qparams, weight)
+            total += ((x @ weight - target) ** 2).sum()
+        return total
+
+    def candidate(exponents: Array) -> tuple[Array, Array, SiteQParams]:
+        factor = factors(exponents, low, high, weights)
+        found = quantizers(factor)
+        return error(factor, found), factor, found[0]
+
+    errors, candidates, found = jax.lax.map(candidate, jnp.asarray(EXPONENTS, jnp.float32)[1:])
+    best = jnp.argmin(errors)
+    unchanged = jnp.ones_like(candidates[0])
+    better = errors[best] < error(unchanged, current)
+    return jax.tree.map(
+        lambda new, old: jnp.where(better, new[best], old), (candidates, found), (unchanged, current[0])
+    )

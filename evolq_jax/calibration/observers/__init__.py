@@ -1,0 +1,1 @@
+"""Observers: from data to ranges, from ranges to scales."""

@@ -1,0 +1,83 @@
+"""How much each element of a unit's output matters to the network's output: a diagonal Fisher weighting.
+
+The gradients are those of `calibration.fisher`: of the logits' Fisher information by one random vector an
+image, without labels (BRECQ, Li et al., 2102.05426, equation 10, has those of a loss with labels).
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from evolq_jax.calibration.reconstruction.units import Unit, list_units, run_unit, unit_params
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.run import forward
+from evolq_jax.quant.sites import FloatSite, float_sites
+from evolq_jax.typing import Array, Params
+
+
+def importance(parts: ModelParts, params: Params, images: Array, key: Array) -> list[Array]:
+    """Squared gradients at every unit's output, of mean 1 in each image and unit.
+
+    Goes back through the network unit by unit: nothing is differentiated inside a loop, where XLA's
+    convolution gradients on CPU are tens of times slower, and one program serves all blocks of a segment.
+    Holds the output of every unit for all images twice.
+
+    Args:
+      parts: the network.
+      params: float parameters.
+      images: normalised, in chunks [chunks, B, height, width, channels].
+      key: PRNG key; consumed.
+
+    Returns:
+      [chunks * B, ...] for every unit of `list_units`; the head's are ones.
+    """
+    units = list_units(parts)
+    found: list[list[Array]] = [[] for _ in units]
+    keys = jax.random.split(key, images.shape[:2])  # an image's vector does not depend on the chunks
+    for chunk, chunk_keys in zip(images, keys, strict=True):
+        inputs = [chunk]
+        for unit, index in units[:-1]:
+            inputs.append(_run(parts, unit, params, inputs[-1], jnp.int32(index)))
+        gradient = _head_gradient(parts, params, inputs[-1], chunk_keys)
+        for number in reversed(range(len(units) - 1)):
+            found[number].append(_normalised(gradient**2))
+            unit, index = units[number]
+            if number:
+                gradient = _pull(parts, unit, params, inputs[number], gradient, jnp.int32(index))
+    logits = jax.eval_shape(partial(forward, parts, float_sites), params, {}, images[0])
+    head = jnp.ones((images.shape[0] * images.shape[1], logits.shape[-1]))
+    return [*(jnp.concatenate(chunks) for chunks in found[:-1]), head]
+
+
+@partial(jax.jit, static_argnames=("parts", "unit"))
+def _run(parts: ModelParts, unit: Unit, params: Params, x: Array, index: Array) -> Array:
+    return run_unit(parts, unit, unit_params(parts, unit, params, index), FloatSite(), x)
+
+
+@partial(jax.jit, static_argnames=("parts", "unit"))
+def _pull(parts: ModelParts, unit: Unit, params: Params, x: Array, gradient: Array, index: Array) -> Array:
+    """The gradient at the unit's input from that at its output."""
+    local = unit_params(parts, unit, params, index)
+    return jax.vjp(lambda x: run_unit(parts, unit, local, FloatSite(), x), x)[1](gradient)[0]
+
+
+@partial(jax.jit, static_argnames=("parts",))
+def _head_gradient(parts: ModelParts, params: Params, x: Array, keys: Array) -> Array:
+    """The gradient at the head's input of `sum_c v_c sqrt(p_c) log p_c`, v standard normal."""
+    head = Unit("head")
+    local = unit_params(parts, head, params, 0)
+
+    def projected(x: Array) -> Array:
+        log_p = jax.nn.log_softmax(run_unit(parts, head, local, FloatSite(), x))
+        v = jax.vmap(lambda key: jax.random.normal(key, log_p.shape[1:]))(keys)
+        return (v * jax.lax.stop_gradient(jnp.exp(log_p / 2)) * log_p).sum()
+
+    return jax.grad(projected)(x)
+
+
+@jax.jit
+def _normalised(squares: Array) -> Array:
+    """[B, ...] -> the same with mean 1 for every image (0 where all are 0)."""
+    mean = squares.mean(tuple(range(1, squares.ndim)), keepdims=True)
+    return squares / jnp.where(mean > 0, mean, 1.0)

@@ -1,0 +1,208 @@
+"""An experiment as one frozen dataclass, and the files that hold one.
+
+Config files (`configs/*.py`) hold `config = Experiment(...)`; the command line overrides single fields.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from evolq_jax.calibration.chain import CORRECTING, check_order
+from evolq_jax.calibration.link import TokenWeighting
+from evolq_jax.calibration.links.clip_config import ClipConfig
+from evolq_jax.calibration.reconstruction.config import BrecqConfig
+from evolq_jax.data.config import DataConfig
+from evolq_jax.devices.memory import check_amount
+from evolq_jax.devices.mesh import parse_mesh
+from evolq_jax.devices.precision import Precision
+from evolq_jax.errors import UserError, check_at_least_one, check_choices
+from evolq_jax.gradient.config import BaselineConfig
+from evolq_jax.landscape.config import LandscapeConfig
+from evolq_jax.quant.spec import QuantConfig, Rule
+from evolq_jax.search.config import SearchConfig
+from evolq_jax.training import TrainConfig, TrainExperiment
+
+__all__ = [
+    "BaselineConfig",
+    "BrecqConfig",
+    "CalibrationConfig",
+    "CheckpointConfig",
+    "ClipConfig",
+    "DataConfig",
+    "Experiment",
+    "LandscapeConfig",
+    "ModelConfig",
+    "QuantConfig",
+    "Rule",
+    "SearchConfig",
+    "TrainConfig",
+    "TrainExperiment",
+]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network, with which weights.
+
+    Attributes:
+      name: of the registry (`evolq models`).
+      weights: `.safetensors` or `.npz` file, folder, or `hf-hub:owner/name`; None: the weights that
+        evolq_jax ships for this model.
+    """
+
+    name: str = "vit_tiny_patch16_224"
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """How the first scales are found.
+
+    Attributes:
+      chain: initialisers in order. `ranges` (the paper's) finds scales on the float network; `fold` gives
+        the outputs of LayerNorms a scale for each channel and folds them into the layers around; `smooth`
+        balances activations' channels against the weights that read them; `clip` tries other ranges by what
+        the whole network's output makes of them. Then, layer by layer on quantized inputs, `ridge` corrects
+        weights, `own_output` finds their ranges, `gptq` rounds them with error feedback, and `bias` corrects
+        biases. `brecq` learns the rounding of weights and the steps of activations block by block. A search
+        after it moves scales, not integers. `block_linear`, last, adds a linear layer in float to every
+        block. All: docs/initialisation.md.
+      damping: how strongly `ridge` holds on to float weights, relative to each input's second moment.
+      pull: share (0 to 1) of the stream's error that `ridge` and `bias` correct at the end of a branch.
+      token_weights: what layer-wise links weigh tokens by: `fisher`, how much they matter to the network's
+        output and, where a LayerNorm follows, the size of their stream; `stream`, this alone; `equal`, none.
+      fisher: `ranges` weighs squared errors by how much each value matters to the network's output (squared
+        gradients towards the float network's probabilities; no labels), for observers that compare errors.
+      brecq: settings of `brecq`.
+      clip: settings of `clip`.
+      batch_size: images of a batch: smoothing observers update, and omse and ptf score, per batch.
+      image_chunk: images run at once.
+    """
+
+    chain: tuple[str, ...] = ("ranges",)
+    damping: float = 3.0
+    pull: float = 0.9
+    token_weights: TokenWeighting = "fisher"
+    fisher: bool = False
+    brecq: BrecqConfig = field(default_factory=BrecqConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    batch_size: int = 100
+    image_chunk: int = 10
+
+    def __post_init__(self) -> None:
+        """Rejects unknown initialisers and sizes that mean nothing."""
+        check_at_least_one("calibration.batch_size", self.batch_size)
+        check_at_least_one("calibration.image_chunk", self.image_chunk)
+        if not self.damping > 0:
+            raise UserError(f"calibration.damping must be positive, not {self.damping}")
+        if not 0 <= self.pull <= 1:
+            raise UserError(f"calibration.pull must be from 0 to 1, not {self.pull}")
+        check_order(self.chain)
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """How a search is saved while it runs; the result does not depend on it.
+
+    Attributes:
+      every_seconds: least time between two checkpoints, which are made at the end of a block's visit; what
+        a kill costs is this and a visit.
+      keep: checkpoints kept.
+    """
+
+    every_seconds: float = 30.0
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        """Rejects numbers that mean nothing."""
+        check_at_least_one("checkpoint.keep", self.keep)
+        if not self.every_seconds >= 0:
+            raise UserError(f"checkpoint.every_seconds must not be negative: {self.every_seconds}")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a run depends on.
+
+    Attributes:
+      name: of the run's directory and tables.
+      model: the network and its weights.
+      data: calibration and evaluation images.
+      quant: which sites are quantized and how.
+      calibration: the initialisation.
+      search: the evolutionary search.
+      landscape: the scan of the loss over scale space.
+      baseline: gradient descent in the search's place.
+      checkpoint: how the search is saved while it runs.
+      start: a finished run of the same model, quantizers and calibration, whose result a search or baseline
+        starts from, in calibration's place.
+      milestones: into how many parts a search's or baseline's budget is cut to score the scales on the way
+        (at the end of the run; selects nothing); 0: none.
+      memory: what a search may take of the device's memory, such as `12GiB`, or `device` for all that it has:
+        what runs at once and what is cached are lowered until the estimate fits. None: as they are set.
+      mesh: how many devices a population's candidates and the images are spread over, such as
+        `candidate=4,data=2`; an axis that is left out gets the other devices. None: all devices, chosen
+        automatically (docs/scaling.md).
+      precision: of matrix products: `float32`, or where the hardware has it `tf32` or `bfloat16`, which are
+        faster and change the order of candidates that are nearly as good (docs/scaling.md).
+      evaluation_batch: images of one evaluation batch, on each device.
+      seed: draws the calibration images, and drives block reconstruction and the search.
+    """
+
+    name: str = "experiment"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    quant: QuantConfig = field(default_factory=QuantConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    landscape: LandscapeConfig = field(default_factory=LandscapeConfig)
+    baseline: BaselineConfig = field(default_factory=BaselineConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    start: str | None = None
+    milestones: int = 0
+    memory: str | None = None
+    mesh: str | None = None
+    precision: Precision = "float32"
+    evaluation_batch: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Rejects what cannot be right whatever the model and the images are."""
+        check_choices(self)
+        if not self.name or Path(self.name).name != self.name:
+            raise UserError(
+                f"name '{self.name}' must be a plain word: the run's directory is called after it"
+            )
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed must be from 0 to {2**32 - 1}, not {self.seed}")
+        check_at_least_one("evaluation_batch", self.evaluation_batch)
+        if self.milestones < 0:
+            raise UserError(f"milestones must not be negative: {self.milestones}")
+        if self.memory is not None:
+            check_amount(self.memory)
+        if self.mesh is not None:
+            parse_mesh(self.mesh)
+        for name in (
+            "weight_bits",
+            "edge_weight_bits",
+            "activation_bits",
+            "edge_activation_bits",
+            "softmax_bits",
+        ):
+            _check_bits(f"quant.{name}", getattr(self.quant, name))
+        correcting = [link for link in self.calibration.chain if link in CORRECTING]
+        if self.quant.bias_correction and correcting:
+            raise UserError(
+                f"calibration.chain's '{correcting[0]}' needs quant.bias_correction off: both correct weights"
+            )
+        if "block_linear" in self.calibration.chain and self.quant.scheme != "matmul":
+            raise UserError(
+                "calibration.chain's 'block_linear' needs quant.scheme matmul: it reads the residual stream "
+                "in float"
+            )
+        for rule in self.quant.rules:
+            _check_bits(f"quant.rules, pattern '{rule.pattern}': bits", rule.bits or None)
+
+
+def _check_bits(key: str, bits: int | None) -> None:
+    if bits is not None and not 2 <= bits <= 8:
+        raise UserError(f"{key} must be from 2 to 8, not {bits}")

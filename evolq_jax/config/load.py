@@ -1,0 +1,36 @@
+"""Config files: Python files that hold one `config`."""
+
+import runpy
+import traceback
+from pathlib import Path
+from typing import Any
+
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.errors import UserError, suggestion
+
+
+def load_config(path: str | Path, *kinds: type) -> Any:
+    """The `config` of a config file, of one of `kinds` (none given: an `Experiment`).
+
+    Raises:
+      UserError: there is no such file, it does not run, or its `config` is not of this kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        siblings = [str(p) for p in sorted(path.parent.glob("*.py"))] if path.parent.is_dir() else []
+        raise UserError(f"no config file at '{path}'{suggestion(str(path), siblings)}")
+    try:
+        config = runpy.run_path(str(path)).get("config")
+    except UserError as error:
+        raise UserError(f"config file '{path}': {error}") from error
+    except Exception as error:
+        lines = [
+            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
+        ]
+        where = f", line {lines[-1]}" if lines else ""
+        raise UserError(f"config file '{path}'{where}: {type(error).__name__}: {error}") from error
+    kinds = kinds or (Experiment,)
+    if not isinstance(config, kinds):
+        calls = " or ".join(f"`config = {kind.__name__}(...)`" for kind in kinds)
+        raise UserError(f"config file '{path}' defines no {calls}")
+    return config

@@ -1,1 +1,0 @@
-"""The verbs: calibrate, search, evaluate, train. The only layer that joins models, data and algorithms."""

@@ -1,0 +1,1 @@
+"""Networks as algorithms see them: segments of stacked blocks, run whole or in part."""

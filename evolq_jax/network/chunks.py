@@ -1,0 +1,46 @@
+"""Loops over chunks of images, which bound memory."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from evolq_jax.typing import Array
+
+
+def largest_divisor(total: int, at_most: int) -> int:
+    """The largest divisor of `total` up to `at_most`: a chunk size that needs no padding."""
+    return next(size for size in range(min(total, max(at_most, 1)), 0, -1) if total % size == 0)
+
+
+def image_chunks(images: Array, chunk: int, shards: int = 1) -> Array:
+    """[B, ...] -> [chunks, size, ...], for a loop over chunks.
+
+    Where the images lie in equal shares on so many devices, every chunk is up to `chunk` of each of them, so
+    that the loop moves none: another order, in which everything that belongs to images must be put.
+    """
+    size = largest_divisor(images.shape[0] // shards, chunk)
+    if shards == 1:
+        return images.reshape(-1, size, *images.shape[1:])
+    by_device = images.reshape(shards, -1, size, *images.shape[1:])
+    return by_device.swapaxes(0, 1).reshape(-1, shards * size, *images.shape[1:])
+
+
+def in_chunks(fn: Callable[[Array], Any], x: Array, chunk: int) -> Any:
+    """`fn` on chunks of the leading axis [B, ...], one after the other; at most `chunk` at once.
+
+    It gives arrays with the same leading axis, in any tree.
+    """
+    size = largest_divisor(x.shape[0], chunk)
+    found = jax.lax.map(fn, x.reshape(-1, size, *x.shape[1:]))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
+
+
+def split(x: Array, chunk: int) -> Array:
+    """[B, ...] -> [B / chunk, chunk, ...]."""
+    return x.reshape(-1, largest_divisor(x.shape[0], chunk), *x.shape[1:])
+
+
+def join(x: Array, axis: int = 0) -> Array:
+    """Merges an axis and the next: the inverse of `split`."""
+    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])

@@ -1,0 +1,21 @@
+"""A network at one point of scale space."""
+
+from typing import NamedTuple
+
+from evolq_jax.quant.qparams import QParams
+from evolq_jax.quant.sites import fake_quant_weights
+from evolq_jax.quant.spec import Specs
+from evolq_jax.typing import Params
+
+
+class Quantized(NamedTuple):
+    """A network at one point of scale space; `quantized` are `params` with fake-quantized weights."""
+
+    params: Params
+    quantized: Params
+    qparams: QParams
+
+
+def at_qparams(specs: Specs, params: Params, qparams: QParams) -> Quantized:
+    """The network at `qparams`."""
+    return Quantized(params, fake_quant_weights(specs, params, qparams), qparams)

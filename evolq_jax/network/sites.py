@@ -1,0 +1,102 @@
+"""A network's quantization points: listed, and observed while it runs."""
+
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from evolq_jax.network.parts import ModelParts, Segment, SiteRoles
+from evolq_jax.network.run import at, over_blocks, run_block
+from evolq_jax.quant.sites import FloatSite, ObserveSite
+from evolq_jax.quant.spec import scope
+from evolq_jax.trees import flatten
+from evolq_jax.typing import Array, Params, PyTree, SiteInfo
+
+
+def observe(
+    parts: ModelParts,
+    observe_fn: Callable[[str, Array, Any], PyTree],
+    stats: Mapping[str, Any],
+    params: Params,
+    images: Array,
+) -> dict[str, PyTree]:
+    """Runs the float network and returns `observe_fn(site, x, stats[site])` of every site in `stats`.
+
+    Entries of stacked sites have a leading L axis, in `stats` and in the result.
+    """
+
+    def recorder(segment: str, entries: Mapping[str, Any]) -> ObserveSite:
+        prefix = segment + "/" if segment else ""
+        return ObserveSite(lambda name, x: observe_fn(prefix + name, x, entries[name]), frozenset(entries))
+
+    outside = {k: v for k, v in stats.items() if not is_stacked(parts, k)}
+    outer, records, x = recorder("", outside), {}, images
+    for segment in parts.segments:
+        x = segment.enter(params, outer, x)
+
+        def body(x: Array, block: tuple[Params, Any], segment: Segment = segment) -> tuple[Array, PyTree]:
+            site = recorder(segment.name, block[1])
+            return run_block(segment, block[0], site, x), site.records
+
+        x, stacked = over_blocks(body, x, (params[segment.name], scope(stats, segment.name)))
+        records |= {f"{segment.name}/{name}": record for name, record in stacked.items()}
+    parts.head(params, outer, x)
+    return records | outer.records
+
+
+class _NamingSite(FloatSite):
+    """Collects every site it passes."""
+
+    def __init__(self, prefix: str, depth: int | None) -> None:
+        self.prefix, self.depth = prefix, depth
+        self.sites: dict[str, SiteInfo] = {}
+
+    def __call__(self, name: str, x: Array, *roles: str) -> Array:
+        self.sites[self.prefix + name] = SiteInfo(x.shape, self.depth, False, frozenset(roles))
+        return x
+
+    def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
+        return self(name, super().layer_norm(name, source, x, weight, bias, eps), "layer_norm")
+
+    def softmax(self, name: str, source: str, logits: Array) -> Array:
+        return self(name, super().softmax(name, source, logits), "softmax")
+
+    def add_weights(self, params: Params) -> None:
+        for name, leaf in flatten(params).items():
+            if name.endswith("weight") and leaf.ndim >= 2:
+                self.sites[self.prefix + name] = SiteInfo(leaf.shape, self.depth, True)
+
+
+def is_stacked(parts: ModelParts, name: str) -> bool:
+    """Whether a site or parameter belongs to a segment, so that its entries have a leading L axis."""
+    return name.split("/")[0] in {segment.name for segment in parts.segments}
+
+
+def list_sites(
+    parts: ModelParts, params: Params, image_shape: tuple[int, ...], batch: int = 1
+) -> dict[str, SiteInfo]:
+    """Every quantization point of a network by name, in the order of the forward pass.
+
+    Weights (matrices and kernels) come after the activations of their scope. Nothing is computed.
+    """
+    sites: dict[str, SiteInfo] = {}
+    outer = _NamingSite("", None)
+    x = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)
+    for segment in parts.segments:
+        x = jax.eval_shape(lambda p, x, s=segment: s.enter(p, outer, x), params, x)
+        inner = _NamingSite(segment.name + "/", segment.length)
+        block = jax.eval_shape(lambda p: at(p, 0), params[segment.name])
+        x = jax.eval_shape(lambda p, x, s=segment, i=inner: s.block(p, i, x), block, x)
+        inner.add_weights(block)
+        sites |= inner.sites
+    jax.eval_shape(lambda p, x: parts.head(p, outer, x), params, x)
+    outer.add_weights({k: v for k, v in params.items() if not is_stacked(parts, k)})
+    sites |= outer.sites
+    return {k: info._replace(roles=info.roles | _roles(parts.roles, k)) for k, info in sites.items()}
+
+
+def _roles(roles: SiteRoles, name: str) -> set[str]:
+    """The roles whose patterns the site's name matches."""
+    return {role for role, patterns in vars(roles).items() if any(fnmatchcase(name, p) for p in patterns)}

@@ -1,0 +1,124 @@
+"""Parts of a quantized network's forward pass: what a search runs once, what it keeps, what it runs again."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from evolq_jax.network.chunks import in_chunks, join, split
+from evolq_jax.network.parts import ModelParts, Segment
+from evolq_jax.network.run import index_in, normalize, over_blocks, run_blocks, scan_blocks, with_features
+from evolq_jax.quant.qparams import QParams
+from evolq_jax.quant.sites import FloatSite, SiteFactory
+from evolq_jax.typing import Array, Params, Preprocessing
+
+
+def block_inputs(
+    parts: ModelParts,
+    make_site: SiteFactory,
+    chunk: int,
+    params: Params,
+    qparams: QParams,
+    tokens: Array,
+    dtype: Any = jnp.float32,
+) -> dict[str, Array]:
+    """Every block's input, by segment: [L, B, ...], from the first segment's entry [B, ...].
+
+    They are computed in float32 and kept in `dtype`.
+    """
+
+    def one_chunk(x: Array) -> dict[str, Array]:
+        inputs = {}
+        for number, segment in enumerate(parts.segments):
+            x = segment.enter(params, make_site("", qparams), x) if number else x
+            x, kept = scan_blocks(segment, make_site, params, qparams, x)
+            inputs[segment.name] = kept.astype(dtype)
+        return inputs
+
+    chunks = jax.lax.map(one_chunk, split(tokens, chunk))
+    return {name: join(jnp.moveaxis(x, 0, 1), axis=1) for name, x in chunks.items()}
+
+
+def prefix_outputs(
+    parts: ModelParts,
+    make_site: SiteFactory,
+    chunk: int,
+    segment_number: int,
+    params: Params,
+    qparams: QParams,
+    tokens: Array,
+    stop: Array | int,
+) -> Array:
+    """From the first segment's entry [B, ...] to the input of block `stop` (may be traced) of a segment."""
+    *before, last = parts.segments[: segment_number + 1]
+
+    def one_chunk(x: Array) -> Array:
+        for number, segment in enumerate(before):
+            x = segment.enter(params, make_site("", qparams), x) if number else x
+            x, _ = scan_blocks(segment, make_site, params, qparams, x)
+        x = last.enter(params, make_site("", qparams), x) if before else x
+        return run_blocks(last, make_site, params, qparams, x, 0, index_in(last, stop))
+
+    return join(jax.lax.map(one_chunk, split(tokens, chunk)))
+
+
+def embed(
+    parts: ModelParts,
+    make_site: SiteFactory,
+    chunk: int,
+    preprocessing: Preprocessing,
+    params: Params,
+    qparams: QParams,
+    pixels: Array,
+) -> Array:
+    """uint8 images [B, height, width, channels] -> the first segment's entry [B, ...]."""
+
+    def one_chunk(x: Array) -> Array:
+        return parts.segments[0].enter(params, make_site("", qparams), normalize(preprocessing, x))
+
+    return join(jax.lax.map(one_chunk, split(pixels, chunk)))
+
+
+def suffix_logits(
+    parts: ModelParts,
+    make_site: SiteFactory,
+    segment_number: int,
+    params: Params,
+    qparams: QParams,
+    x: Array,
+    start: Array | int,
+) -> Array:
+    """From the input of block `start` (may be traced, as in `run_blocks`) of a segment to logits [B, C]."""
+    segment = parts.segments[segment_number]
+    outer = make_site("", qparams)
+    x = run_blocks(segment, make_site, params, qparams, x, start, segment.length)
+    for later in parts.segments[segment_number + 1 :]:
+        x, _ = scan_blocks(later, make_site, params, qparams, later.enter(params, outer, x))
+    return parts.head(params, outer, x)
+
+
+def suffix_ends(
+    parts: ModelParts,
+    make_site: SiteFactory,
+    segment_number: int,
+    params: Params,
+    qparams: QParams,
+    x: Array,
+    start: Array | int,
+    features: bool,
+) -> tuple[Array, Array | None]:
+    """`suffix_logits`, and where asked for the features [B, ...] that the classifiers read."""
+
+    def run(make_site: SiteFactory) -> Array:
+        return suffix_logits(parts, make_site, segment_number, params, qparams, x, start)
+
+    return with_features(parts, make_site, run) if features else (run(make_site), None)
+
+
+def float_outputs(segment: Segment, chunk: int, params: Params, x: Array) -> Array:
+    """Neighbouring blocks in floating point, on inputs [B, ...]; `chunk` images at once."""
+
+    def one_chunk(x: Array) -> Array:
+        return over_blocks(lambda x, block: (segment.block(block, FloatSite(), x), None), x, params)[0]
+
+    return in_chunks(one_chunk, x, chunk)

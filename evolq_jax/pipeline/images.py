@@ -1,0 +1,145 @@
+"""The calibration and evaluation images of a config: listed and counted first, decoded later."""
+
+from dataclasses import replace
+
+from evolq_jax.config.experiment import DataConfig, Experiment
+from evolq_jax.data import check_draw, load_images, open_source
+from evolq_jax.errors import UserError
+from evolq_jax.pipeline.load import Setup
+from evolq_jax.pipeline.watcher import Progress, no_progress
+from evolq_jax.typing import Images, Preprocessing
+
+
+def count_calibration(setup: Setup, *, for_search: bool) -> int:
+    """The number of calibration images, from a listing of their source.
+
+    Raises:
+      UserError: the source is missing, empty, too small or of other images than the network takes, or the
+        number does not fit the batches.
+    """
+    data = setup.config.data
+    count = _count("calibration", data, data.calibration, data.num_calibration, setup.model.preprocessing)
+    check_batches(setup.config, count, for_search=for_search)
+    return count
+
+
+def count_evaluation(setup: Setup) -> int:
+    """The number of evaluation images, from a listing of their source.
+
+    Raises:
+      UserError: as `count_calibration`; or a class is unknown, or the network has no such class.
+    """
+    data = setup.config.data
+    return _count(
+        "evaluation",
+        data,
+        data.evaluation,
+        data.num_evaluation,
+        _evaluation_preprocessing(setup),
+        data.class_index,
+        setup.model.config.num_classes,
+    )
+
+
+def _count(
+    what: str,
+    data: DataConfig,
+    where: str,
+    num: int | None,
+    preprocessing: Preprocessing,
+    class_index: str | None = None,
+    num_classes: int | None = None,
+) -> int:
+    source = open_source(where, preprocessing, class_index, data.tfds_dir)
+    if what == "calibration":
+        check_draw(source, data.draw)
+    total, channels = len(source.names), len(preprocessing.mean)
+    if num is not None and num > total:
+        raise UserError(f"data.num_{what} asks for {num} images, but '{where}' has only {total}")
+    if source.shape[2] != channels:
+        raise UserError(
+            f"'{where}' has {source.shape[2]}-channel images, but the network takes {channels}-channel ones"
+        )
+    if num_classes is not None and source.max_label >= num_classes:
+        raise UserError(
+            f"'{where}' has label {source.max_label}, but the network has {num_classes} classes; "
+            "check data.class_index and the weights"
+        )
+    return num or total
+
+
+def check_batches(config: Experiment, count: int, *, for_search: bool, skipped: int = 0) -> None:
+    """Holds the number of calibration images against the batches they are used in.
+
+    Raises:
+      UserError: there are fewer than one batch, the last batch would not be whole, or a search could
+        not hold out any.
+    """
+    batches = {"calibration.batch_size": config.calibration.batch_size}
+    if for_search:
+        batches["search.batch_size"] = config.search.batch_size
+    left_out = f" ({skipped} unreadable ones left out)" if skipped else ""
+    for key, batch in batches.items():
+        if count % batch or count < batch:
+            wrong = "fewer than one batch" if count < batch else "no whole number of batches"
+            raise UserError(
+                f"{count} calibration images{left_out} are {wrong} of {batch}: "
+                f"change {key} or data.num_calibration"
+            )
+    if for_search:
+        config.search.num_held_out(count)
+
+
+def load_calibration(setup: Setup, progress: Progress = no_progress) -> Images:
+    """The calibration images: drawn by the seed; labels at most balance the draw.
+
+    Raises:
+      UserError: the source is missing, empty or too small, or an image cannot be read.
+    """
+    data = setup.config.data
+    return load_images(
+        data.calibration,
+        setup.model.preprocessing,
+        num=data.num_calibration,
+        seed=setup.config.seed,
+        draw=data.draw,
+        cache_dir=data.cache,
+        cache_gib=data.cache_gib,
+        on_corrupt=data.on_corrupt,
+        tfds_dir=data.tfds_dir,
+        progress=progress,
+    )
+
+
+def load_evaluation(setup: Setup, progress: Progress = no_progress) -> Images:
+    """The evaluation images: the same for every seed. Several processes hold a share each.
+
+    Raises:
+      UserError: the source is missing or empty, a class is unknown, or an image cannot be read.
+    """
+    data = setup.config.data
+    return load_images(
+        data.evaluation,
+        _evaluation_preprocessing(setup),
+        class_index=data.class_index,
+        num=data.num_evaluation,
+        seed=0,
+        cache_dir=data.cache,
+        cache_gib=data.cache_gib,
+        on_corrupt=data.on_corrupt,
+        tfds_dir=data.tfds_dir,
+        progress=progress,
+        shared=True,
+    )
+
+
+def _evaluation_preprocessing(setup: Setup) -> Preprocessing:
+    resize = setup.config.data.evaluation_resize
+    preprocessing = setup.model.preprocessing
+    if resize == "checkpoint":
+        return preprocessing
+    if resize is not None and resize < preprocessing.size:
+        raise UserError(
+            f"data.evaluation_resize ({resize}) is below the network's image size ({preprocessing.size})"
+        )
+    return replace(preprocessing, resize=resize)

@@ -1,0 +1,84 @@
+"""From a config to the network that algorithms take, and what of it is quantized and searched."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+import evolq_jax.models
+from evolq_jax.calibration.chain import ROUNDING, check_chain
+from evolq_jax.calibration.links.block_linear import added_parameters
+from evolq_jax.calibration.links.clip import clipped_sites
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.devices.mesh import make_mesh
+from evolq_jax.devices.programs import forget_programs
+from evolq_jax.errors import UserError
+from evolq_jax.models import registry
+from evolq_jax.models.checkpoint import LoadedModel, load_checkpoint
+from evolq_jax.network.sites import list_sites
+from evolq_jax.quant.spec import Specs, resolve, with_codes
+from evolq_jax.typing import SiteInfo
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A loaded network, what of it is quantized, and the devices that it runs on (None: one)."""
+
+    config: Experiment
+    model: LoadedModel
+    sites: dict[str, SiteInfo]
+    specs: Specs
+    mesh: Mesh | None = None
+
+    @property
+    def added_parameters(self) -> int:
+        """Numbers that the chain of initialisers adds to the network's own."""
+        if "block_linear" not in self.config.calibration.chain:
+            return 0
+        size, channels = self.model.preprocessing.size, len(self.model.preprocessing.mean)
+        return added_parameters(self.model.parts, self.model.params, (size, size, channels))
+
+
+def load_model(config: Experiment) -> Setup:
+    """Reads the weights and resolves the quantizers; every run of a process begins with it.
+
+    Raises:
+      UserError: the mesh, the model, its weights, the chain of initialisers or a site pattern is wrong.
+    """
+    forget_programs()
+    mesh = make_mesh(config.mesh, config.search.population_size)
+    weights = config.model.weights or shipped_weights(config.model.name)
+    model = load_checkpoint(config.model.name, weights)
+    size = model.preprocessing.size
+    check_chain(config.calibration.chain, model.parts)
+    sites = list_sites(model.parts, model.params, (size, size, len(model.preprocessing.mean)))
+    specs = resolve(config.quant, sites)
+    if "clip" in config.calibration.chain:
+        clipped_sites(model.parts, specs, config.calibration.clip.sites)
+    if set(config.calibration.chain) & set(ROUNDING):
+        specs = with_codes(specs, [name for name, info in sites.items() if info.is_weight])
+    return Setup(config, model, sites, specs, mesh)
+
+
+def shipped_weights(name: str) -> Path:
+    """The weights that evolq_jax brings along for a model.
+
+    Raises:
+      UserError: the model is unknown, or evolq_jax brings no weights for it.
+    """
+    path = _weights_folder() / f"{registry.get_entry(name).name}.safetensors"
+    if not path.is_file():
+        raise UserError(f"evolq_jax comes without weights for '{name}': give them with --model.weights FILE")
+    return path
+
+
+def list_models() -> list[dict[str, Any]]:
+    """Every model of the registry by its sizes, and whether evolq_jax brings weights for it."""
+    rows = [row._asdict() for row in registry.list_models()]
+    folder = _weights_folder()
+    return [row | {"weights_included": (folder / f"{row['name']}.safetensors").is_file()} for row in rows]
+
+
+def _weights_folder() -> Path:
+    return Path(evolq_jax.models.__file__).parent / "weights"

@@ -1,0 +1,37 @@
+"""What searches and descents imitate: the float network, or the released code's variant of it."""
+
+import jax.numpy as jnp
+
+from evolq_jax.pipeline.calibrate import Calibrated
+from evolq_jax.pipeline.logits import compute_logits
+from evolq_jax.pipeline.watcher import Progress, Watcher
+from evolq_jax.typing import Array
+
+
+def teacher_logits(calibrated: Calibrated, watcher: Watcher) -> Array:
+    """What the search imitates [B, C]: the float network, or the released code's variant of it."""
+    return _teacher(calibrated, watcher.stage("computing the teacher"), features=False)
+
+
+def teacher_features(calibrated: Calibrated, watcher: Watcher) -> Array:
+    """What the teacher's classifiers read [B, ...]."""
+    return _teacher(calibrated, watcher.stage("computing the teacher's features"), features=True)
+
+
+def _teacher(calibrated: Calibrated, progress: Progress, *, features: bool) -> Array:
+    setup, config = calibrated.setup, calibrated.setup.config
+    integer = config.search.teacher == "integer_layer_norm"
+    found = compute_logits(
+        setup.model.parts,
+        setup.specs if integer else (),
+        setup.model.preprocessing,
+        setup.model.params,
+        calibrated.qparams if integer else {},
+        calibrated.images.pixels,
+        config.calibration.image_chunk,
+        progress,
+        integer_norm_only=integer,
+        features=features,
+        mesh=setup.mesh,
+    )
+    return jnp.asarray(found)

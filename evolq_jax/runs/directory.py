@@ -1,0 +1,258 @@
+"""A run's files: `config.json`, `log.jsonl`, scales, `result.json`. Whole or not there.
+
+Of several processes only the first touches them: others get from it what they read, and write nothing.
+"""
+
+import json
+import os
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.devices import hosts
+from evolq_jax.errors import UserError
+from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.runs.config_json import from_json, to_json
+from evolq_jax.runs.lock import LOCK, locked
+from evolq_jax.runs.preemption import Preempted
+
+CONFIG, LOG, RESULT = "config.json", "log.jsonl", "result.json"
+INIT_SCALES, FINAL_SCALES = "init_scales.safetensors", "scales.safetensors"
+PARAMS = "params.safetensors"  # where calibration changed them
+PARTIAL = ".partial"  # the end of what is being written, or was when its process was killed
+
+
+class RunDirectory:
+    """One run's directory, which exists."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return hosts.from_first(lambda: b"1" if (self.path / name).is_file() else b"") == b"1"
+
+    def names(self) -> set[str]:
+        """What lies in it, the lock aside."""
+        names = hosts.from_first(lambda: json.dumps([file.name for file in self.path.iterdir()]).encode())
+        return set(json.loads(names)) - {LOCK}
+
+    def read(self, name: str) -> str:
+        """The text of one file.
+
+        Raises:
+          UserError: it cannot be read.
+        """
+        try:
+            return hosts.from_first((self.path / name).read_bytes).decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read '{self.path / name}': {error}") from error
+
+    def config(self) -> Experiment:
+        """The run's config."""
+        return from_json(self.read(CONFIG), str(self.path / CONFIG))
+
+    def write(self, name: str, content: bytes) -> None:
+        """One file, in one step.
+
+        Raises:
+          UserError: the disk is full or the directory cannot be written.
+        """
+        if not hosts.is_first():
+            return
+        temporary = self.path / f".{name}{PARTIAL}"
+        with _reported(self.path / name):
+            try:
+                temporary.write_bytes(content)
+                os.replace(temporary, self.path / name)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def append(self, name: str, content: bytes) -> None:
+        """Puts something at the end of a file, at once on disk.
+
+        Raises:
+          UserError: the disk is full or the directory cannot be written.
+        """
+        if not hosts.is_first():
+            return
+        with _reported(self.path / name), (self.path / name).open("ab") as file:
+            file.write(content)
+
+    def write_json(self, name: str, content: Any) -> None:
+        """One JSON file, in one step."""
+        self.write(name, (json.dumps(content, indent=2) + "\n").encode())
+
+    @contextmanager
+    def open_log(self, keep: int = 0) -> Generator[Callable[[dict[str, Any]], None], None, None]:
+        """Gives a function that appends one line, at once on disk, to the run's log.
+
+        Of the lines that are there, the first `keep` stay.
+        """
+        file = self.path / LOG if hosts.is_first() else Path(os.devnull)
+        if keep:
+            self.write(LOG, "".join(self.read(LOG).splitlines(keepends=True)[:keep]).encode())
+        with _reported(file):
+            log = file.open("a" if keep else "w", encoding="utf-8")
+
+        def append(record: dict[str, Any]) -> None:
+            with _reported(file):
+                log.write(json.dumps(record) + "\n")
+                log.flush()
+
+        try:
+            yield append
+        finally:
+            with _reported(file):
+                log.close()
+
+    def write_arrays(self, name: str, arrays: Mapping[str, Any]) -> None:
+        """Arrays as `.safetensors`, float32."""
+        self.write(
+            name, save({k: np.ascontiguousarray(np.asarray(v, np.float32)) for k, v in arrays.items()})
+        )
+
+    def read_arrays(self, name: str) -> dict[str, np.ndarray]:
+        """Arrays written by `write_arrays`.
+
+        Raises:
+          UserError: the file is missing or damaged.
+        """
+        try:
+            return load(hosts.from_first((self.path / name).read_bytes))
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"no readable arrays in '{self.path / name}' ({error}); run it again") from error
+
+    def write_qparams(self, name: str, qparams: QParams) -> None:
+        """Scales as `.safetensors`: `SITE.scale` and `SITE.zero_point`."""
+        fields = ((site, site_qparams._asdict()) for site, site_qparams in qparams.items())
+        self.write_arrays(name, {f"{site}.{field}": v for site, part in fields for field, v in part.items()})
+
+    def read_qparams(self, name: str) -> QParams:
+        """Scales written by `write_scales`.
+
+        Raises:
+          UserError: the file is missing or damaged.
+        """
+        arrays = self.read_arrays(name)
+        sites = sorted({key.rpartition(".")[0] for key in arrays})
+        try:
+            return {
+                site: SiteQParams(
+                    jnp.asarray(arrays[f"{site}.scale"]), jnp.asarray(arrays[f"{site}.zero_point"])
+                )
+                for site in sites
+            }
+        except KeyError as error:
+            raise UserError(f"'{self.path / name}' lacks {error}; run it again") from error
+
+
+def open_run(path: str | Path) -> RunDirectory:
+    """An existing run.
+
+    Raises:
+      UserError: there is none.
+    """
+    run = RunDirectory(Path(path))
+    if not run.has(CONFIG):
+        raise UserError(f"'{path}' is no run directory: it holds no {CONFIG}")
+    return run
+
+
+@contextmanager
+def new_run(path: str | Path | None, config: Experiment) -> Generator[RunDirectory, None, None]:
+    """A new directory with the config in it; without a path the next free `runs/NAME-NNN`.
+
+    If it is left by an exception before anything but the config was written, nothing remains of it.
+
+    Raises:
+      UserError: there is something at that path already, another process is at work there, or it cannot be
+        written.
+    """
+    with hold_directory(path, config.name) as run, begin_run(run, config):
+        yield run
+
+
+@contextmanager
+def hold_directory(path: str | Path | None, name: str) -> Generator[RunDirectory, None, None]:
+    """A directory, made where there is none, that no other process gets meanwhile.
+
+    If it is left by an exception when there is nothing in it, what was made is taken away.
+
+    Raises:
+      UserError: there is a file at that path, another process is at work there, or it cannot be written.
+    """
+    target = Path(path) if path is not None else _next_free(Path("runs"), name)
+    if not hosts.is_first():
+        yield RunDirectory(target)
+        return
+    with _reported(target, "; name another with --run-dir"):
+        made = [folder for folder in (target, *target.parents) if not folder.exists()]
+        if target.exists() and not target.is_dir():
+            raise _not_empty(target)
+        target.mkdir(parents=True, exist_ok=path is not None)
+    try:
+        with ExitStack() as stack:
+            with _reported(target, "; name another with --run-dir"):
+                stack.enter_context(locked(target))
+                for left in target.glob(f".*{PARTIAL}"):
+                    left.unlink()
+            yield RunDirectory(target)
+    except BaseException:
+        for folder in made:  # innermost first
+            if not folder.is_dir() or any(folder.iterdir()):
+                break
+            folder.rmdir()
+        raise
+
+
+@contextmanager
+def begin_run(run: RunDirectory, config: Experiment) -> Generator[None, None, None]:
+    """Puts the config into an empty directory.
+
+    It is taken away again if an exception comes before anything else was written; not if the run was
+    preempted, which is going to be continued.
+
+    Raises:
+      UserError: the directory is not empty, or cannot be written.
+    """
+    if run.names():
+        raise _not_empty(run.path)
+    run.write(CONFIG, to_json(config).encode())
+    try:
+        yield
+    except Preempted:
+        raise
+    except BaseException:
+        if hosts.is_first() and {file.name for file in run.path.iterdir()} - {LOCK} == {CONFIG}:
+            (run.path / CONFIG).unlink()
+        raise
+
+
+def _not_empty(path: Path) -> UserError:
+    return UserError(f"run directory '{path}' is not empty; name another with --run-dir")
+
+
+def _next_free(folder: Path, name: str) -> Path:
+    def find() -> bytes:
+        number = 1
+        while (folder / f"{name}-{number:03}").exists():
+            number += 1
+        return f"{name}-{number:03}".encode()
+
+    return folder / hosts.from_first(find).decode()
+
+
+@contextmanager
+def _reported(path: Path, remedy: str = "") -> Generator[None, None, None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write '{path}': {error.strerror or error}{remedy}") from error

@@ -1,0 +1,75 @@
+"""Going on with what a killed process began: only with the same config, inputs and versions."""
+
+import json
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.errors import UserError
+from evolq_jax.runs.config_json import to_json
+from evolq_jax.runs.directory import RunDirectory, begin_run, hold_directory
+from evolq_jax.trees import flatten
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a verb leaves in its directory."""
+
+    name: str  # for messages
+    finished: str  # the file that is written last
+    is_begun: Callable[[set[str]], bool]  # whether these files are those of an unfinished one
+
+
+@contextmanager
+def continued_run(
+    path: str | Path | None, config: Experiment, kind: Kind
+) -> Generator[RunDirectory, None, None]:
+    """A new directory, or the one of an unfinished run of the same config, to be continued.
+
+    Raises:
+      UserError: there is something else at that path, another process is at work there, or it cannot be
+        written.
+    """
+    with hold_directory(path, config.name) as run:
+        names = run.names()
+        if kind.finished in names:
+            raise UserError(f"'{path}' holds a finished {kind.name}; name another with --run-dir")
+        if not kind.is_begun(names):
+            with begin_run(run, config):
+                yield run
+            return
+        other = difference(run.config(), config)
+        if other:
+            raise UserError(
+                f"'{path}' holds an unfinished {kind.name} of another config ({other}): give it the same to "
+                "continue, or name another with --run-dir"
+            )
+        yield run
+
+
+def difference(then: Experiment, now: Experiment) -> str:
+    """The first field that two configs differ in, and how; '' where both give the same run."""
+    fields = [
+        flatten(json.loads(to_json(replace(config, checkpoint=now.checkpoint)))) for config in (then, now)
+    ]
+    for name, value in fields[1].items():
+        if value != fields[0].get(name):
+            return f"{name.replace('/', '.')} was {fields[0].get(name)} and is {value}"
+    return ""
+
+
+def check_unchanged(run: RunDirectory, name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Holds what the bits of a result depend on, beside the config, against what it was at the beginning.
+
+    Raises:
+      UserError: something has changed.
+    """
+    changed = [what for what, value in now.items() if then.get(what) != value]
+    if changed:
+        raise UserError(
+            f"the {name} in '{run.path}' cannot be continued, since this has changed: "
+            f"{', '.join(changed)}; name another with --run-dir"
+        )

@@ -1,0 +1,83 @@
+"""Orbax where only the first of several processes saves, and the others get what it reads.
+
+What is saved is small and the same in all processes, and so no file system has to be shared.
+"""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from evolq_jax.devices import hosts
+
+
+class _Step(NamedTuple):
+    step: int
+
+
+class SoleCheckpointer:
+    """What `Checkpoints` needs of Orbax's `Checkpointer`, which always asks all processes to take part.
+
+    Orbax's older manager does not.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        """Takes away what a killed process left half written."""
+        folder.mkdir(exist_ok=True)
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
+        )
+        options = ocp.CheckpointManagerOptions(
+            create=False, max_to_keep=keep, cleanup_tmp_directories=True, multiprocessing_options=alone
+        )
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    @property
+    def latest(self) -> _Step | None:
+        """The last whole checkpoint."""
+        step = self._manager.latest_step()
+        return None if step is None else _Step(step)
+
+    def load(self, step: int, like: Any) -> Any:
+        """A checkpoint's tree, which looks like another."""
+        return self._manager.restore(step, args=ocp.args.StandardRestore(like))
+
+    def save_async(self, step: int, tree: Any, *, force: bool) -> None:
+        """Saves a tree in the background."""
+        self._manager.save(step, args=ocp.args.StandardSave(tree), force=force)
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def tree_from_first(read: Callable[[], Any], like: Any) -> Any:
+    """The tree of numpy arrays and numbers, or None, that the first process reads, in all of them.
+
+    Args:
+      read: called in the first one only.
+      like: a tree with the same nodes and kinds of leaves.
+    """
+    if hosts.num_processes() == 1:
+        return read()
+
+    def make() -> bytes:
+        found, file = read(), io.BytesIO()
+        np.savez(file, *jax.tree.leaves(found))  # whole numbers and float64 keep all their digits
+        return file.getvalue()
+
+    with np.load(io.BytesIO(hosts.from_first(make)), allow_pickle=False) as arrays:
+        leaves = [arrays[name] for name in arrays.files]
+    if not leaves:
+        return None
+    kinds, nodes = jax.tree.flatten(like)
+    typed = [
+        leaf if isinstance(kind, np.ndarray) else type(kind)(leaf)
+        for kind, leaf in zip(kinds, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(nodes, typed)

@@ -1,0 +1,158 @@
+"""The verb `baseline`: gradient descent in the search's place, all else being equal."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.devices.precision import matmul_precision
+from evolq_jax.gradient.descend import descend, first_position
+from evolq_jax.gradient.loss import Data, Problem
+from evolq_jax.gradient.optimizers import make_optimizer
+from evolq_jax.gradient.records import Descent, Evaluation, Position
+from evolq_jax.objective.fitness import check_not_local
+from evolq_jax.pipeline.calibrate import Calibrated, first_tokens
+from evolq_jax.pipeline.cost import out_of_memory
+from evolq_jax.pipeline.images import count_calibration, count_evaluation, load_evaluation
+from evolq_jax.pipeline.load import Setup, load_model
+from evolq_jax.pipeline.searched import check_search, searched_sites
+from evolq_jax.pipeline.teacher import teacher_features, teacher_logits
+from evolq_jax.pipeline.watcher import Silent, Watcher
+from evolq_jax.quant.qparams import QParams
+from evolq_jax.runs.checkpoints import Saved, open_checkpoints
+from evolq_jax.runs.directory import RunDirectory
+from evolq_jax.runs.milestones import Milestones
+from evolq_jax.runs.preemption import Preemption, preemptible
+from evolq_jax.runs.resume import continued_run
+from evolq_jax.verbs.resumable import BASELINE, Clock, begin, end
+from evolq_jax.verbs.scored import end_run, score_run
+from evolq_jax.verbs.search_plan import budget_of_search
+
+
+def run_baseline(
+    config: Experiment, run_dir: str | Path | None = None, watcher: Watcher | None = None
+) -> dict[str, Any]:
+    """Calibrates, descends and evaluates: `run_search` with gradients, and continued as that is.
+
+    Same scales, init, calibration images, fitness, teacher and held-out images as the search of this
+    config, and by default its budget.
+
+    Args:
+      config: the experiment.
+      run_dir: where to write: a new directory, or one with an unfinished baseline of the same config, which
+        is then continued. None: the next free `runs/NAME-NNN`.
+      watcher: told how it goes on.
+
+    Returns:
+      The content of `result.json`, with the run's path under `run_dir`.
+
+    Raises:
+      UserError: something in the config, the weights, the images or the run directory is wrong.
+      Preempted: SIGTERM came (in the main thread); what there was to save is saved.
+    """
+    watcher, clock = watcher or Silent(), Clock()
+    with (
+        matmul_precision(config.precision),
+        continued_run(run_dir, config, BASELINE) as run,
+        preemptible(f"go on with: evolq baseline {run.path} --resume") as preemption,
+    ):
+        setup = load_model(config)
+        check_baseline(setup, count_calibration(setup, for_search=True))
+        count_evaluation(setup)
+        evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
+        calibrated = begin(BASELINE, run, setup, evaluation, clock, watcher)
+        budget = budget_of(setup, len(calibrated.images.pixels))
+        with preemption.deferred(), out_of_memory("--search.image-chunk"):
+            found = _descend(calibrated, budget, run, clock, preemption, watcher)
+        with out_of_memory("--evaluation-batch"):
+            result = score_run(run, calibrated, found, evaluation, watcher)
+        result |= {
+            "optimizer": config.baseline.optimizer,
+            "steps": found.steps,
+            "budget": budget,
+            "seconds": round(clock.seconds(), 2),
+        }
+        result = end_run(run, result)
+        end(BASELINE, run)
+    return result
+
+
+def check_baseline(setup: Setup, num_images: int) -> None:
+    """Finds out before anything is computed what would stop the descent.
+
+    Raises:
+      UserError: the sites, the fitness, the optimiser, the mini-batch or the budget are wrong.
+    """
+    check_search(setup)
+    search, baseline = setup.config.search, setup.config.baseline
+    check_not_local(search.fitness, search.fitness_functions)
+    make_optimizer(baseline, 1)
+    size = baseline.check_minibatch(num_images - search.num_held_out(num_images), search.batch_size)
+    baseline.check_budget(budget_of(setup, num_images), size, num_images)
+
+
+def budget_of(setup: Setup, num_images: int) -> int:
+    """Candidate-images: the config's, or as many as the search would spend."""
+    return setup.config.baseline.budget or round(budget_of_search(setup, num_images))
+
+
+def _descend(
+    calibrated: Calibrated,
+    budget: int,
+    run: RunDirectory,
+    clock: Clock,
+    preemption: Preemption,
+    watcher: Watcher,
+) -> Descent:
+    config, problem = calibrated.setup.config, make_problem(calibrated.setup)
+    data = make_data(calibrated, problem, watcher)
+    progress = watcher.stage("descending (candidate-images)")
+    with open_checkpoints(run.path, config.checkpoint, BASELINE.name) as checkpoints:
+        first = first_position(problem, data.start)
+        saved = checkpoints.latest(first) or Saved(first, 0, clock.earlier)
+        clock.earlier, lines, at = saved.seconds, saved.log_lines, saved.position
+        milestones = Milestones(run, config.milestones, budget)
+        if at.evaluated:
+            milestones.offer(at.evaluated, at.fitness, at.best)
+        with run.open_log(lines) as append:
+
+            def on_evaluation(record: Evaluation, best: QParams) -> None:
+                nonlocal lines
+                append(record._asdict())
+                lines += 1
+                milestones.offer(record.candidate_images, record.best_fitness, best)
+
+            def on_step(position: Position) -> None:
+                checkpoints.offer(Saved(position, lines, clock.seconds()))
+                progress(min(position.spent, budget), budget)
+                preemption.check()
+
+            key = jax.random.key(config.seed)
+            return descend(problem, config.search, data, budget, key, on_evaluation, on_step, at)
+
+
+def make_data(calibrated: Calibrated, problem: Problem, watcher: Watcher) -> Data:
+    """The arrays of a descent from a calibrated network."""
+    temperature = jnp.float32(calibrated.setup.config.search.temperature)
+    teacher = teacher_logits(calibrated, watcher)
+    features = teacher_features(calibrated, watcher) if problem.features_weight else None
+    tokens = first_tokens(calibrated)
+    return Data(calibrated.params, calibrated.qparams, tokens, teacher, temperature, features)
+
+
+def make_problem(setup: Setup) -> Problem:
+    """The static settings of a descent."""
+    search, (image_chunk, _) = setup.config.search, setup.config.search.chunks()
+    return Problem(
+        parts=setup.model.parts,
+        specs=setup.specs,
+        sites=searched_sites(setup),
+        fitness=search.fitness,
+        top_k=search.top_k,
+        functions=search.fitness_functions,
+        batch_size=search.batch_size,
+        image_chunk=image_chunk,
+        baseline=setup.config.baseline,
+    )

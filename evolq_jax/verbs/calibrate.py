@@ -1,0 +1,37 @@
+"""The verb `calibrate`."""
+
+from pathlib import Path
+from typing import Any
+
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.devices.precision import matmul_precision
+from evolq_jax.pipeline.calibrate import calibrate
+from evolq_jax.pipeline.images import count_calibration
+from evolq_jax.pipeline.load import load_model
+from evolq_jax.pipeline.watcher import Silent, Watcher
+from evolq_jax.runs.directory import new_run
+from evolq_jax.verbs.networks import write_calibrated
+
+
+def run_calibrate(
+    config: Experiment, run_dir: str | Path | None = None, watcher: Watcher | None = None
+) -> dict[str, Any]:
+    """Calibrates and writes the first scales; returns a summary with the run's path.
+
+    Raises:
+      UserError: something in the config, the weights, the images or the run directory is wrong.
+    """
+    with matmul_precision(config.precision), new_run(run_dir, config) as run:
+        setup = load_model(config)
+        count_calibration(setup, for_search=False)
+        calibrated = calibrate(setup, watcher or Silent(), for_search=False)
+        write_calibrated(run, calibrated)
+    return {
+        "model": setup.model.name,
+        "scheme": config.quant.scheme,
+        "sites": len(setup.specs),
+        "scales": sum(int(site_qparams.scale.size) for site_qparams in calibrated.qparams.values()),
+        "num_calibration_images": len(calibrated.images.pixels),
+        "seconds": round(calibrated.seconds, 2),
+        "run_dir": str(run.path),
+    }

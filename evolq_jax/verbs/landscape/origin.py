@@ -1,0 +1,151 @@
+"""The network, the point that is scanned around, the directions, and the images."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from evolq_jax.data import fingerprint
+from evolq_jax.data.draw import draw_indices
+from evolq_jax.errors import UserError
+from evolq_jax.landscape.config import DirectionName
+from evolq_jax.landscape.directions import (
+    Directions,
+    between,
+    keep_blocks,
+    principal_directions,
+    random_directions,
+    ratio_direction,
+)
+from evolq_jax.landscape.scan import Ground
+from evolq_jax.pipeline.calibrate import Calibrated, calibrate
+from evolq_jax.pipeline.images import load_calibration, load_evaluation
+from evolq_jax.pipeline.load import Setup
+from evolq_jax.pipeline.teacher import teacher_features, teacher_logits
+from evolq_jax.pipeline.watcher import Watcher
+from evolq_jax.quant.qparams import QParams
+from evolq_jax.runs.directory import FINAL_SCALES, RunDirectory, open_run
+from evolq_jax.runs.provenance import weights_fingerprint
+from evolq_jax.runs.result import check_fingerprints
+from evolq_jax.typing import Images, Params
+from evolq_jax.verbs.landscape.prepare import Prepared
+from evolq_jax.verbs.networks import read_networks, read_params
+
+
+class Surroundings(NamedTuple):
+    """All arrays of a scan."""
+
+    ground: Ground
+    pixels: np.ndarray  # uint8 [B, height, width, channels]
+    explained: tuple[float, ...]  # shares of the principal directions
+
+
+def load_surroundings(
+    setup: Setup, run: RunDirectory | None, prepared: Prepared, watcher: Watcher
+) -> Surroundings:
+    """Loads images, calibrates or reads scales, computes the teacher's logits and the directions.
+
+    Raises:
+      UserError: images or scales cannot be read, or are not what they were.
+    """
+    settings = setup.config.landscape
+    params, networks, calibration = _networks(setup, run, watcher)
+    if settings.images == "evaluation":
+        images = load_evaluation(setup, watcher.stage("decoding evaluation images"))
+    elif calibration is not None:
+        images = calibration
+    else:
+        images = load_calibration(setup, watcher.stage("decoding calibration images"))
+    if run is not None:
+        check_fingerprints(run, {f"{settings.images} images": fingerprint(images)})
+    images = _subset(images, settings.check_batches(len(images.pixels)), setup.config.seed)
+    calibrated = Calibrated(setup, params, networks["init"], images, 0.0)
+    teacher = teacher_logits(calibrated, watcher)
+    features = teacher_features(calibrated, watcher) if "features" in prepared.losses else None
+    origin = networks[settings.origin]
+    directions, explained = _directions(setup, prepared.moving, networks)
+    labels = None if images.labels is None else jnp.asarray(images.labels, jnp.int32)
+    temperatures = jnp.asarray(settings.temperatures, jnp.float32)
+    ground = Ground(params, origin, directions, teacher, labels, temperatures, features)
+    return Surroundings(ground, np.asarray(images.pixels), explained)
+
+
+def _networks(
+    setup: Setup, run: RunDirectory | None, watcher: Watcher
+) -> tuple[Params, dict[str, QParams], Images | None]:
+    """Parameters, scales by name, and the calibration images where they had to be loaded."""
+    if run is None:
+        calibrated = calibrate(setup, watcher, for_search=False)
+        return calibrated.params, {"init": calibrated.qparams}, calibrated.images
+    check_fingerprints(run, {"weights": weights_fingerprint(setup.model.params)})
+    return read_params(run, setup), read_networks(run, setup), None
+
+
+def _subset(images: Images, number: int, seed: int) -> Images:
+    """Drawn, not the first: image sets are sorted by class."""
+    chosen = draw_indices(len(images.pixels), number, seed)
+    return Images(
+        pixels=images.pixels[chosen],
+        labels=None if images.labels is None else images.labels[chosen],
+        names=tuple(images.names[index] for index in chosen),
+    )
+
+
+def _directions(
+    setup: Setup, moving: Sequence[str], networks: dict[str, QParams]
+) -> tuple[Directions, tuple[float, ...]]:
+    """The scan's directions (of a plane: x, then y), and the shares of principal ones."""
+    settings, parts = setup.config.landscape, setup.model.parts
+    origin = {site: networks[settings.origin][site] for site in moving}
+    count = 1 if settings.kind == "plane" else settings.directions
+    principal, explained = Directions(), ()
+    if "principal" in settings.axes:
+        wanted = max(count, settings.axes.count("principal"))
+        principal, explained = _principal(setup, origin, wanted)
+
+    def along(axis: int, name: DirectionName) -> Directions:
+        if name == "ratio":
+            return ratio_direction(origin, settings.epsilon)
+        if name == "between":
+            return between(origin, _other_end(setup, origin, networks))
+        if name == "principal":
+            first = settings.axes[:axis].count("principal")
+            return {site: leaf[first : first + count] for site, leaf in principal.items()}
+        key = jax.random.fold_in(jax.random.key(setup.config.seed), axis)
+        return random_directions(parts, name, count, origin, settings.epsilon, key)
+
+    by_axis = [along(axis, name) for axis, name in enumerate(settings.axes)]
+    directions = {site: jnp.concatenate([leaves[site] for leaves in by_axis]) for site in moving}
+    return (keep_blocks(parts, directions, settings.blocks) if settings.blocks else directions), explained
+
+
+def _other_end(setup: Setup, origin: QParams, networks: dict[str, QParams]) -> QParams:
+    """Of the line from the origin: another run's final, or of this run the end that is not the origin."""
+    settings = setup.config.landscape
+    if settings.towards is None:
+        return networks["init" if settings.origin == "final" else "final"]
+    return _final(setup, origin, settings.towards)
+
+
+def _principal(setup: Setup, origin: QParams, count: int) -> tuple[Directions, tuple[float, ...]]:
+    ends = [_final(setup, origin, path) for path in setup.config.landscape.results]
+    points = {site: jnp.stack([end[site].scale for end in ends]) for site in origin}
+    directions, shares = principal_directions(origin, points, min(count, len(ends)))
+    return directions, tuple(float(share) for share in shares)
+
+
+def _final(setup: Setup, origin: QParams, path: str) -> QParams:
+    """Another run's final scales, which must be of this network and these quantizers."""
+    qparams = read_networks(open_run(path), setup)["final"]
+    for site, site_qparams in origin.items():
+        if qparams[site].scale.shape != site_qparams.scale.shape:
+            raise UserError(f"'{path}/{FINAL_SCALES}' is of another network: {site} has another shape")
+    return qparams
+
+
+def digest_arrays(arrays: Any) -> str:
+    """One fingerprint over all leaves of a tree; what a scan may not be continued on if it differs."""
+    leaves = {str(number): leaf for number, leaf in enumerate(jax.tree.leaves(arrays))}
+    return weights_fingerprint(leaves)

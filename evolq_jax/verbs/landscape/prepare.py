@@ -1,0 +1,180 @@
+"""What a scan will do, found out before anything is computed."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.data import open_source
+from evolq_jax.errors import UserError
+from evolq_jax.landscape.config import LandscapeConfig, LossName
+from evolq_jax.landscape.directions import IN_LOGARITHM, RANDOM
+from evolq_jax.landscape.grid import Grid, make_grid
+from evolq_jax.landscape.losses import column_names, computable
+from evolq_jax.network.sites import is_stacked
+from evolq_jax.pipeline.images import count_calibration, count_evaluation
+from evolq_jax.pipeline.load import Setup
+from evolq_jax.quant.spec import select
+from evolq_jax.runs.directory import FINAL_SCALES, INIT_SCALES, RunDirectory, open_run
+
+
+class Target(NamedTuple):
+    """What is scanned: a config, and the run whose scales are its points (None: calibrate first)."""
+
+    config: Experiment
+    run: RunDirectory | None
+
+    @property
+    def name(self) -> str:
+        """For people: the run's path, or the config's name."""
+        return self.config.name if self.run is None else str(self.run.path)
+
+
+class Prepared(NamedTuple):
+    """The scan's grid and its columns."""
+
+    grid: Grid
+    moving: tuple[str, ...]  # sites
+    losses: tuple[LossName, ...]
+    columns: tuple[str, ...]
+    left_out: tuple[str, ...]  # losses that need labels, where there are none
+    num_images: int
+    num_directions: int
+    log: tuple[bool, ...]  # axes in the logarithm
+
+
+def open_target(target: str | Path | Experiment, landscape: LandscapeConfig | None) -> Target:
+    """A config, or a run directory with its own; `landscape` takes the place of the config's.
+
+    Raises:
+      UserError: it is no run directory.
+    """
+    if isinstance(target, Experiment):
+        config, run = target, None
+    else:
+        run = open_run(target)
+        config = run.config()
+    if landscape is not None:
+        config = replace(config, landscape=landscape)
+    return Target(config, run)
+
+
+def prepare(setup: Setup, run: RunDirectory | None) -> Prepared:
+    """Checks all that can be known without decoding an image or running the network.
+
+    Raises:
+      UserError: sites, blocks, scales, images, losses or the drawing library are not there.
+    """
+    settings = setup.config.landscape
+    if settings.plots:
+        _check_plotting()
+    moving = moving_sites(setup)
+    _check_qparams(settings, run)
+    num_images, labelled = _count_images(setup, run)
+    losses = computable(settings.losses, with_labels=labelled)
+    if not losses:
+        raise UserError(
+            f"the {settings.images} images have no labels, which {' and '.join(settings.losses)} need: "
+            "name other landscape.losses or images"
+        )
+    number = num_directions(settings)
+    return Prepared(
+        grid=make_grid(settings, setup.model.parts, moving, number),
+        moving=moving,
+        losses=losses,
+        columns=column_names(losses, settings.temperatures),
+        left_out=tuple(loss for loss in settings.losses if loss not in losses),
+        num_images=settings.check_batches(num_images),
+        num_directions=number,
+        log=tuple(name in IN_LOGARITHM for name in settings.axes),
+    )
+
+
+def num_directions(settings: LandscapeConfig) -> int:
+    """How many directions a scan is along: of a plane two, of a line that there is one of one."""
+    if settings.kind == "plane":
+        return 2
+    if settings.direction == "principal":
+        return min(settings.directions, len(settings.results))
+    return settings.directions if settings.direction in RANDOM else 1
+
+
+def moving_sites(setup: Setup) -> tuple[str, ...]:
+    """The sites whose scales move.
+
+    Raises:
+      UserError: a pattern matches no site that has scales, all lie outside the blocks where blocks are
+        asked for, or a block is not there.
+    """
+    settings, parts = setup.config.landscape, setup.model.parts
+    chosen = select(settings.sites, [name for name, spec in setup.specs if spec.has_scale])
+    if settings.kind != "layers" and not settings.blocks:
+        return chosen
+    inside = tuple(name for name in chosen if is_stacked(parts, name))
+    if not inside:
+        raise UserError(f"landscape.sites ({', '.join(settings.sites)}) name no site of the network's blocks")
+    used = {name.split("/")[0] for name in inside}
+    depth = max(segment.length for segment in parts.segments if segment.name in used)
+    for block in settings.blocks:
+        if not 0 <= block < depth:
+            raise UserError(f"landscape.blocks names block {block}, but they run from 0 to {depth - 1}")
+    return inside
+
+
+def _check_plotting() -> None:
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError(
+            "pictures need matplotlib: pip install 'evolq_jax[plot]', or go without: --landscape.no-plots"
+        )
+
+
+def _check_qparams(settings: LandscapeConfig, run: RunDirectory | None) -> None:
+    """The scales of runs that the origin and the directions need are there."""
+    if settings.origin == "final":
+        if run is None:
+            raise UserError("landscape.origin 'final' is a finished run's: give its directory, not a config")
+        _check_finished(run, "set landscape.origin init")
+    if "between" in settings.axes:
+        if settings.towards is not None:
+            _check_finished(open_run(settings.towards), "name another in landscape.towards")
+        elif run is None:
+            raise UserError(
+                "landscape.direction 'between' needs two results: give a finished run's directory, or name "
+                "one in landscape.towards"
+            )
+        else:
+            _check_finished(run, "name another end in landscape.towards")
+    if run is not None and not run.has(INIT_SCALES):
+        raise UserError(f"run '{run.path}' has no {INIT_SCALES}: run it again")
+    if "principal" in settings.axes:
+        needed = settings.axes.count("principal")
+        if len(settings.results) < needed:
+            raise UserError(
+                f"landscape.direction 'principal' needs {needed} or more finished runs in "
+                f"landscape.results, and there are {len(settings.results)}"
+            )
+        for path in settings.results:
+            _check_finished(open_run(path), "take it out of landscape.results")
+
+
+def _check_finished(run: RunDirectory, remedy: str) -> None:
+    if not run.has(FINAL_SCALES):
+        raise UserError(f"run '{run.path}' has no {FINAL_SCALES}: its search has not finished; {remedy}")
+
+
+def _count_images(setup: Setup, run: RunDirectory | None) -> tuple[int, bool]:
+    """The images that there are, and whether they have labels that the network has classes for."""
+    settings, data = setup.config.landscape, setup.config.data
+    calibration = settings.images == "calibration"
+    count = count_calibration(setup, for_search=False) if calibration or run is None else 0
+    if not calibration:
+        count = count_evaluation(setup)
+    where, index = (data.calibration, None) if calibration else (data.evaluation, data.class_index)
+    source = open_source(where, setup.model.preprocessing, index, data.tfds_dir)
+    if source.max_label >= setup.model.config.num_classes:
+        raise UserError(
+            f"'{where}' has label {source.max_label}, but the network has {setup.model.config.num_classes} "
+            "classes: take other images or weights"
+        )
+    return count, source.labels is not None

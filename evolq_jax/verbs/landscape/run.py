@@ -1,0 +1,113 @@
+"""The verb `landscape`."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.devices.precision import matmul_precision
+from evolq_jax.landscape.config import LandscapeConfig
+from evolq_jax.landscape.plot import draw
+from evolq_jax.landscape.scan import Program, scan
+from evolq_jax.pipeline.load import Setup, load_model
+from evolq_jax.pipeline.watcher import Silent, Watcher
+from evolq_jax.runs.directory import RunDirectory
+from evolq_jax.runs.preemption import preemptible
+from evolq_jax.runs.provenance import environment
+from evolq_jax.runs.resume import continued_run
+from evolq_jax.verbs.landscape.describe import arrays_of, describe, summarise
+from evolq_jax.verbs.landscape.origin import Surroundings, digest_arrays, load_surroundings
+from evolq_jax.verbs.landscape.prepare import Prepared, open_target, prepare
+from evolq_jax.verbs.landscape.record import SCAN, SUMMARY, PointLog, write_arrays
+
+
+def run_landscape(
+    target: str | Path | Experiment,
+    landscape: LandscapeConfig | None = None,
+    run_dir: str | Path | None = None,
+    watcher: Watcher | None = None,
+) -> dict[str, Any]:
+    """Scans the loss over scale space; a scan that was killed goes on where it stopped.
+
+    Args:
+      target: a config, which is calibrated first, or the directory of a calibrated or searched run.
+      landscape: settings; None: those of the config.
+      run_dir: where to write: a new directory, or one with an unfinished scan of the same settings, which
+        is then continued. None: the next free `runs/NAME-NNN`.
+      watcher: told how it goes on.
+
+    Returns:
+      The content of `landscape.json`, with the path under `run_dir`.
+
+    Raises:
+      UserError: something in the config, the run, the weights or the images is wrong.
+      Preempted: SIGTERM came.
+    """
+    watcher, began = watcher or Silent(), time.monotonic()
+    opened = open_target(target, landscape)
+    with (
+        matmul_precision(opened.config.precision),
+        continued_run(run_dir, opened.config, SCAN) as run,
+        preemptible(f"the same command with --run-dir {run.path} goes on"),
+    ):
+        setup = load_model(opened.config)
+        prepared = prepare(setup, opened.run)
+        surroundings = load_surroundings(setup, opened.run, prepared, watcher)
+        losses = _compute(setup, prepared, surroundings, run, watcher)
+        metadata = describe(setup, opened, prepared, surroundings)
+        arrays = arrays_of(prepared, losses)
+        write_arrays(run, arrays, metadata)
+        if opened.config.landscape.plots:
+            for name, content in draw(arrays, metadata):
+                run.write(name, content)
+        summary = metadata | {
+            "jaggedness": summarise(arrays, prepared.columns),
+            "seconds": round(time.monotonic() - began, 2),
+        }
+        run.write_json(SUMMARY, summary)
+    return summary | {"run_dir": str(run.path)}
+
+
+def program_of(setup: Setup, prepared: Prepared) -> Program:
+    """What the scan is compiled for."""
+    settings = setup.config.landscape
+    image_chunk, point_chunk = settings.chunks()
+    return Program(
+        parts=setup.model.parts,
+        specs=setup.specs,
+        preprocessing=setup.model.preprocessing,
+        losses=prepared.losses,
+        batch_size=settings.batch_size,
+        image_chunk=image_chunk,
+        point_chunk=point_chunk,
+        log=prepared.log,
+    )
+
+
+def _compute(
+    setup: Setup, prepared: Prepared, surroundings: Surroundings, run: RunDirectory, watcher: Watcher
+) -> np.ndarray:
+    """The losses [points, columns], those from before a kill and the rest."""
+    ground, pixels, _ = surroundings
+    program, mesh, total = program_of(setup, prepared), setup.mesh, len(prepared.grid.starts)
+    header = _header(program, surroundings, mesh)
+    log = PointLog(run, header, len(prepared.columns))
+    progress = watcher.stage("landscape")
+    progress(log.done, total)
+    for batch, losses in scan(program, ground, prepared.grid, jax.numpy.asarray(pixels), mesh, log.done):
+        log.append(losses)
+        progress(batch.last, total)
+    return log.losses()
+
+
+def _header(program: Program, surroundings: Surroundings, mesh: Mesh | None) -> dict[str, Any]:
+    """What the bits of a loss depend on, beside the config."""
+    return {
+        "scales, weights and images": digest_arrays((surroundings.ground, surroundings.pixels)),
+        "chunks": [program.image_chunk, program.point_chunk],
+        **environment(mesh),
+    }

@@ -1,0 +1,128 @@
+"""The main verbs: calibrate, search, evaluate."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.devices.precision import matmul_precision
+from evolq_jax.pipeline.calibrate import Calibrated, first_tokens
+from evolq_jax.pipeline.cost import fit_memory, out_of_memory
+from evolq_jax.pipeline.images import count_calibration, count_evaluation, load_evaluation
+from evolq_jax.pipeline.load import Setup, load_model
+from evolq_jax.pipeline.output_start import output_start
+from evolq_jax.pipeline.searched import check_search
+from evolq_jax.pipeline.teacher import teacher_features, teacher_logits
+from evolq_jax.pipeline.watcher import Silent, Watcher
+from evolq_jax.runs.checkpoints import Saved, open_checkpoints
+from evolq_jax.runs.directory import RunDirectory
+from evolq_jax.runs.milestones import Milestones
+from evolq_jax.runs.preemption import Preemption, preemptible
+from evolq_jax.runs.resume import continued_run
+from evolq_jax.search.blockwise import search
+from evolq_jax.search.budget import candidate_images
+from evolq_jax.search.records import Generation, Position, SearchResult
+from evolq_jax.verbs.resumable import SEARCH, Clock, begin, end
+from evolq_jax.verbs.scored import end_run, score_run
+from evolq_jax.verbs.search_plan import budget_of_search, num_total
+
+
+def run_search(
+    config: Experiment, run_dir: str | Path | None = None, watcher: Watcher | None = None
+) -> dict[str, Any]:
+    """Calibrates, searches and evaluates; a search that was killed goes on where it was last saved.
+
+    What is continued ends with the result, bit for bit, that it would have had, on the same hardware.
+
+    Args:
+      config: the experiment.
+      run_dir: where to write: a new directory, or one with an unfinished search of the same config, which
+        is then continued. None: the next free `runs/NAME-NNN`.
+      watcher: told how it goes on.
+
+    Returns:
+      The content of `result.json`, with the run's path under `run_dir`.
+
+    Raises:
+      UserError: something in the config, the weights, the images or the run directory is wrong.
+      Preempted: SIGTERM came (in the main thread); what there was to save is saved.
+    """
+    watcher, clock = watcher or Silent(), Clock()
+    with (
+        matmul_precision(config.precision),
+        continued_run(run_dir, config, SEARCH) as run,
+        preemptible(f"go on with: evolq search {run.path} --resume") as preemption,
+    ):
+        setup = load_model(config)
+        check_search(setup)
+        setup = fit_memory(setup, count_calibration(setup, for_search=True))
+        count_evaluation(setup)
+        evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
+        calibrated = begin(SEARCH, run, setup, evaluation, clock, watcher)
+        with preemption.deferred(), out_of_memory("--search.population-chunk", "--search.image-chunk"):
+            found = _search(calibrated, run, clock, preemption, watcher)
+        with out_of_memory("--evaluation-batch"):
+            result = score_run(run, calibrated, found, evaluation, watcher)
+        result |= {
+            "evaluations": found.evaluations,
+            "calibration_fitness_noise": found.noise,
+            "budget": config.search.budget,
+            "moves": {"kept": found.kept, "visits": found.visits},
+            "seconds": round(clock.seconds(), 2),
+        }
+        result = end_run(run, result)
+        end(SEARCH, run)
+    return result
+
+
+def _search(
+    calibrated: Calibrated, run: RunDirectory, clock: Clock, preemption: Preemption, watcher: Watcher
+) -> SearchResult:
+    setup, config, qparams = calibrated.setup, calibrated.setup.config, calibrated.qparams
+    features = teacher_features(calibrated, watcher) if config.search.has_features else None
+    layout = config.search.layout(setup.mesh, len(calibrated.images.pixels))
+    teacher, tokens = teacher_logits(calibrated, watcher), first_tokens(calibrated, layout)
+    total, budget, key = num_total(setup), config.search.budget, jax.random.key(config.seed)
+    with open_checkpoints(run.path, config.checkpoint, SEARCH.name) as checkpoints:
+        first = Position.first(setup.model.parts, qparams)
+        saved = checkpoints.latest(first) or Saved(first, 0, clock.earlier)
+        clock.earlier, lines = saved.seconds, saved.log_lines
+        proposal = None if saved.position.visits else output_start(calibrated, watcher, preemption.check)
+        milestones = Milestones(run, config.milestones, budget_of_search(setup, len(teacher)))
+        milestones.offer(*_standing(setup, saved.position), saved.position.qparams)
+        with run.open_log(lines) as append:
+
+            def on_generation(record: Generation) -> None:
+                nonlocal lines
+                append(record._asdict())
+                lines += 1
+                done, spent = record.evaluations, record.candidate_images
+                watcher.generation(record, max(done, round(done * budget / spent)) if budget else total)
+                preemption.check()
+
+            def on_visit(position: Position) -> None:
+                milestones.offer(*_standing(setup, position), position.qparams)
+                checkpoints.offer(Saved(position, lines, clock.seconds()))
+
+            return search(
+                config.search,
+                setup.model.parts,
+                setup.specs,
+                calibrated.params,
+                qparams,
+                tokens,
+                teacher,
+                key,
+                on_generation,
+                on_visit,
+                saved.position,
+                features,
+                setup.mesh,
+                proposal,
+            )
+
+
+def _standing(setup: Setup, position: Position) -> tuple[float, float]:
+    """What a search has spent, and the fitness it has."""
+    return candidate_images(setup.model.parts, position.block_images), float(position.fitness)

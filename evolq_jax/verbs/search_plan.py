@@ -1,0 +1,173 @@
+"""What a search would do, before it does it: counts, memory, and time from a short measurement."""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from evolq_jax.calibration.layerwise import LAYERWISE
+from evolq_jax.calibration.links.clip import clip_images
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.devices.memory import DEVICE, limit_bytes
+from evolq_jax.devices.mesh import mesh_text
+from evolq_jax.devices.precision import matmul_precision
+from evolq_jax.pipeline.cost import MIB, fit_memory, memory, process_bytes
+from evolq_jax.pipeline.images import count_calibration, count_evaluation
+from evolq_jax.pipeline.load import Setup, load_model
+from evolq_jax.pipeline.logits import compute_logits
+from evolq_jax.pipeline.output_start import block_images, searched_weights
+from evolq_jax.pipeline.searched import check_search, search_spaces, searched_sites
+from evolq_jax.search.budget import candidate_images
+from evolq_jax.search.config import num_evaluations
+
+# Time of a candidate relative to the float forward of the blocks it runs: fake quantization costs that
+# much more (ViT-Tiny on CPU).
+OVERHEAD = {"fully_quantized": 1.15, "matmul": 1.05, "deploy": 1.1}
+INTEGER_LAYER_NORM = 1.2  # times that
+WALK = 20  # forward passes for each image that the layer-wise links take, measured on ViT-Tiny
+RECONSTRUCTION = 4  # forward passes for each image of a step of `brecq`
+INPUTS = {
+    "float32": "cached in float32",
+    "bfloat16": "cached in bfloat16",
+    "recompute": "recomputed",
+}  # by `search.prefixes`
+# Compiling all that a search runs, relative to compiling the float forward.
+PROGRAMS = 12
+
+
+def plan_search(config: Experiment) -> dict[str, Any]:
+    """The plan of a search: reads weights, lists images, times a float batch, writes nothing.
+
+    Returns:
+      Counts, sizes in MiB and seconds, by name; time and memory are estimates.
+
+    Raises:
+      UserError: as the search itself would, for weights, images and patterns.
+    """
+    with matmul_precision(config.precision):
+        setup = load_model(config)
+        check_search(setup)
+        images, evaluation = count_calibration(setup, for_search=True), count_evaluation(setup)
+        setup = fit_memory(setup, images)
+        config = setup.config
+        compiling, rate = float_speed(setup, config.search.chunks()[0])
+    image_chunk, population_chunk = config.search.chunks()
+    num_devices = 1 if setup.mesh is None else setup.mesh.size
+    seconds = _work(setup, images, evaluation) / (rate * num_devices) + PROGRAMS * compiling
+    return {
+        "model": setup.model.name,
+        "scheme": f"{config.quant.scheme} W{config.quant.weight_bits}A{config.quant.activation_bits}",
+        "quantized_sites": len(setup.specs),
+        "searched_sites": ", ".join(searched_sites(setup)),
+        "searched_scales": sum(_num_searched(setup, name) for name in searched_sites(setup)),
+        "calibration_images": images,
+        "evaluation_images": evaluation,
+        "evaluations": _expected_evaluations(setup, images),
+        "network_share_per_evaluation": round(network_share(setup), 3),
+        "image_chunk": image_chunk,
+        "population_chunk": population_chunk,
+        "block_inputs": INPUTS[config.search.prefixes],
+        "memory_limit": _limit(config.memory),
+        "float_images_per_second": round(rate, 1),
+        "added_parameters": setup.added_parameters,
+        "estimated_seconds": round(seconds, 1),
+        "estimated_memory_mib": round((process_bytes() + sum(memory(setup, images).values())) / MIB),
+        "device": jax.devices()[0].device_kind,
+        "mesh": mesh_text(setup.mesh),
+    }
+
+
+def _limit(memory: str | None) -> str:
+    """What `memory` allows; of the device's own, how much that is."""
+    return f"{memory}, {limit_bytes(memory) / MIB:,.0f} MiB" if memory == DEVICE else memory or "none"
+
+
+def searched_blocks(setup: Setup) -> list[tuple[int, int]]:
+    """(blocks of the segment, blocks after it) of every segment that has searched sites."""
+    chosen, segments = searched_sites(setup), setup.model.parts.segments
+    after = [sum(later.length for later in segments[i + 1 :]) for i in range(len(segments))]
+    return [
+        (segment.length, rest)
+        for segment, rest in zip(segments, after, strict=True)
+        if any(site.startswith(segment.name + "/") for site in chosen)
+    ]
+
+
+def num_total(setup: Setup) -> int:
+    """Candidates that the whole search evaluates."""
+    search, num_visits, coordinates = setup.config.search, 0, 0
+    for segment in setup.model.parts.segments:
+        inside = [name for name in searched_sites(setup) if name.startswith(segment.name + "/")]
+        if inside:
+            size, firsts = search.visits(segment.length)
+            num_visits += len(firsts)
+            in_block = sum(_num_searched(setup, name) for name in inside) // segment.length
+            coordinates += len(firsts) * size * in_block
+    return num_evaluations(search, num_visits, coordinates, proposed=bool(searched_weights(setup)))
+
+
+def _expected_evaluations(setup: Setup, num_images: int) -> int:
+    """Candidates of the whole search; with a budget about as many as it allows."""
+    search = setup.config.search
+    if search.budget is None:
+        return num_total(setup)
+    searched = num_images - search.num_held_out(num_images)
+    return round(search.budget / (searched * network_share(setup)))
+
+
+def budget_of_search(setup: Setup, num_images: int) -> float:
+    """Candidate-images that the search spends: its budget, or about what its passes cost."""
+    search = setup.config.search
+    if search.budget is not None:
+        return search.budget
+    searched = num_images - search.num_held_out(num_images)
+    start = candidate_images(setup.model.parts, block_images(setup, searched_weights(setup), searched))
+    return num_total(setup) * searched * network_share(setup) + search.passes * num_images + start
+
+
+def network_share(setup: Setup) -> float:
+    """Mean share of the network that a candidate runs, thanks to the cached prefix."""
+    depth = sum(segment.length for segment in setup.model.parts.segments)
+    visits = setup.config.search.visits
+    runs = [rest + length - n for length, rest in searched_blocks(setup) for n in visits(length)[1]]
+    return float(np.mean(runs)) / depth
+
+
+def _work(setup: Setup, num_images: int, num_evaluation: int) -> float:
+    """The whole run's work, counted in images through the float network."""
+    quant = setup.config.quant
+    overhead = OVERHEAD[quant.scheme] * (INTEGER_LAYER_NORM if quant.integer_layer_norm else 1.0)
+    calibration_and_teacher = 2 * num_images
+    chain, brecq = set(setup.config.calibration.chain), setup.config.calibration.brecq
+    if chain & set(LAYERWISE):
+        calibration_and_teacher += WALK * num_images
+    if "brecq" in chain:
+        calibration_and_teacher += RECONSTRUCTION * brecq.steps * min(brecq.batch_size, num_images)
+    spent = budget_of_search(setup, num_images)
+    if "clip" in chain:
+        spent += clip_images(setup.model.parts, setup.specs, setup.config.calibration.clip, num_images)
+    return overhead * (spent + 2 * num_evaluation) + num_evaluation + calibration_and_teacher
+
+
+def float_speed(setup: Setup, batch: int) -> tuple[float, float]:
+    """Seconds to compile the float forward, and the images it then does in a second."""
+    parts, preprocessing, params = setup.model.parts, setup.model.preprocessing, setup.model.params
+    shape = (4 * batch, preprocessing.size, preprocessing.size, len(preprocessing.mean))
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+    def seconds(pixels: np.ndarray) -> float:
+        began = time.monotonic()
+        compute_logits(parts, (), preprocessing, params, {}, pixels, batch)
+        return time.monotonic() - began
+
+    first, run = seconds(pixels[:batch]), seconds(pixels)
+    return max(first - run / 4, 0.0), len(pixels) / run
+
+
+def _num_searched(setup: Setup, name: str) -> int:
+    """Numbers that the search varies at a site, over all blocks."""
+    info, spec = setup.sites[name], dict(setup.specs)[name]
+    segment, site = name.split("/", 1)
+    channels = info.shape[-1] if spec.per_channel else 1
+    return (info.depth or 1) * search_spaces(setup)[segment].num_coordinates(site, channels)

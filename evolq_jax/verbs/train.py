@@ -1,0 +1,106 @@
+"""Training a model of the registry from scratch, and writing its weights with what is known about them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from evolq_jax.data import load_images
+from evolq_jax.devices.precision import matmul_precision
+from evolq_jax.errors import UserError
+from evolq_jax.models.checkpoint import save_params
+from evolq_jax.models.registry import get_entry, param_shapes
+from evolq_jax.pipeline.logits import compute_logits
+from evolq_jax.pipeline.watcher import no_progress
+from evolq_jax.training import TrainConfig, TrainExperiment, train
+from evolq_jax.typing import Images, Preprocessing
+from evolq_jax.version import __version__
+
+__all__ = ["TrainConfig", "TrainExperiment", "Trained", "run_training"]
+
+EVALUATION_BATCH = 100
+
+
+class Trained(NamedTuple):
+    """The weights of a training, and how good they are."""
+
+    path: Path
+    top1: float  # between 0 and 1, on the test images
+    num_test: int
+
+
+def run_training(
+    config: TrainExperiment, progress: Callable[[int, int], None] = no_progress, command: str = ""
+) -> Trained:
+    """Trains, measures top-1 on the test images, and writes `config.out`, readable by `load_checkpoint`.
+
+    The file's metadata names the model, the config, the command, the accuracy and the versions that made it.
+
+    Args:
+      config: the model, the images, the settings.
+      progress: told the epochs done.
+      command: the command line, for the record.
+
+    Raises:
+      UserError: the model is unknown, images are missing, unlabelled or unfit, or the file cannot be written.
+    """
+    entry, out = get_entry(config.model), _prepare(config.out)
+    model = entry.config
+    if config.num_classes is not None:
+        model = replace(model, num_classes=config.num_classes)
+    if any(name.endswith("running_var") for name in param_shapes(entry.family, model)):
+        raise UserError(f"model '{config.model}' has BatchNorm, which is not trained here: choose a ViT")
+    learnt = _load(config.train_data, config.class_index, entry.preprocessing)
+    tested = _load(config.test_data, config.class_index, entry.preprocessing)
+    parts, epochs = entry.family.make(model), config.train.epochs
+    params = entry.family.init(jax.random.key(config.train.seed), model)
+    with matmul_precision():
+        params, history = train(
+            parts, params, entry.preprocessing, learnt.pixels, learnt.labels, config.train,
+            lambda epoch: progress(epoch.number, epochs),
+        )  # fmt: skip
+        logits = compute_logits(parts, (), entry.preprocessing, params, {}, tested.pixels, EVALUATION_BATCH)
+    top1 = float((logits.argmax(-1) == tested.labels).mean())
+    metadata = {
+        "model": entry.name,
+        "command": command,
+        "config": json.dumps(asdict(config)),
+        "top1": f"{top1:.4f} on the {len(logits)} images of {config.test_data}",
+        "train_loss": f"{history[-1].loss:.4g}",
+        "versions": f"evolq_jax {__version__}, jax {jax.__version__}",
+    }
+    save_params(out, params, {key: value for key, value in metadata.items() if value})
+    return Trained(out, top1, len(logits))
+
+
+class _Labelled(NamedTuple):
+    pixels: np.ndarray  # uint8 [B, height, width, channels]
+    labels: np.ndarray  # int32 [B]
+
+
+def _load(source: str, class_index: str | None, preprocessing: Preprocessing) -> _Labelled:
+    images: Images = load_images(source, preprocessing, class_index=class_index)
+    channels = len(preprocessing.mean)
+    if images.labels is None:
+        raise UserError(f"'{source}' has no labels to train or test with (folders need class_index)")
+    if images.pixels.shape[-1] != channels:
+        raise UserError(
+            f"'{source}' has images of {images.pixels.shape[-1]} channels, but the network takes {channels}"
+        )
+    return _Labelled(images.pixels, images.labels)
+
+
+def _prepare(out: str) -> Path:
+    """Finds out before the training what would keep its result from being written."""
+    path = Path(out).expanduser()
+    if path.suffix != ".safetensors":
+        raise UserError(f"out is '{out}': weights are written as .safetensors, so give it that ending")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out is '{out}', but its folder cannot be made: {error.strerror}") from error
+    return path

@@ -1,0 +1,101 @@
+"""The observers of logarithmic and twin quantizers: each takes the best of its whole grid."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evolq_jax.calibration.observers import nonuniform
+from evolq_jax.calibration.observers import uniform as observers
+from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.sites import fake_quant_activation
+from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve
+from tests.quant import reference
+from tests.tiny import Tiny
+
+RNG = np.random.default_rng(0)
+GELU = reference.gelu(2 * RNG.standard_normal((4, 6, 8)) * np.exp(RNG.standard_normal(8)))
+SOFTMAX = reference.attention_like(RNG, 24, 16).reshape(4, 6, 16)
+
+
+def observe(spec: QuantSpec, x: np.ndarray, chunk: int) -> SiteQParams:
+    chunks = [jnp.asarray(x[i : i + chunk]) for i in range(0, len(x), chunk)]
+    ends = zip(*(observers.chunk_range(spec, 1, c) for c in chunks), strict=True)
+    low, high = (jnp.concatenate(end) for end in ends)
+    bounds = observers.batch_range(spec, x.shape, (low, high))
+    assert observers.is_scored(spec)
+    errors = jnp.stack([observers.chunk_errors(spec, bounds, c) for c in chunks]).sum(0)
+    return observers.finish(spec, bounds, errors)
+
+
+def rounded(spec: QuantSpec, scale: float, other: float, x: np.ndarray) -> np.ndarray:
+    """In numpy, one number at a time."""
+
+    def one(v: float) -> float:
+        if spec.quantizer == "twin":
+            return reference.twin_fake_quant(v, scale, int(other), spec.bits, spec.signed)
+        if spec.quantizer.startswith("shifted_log"):
+            return reference.shifted_log_fake_quant(v, scale, int(other), spec.bits)
+        q = round(-np.log2(v) / scale)
+        return 2.0 ** (-scale * q) if q < 2**spec.bits - 1 else 0.0
+
+    return np.array([one(float(v)) for v in x.ravel()]).reshape(x.shape)
+
+
+def grid(spec: QuantSpec, high: float) -> list[tuple[float, float]]:
+    kept = [high * 2 ** (-i / 4) for i in range(12)]
+    if spec.quantizer == "log":
+        return [(1 / n, 0) for n in range(1, 7)]
+    if spec.quantizer.startswith("shifted_log"):
+        fixed = {"shifted_log2": [1], "shifted_log_sqrt2": [2]}
+        return [(top + 0.17, n) for n in fixed.get(spec.quantizer, range(1, 7)) for top in kept]
+    return [(top / (2 ** (spec.bits - 1) - 1) / 2**n, n) for n in range(12) for top in kept]
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "signed", "softmax"),
+    [
+        ("log", False, True),
+        ("twin", False, True),
+        ("twin", True, False),
+        ("shifted_log", False, False),
+        ("shifted_log2", False, False),
+        ("shifted_log_sqrt2", False, False),
+    ],
+)
+def test_the_best_of_the_grid_is_chosen(quantizer: str, signed: bool, softmax: bool) -> None:
+    x = SOFTMAX if softmax else GELU
+    spec = QuantSpec(4, signed=signed, quantizer=quantizer)  # type: ignore[arg-type]
+    got = observe(spec, x, chunk=2)
+    assert got.scale.shape == got.zero_point.shape == (1, 1, 1)
+
+    def error(scale: float, other: float) -> float:
+        difference = rounded(spec, scale, other, x) - x
+        squares = float((difference**2).sum())
+        return squares + (float((difference.sum(-1) ** 2).sum()) if softmax else 0.0)
+
+    options = grid(spec, float(x.max()))
+    assert len(options) == nonuniform.num_candidates(spec)
+    chosen = float(got.scale.squeeze()), float(got.zero_point.squeeze())
+    assert min(abs(s / chosen[0] - 1) + abs(z - chosen[1]) for s, z in options) < 1e-5
+    assert error(*chosen) <= min(error(*option) for option in options) * (1 + 1e-4)
+
+
+def test_twin_ranges_keep_what_one_range_loses_below_zero() -> None:
+    one, two = QuantSpec(6, observer="omse"), QuantSpec(6, signed=True, quantizer="twin")
+    below = GELU[GELU < 0]
+    errors = []
+    for spec in (one, two):
+        got = fake_quant_activation(spec, observe(spec, GELU, 4), jnp.asarray(below)[None, None])
+        errors.append(float(((np.asarray(got).ravel() - below) ** 2).sum()))
+    assert errors[1] < 0.2 * errors[0]
+
+
+def test_the_config_puts_them_where_softmax_and_gelu_are(tiny: Tiny) -> None:
+    plain = dict(resolve(QuantConfig(activation_observer="pow2"), tiny.sites))
+    config = QuantConfig(activation_observer="pow2", softmax_quantizer="twin", gelu_quantizer="twin")
+    specs = dict(resolve(config, tiny.sites))
+    changed = {site for site in specs if specs[site] != plain[site]}
+    assert changed == {"blocks/attn/softmax", "blocks/mlp/gelu"}
+    assert specs["blocks/mlp/gelu"] == QuantSpec(8, signed=True, quantizer="twin")
+    assert specs["blocks/attn/softmax"] == QuantSpec(8, quantizer="twin")
+    assert plain["blocks/mlp/gelu"].per_channel  # with a factor for each channel, as long as it is uniform

@@ -1,0 +1,86 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evolq_jax.calibration.observers import power_of_two
+from evolq_jax.calibration.observers import uniform as observers
+from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.quantizers.uniform import fake_quant, quantize
+from evolq_jax.quant.spec import QuantSpec
+
+SPREADS = np.array([0.02, 0.3, 1.0, 40.0, 500.0, 0.0])  # the last channel is always zero
+
+
+def outliers(seed: int = 0) -> jnp.ndarray:
+    noise = np.random.default_rng(seed).standard_normal((6, 20, len(SPREADS)))
+    return jnp.asarray(noise * SPREADS + 0.3 * SPREADS, jnp.float32)
+
+
+def observe(spec: QuantSpec, x: jnp.ndarray) -> SiteQParams:
+    bounds = observers.batch_range(spec, x.shape, observers.chunk_range(spec, 1, x))
+    return observers.finish(spec, bounds, observers.chunk_errors(spec, bounds, x))
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("signed", [False, True])
+def test_steps_are_powers_of_two_apart_and_zero_points_are_integers(bits: int, signed: bool) -> None:
+    spec = QuantSpec(bits, signed=signed, per_channel=True, observer="pow2")
+    site_qparams = observe(spec, outliers())
+    assert site_qparams.scale.shape == site_qparams.zero_point.shape == (1, 1, len(SPREADS))
+    shifts = np.log2(np.asarray(site_qparams.scale / site_qparams.scale.max()))
+    np.testing.assert_allclose(shifts, np.round(shifts), atol=1e-5)
+    assert len(set(np.round(shifts).ravel())) >= 4
+    np.testing.assert_array_equal(site_qparams.zero_point, jnp.round(site_qparams.zero_point))
+    assert (site_qparams.zero_point == 0).all() == signed
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_channels_keep_their_relative_precision(bits: int) -> None:
+    spec, x = QuantSpec(bits, per_channel=True, observer="pow2"), outliers()
+    error = np.asarray(((fake_quant(spec, observe(spec, x), x) - x) ** 2).mean((0, 1)))
+    exact = QuantSpec(bits, per_channel=True, observer="omse")
+    ideal = np.asarray(((fake_quant(exact, observe(exact, x), x) - x) ** 2).mean((0, 1)))
+    assert error[-1] == 0
+    # A power of two is at most a factor sqrt(2) off each way, if the common offset can choose.
+    assert (error[:-1] <= 4 * ideal[:-1]).all()
+    shared = QuantSpec(bits, observer="omse")
+    alike = np.asarray(((fake_quant(shared, observe(shared, x), x) - x) ** 2).mean((0, 1)))
+    assert (error[:3] < alike[:3] / 8).all()  # the narrow channels are lost under one scale for all
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_factors_fold_into_shifts_before_the_product_and_the_next_bias(signed: bool) -> None:
+    """A linear layer on the fake-quantized activation, in integers: one step, shifts, and another bias."""
+    spec, x = QuantSpec(5, signed=signed, per_channel=True, observer="pow2"), outliers()
+    own = observe(spec, x)
+    rng = np.random.default_rng(4)
+    codes, steps = rng.integers(-8, 8, (len(SPREADS), 3)), 0.01 * np.exp(rng.standard_normal(3))
+    bias = rng.standard_normal(3)
+    want = np.asarray(fake_quant(spec, own, x), np.float64) @ (codes * steps) + bias
+
+    step = float(own.scale.min())
+    shifts = np.round(np.log2(np.asarray(own.scale).ravel() / step)).astype(int)
+    q = np.asarray(quantize(spec, own, x)).astype(np.int64)
+    sums = (q << shifts) @ codes  # integers alone
+    zeros = (np.asarray(own.zero_point).ravel().astype(np.int64) << shifts) @ codes
+    folded = bias - step * steps * zeros
+    np.testing.assert_allclose(step * steps * sums + folded, want, rtol=1e-5, atol=1e-5)
+
+
+def test_the_choice_is_the_best_of_all_offsets_and_clips() -> None:
+    errors = jnp.asarray(np.random.default_rng(3).random((power_of_two.NUM_CANDIDATES, 1, 5)))
+    table = np.asarray(errors).reshape(power_of_two.OFFSETS, power_of_two.CLIPS, 5)
+    offset = table.min(1).sum(-1).argmin()
+    want = offset * power_of_two.CLIPS + table[offset].argmin(0)
+    np.testing.assert_array_equal(power_of_two.choose(errors)[0], want)
+
+
+def test_every_candidate_without_clipping_holds_the_range() -> None:
+    spec, x = QuantSpec(4, per_channel=True, observer="pow2"), outliers()
+    bounds = observers.batch_range(spec, x.shape, observers.chunk_range(spec, 1, x))
+    for index in range(0, power_of_two.NUM_CANDIDATES, power_of_two.CLIPS):
+        site_qparams = jax.jit(lambda i: power_of_two.candidate(spec, bounds, i))(index)
+        error = jnp.abs(fake_quant(spec, site_qparams, x) - x)
+        # half a step, and as much again where the zero point was rounded
+        assert (error <= 1.001 * site_qparams.scale).all()

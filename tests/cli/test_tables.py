@@ -1,0 +1,146 @@
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from evolq_jax.cli.progress import LineWatcher, TerminalWatcher
+from evolq_jax.cli.tables import duration, fact_table, jaggedness_table, result_table, row_table
+from evolq_jax.search.records import Generation
+
+SCORES = {"top1": 0.5, "top5": 0.75, "agreement": 1.0, "kl": 0.125, "info_nce": 7.0}
+DELTA = {"mean": 0.01, "low": -0.002, "high": 0.03}
+RESULT = {
+    "name": "vit_tiny_w4a8",
+    "scheme": "fully_quantized",
+    "weight_bits": 4,
+    "edge_weight_bits": 8,
+    "activation_bits": 8,
+    "seed": 0,
+    "num_evaluation_images": 1300,
+    "float": SCORES,
+    "init": SCORES,
+    "final": SCORES,
+    "delta": {"top1": DELTA, "top5": DELTA, "agreement": DELTA, "kl": DELTA},
+}
+LAST = Generation(9, "blocks", 11, 2, 1081, 8.1234567, 8.1234567, 3600.0, 600000.0)
+
+
+def shown(renderable: Any) -> str:
+    console = Console(file=io.StringIO(), width=80, markup=False)
+    console.print(renderable)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= 80
+    return text
+
+
+def test_a_result_shows_every_network_and_what_changed() -> None:
+    text = shown(result_table(RESULT))
+    assert "vit_tiny_w4a8: fully_quantized W4A8 (edges W8), seed 0, 1300 images" in text
+    row = next(line for line in text.splitlines() if "top-1 %" in line)
+    assert [cell.strip() for cell in row.split("│")[2:-1]] == ["50.0"] * 3 + ["+1.0 [-0.2, +3.0]"]
+    assert "+0.0100 [-0.0020, +0.0300]" in next(line for line in text.splitlines() if "KL" in line)
+
+
+def test_edges_are_named_where_they_differ() -> None:
+    for bits in (4, None):
+        assert "fully_quantized W4A8, seed" in shown(result_table(RESULT | {"edge_weight_bits": bits}))
+
+
+def test_accuracies_without_labels_are_dashes() -> None:
+    unlabelled = SCORES | {"top1": None, "top5": None}
+    delta = RESULT["delta"] | {"top1": None, "top5": None}  # type: ignore[operator]
+    changes = {"float": unlabelled, "init": unlabelled, "final": unlabelled, "delta": delta}
+    text = shown(result_table(RESULT | changes))
+    row = next(line for line in text.splitlines() if "top-1 %" in line)
+    assert [cell.strip() for cell in row.split("│")[2:-1]] == ["-"] * 4
+    assert "100.0" in text  # agreement needs no labels
+
+
+def test_an_evaluated_config_has_no_final() -> None:
+    text = shown(result_table({k: v for k, v in RESULT.items() if k not in ("final", "delta")}))
+    assert "final" not in text
+    assert "init" in text
+
+
+def test_facts_are_read_by_people() -> None:
+    facts = {
+        "estimated_seconds": 7200.0,
+        "searched_scales": 12345,
+        "float_images_per_second": 28.5,
+        "searched_sites": "blocks/[0-3]/*",
+    }
+    text = shown(fact_table("plan", facts))
+    for words in ("estimated time", "2.0 h", "12,345", "float images per second", "28.5", "blocks/[0-3]/*"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (300, "5 min"), (5999, "100 min"), (7200, "2.0 h")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_rows_hold_eight_columns_in_a_narrow_terminal() -> None:
+    row = ("deit_small_distilled_patch16_224", 304.3, 224, 16, 1024, 24, 16, "included")
+    text = shown(
+        row_table("models", ("name", "M params", "image", "patch", "width", "depth", "heads", "x"), [row])
+    )
+    assert "deit_small_distilled_patch16_224" in text
+    assert "included" in text
+
+
+def test_jaggedness_fits_a_narrow_terminal() -> None:
+    names = ("minima_per_unit", "total_variation", "roughness", "autocorrelation_length")
+    numbers = {name: {"1": {"mean": 0.12345, "std": 0.0678, "lines": 5}} for name in names}
+    single = {name: {"1": {"mean": 0.5, "std": None, "lines": 1}} for name in names}
+    single["autocorrelation_length"]["1"]["mean"] = None
+    losses = {"info_nce_t0.3": numbers, "kl": single}
+    text = shown(jaggedness_table({"name": "x", "kind": "line", "num_images": 9, "jaggedness": losses}))
+    row = next(line for line in text.splitlines() if line.startswith("info_nce_t0.3"))
+    assert row.count("0.123 ± 0.07") == 4
+    row = next(line for line in text.splitlines() if line.startswith("kl"))
+    assert row.split() == ["kl", "0.5", "0.5", "0.5", "-"]
+
+
+def test_a_continued_stage_counts_its_own_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins at 100 of 200; ten points in 50 seconds leave 90 for 450."""
+    times = iter([0.0, 0.0, 0.0, 50.0, 50.0])
+    monkeypatch.setattr("evolq_jax.cli.tables.time.monotonic", lambda: next(times))
+    file = io.StringIO()
+    progress = LineWatcher(file, every=0.0).stage("landscape")
+    progress(100, 200)
+    progress(110, 200)
+    assert file.getvalue().splitlines() == ["landscape 100/200", "landscape 110/200, 8 min left"]
+
+
+def follow(watcher: TerminalWatcher | LineWatcher) -> None:
+    with watcher:
+        watcher.stage("decoding calibration images")(1000, 1000)
+        watcher.stage("never begun")
+        watcher.generation(LAST._replace(evaluations=1, block=0), 1081)
+        watcher.generation(LAST, 1081)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_bars_fit_a_narrow_terminal_and_need_none(terminal: bool) -> None:
+    file = io.StringIO()
+    follow(TerminalWatcher(Console(file=file, width=80, force_terminal=terminal, color_system=None)))
+    last = file.getvalue().replace("\x1b[2K", "\n").replace("\x1b[1A", "").splitlines()[-2:]
+    assert any("search: pass 10 blocks 11, fitness 8.1235" in line and "1081/1081" in line for line in last)
+    assert max(len(line.replace("\x1b[?25h", "")) for line in last) <= 80
+    assert "never begun" not in file.getvalue()
+
+
+def test_lines_come_now_and_then() -> None:
+    file = io.StringIO()
+    follow(LineWatcher(file, every=0.0))
+    assert file.getvalue().splitlines() == [
+        "decoding calibration images 1000/1000",
+        "search: pass 10 blocks 0, fitness 8.1235, evaluation 1/1081, 1080.0 h left",
+        "search: pass 10 blocks 11, fitness 8.1235, evaluation 1081/1081, 0 s left",
+    ]
+    file = io.StringIO()
+    follow(LineWatcher(file, every=100.0))
+    assert file.getvalue() == ""

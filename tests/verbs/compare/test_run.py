@@ -1,0 +1,118 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evolq_jax.config.comparison import Comparison, Method, join
+from evolq_jax.config.experiment import BaselineConfig
+from evolq_jax.errors import UserError
+from evolq_jax.runs.directory import open_run
+from evolq_jax.verbs.compare import run as compare
+from evolq_jax.verbs.compare.run import plan_compare, run_compare
+from tests.small_run import BATCH, small_config, write_weights
+
+BUDGET = 300
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    config = small_config(write_weights(tmp_path_factory.mktemp("compare") / "weights.safetensors"))
+    config = replace(config, baseline=BaselineConfig(minibatch=BATCH, evaluate_every=1))
+    return Comparison(
+        "small_comparison",
+        (Method("greedy", config), Method("both", config, ("baseline", "search"))),
+        reference="greedy",
+        seeds=(0, 1),
+        budget=BUDGET,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(comparison: Comparison, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("finished") / "comparison"
+    run_compare(comparison, path)
+    return path
+
+
+def test_methods_start_from_one_init_at_one_budget(finished: Path) -> None:
+    summary = json.loads((finished / "comparison.json").read_text())
+    greedy, both = summary["methods"]["greedy"], summary["methods"]["both"]
+    for metric in ("kl", "agreement", "top1", "info_nce"):
+        assert both[metric]["init"] == greedy[metric]["init"]
+    # A search stops at the end of the generation that spends its budget: a candidate on twenty images.
+    assert all(0.7 * BUDGET < numbers["budget_spent"] <= BUDGET + 25 for numbers in (greedy, both))
+    assert set(both["kl"]["wins"]) == {"init", "reference"}
+    assert (finished / "quality.png").is_file()
+
+
+def test_a_stage_starts_where_the_one_before_ended(finished: Path) -> None:
+    first, second = (finished / "both" / "seed-1" / name for name in ("1-baseline", "2-search"))
+    ended, began = first / "scales.safetensors", second / "init_scales.safetensors"
+    assert ended.read_bytes() == began.read_bytes()
+    assert open_run(second).config().seed == 1
+
+
+def test_a_trajectory_goes_from_init_to_final_within_the_budget(finished: Path) -> None:
+    summary = json.loads((finished / "comparison.json").read_text())
+    for method, runs in summary["trajectories"].items():
+        for seed, points in enumerate(runs):
+            spent = [point["candidate_images"] for point in points]
+            assert spent == sorted(spent)
+            assert spent[0] == 0
+            assert len(points) >= 3
+            fitness = [point["calibration_fitness"] for point in points]
+            assert fitness == sorted(fitness, reverse=True)
+            last = sorted((finished / method / f"seed-{seed}").iterdir())[-1]
+            result = json.loads((last / "result.json").read_text())
+            assert points[-1]["kl"] == result["final"]["kl"]
+
+
+def test_finished_runs_are_not_run_again(
+    comparison: Comparison, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (finished / "comparison.json").read_text()
+    assert plan_compare(comparison, finished)["finished_runs"] == 4
+    monkeypatch.setattr("evolq_jax.verbs.resume.run_search", pytest.fail)
+    monkeypatch.setattr("evolq_jax.verbs.resume.run_baseline", pytest.fail)
+    run_compare(comparison, finished)
+    assert (finished / "comparison.json").read_text() == before
+
+
+def test_runs_of_another_config_are_refused(comparison: Comparison, finished: Path) -> None:
+    with pytest.raises(UserError, match=r"another config: search\.budget was 300 and is 200"):
+        run_compare(replace(comparison, budget=200), finished)
+
+
+def test_a_run_starts_from_finished_runs_of_the_same_network_only(
+    comparison: Comparison, finished: Path, tmp_path: Path
+) -> None:
+    config = comparison.methods[0].config
+    start = str(finished / "greedy" / "seed-0" / "1-search")
+    other = replace(config, start=start, quant=replace(config.quant, weight_bits=4))
+    with pytest.raises(UserError, match="has other `quant` settings"):
+        compare.ensure_search(other, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seeds": ()}, "seeds must be given"),
+        ({"milestones": 0}, "milestones must be at least 1"),
+        ({"budget": 0}, "budget must be at least 1"),
+        ({"reference": "greed"}, "did you mean 'greedy'"),
+    ],
+)
+def test_wrong_settings_are_refused(comparison: Comparison, changes: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        replace(comparison, **changes)
+
+
+def test_experiments_join_under_their_names(comparison: Comparison) -> None:
+    config = comparison.methods[0].config
+    joined = join([config, comparison])
+    assert [method.name for method in joined.methods] == ["small", "greedy", "both"]
+    assert joined.budget == BUDGET
+    with pytest.raises(UserError, match="two methods are called 'small'"):
+        join([config, config])

@@ -1,0 +1,259 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from orbax.checkpoint import v1 as ocp
+
+from evolq_jax.config.experiment import CheckpointConfig, Experiment
+from evolq_jax.errors import UserError
+from evolq_jax.pipeline.load import load_model
+from evolq_jax.pipeline.output_start import searched_weights
+from evolq_jax.pipeline.watcher import Progress, no_progress
+from evolq_jax.runs.lock import locked
+from evolq_jax.runs.preemption import Preempted, preemptible
+from evolq_jax.runs.resume import difference
+from evolq_jax.search.records import Generation
+from evolq_jax.verbs.resume import ensure_search, resume_search
+from evolq_jax.verbs.search import run_search
+from evolq_jax.verbs.search_plan import plan_search
+from tests.small_run import BLOCKS, small_config, write_weights
+from tests.verbs.conftest import Finished
+
+OFTEN = CheckpointConfig(every_seconds=0.0)
+NEVER = CheckpointConfig(every_seconds=1e9)
+
+
+class Interrupting:
+    """Does something in a stage or after a number of generations."""
+
+    def __init__(self, what: Callable[[], Any], when: int | str) -> None:
+        self.what, self.when, self.stages, self.generations = what, when, list[str](), 0
+
+    def stage(self, name: str) -> Progress:
+        self.stages.append(name)
+        if name == self.when:
+            self.what()
+        return no_progress
+
+    def generation(self, record: Generation, total_evaluations: int) -> None:
+        del record, total_evaluations
+        self.generations += 1
+        if self.generations == self.when:
+            self.what()
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def interrupt(config: Experiment, path: Path, when: int | str, what: Callable[[], Any] = terminate) -> str:
+    """A search that is stopped; the message."""
+    with pytest.raises((Preempted, UserError)) as stopped:
+        run_search(config, path, Interrupting(what, when))
+    return str(stopped.value)
+
+
+def check_equal(path: Path, result: dict[str, Any], finished: Finished) -> None:
+    """The same files as the run that was not interrupted, but for times."""
+    names = sorted(file.name for file in finished.path.iterdir())
+    assert sorted(file.name for file in path.iterdir()) == names
+    for name in ("scales.safetensors", "init_scales.safetensors"):
+        assert (path / name).read_bytes() == (finished.path / name).read_bytes()
+    logs = [(folder / "log.jsonl").read_text().splitlines() for folder in (path, finished.path)]
+    here, there = ([json.loads(line) | {"seconds": 0} for line in log] for log in logs)
+    assert here == there
+    timeless = [
+        {k: v for k, v in each.items() if "seconds" not in k and k != "run_dir"}
+        for each in (result, finished.result)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+@pytest.fixture(scope="module")
+def stopped(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of `finished`, stopped in its second pass; not to be changed."""
+    path = tmp_path_factory.mktemp("stopped") / "run"
+    message = interrupt(replace(finished.config, checkpoint=NEVER), path, BLOCKS + 2)
+    assert message == f"stopped by SIGTERM; go on with: evolq search {path} --resume"
+    return path
+
+
+@pytest.fixture
+def copied(stopped: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(stopped, tmp_path / "run")
+
+
+def test_sigterm_saves_and_the_run_goes_on(finished: Finished, copied: Path) -> None:
+    assert [file.name for file in (copied / "checkpoints").iterdir()] == [str(BLOCKS + 1)]
+    before = json.loads((copied / "search.json").read_text())
+    watcher = Interrupting(lambda: None, 0)
+    result = resume_search(copied, watcher)
+    assert watcher.generations == BLOCKS - 1
+    assert "calibrating (ranges)" not in watcher.stages
+    assert result["seconds_calibration"] == round(before["seconds_calibration"], 2)
+    assert result["seconds"] > before["seconds"]
+    assert json.loads((copied / "result.json").read_text()) | {"run_dir": str(copied)} == result
+    (copied / "config.json").write_bytes((finished.path / "config.json").read_bytes())  # but for `checkpoint`
+    check_equal(copied, result, finished)
+
+
+def test_it_can_be_stopped_anywhere(finished: Finished, tmp_path: Path) -> None:
+    """In the stages before and after the search, and in the search, one attempt after the other."""
+    path = tmp_path / "a" / "run"
+    for when in ("calibrating (ranges)", "computing the teacher", 3, 2, "evaluating final"):
+        assert "go on with" in interrupt(finished.config, path, when)
+        assert not (path / ".lock").exists()
+    result = ensure_search(finished.config, path)
+    check_equal(path, result, finished)
+    assert ensure_search(finished.config, path) == result
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, save = tmp_path / "run", ocp.training.Checkpointer.save_async
+
+    def full(self: Any, step: int, *args: Any, **kwargs: Any) -> Any:
+        if step == 3:
+            raise OSError(28, "No space left on device")
+        return save(self, step, *args, **kwargs)
+
+    monkeypatch.setattr(ocp.training.Checkpointer, "save_async", full)
+    with pytest.raises(UserError) as raised:
+        run_search(replace(finished.config, checkpoint=OFTEN), path)
+    assert str(raised.value) == (
+        f"cannot write a checkpoint in '{path}/checkpoints' (No space left on device); the last whole one is "
+        f"kept: mend it, then go on with: evolq search {path} --resume"
+    )
+    monkeypatch.undo()
+    assert sorted(file.name for file in (path / "checkpoints").iterdir()) == ["1", "2"]
+    watcher = Interrupting(lambda: None, 0)
+    result = run_search(finished.config, path, watcher)
+    assert watcher.generations == 2 * BLOCKS - 2
+    (path / "config.json").write_bytes((finished.path / "config.json").read_bytes())  # but for `checkpoint`
+    check_equal(path, result, finished)
+
+
+def test_only_the_last_few_are_kept(finished: Finished, tmp_path: Path) -> None:
+    config = replace(finished.config, checkpoint=CheckpointConfig(every_seconds=0.0, keep=3))
+    interrupt(config, tmp_path / "run", 6)
+    assert sorted(file.name for file in (tmp_path / "run" / "checkpoints").iterdir()) == ["3", "4", "5"]
+
+
+def test_another_config_does_not_continue(finished: Finished, copied: Path) -> None:
+    other = replace(finished.config, search=replace(finished.config.search, epsilon=0.5))
+    epsilon = finished.config.search.epsilon
+    line = rf"an unfinished search of another config \(search.epsilon was {epsilon} and is 0.5\): give it"
+    with pytest.raises(UserError, match=line):
+        run_search(other, copied)
+    with pytest.raises(UserError, match="unfinished search of another config"):
+        ensure_search(other, copied)
+
+
+@pytest.mark.parametrize("what", ["weights", "versions/jax", "mesh/candidate"])
+def test_other_inputs_do_not_continue(finished: Finished, copied: Path, what: str) -> None:
+    if what == "weights":
+        weights = copied.parent / "other.safetensors"
+        write_weights(weights, changes={"head/bias": np.ones(10, np.float32)})
+        config = replace(finished.config, model=replace(finished.config.model, weights=str(weights)))
+        text = (copied / "config.json").read_text()
+        old = json.dumps(finished.config.model.weights)
+        assert old in text
+        (copied / "config.json").write_text(text.replace(old, json.dumps(str(weights))))
+        assert difference(config, finished.config).startswith("model.weights was")
+    else:
+        begun = json.loads((copied / "search.json").read_text())
+        begun["depends_on"][what] = "0.0"
+        (copied / "search.json").write_text(json.dumps(begun))
+    with pytest.raises(UserError, match=rf"the search in .* cannot be continued, .* changed: {what};"):
+        resume_search(copied)
+
+
+def test_a_damaged_checkpoint_is_named(copied: Path) -> None:
+    state = copied / "checkpoints" / str(BLOCKS + 1)
+    for file in [*state.rglob("*")]:
+        if file.is_file():
+            file.write_bytes(b"")
+    with pytest.raises(
+        UserError, match=rf"cannot read checkpoint {BLOCKS + 1} of '.*run' \(.*take the directory"
+    ):
+        resume_search(copied)
+
+
+def test_a_finished_run_is_not_run_again(finished: Finished) -> None:
+    assert ensure_search(finished.config, finished.path)["final"] == finished.result["final"]
+    with pytest.raises(UserError, match=r"holds a finished search of another config: seed was 0 and is 1"):
+        ensure_search(replace(finished.config, seed=1), finished.path)
+    with pytest.raises(UserError, match="holds a finished search; name another with --run-dir"):
+        resume_search(finished.path)
+
+
+def test_another_verb_s_result_is_no_search_s(finished: Finished, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((finished.path / "config.json").read_bytes())
+    (tmp_path / "result.json").write_text(json.dumps({"optimizer": "adam"}))
+    with pytest.raises(UserError, match="another verb's result"):
+        ensure_search(finished.config, tmp_path)
+
+
+def test_the_second_process_is_refused(finished: Finished, copied: Path) -> None:
+    with locked(copied), pytest.raises(UserError, match="another process is at work in"):
+        resume_search(copied)
+    program = "import sys, time; from pathlib import Path; from evolq_jax.runs.lock import locked\n"
+    program += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", program, str(copied)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="another process is at work in"):
+            run_search(finished.config, copied)
+        other.kill()
+    assert (copied / ".lock").exists()  # it was killed
+    with locked(copied):
+        pass
+    assert not (copied / ".lock").exists()
+
+
+def test_sigterm_waits_where_it_is_deferred() -> None:
+    order: list[str] = []
+
+    def work() -> None:
+        with preemptible("go on") as preemption:
+            with preemption.deferred():
+                terminate()
+                order.append("in peace")
+            order.append("too far")
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Preempted, match="stopped by SIGTERM; go on"):
+        work()
+    assert order == ["in peace"]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_search_that_begins_with_ranges_found_by_outputs(weights: Path, tmp_path: Path) -> None:
+    """It is planned, logged and counted, and the same bits however it is stopped."""
+    search = {"output_start": True, "sites": ("*/weight",), "passes": 1, "holdout": 0.5}
+    config = replace(small_config(weights), checkpoint=OFTEN)
+    config = replace(config, search=replace(config.search, **search))
+    whole, path = tmp_path / "whole", tmp_path / "stopped"
+    result = run_search(config, whole)
+    log = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert [line["segment"] for line in log] == ["all"] + ["blocks"] * BLOCKS
+    assert log[0]["evaluations"] == 4  # the init and the ranges found, on both halves of the images
+    assert result["evaluations"] <= plan_search(config)["evaluations"] == 2 + 2 + 2 * BLOCKS
+    for when in ("searching ranges by outputs", 3):
+        interrupt(config, path, when)
+    check_equal(path, ensure_search(config, path), Finished(config, whole, result))
+    biased = replace(config, calibration=replace(config.calibration, chain=("ranges", "bias")))
+    assert searched_weights(load_model(config))
+    assert not searched_weights(load_model(biased))

@@ -13,8 +13,8 @@ from benchmarks.compiled import work
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.mesh import DATA
 from evolq_jax.devices.precision import matmul_precision
-from evolq_jax.models.checkpoint import LoadedModel
 from evolq_jax.models.registry import get_entry
+from evolq_jax.network.network import Network
 from evolq_jax.network.point import Quantized, at_qparams
 from evolq_jax.network.sites import list_sites
 from evolq_jax.network.walk import block_inputs
@@ -45,7 +45,7 @@ def abstract_setup(config: Experiment) -> Setup:
     params = jax.eval_shape(lambda key: entry.family.init(key, entry.config), jax.random.key(0))
     size, channels = entry.preprocessing.size, len(entry.preprocessing.mean)
     sites = list_sites(parts, params, (size, size, channels))
-    model = LoadedModel(entry.name, parts, params, entry.preprocessing, entry.config)
+    model = Network(parts, params, entry.preprocessing, entry.name, entry.config)
     return Setup(config, model, sites, resolve(config.quant, sites))
 
 

@@ -99,7 +99,13 @@ def load(options: Options) -> Subject:
     folder = options.calibration or (folder if folder.is_dir() else None)
     rng = np.random.default_rng(0)
     if weights:
-        _, parts, params, preprocessing, config = load_checkpoint(MODEL, weights)
+        network = load_checkpoint(MODEL, weights)
+        parts, params, preprocessing, config = (
+            network.parts,
+            network.params,
+            network.preprocessing,
+            network.config,
+        )
     else:
         parts, params = entry.make(), _random_params(rng, entry.config)
         preprocessing, config = entry.preprocessing, entry.config

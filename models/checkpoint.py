@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,24 +19,14 @@ from evolq_jax.models.batch_norm import fold
 from evolq_jax.models.convert import Mismatch, Weights, compare, detect, num_classes, read, write
 from evolq_jax.models.registry import REGISTRY, Entry, get_entry, param_shapes
 from evolq_jax.models.sidecar import apply_sidecars
-from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.network import Network
 from evolq_jax.trees import flatten
-from evolq_jax.typing import Params, Preprocessing
+from evolq_jax.typing import Params
 
 SUFFIXES = (".safetensors", ".npz")
 
 
-class LoadedModel(NamedTuple):
-    """A network with the parameters of a checkpoint, and how that checkpoint wants its images."""
-
-    name: str
-    parts: ModelParts
-    params: Params  # float32, blocks stacked, BatchNorms folded
-    preprocessing: Preprocessing
-    config: Any  # the family's, with the checkpoint's number of classes, GELU form and eps
-
-
-def load_checkpoint(name: str, path: str | Path, *, fold_batch_norm: bool = True) -> LoadedModel:
+def load_checkpoint(name: str, path: str | Path, *, fold_batch_norm: bool = True) -> Network:
     """The model `name` of the registry with the weights in `path`.
 
     Args:
@@ -73,7 +62,7 @@ def load_checkpoint(name: str, path: str | Path, *, fold_batch_norm: bool = True
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     params = jax.tree.map(jnp.asarray, fold(params) if fold_batch_norm else params)
-    return LoadedModel(name, entry.family.make(config), params, preprocessing, config)
+    return Network(entry.family.make(config), params, preprocessing, name, config)
 
 
 def save_params(path: str | Path, params: Params, metadata: Mapping[str, str]) -> None:

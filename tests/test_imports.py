@@ -26,7 +26,7 @@ LAYERS = {
     "devices": "errors typing",
     "data": "errors typing trees devices",
     "quant": "errors typing trees",
-    "network": "errors typing trees quant",
+    "network": "errors typing trees devices quant",
     "objective": "errors typing trees quant network",
     "models": "errors typing trees quant network",
     "metrics": "errors typing objective",

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from evolq_jax.typing import Array
 
@@ -44,3 +45,12 @@ def split(x: Array, chunk: int) -> Array:
 def join(x: Array, axis: int = 0) -> Array:
     """Merges an axis and the next: the inverse of `split`."""
     return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+
+
+def in_padded_chunks(fn: Callable[[Array], Any], x: Array, chunk: int) -> Any:
+    """`in_chunks` for any number of images B: the last chunk is filled up, and the filling dropped."""
+    count = x.shape[0]
+    if count <= chunk:
+        return fn(x)
+    filled = jnp.concatenate([x, jnp.repeat(x[-1:], -count % chunk, axis=0)])
+    return jax.tree.map(lambda leaf: leaf[:count], in_chunks(fn, filled, chunk))

@@ -12,7 +12,7 @@ import jax
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.memory import limit_bytes
 from evolq_jax.errors import UserError
-from evolq_jax.models.checkpoint import LoadedModel
+from evolq_jax.network.network import Network
 from evolq_jax.network.walk import block_inputs
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.quant.sites import float_sites
@@ -145,7 +145,7 @@ def _kept_bytes(setup: Setup) -> int:
     return kept[setup.config.search.prefixes]
 
 
-def _input_bytes(model: LoadedModel) -> tuple[int, int]:
+def _input_bytes(model: Network) -> tuple[int, int]:
     """The inputs of all blocks for one image, and the largest of them, in float32."""
     parts, size = model.parts, model.preprocessing.size
 

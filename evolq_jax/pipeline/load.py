@@ -15,7 +15,8 @@ from evolq_jax.devices.mesh import make_mesh
 from evolq_jax.devices.programs import forget_programs
 from evolq_jax.errors import UserError
 from evolq_jax.models import registry
-from evolq_jax.models.checkpoint import LoadedModel, load_checkpoint
+from evolq_jax.models.checkpoint import load_checkpoint
+from evolq_jax.network.network import Network
 from evolq_jax.network.sites import list_sites
 from evolq_jax.quant.spec import Specs, resolve, with_codes
 from evolq_jax.typing import SiteInfo
@@ -26,7 +27,7 @@ class Setup:
     """A loaded network, what of it is quantized, and the devices that it runs on (None: one)."""
 
     config: Experiment
-    model: LoadedModel
+    model: Network
     sites: dict[str, SiteInfo]
     specs: Specs
     mesh: Mesh | None = None

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evolq_jax.models.checkpoint import LoadedModel, load_checkpoint
+from evolq_jax.models.checkpoint import load_checkpoint
+from evolq_jax.network.network import Network
 from evolq_jax.network.run import normalize
 from evolq_jax.network.sites import list_sites
 from evolq_jax.typing import Array, SiteInfo
@@ -21,7 +22,7 @@ Golden = Callable[[str], dict[str, np.ndarray]]
 class Recording(NamedTuple):
     """What all recorded files share."""
 
-    model: LoadedModel
+    model: Network
     sites: dict[str, SiteInfo]
     calibration: Array  # [100, 224, 224, 3], normalised
     validation: Array  # [16, 224, 224, 3]

@@ -6,8 +6,8 @@ import zlib
 import jax
 import numpy as np
 
-from evolq_jax.models.checkpoint import LoadedModel
 from evolq_jax.models.vit import ViTConfig
+from evolq_jax.network.network import Network
 from evolq_jax.network.run import forward
 from evolq_jax.quant.sites import float_sites
 
@@ -129,7 +129,7 @@ def augreg(timm: Arrays, heads: int, prefix: str = "", order: tuple[int, int, in
     return {prefix + key: array for key, array in out.items()}
 
 
-def logits(model: LoadedModel, x: np.ndarray) -> np.ndarray:
+def logits(model: Network, x: np.ndarray) -> np.ndarray:
     """The float network's logits [B, C] of normalised images."""
     run = jax.jit(lambda params, x: forward(model.parts, float_sites, params, {}, x))
     return np.asarray(run(model.params, x))

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from evolq_jax.models.checkpoint import LoadedModel, load_checkpoint
+from evolq_jax.models.checkpoint import load_checkpoint
 from evolq_jax.models.registry import REGISTRY, get_entry, param_shapes
+from evolq_jax.network.network import Network
 from evolq_jax.network.run import forward, normalize
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.typing import Params
@@ -24,7 +25,7 @@ VIT_TINY = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 Golden = Callable[[str], dict[str, np.ndarray]]
 
 
-def top1(model: LoadedModel, pixels: np.ndarray, labels: np.ndarray, batch: int) -> float:
+def top1(model: Network, pixels: np.ndarray, labels: np.ndarray, batch: int) -> float:
     @jax.jit
     def predict(params: Params, pixels: jax.Array) -> jax.Array:
         x = normalize(model.preprocessing, pixels)

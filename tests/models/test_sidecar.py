@@ -7,8 +7,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from evolq_jax.errors import UserError
-from evolq_jax.models.checkpoint import LoadedModel, load_checkpoint
+from evolq_jax.models.checkpoint import load_checkpoint
 from evolq_jax.models.registry import get_entry
+from evolq_jax.network.network import Network
 from evolq_jax.typing import Preprocessing
 from tests.models.seeded import TINY, hugging_face, images, logits, timm_vit
 
@@ -22,7 +23,7 @@ TIMM = {
 PROCESSOR = {"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 3], "resample": 2}
 
 
-def load(folder: Path, config: Any, processor: Any = None, in_folder: bool = True) -> LoadedModel:
+def load(folder: Path, config: Any, processor: Any = None, in_folder: bool = True) -> Network:
     save_file(hugging_face(timm_vit(TINY), "vit."), folder / "model.safetensors")
     (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
     if processor is not None:

@@ -1,0 +1,80 @@
+"""A float network as one object: its functions, its parameters, and how it wants its images."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from evolq_jax.devices.precision import Precision, matmul_precision
+from evolq_jax.network.chunks import in_padded_chunks
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.run import forward, normalize
+from evolq_jax.network.sites import list_sites
+from evolq_jax.quant.sites import float_sites
+from evolq_jax.typing import Array, Params, Preprocessing, SiteInfo
+
+CHUNK = 50  # images that a call runs at once
+
+
+@struct.dataclass
+class Network:
+    """A float network. It is a pytree whose leaves are the parameters, so it can enter `jit` and `vmap`.
+
+    Attributes:
+      parts: pure functions of the parameters (`evolq_jax.network.parts`).
+      params: float32 parameters; blocks of a segment are stacked on a leading L axis.
+      preprocessing: size, crop, mean and deviation of its images.
+      name: of the registry, or any name for a network of your own.
+      config: sizes of a registry's network; None for a network of your own.
+      precision: of its matrix products, on every backend (TF32 is what GPUs would take by themselves).
+    """
+
+    parts: ModelParts = struct.field(pytree_node=False)
+    params: Params
+    preprocessing: Preprocessing = struct.field(pytree_node=False)
+    name: str = struct.field(pytree_node=False, default="network")
+    config: Any = struct.field(pytree_node=False, default=None)
+    precision: Precision = struct.field(pytree_node=False, default="float32")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of one image."""
+        size = self.preprocessing.size
+        return size, size, len(self.preprocessing.mean)
+
+    @property
+    def num_classes(self) -> int:
+        """C: the number of logits. Nothing is computed."""
+        images = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
+        return jax.eval_shape(self.apply, self.params, images).shape[-1]
+
+    @property
+    def sites(self) -> dict[str, SiteInfo]:
+        """Every quantization point by name, in the order of the forward pass. Nothing is computed."""
+        return list_sites(self.parts, self.params, self.image_shape)
+
+    def apply(self, params: Params, images: Array) -> Array:
+        """Logits [B, C], as a pure function.
+
+        Args:
+          params: the parameters.
+          images: uint8 pixels [B, height, width, channels], or floats that are normalised already.
+        """
+        with matmul_precision(self.precision):
+            return forward(self.parts, float_sites, params, {}, as_input(self.preprocessing, images))
+
+    def __call__(self, images: Array) -> Array:
+        """Logits [B, C] of images as `apply` takes them; `CHUNK` of them run at once."""
+        return _logits(self, jnp.asarray(images))
+
+
+def as_input(preprocessing: Preprocessing, images: Array) -> Array:
+    """What the network reads: uint8 pixels are normalised, floats are taken as they are."""
+    return normalize(preprocessing, images) if images.dtype == jnp.uint8 else images
+
+
+@jax.jit
+def _logits(network: Network, images: Array) -> Array:
+    return in_padded_chunks(partial(network.apply, network.params), images, CHUNK)

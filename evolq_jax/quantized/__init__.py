@@ -1,0 +1,1 @@
+"""A quantized network as one object: called, differentiated, saved and loaded."""

@@ -1,0 +1,166 @@
+"""A quantized network as a folder: one JSON file that says what it is, and arrays beside it.
+
+`quantized.json` has the network's name, sizes, preprocessing and precision, and how each site is quantized;
+`params.safetensors` what is quantized, `qparams.safetensors` the quantizers' numbers, and, where calibration
+changed parameters, `float.safetensors` those of the float network.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from cattrs import BaseValidationError, transform_error
+from cattrs.preconf.json import make_converter
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from evolq_jax.errors import UserError
+from evolq_jax.models.registry import REGISTRY, get_entry
+from evolq_jax.network.network import Network
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.spec import QuantSpec, Specs
+from evolq_jax.quantized.network import QuantizedNetwork
+from evolq_jax.trees import flatten, unflatten
+from evolq_jax.typing import Params, Preprocessing
+from evolq_jax.version import __version__
+
+DESCRIPTION, PARAMS, FLOAT, QPARAMS = (
+    "quantized.json",
+    "params.safetensors",
+    "float.safetensors",
+    "qparams.safetensors",
+)
+FORMAT = 1
+
+_converter = make_converter(forbid_extra_keys=True)
+
+
+def save(quantized: QuantizedNetwork, path: str | Path) -> None:
+    """Writes the network into a new folder, in one step: it is there whole or not at all.
+
+    Raises:
+      UserError: there is something at that path already, or it cannot be written.
+    """
+    path = Path(path).expanduser()
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"'{path}' exists already: name another folder to save in")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        (partial / DESCRIPTION).write_text(json.dumps(_description(quantized), indent=2) + "\n", "utf-8")
+        _save_arrays(partial / PARAMS, flatten(quantized.params))
+        if quantized.params is not quantized.network.params:
+            _save_arrays(partial / FLOAT, flatten(quantized.network.params))
+        fields = {
+            f"{site}.{field}": leaf
+            for site, numbers in quantized.qparams.items()
+            for field, leaf in numbers._asdict().items()
+        }
+        _save_arrays(partial / QPARAMS, fields)
+        if path.exists():
+            path.rmdir()
+        partial.rename(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot write '{path}': {getattr(error, 'strerror', None) or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def load(path: str | Path, parts: ModelParts | None = None) -> QuantizedNetwork:
+    """The network that `QuantizedNetwork.save` wrote.
+
+    Args:
+      path: the folder.
+      parts: the functions of a network of your own; those of the registry are found by name.
+
+    Raises:
+      UserError: there is no such folder, it is damaged, or its network is not in the registry and `parts` is
+        missing.
+    """
+    path = Path(path).expanduser()
+    described = _read_description(path)
+    name = described["name"]
+    config = None
+    if parts is None:
+        if name.split(".")[0] not in REGISTRY:
+            raise UserError(
+                f"'{path}' holds the network '{name}', which is not in the registry: give its functions, "
+                "load(path, parts)"
+            )
+        entry = get_entry(name)
+        config = _structured(described["config"], type(entry.config), path)
+        parts = entry.family.make(config)
+    preprocessing = _structured(described["preprocessing"], Preprocessing, path)
+    params = _params(_load_arrays(path / PARAMS))
+    floats = _params(_load_arrays(path / FLOAT)) if (path / FLOAT).is_file() else params
+    network = Network(parts, floats, preprocessing, name, config, described["precision"])
+    specs: Specs = tuple(
+        (site, _structured(fields, QuantSpec, path)) for site, fields in described["specs"].items()
+    )
+    arrays = _load_arrays(path / QPARAMS)
+    try:
+        qparams = {
+            site: SiteQParams(*(jnp.asarray(arrays[f"{site}.{field}"]) for field in SiteQParams._fields))
+            for site in dict.fromkeys(key.rpartition(".")[0] for key in arrays)
+        }
+    except KeyError as error:
+        raise UserError(f"'{path / QPARAMS}' lacks {error}: save the network again") from error
+    return QuantizedNetwork(network, params, qparams, specs)
+
+
+def _description(quantized: QuantizedNetwork) -> dict[str, Any]:
+    network = quantized.network
+    return {
+        "format": FORMAT,
+        "evolq_jax": __version__,
+        "name": network.name,
+        "config": None if network.config is None else dataclasses.asdict(network.config),
+        "preprocessing": dataclasses.asdict(network.preprocessing),
+        "precision": network.precision,
+        "specs": {site: _converter.unstructure(spec) for site, spec in quantized.specs},
+    }
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    file = path / DESCRIPTION
+    try:
+        described = json.loads(file.read_text("utf-8"))
+        missing = {"format", "name", "config", "preprocessing", "precision", "specs"} - set(described)
+    except FileNotFoundError as error:
+        raise UserError(f"'{path}' holds no saved network: it has no {DESCRIPTION}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"'{file}' is damaged ({error}): save the network again") from error
+    if missing or described["format"] != FORMAT:
+        raise UserError(f"'{file}' is damaged or of another version: save the network again")
+    return described
+
+
+def _structured(fields: Any, kind: type, path: Path) -> Any:
+    try:
+        return _converter.structure(fields, kind)
+    except BaseValidationError as error:
+        reasons = "; ".join(transform_error(error))
+        raise UserError(f"'{path / DESCRIPTION}' is damaged ({reasons}): save the network again") from error
+
+
+def _params(arrays: Mapping[str, np.ndarray]) -> Params:
+    return unflatten({name: jnp.asarray(array) for name, array in arrays.items()})
+
+
+def _save_arrays(file: Path, leaves: Mapping[str, Any]) -> None:
+    """Contiguous, since safetensors writes wrong values of arrays that are not."""
+    save_file({name: np.ascontiguousarray(np.asarray(leaf)) for name, leaf in leaves.items()}, file)
+
+
+def _load_arrays(file: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"'{file}' is missing or damaged ({error}): save the network again") from error

@@ -1,0 +1,18 @@
+import pytest
+
+from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.link import Calibration
+from evolq_jax.network.network import Network
+from evolq_jax.quant.spec import QuantConfig, resolve
+from evolq_jax.quantized.network import QuantizedNetwork
+from tests.tiny import PREPROCESSING, Tiny
+
+
+@pytest.fixture(scope="session")
+def quantized(tiny: Tiny) -> QuantizedNetwork:
+    """The tiny ViT at four bits, by ranges."""
+    network = Network(tiny.parts, tiny.params, PREPROCESSING, "tiny", tiny.config)
+    specs = resolve(QuantConfig("matmul", weight_bits=4), network.sites)
+    calibration = Calibration(network.parts, specs, network.sites, [tiny.images], 12)
+    params, qparams = initialise(("ranges",), calibration, network.params)
+    return QuantizedNetwork(network, params, qparams, specs)

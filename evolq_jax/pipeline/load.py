@@ -1,6 +1,6 @@
 """From a config to the network that algorithms take, and what of it is quantized and searched."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ from evolq_jax.calibration.links.block_linear import added_parameters
 from evolq_jax.calibration.links.clip import clipped_sites
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.mesh import make_mesh
+from evolq_jax.devices.precision import Precision
 from evolq_jax.devices.programs import forget_programs
 from evolq_jax.errors import UserError
 from evolq_jax.models import registry
 from evolq_jax.models.checkpoint import load_checkpoint
 from evolq_jax.network.network import Network
-from evolq_jax.network.sites import list_sites
 from evolq_jax.quant.spec import Specs, resolve, with_codes
 from evolq_jax.typing import SiteInfo
 
@@ -37,8 +37,25 @@ class Setup:
         """Numbers that the chain of initialisers adds to the network's own."""
         if "block_linear" not in self.config.calibration.chain:
             return 0
-        size, channels = self.model.preprocessing.size, len(self.model.preprocessing.mean)
-        return added_parameters(self.model.parts, self.model.params, (size, size, channels))
+        return added_parameters(self.model.parts, self.model.params, self.model.image_shape)
+
+
+def load_network(
+    name: str, weights: str | Path | None = None, *, precision: Precision = "float32"
+) -> Network:
+    """A network of the registry with the weights of a checkpoint.
+
+    Args:
+      name: of the registry (`evolq_jax.list_models`), with or without timm's `.tag`.
+      weights: a `.safetensors` or `.npz` file, a folder that holds one, or `hf-hub:owner/name`; None: the
+        weights that evolq_jax ships for this network.
+      precision: of matrix products, on every backend.
+
+    Raises:
+      UserError: the name is unknown, or the weights are missing, damaged or of another network.
+    """
+    network = load_checkpoint(name, weights or shipped_weights(name))
+    return replace(network, precision=precision)
 
 
 def load_model(config: Experiment) -> Setup:
@@ -49,11 +66,9 @@ def load_model(config: Experiment) -> Setup:
     """
     forget_programs()
     mesh = make_mesh(config.mesh, config.search.population_size)
-    weights = config.model.weights or shipped_weights(config.model.name)
-    model = load_checkpoint(config.model.name, weights)
-    size = model.preprocessing.size
+    model = load_network(config.model.name, config.model.weights, precision=config.precision)
     check_chain(config.calibration.chain, model.parts)
-    sites = list_sites(model.parts, model.params, (size, size, len(model.preprocessing.mean)))
+    sites = model.sites
     specs = resolve(config.quant, sites)
     if "clip" in config.calibration.chain:
         clipped_sites(model.parts, specs, config.calibration.clip.sites)

@@ -1,23 +1,9 @@
-"""How the programs here begin: the options that studies share, and one line for what a user got wrong."""
+"""How the programs here begin: one line for what a user got wrong."""
 
-import argparse
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
+from evolq_jax.devices import hosts
 from evolq_jax.errors import UserError
-
-
-def study_parser(description: str | None, out: str, seeds: bool = True) -> argparse.ArgumentParser:
-    """The options that studies share; `out` is under `runs`."""
-    parser = argparse.ArgumentParser(description=str(description).splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="real weights and images")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs") / out, help="where results lie; finished ones stay"
-    )
-    if seeds:
-        parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    return parser
 
 
 def run_or_refuse(main: Callable[[], None]) -> None:
@@ -25,5 +11,4 @@ def run_or_refuse(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        hosts.leave(f"error: {error}", 2)

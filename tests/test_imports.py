@@ -47,7 +47,9 @@ LAYERS = {
 }
 
 LIBRARY = ("evolq_jax", "models", "configs")
-OWN = {"evolq_jax", "tests", "benchmarks"}
+OWN = {"evolq_jax", "tests", "benchmarks", "studies"}
+# What the programs beside the library may import, of what is ours, beside evolq_jax.
+PROGRAMS = {"benchmarks": ("benchmarks", "tests"), "studies": ("studies.common",)}
 DISTRIBUTION = {
     "orbax": "orbax-checkpoint",
     "PIL": "pillow",
@@ -118,6 +120,16 @@ def layer_problems(source: Source) -> list[str]:
     ]
 
 
+def program_problems(source: Source) -> list[str]:
+    """A benchmark measures by itself; a study asks one question, and shares what several need in `common`."""
+    allowed = ("evolq_jax", *PROGRAMS[source.path.split("/")[0]])
+    return [
+        f"{source.path}:{line}: may not import '{target}' (allowed: {', '.join(allowed)})"
+        for target, line, _ in imports_of(source)
+        if target.split(".")[0] in OWN and not f"{target}.".startswith(tuple(f"{name}." for name in allowed))
+    ]
+
+
 def declared() -> tuple[set[str], set[str], set[str]]:
     """The distributions of pyproject.toml: (dependencies, those of the extras for users, those of dev)."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -170,13 +182,18 @@ def test_imports_run_downwards() -> None:
     assert not problems, "\n".join(problems)
 
 
+def test_programs_stand_by_themselves() -> None:
+    problems = [p for source in sources(*PROGRAMS) for p in program_problems(source)]
+    assert not problems, "\n".join(problems)
+
+
 def test_third_party_imports_are_declared() -> None:
-    problems = [p for s in sources(*LIBRARY, "tests", "benchmarks") for p in dependency_problems(s)]
+    problems = [p for s in sources(*LIBRARY, "tests", *PROGRAMS) for p in dependency_problems(s)]
     assert not problems, "\n".join(problems)
 
 
 def test_files_are_small_and_unpickle_nothing() -> None:
-    problems = [p for s in sources(*LIBRARY, "tests", "benchmarks") for p in content_problems(s)]
+    problems = [p for s in sources(*LIBRARY, "tests", *PROGRAMS) for p in content_problems(s)]
     assert not problems, "\n".join(problems)
 
 
@@ -217,6 +234,20 @@ def test_an_upward_import_is_found(path: str, line: str) -> None:
 )
 def test_a_downward_import_is_allowed(path: str, line: str) -> None:
     assert layer_problems(parse(path, line)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("benchmarks/x.py", "from studies.common.tables import markdown"),
+        ("studies/x.py", "from studies.init import make"),
+        ("studies/x.py", "from studies import init"),
+        ("studies/common/x.py", "from benchmarks.timing import timed"),
+        ("studies/x.py", "from tests.tiny import make_tiny"),
+    ],
+)
+def test_a_program_that_leans_on_another_is_found(path: str, line: str) -> None:
+    assert len(program_problems(parse(path, line))) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The comparison of search with gradient descent in docs/results.md: real networks, one init, one budget.
 
-    python -m benchmarks.descent_study --data ../shared/data --out runs/descent_study --subject cifar_vit
+    python -m studies.descent --data ../shared/data --out runs/descent_study --subject cifar_vit
 
 Learning rates are tuned first, at seed 0, by the fitness on calibration images held out; then every
 method runs with every seed (`evolq compare`). Prints the table in Markdown after every seed. A study that was
@@ -12,15 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.cifar import NAMES, cifar
-from benchmarks.entry import run_or_refuse, study_parser
-from benchmarks.vit_tiny_study import make_config
 from evolq_jax.cli.progress import make_watcher
 from evolq_jax.config.comparison import Comparison, Method, Stage, greedy
 from evolq_jax.config.experiment import BaselineConfig, Experiment, SearchConfig
 from evolq_jax.runs.preemption import Preempted
 from evolq_jax.verbs.compare.run import run_compare
 from evolq_jax.verbs.resume import ensure_baseline
+from studies.common.entry import run_or_refuse, study_parser
+from studies.common.subjects import CIFAR, cifar, vit_tiny
+from studies.common.tables import interval, markdown
 
 # What `search` is in these tables, in full: the visits of the default search. `default` is all of it.
 SEARCH = SearchConfig(
@@ -64,14 +64,15 @@ METHODS = (
 SEARCHES = ("greedy", "search", "default")  # the others are optimisers
 METRICS = {"calibration_fitness": "{:.4f}", "kl": "{:.4f}", "agreement": "{:.1f}", "top1": "{:.1f}"}
 PERCENT = ("agreement", "top1")
+HEAD = "method", "fitness", "KL to float", "change of KL [95 %]", "wins", "agreement %", "top-1 %", "seconds"
 
 
 def make(data: Path, subject: str, weight_bits: int, activation_bits: int) -> Experiment:
     """The experiment that all methods share."""
-    if subject in NAMES:
+    if subject in CIFAR:
         config = cifar(data, subject, weight_bits, activation_bits)
     else:
-        config = make_config(data, weight_bits, "matmul", "plain", 0)
+        config = vit_tiny(data, weight_bits, "matmul", "plain", 0)
         config = replace(config, quant=replace(config.quant, activation_bits=activation_bits))
     return replace(
         config,
@@ -119,27 +120,22 @@ def comparison(
 
 def table(summary: dict[str, Any]) -> str:
     """Markdown: means over seeds, the change with its interval, wins against init and greedy."""
-    lines = [
-        "| method | fitness | KL to float | change of KL [95 %] | wins | agreement % | top-1 % | seconds |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
     seeds = len(summary["seeds"])
     first = next(iter(summary["methods"].values()))
-    rows = {"init": {metric: {"final": first[metric]["init"]} for metric in METRICS}, **summary["methods"]}
-    for name, numbers in rows.items():
-        cells = {
-            metric: form.format((100 if metric in PERCENT else 1) * numbers[metric]["final"]["mean"])
+    init = {metric: {"final": first[metric]["init"]} for metric in METRICS}
+    rows: list[list[str]] = []
+    for name, numbers in {"init": init, **summary["methods"]}.items():
+        fitness, kl, agreement, top1 = (
+            form.format((100 if metric in PERCENT else 1) * numbers[metric]["final"]["mean"])
             for metric, form in METRICS.items()
-        }
+        )
         change = wins = seconds = ""
         if "change" in numbers["kl"]:
-            mean, low, high = (numbers["kl"]["change"][key] for key in ("mean", "low", "high"))
-            change = f"{mean:+.4f}" + (f" [{low:+.4f}, {high:+.4f}]" if seeds > 1 else "")
+            change = interval(numbers["kl"]["change"], digits=4)
             wins = ", ".join(f"{share * seeds:.0f}/{seeds}" for share in numbers["kl"]["wins"].values())
             seconds = f"{numbers['seconds_search']:.0f}"
-        cells_text = f"{cells['calibration_fitness']} | {cells['kl']} | {change} | {wins}"
-        lines.append(f"| {name} | {cells_text} | {cells['agreement']} | {cells['top1']} | {seconds} |")
-    return "\n".join(lines)
+        rows.append([name, fitness, kl, change, wins, agreement, top1, seconds])
+    return markdown(HEAD, rows)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """`strong` counted as RepQ-ViT, PTQ4ViT, ERQ and AdaLog count, in docs/results.md: ViT-Tiny, no search.
 
-    python -m benchmarks.peer_study --data ../shared/data --out runs/peer_study
+    python -m studies.peers --data ../shared/data --out runs/peer_study
 
 32 calibration images, inputs and weights of matrix products, first and last layers at as few bits as the rest
 (the image stays the 8-bit pixels it comes as); scored on all validation images. Once with the preset's
@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.entry import run_or_refuse, study_parser
-from benchmarks.init_study import BITS, run_missing, table, with_setting
-from benchmarks.vit_tiny_study import make_config
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.config.presets import strong
+from studies.common.entry import run_or_refuse, study_parser
+from studies.common.runs import calibrated_inits
+from studies.common.subjects import BITS, vit_tiny, with_setting
+from studies.common.tables import init_table
 
 IMAGES = 32
 COLUMNS = ("W8A8", "W6A6", "W4A8", "W3A8", "W4A4")
@@ -48,7 +49,7 @@ VARIANTS: dict[str, Callable[[Experiment], Experiment]] = {
 
 def make(data: Path, bits: str, name: str, seed: int) -> Experiment:
     """One setting's config."""
-    return VARIANTS[name](with_setting(make_config(data, 4, "matmul", "plain", seed), "matmul", bits, IMAGES))
+    return VARIANTS[name](with_setting(vit_tiny(data, 4, "matmul", "plain", seed), "matmul", bits, IMAGES))
 
 
 def main() -> None:
@@ -61,7 +62,7 @@ def main() -> None:
         ({"scheme": "matmul", "bits": bits, "name": name, "seed": seed}, make(args.data, bits, name, seed))
         for seed, bits, name in itertools.product(args.seeds, args.bits, args.variants)
     )
-    print(table(run_missing(args.out, wanted)))
+    print(init_table(calibrated_inits(args.out, wanted)))
 
 
 if __name__ == "__main__":

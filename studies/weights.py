@@ -1,6 +1,6 @@
 """The distributions of weights in docs/landscapes.md: a ViT's and a CNN's, float and quantized.
 
-    python -m benchmarks.weight_study --data ../shared/data --out runs/weights
+    python -m studies.weights --data ../shared/data --out runs/weights
 
 Seconds; no images are needed. Writes an `.npz`, a PNG and an SVG for every network and number of bits; prints
 a table in Markdown.
@@ -11,14 +11,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks.descent_study import cifar
-from benchmarks.entry import run_or_refuse, study_parser
-from benchmarks.vit_tiny_study import make_config
 from evolq_jax.calibration.link import Calibration, State
 from evolq_jax.calibration.links.ranges import ranges
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.landscape.weights import Distribution, draw_weights, weight_distributions
 from evolq_jax.pipeline.load import load_model
+from studies.common.entry import run_or_refuse, study_parser
+from studies.common.subjects import cifar, vit_tiny
+from studies.common.tables import markdown
 
 BITS = (4, 3)
 LAYERS = {"qkv": "attn/qkv", "proj": "attn/proj", "fc1": "mlp/fc1", "fc2": "mlp/fc2"}
@@ -26,12 +26,13 @@ GROUPS = {
     "vit_tiny": {name: (f"blocks/{path}/weight",) for name, path in LAYERS.items()},
     "cifar_resnet20": {f"layer{n}": (f"layer{n}*/conv*/weight",) for n in (1, 2, 3)},
 }
+HEAD = "network", "layers", "std", "excess kurtosis", "std in steps", "kurtosis in steps", "zeros %", "SNR dB"
 
 
 def make(data: Path, subject: str, bits: int) -> Experiment:
     """The network and its weights' quantizers: per output channel, by least squared error."""
     if subject == "vit_tiny":
-        return make_config(data, bits, "matmul", "plain", 0)
+        return vit_tiny(data, bits, "matmul", "plain", 0)
     return cifar(data, subject, bits, 8)
 
 
@@ -45,28 +46,23 @@ def measured(data: Path, subject: str, bits: int) -> dict[str, Distribution]:
     return weight_distributions(weights, params, jax.device_get(qparams), GROUPS[subject])
 
 
-def rows(title: str, distributions: dict[str, Distribution]) -> list[str]:
+def rows(title: str, distributions: dict[str, Distribution]) -> list[list[str]]:
     """Of the Markdown table: float → quantized."""
-    lines: list[str] = []
-    for group, found in distributions.items():
+    found: list[list[str]] = []
+    for group, one in distributions.items():
         pairs = [
-            f"{found[name][0]:.{digits}f} → {found[name][1]:.{digits}f}"
+            f"{one[name][0]:.{digits}f} → {one[name][1]:.{digits}f}"
             for name, digits in (("std", 4), ("kurtosis", 2), ("steps_std", 2), ("steps_kurtosis", 2))
         ]
-        lines.append(
-            f"| {title} | {group} | {' | '.join(pairs)} | {100 * found['zeros']:.0f} | {found['snr']:.1f} |"
-        )
-    return lines
+        found.append([title, group, *pairs, f"{100 * one['zeros']:.0f}", f"{one['snr']:.1f}"])
+    return found
 
 
 def main() -> None:
     """Measures all, writes arrays and pictures, and prints the table."""
     args = study_parser(__doc__, "weights", seeds=False).parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    lines = [
-        "| network | layers | std | excess kurtosis | std in steps | kurtosis in steps | zeros % | SNR dB |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    lines: list[list[str]] = []
     for subject in GROUPS:
         for bits in BITS:
             name, found = f"{subject}_weights_w{bits}", measured(args.data, subject, bits)
@@ -75,7 +71,7 @@ def main() -> None:
             for file, content in draw_weights(found, name):
                 (args.out / file).write_bytes(content)
             lines += rows(f"{subject}, W{bits}", found)
-    print("\n".join(lines))
+    print(markdown(HEAD, lines))
 
 
 if __name__ == "__main__":

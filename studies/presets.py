@@ -1,6 +1,6 @@
 """What else the presets `fast` and `strong` could do, in docs/results.md: ViT-Tiny, one addition at a time.
 
-    python -m benchmarks.preset_study --data ../shared/data --out runs/preset_study
+    python -m studies.presets --data ../shared/data --out runs/preset_study
 
 with `--schemes fully_quantized --bits W6A6 --variants strong "strong, shifted_log"` for those columns.
 Calibration images alone take part, so that the study may choose the presets: the seed draws 128 from one
@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.entry import run_or_refuse, study_parser
-from benchmarks.init_study import BITS, SCHEMES, run_missing, with_setting
-from benchmarks.search_study import make as make_halves
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.config.presets import fast, strong
 from evolq_jax.quant.spec import Scheme
+from studies.common.entry import run_or_refuse, study_parser
+from studies.common.runs import Result, calibrated_inits
+from studies.common.subjects import BITS, SCHEMES, on_halves, vit_tiny, with_setting
+from studies.common.tables import markdown
 
 CORRECTIONS = ("ridge", "gptq", "bias")
 STRONG = ("ranges", *CORRECTIONS)
@@ -64,31 +65,29 @@ VARIANTS = {
 
 def make(config: Experiment, scheme: Scheme, bits: str, name: str, seed: int) -> Experiment:
     """One setting's config, from one with the two halves of the calibration images."""
-    config = with_setting(config, scheme, bits)
-    config = replace(config, seed=seed, data=replace(config.data, num_evaluation=None))
     variant = VARIANTS[name]
-    config = variant.preset(config)
+    config = variant.preset(replace(with_setting(config, scheme, bits), seed=seed))
     calibration = replace(config.calibration, chain=variant.chain, **variant.calibration)
     quant = replace(config.quant, **{**UNIFORM, **variant.quant})
     return replace(config, quant=quant, calibration=calibration)
 
 
-def table(results: list[dict[str, Any]]) -> str:
+def table(results: list[Result]) -> str:
     """Markdown: a row a variant, columns by scheme and bits: KL (lowest to highest over seeds), agreement."""
     columns = dict.fromkeys((result["scheme"], result["bits"]) for result in results)
     heads = [f"{what}, `{scheme}` {bits}" for scheme, bits in columns for what in ("KL", "agreement")]
-    lines = ["| initialisation | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
-    for name in VARIANTS:
-        row: list[str] = []
+    found = {result["name"] for result in results}
+    rows: list[list[str]] = []
+    for name in filter(found.__contains__, VARIANTS):
+        row = [name]
         for column in columns:
             runs = [r for r in results if r["name"] == name and (r["scheme"], r["bits"]) == column]
             row += _cells(runs) if runs else ["–"] * 2
-        if any(result["name"] == name for result in results):
-            lines.append(f"| {name} | " + " | ".join(row) + " |")
-    return "\n".join(lines)
+        rows.append(row)
+    return markdown(["initialisation", *heads], rows)
 
 
-def _cells(runs: list[dict[str, Any]]) -> list[str]:
+def _cells(runs: list[Result]) -> list[str]:
     kl, agreement = ([run[key] for run in runs] for key in ("kl", "agreement"))
     spread = f" ({min(kl):.3f} to {max(kl):.3f}; {len(kl)} seeds)" if len(kl) > 1 else ""
     return [f"{np.mean(kl):.3f}{spread}", f"{100 * np.mean(agreement):.1f}"]
@@ -101,7 +100,7 @@ def main() -> None:
     parser.add_argument("--bits", choices=BITS, nargs="+", default=["W6A6", "W3A8", "W4A4"])
     parser.add_argument("--variants", choices=VARIANTS, nargs="+", default=list(VARIANTS))
     args = parser.parse_args()
-    halves = make_halves(args.data, "vit_tiny", "W4A8", args.out)
+    halves = on_halves(vit_tiny(args.data, 4, "matmul", "plain", 0), args.out)
     wanted = (
         (
             {"scheme": scheme, "bits": bits, "name": name, "seed": seed},
@@ -110,7 +109,7 @@ def main() -> None:
         for seed, scheme, bits, name in itertools.product(args.seeds, args.schemes, args.bits, args.variants)
         if scheme == "matmul" or "block_linear" not in VARIANTS[name].chain  # reads the stream in float
     )
-    print(table(run_missing(args.out, wanted)))
+    print(table(calibrated_inits(args.out, wanted)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The study of the search's menu in docs/results.md: one thing changed at a time, one init, one budget.
 
-    python -m benchmarks.search_study --data ../shared/data --out runs/search_study --subject cifar_vit
+    python -m studies.search --data ../shared/data --out runs/search_study --subject cifar_vit
 
 Calibration images alone take part, so that the study may choose the default: the seed draws those that
 calibrate from one half, the other half judges. Finished runs are not run again. Prints the table in Markdown.
@@ -10,18 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.cifar import calibration_images, cifar, halves
-from benchmarks.entry import run_or_refuse, study_parser
-from benchmarks.vit_tiny_study import make_config
 from evolq_jax.cli.progress import make_watcher
 from evolq_jax.config.comparison import Comparison, Method, greedy
 from evolq_jax.config.experiment import Experiment, SearchConfig
-from evolq_jax.data import load_images
-from evolq_jax.models.registry import get_entry
 from evolq_jax.search.config import ATTENTION_WEIGHTS
 from evolq_jax.verbs.compare.run import run_compare
+from studies.common.entry import run_or_refuse, study_parser
+from studies.common.subjects import cifar, on_halves, vit_tiny
+from studies.common.tables import markdown
 
 BITS = {"W4A8": (4, 8), "W3A8": (3, 8), "W4A4": (4, 4)}
 BUDGET = {"cifar_vit": 8_000, "vit_tiny": 3_000}
@@ -92,24 +88,13 @@ IMAGES = (100, 400)
 def make(data: Path, subject: str, bits: str, out: Path) -> Experiment:
     """The experiment that all methods share, on the two halves of the calibration images."""
     if subject == "vit_tiny":
-        config = make_config(data, BITS[bits][0], "matmul", "plain", 0)
+        config = vit_tiny(data, BITS[bits][0], "matmul", "plain", 0)
         config = replace(config, quant=replace(config.quant, activation_bits=BITS[bits][1]))
-        preprocessing = get_entry(config.model.name).preprocessing
-        images = load_images(config.data.calibration, preprocessing, cache_dir=None).pixels
-        images = np.random.default_rng(0).permutation(np.asarray(images))
     else:
         config = cifar(data, subject, *BITS[bits])
-        images = calibration_images(data)
-    calibrate, judge = halves(images, out)
-    files = replace(
-        config.data,
-        calibration=calibrate,
-        evaluation=judge,
-        class_index=None,
-        num_calibration=CALIBRATED[subject],
-        num_evaluation=JUDGED[subject],
-    )
-    return replace(config, data=files)
+    config = on_halves(config, out)
+    numbers = {"num_calibration": CALIBRATED[subject], "num_evaluation": JUDGED[subject]}
+    return replace(config, data=replace(config.data, **numbers))
 
 
 def methods(config: Experiment, names: list[str]) -> tuple[Method, ...]:
@@ -127,23 +112,27 @@ def methods(config: Experiment, names: list[str]) -> tuple[Method, ...]:
 
 def table(summary: dict[str, Any]) -> str:
     """Markdown: means over seeds, in the study's order."""
-    lines = [
-        "| change | calibration fitness | KL, judged | change of KL % | seeds better than init | seconds |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows: list[list[str]] = []
     for name, numbers in summary["methods"].items():
         kl, fitness = numbers["kl"], numbers["calibration_fitness"]
         start, end = kl["init"]["mean"], kl["final"]["mean"]
         cells = [
-            name,
             f"{fitness['init']['mean']:.4f} → {fitness['final']['mean']:.4f}",
             f"{start:.4f} → {end:.4f}",
             f"{100 * (end / start - 1):+.1f}",
             f"{kl['wins']['init'] * len(summary['seeds']):.0f} of {len(summary['seeds'])}",
             f"{numbers['seconds_search']:.0f}",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append([name, *cells])
+    head = (
+        "change",
+        "calibration fitness",
+        "KL, judged",
+        "change of KL %",
+        "seeds better than init",
+        "seconds",
+    )
+    return markdown(head, rows)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Every step of the chain of initialisers, alone and cumulated, in docs/results.md: ViT-Tiny, no search.
 
-    python -m benchmarks.chain_study --data ../shared/data --out runs/chain_study --images 32 128 1000
+    python -m studies.chain --data ../shared/data --out runs/chain_study --images 32 128 1000
 
 Alone, a step stands beside the plain ranges (squared error for weights, min-max for activations); cumulated,
 each comes on top of those before it. Scored on all validation images. Of 1,000 calibration images, which are
@@ -16,11 +16,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from benchmarks.entry import run_or_refuse, study_parser
-from benchmarks.init_study import ALL_IMAGES, BATCH, BITS, SCHEMES, cells, run_missing, with_setting
-from benchmarks.vit_tiny_study import make_config
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.config.presets import fast
+from studies.common.entry import run_or_refuse, study_parser
+from studies.common.runs import Result, calibrated_inits
+from studies.common.subjects import ALL_IMAGES, BATCH, BITS, SCHEMES, vit_tiny, with_setting
+from studies.common.tables import init_cells, markdown
 
 
 class Step(NamedTuple):
@@ -63,7 +64,7 @@ MATMUL_ONLY = ("block_linear", "… + block_linear")  # reads the residual strea
 
 def make(data: Path, scheme: str, bits: str, name: str, images: int, seed: int) -> Experiment:
     """One setting's config."""
-    config = with_setting(make_config(data, 4, scheme, "plain", seed), scheme, bits, images)
+    config = with_setting(vit_tiny(data, 4, scheme, "plain", seed), scheme, bits, images)
     config, step = (fast(config), CUMULATED[name]) if name in CUMULATED else (config, ALONE[name])
     calibration = replace(config.calibration, chain=step.chain, **step.calibration)
     return replace(config, quant=replace(config.quant, **step.quant), calibration=calibration)
@@ -82,24 +83,28 @@ def settings(args: argparse.Namespace) -> list[tuple[int, int, str, str]]:
     ]
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """Markdown, a table for each scheme: a row a step, columns by number of images; means over seeds."""
+def tables(results: list[Result]) -> str:
+    """Markdown, a table for each scheme."""
+    schemes = [scheme for scheme in SCHEMES if any(result["scheme"] == scheme for result in results)]
+    return "\n\n".join(
+        f"`{scheme}`:\n\n{table([result for result in results if result['scheme'] == scheme])}"
+        for scheme in schemes
+    )
+
+
+def table(results: list[Result]) -> str:
+    """A row a step, columns by number of images; means over seeds."""
     numbers = sorted({result["images"] for result in results})
+    found = {result["name"] for result in results}
+    rows: list[list[str]] = []
+    for name in filter(found.__contains__, (*ALONE, *CUMULATED)):
+        row = [name]
+        for number in numbers:
+            runs = [r for r in results if (r["name"], r["images"]) == (name, number)]
+            row += init_cells(runs) if runs else ["–"] * 4
+        rows.append(row)
     heads = [f"{what}, {number}" for number in numbers for what in ("top-1", "agreement", "KL", "s")]
-    lines: list[str] = []
-    for scheme in SCHEMES:
-        of_scheme = [result for result in results if result["scheme"] == scheme]
-        if of_scheme:
-            lines += ["", f"`{scheme}`:", "", "| step | " + " | ".join(heads) + " |"]
-            lines += ["|---|" + "---|" * len(heads)]
-        found = {result["name"] for result in of_scheme}
-        for name in filter(found.__contains__, (*ALONE, *CUMULATED)):
-            row: list[str] = []
-            for number in numbers:
-                runs = [r for r in of_scheme if (r["name"], r["images"]) == (name, number)]
-                row += cells(runs) if runs else ["–"] * 4
-            lines.append(f"| {name} | " + " | ".join(row) + " |")
-    return "\n".join(lines[1:])
+    return markdown(["step", *heads], rows)
 
 
 def main() -> None:
@@ -117,7 +122,7 @@ def main() -> None:
         )
         for images, seed, scheme, name in settings(args)
     )
-    print(table(run_missing(args.out, wanted)))
+    print(tables(calibrated_inits(args.out, wanted)))
 
 
 if __name__ == "__main__":

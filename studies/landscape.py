@@ -1,6 +1,6 @@
 """The scans of real networks in docs/landscapes.md.
 
-    python -m benchmarks.landscape_study --data ../shared/data --out runs/landscapes
+    python -m studies.landscape --data ../shared/data --out runs/landscapes
 
 A ViT and a ResNet-20 on the same CIFAR-10 images along the same kinds of directions, and ViT-Tiny layer by
 layer. About 40 minutes on two CPU cores. Finished scans are not run again. Prints a table in Markdown.
@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cifar import cifar
-from benchmarks.entry import run_or_refuse, study_parser
-from benchmarks.vit_tiny_study import make_config
 from evolq_jax.cli.progress import make_watcher
 from evolq_jax.config.experiment import Experiment, LandscapeConfig
 from evolq_jax.verbs.landscape.record import SUMMARY
 from evolq_jax.verbs.landscape.run import run_landscape
+from studies.common.entry import run_or_refuse, study_parser
+from studies.common.subjects import cifar, vit_tiny
+from studies.common.tables import markdown
 
 COARSE, FINE = "gaussian, 10 %", "gaussian, 0.5 %"
 ON_CIFAR = {
@@ -43,25 +43,22 @@ def scans(data: Path) -> dict[str, tuple[Experiment, LandscapeConfig]]:
         for name, scan in ON_CIFAR.items():
             scan = replace(scan, images="evaluation", sites=("*/weight",))
             found[f"{subject}, {name}"] = config, scan
-    found["vit_tiny, layers"] = make_config(data, 4, "matmul", "plain", 0), LAYERS
+    found["vit_tiny, layers"] = vit_tiny(data, 4, "matmul", "plain", 0), LAYERS
     return found
 
 
 def table(summaries: dict[str, dict[str, Any]]) -> str:
     """Markdown: range, roughness and minima of each scan's losses at the grid's spacing."""
-    lines = [
-        "| scan | loss | range | roughness | at 4 spacings | minima per unit | at 4 spacings |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows: list[list[str]] = []
     for name, summary in summaries.items():
-        for loss in LOSSES:
-            if loss in summary["jaggedness"]:
-                numbers = summary["jaggedness"][loss]
-                cells = [f"{numbers['range']['1']['mean']:.3g}"]
-                for number in ("roughness", "minima_per_unit"):
-                    cells += [f"{numbers[number][stride]['mean']:.2g}" for stride in ("1", "4")]
-                lines.append(f"| {name} | {loss} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        for loss in filter(summary["jaggedness"].__contains__, LOSSES):
+            numbers = summary["jaggedness"][loss]
+            cells = [f"{numbers['range']['1']['mean']:.3g}"]
+            for number in ("roughness", "minima_per_unit"):
+                cells += [f"{numbers[number][stride]['mean']:.2g}" for stride in ("1", "4")]
+            rows.append([name, loss, *cells])
+    head = "scan", "loss", "range", "roughness", "at 4 spacings", "minima per unit", "at 4 spacings"
+    return markdown(head, rows)
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""Scientific questions that the documents answer with numbers; each study is one command."""

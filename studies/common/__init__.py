@@ -1,0 +1,1 @@
+"""What the studies share: their subjects, runs already made, tables, and how a study begins."""

@@ -1,0 +1,82 @@
+"""Runs already made: found again where they have finished, else run, or continued after a kill."""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from evolq_jax.cli.progress import make_watcher
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.data.cache import atomic
+from evolq_jax.devices.precision import matmul_precision
+from evolq_jax.metrics import score, summary
+from evolq_jax.pipeline.calibrate import calibrate
+from evolq_jax.pipeline.images import load_evaluation
+from evolq_jax.pipeline.load import load_model
+from evolq_jax.pipeline.logits import compute_logits
+from evolq_jax.pipeline.watcher import Silent
+from evolq_jax.verbs.resume import ensure_search
+
+Result = dict[str, Any]
+
+
+def searched(config: Experiment, run_dir: Path) -> Result:
+    """The result of a search, from its directory where it has finished.
+
+    Raises:
+      UserError: as `run_search`; or the directory holds a finished run of another config.
+    """
+    with make_watcher() as watcher:
+        return ensure_search(config, run_dir, watcher)
+
+
+def vit_tiny_run(bits: int, scheme: str, preset: str, seed: int) -> str:
+    """The name of the directory of a search that several studies share."""
+    return f"w{bits}a8-{scheme}-{preset}-seed{seed}"
+
+
+def kept(file: Path, make: Callable[[], Result]) -> Result:
+    """The result that a JSON file holds; made and written where there is no file."""
+    if not file.is_file():
+        result = make()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(file) as open_file:
+            open_file.write((json.dumps(result) + "\n").encode())
+        print(file.stem, result, flush=True)
+    return json.loads(file.read_text())
+
+
+def calibrated_inits(out: Path, wanted: Iterable[tuple[dict[str, Any], Experiment]]) -> list[Result]:
+    """What each (key, config) scores when calibrated, without a search; `out` has a file for each key."""
+    out.mkdir(parents=True, exist_ok=True)
+    teacher: dict[str, np.ndarray] = {}
+    results: list[Result] = []
+    for key, config in wanted:
+        name = "-".join(map(str, key.values())).replace(" ", "_")
+        results.append(kept(out / f"{name}.json", partial(_init, key, config, teacher)))
+    return results
+
+
+def _init(key: dict[str, Any], config: Experiment, teacher: dict[str, np.ndarray]) -> Result:
+    """Calibrates and scores, under the key; `teacher` keeps the float network's logits between settings."""
+    with matmul_precision(config.precision):
+        setup = load_model(config)
+        evaluation = load_evaluation(setup)
+        parts, preprocessing = setup.model.parts, setup.model.preprocessing
+        if "logits" not in teacher:
+            teacher["logits"] = compute_logits(
+                parts, (), preprocessing, setup.model.params, {}, evaluation.pixels, 20
+            )
+        jax.clear_caches()
+        began = time.monotonic()
+        calibrated = calibrate(setup, Silent(), for_search=False)
+        seconds = time.monotonic() - began
+        arguments = setup.specs, preprocessing, calibrated.params, calibrated.qparams, evaluation.pixels, 20
+        logits = compute_logits(parts, *arguments)
+    scores = summary(score(logits, teacher["logits"], evaluation.labels))
+    return key | scores | {"seconds": round(seconds, 1), "num_evaluation_images": len(evaluation.pixels)}

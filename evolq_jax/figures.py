@@ -1,4 +1,4 @@
-"""Manners of all pictures: made for one column of a paper, in colours that all can tell apart.
+"""The style of all pictures: as wide as one column of a paper, in colours that everybody can tell apart.
 
 Needs matplotlib, which is an extra: `pip install 'evolq_jax[plot]'`.
 """

@@ -1,1 +1,1 @@
-"""Networks as pure functions, and the checkpoints they are read from."""
+"""Networks as pure functions, and the checkpoints from which they are read."""

@@ -1,9 +1,9 @@
-"""BatchNorm at inference, and folding it into the layer beside it.
+"""BatchNorm at inference, and how it is folded into the layer beside it.
 
-Files hold BatchNorms as layers of their own; parameter trees hold one as the child `bn` of the convolution
-or linear layer whose output it normalises, or `bn_before` of the linear layer whose input it does. Networks
-run with and without these children; quantization is of the folded weights, since that is what a quantized
-network computes with.
+Files hold a BatchNorm as a layer of its own. Our parameter trees hold it as a child: `bn` of the convolution
+or linear layer whose output it normalises, or `bn_before` of the linear layer whose input it normalises.
+Networks run with and without these children. We quantize the folded weights, because a quantized network
+computes with them.
 """
 
 from typing import Any
@@ -22,14 +22,14 @@ def batch_norm(params: Params, x: Array) -> Array:
 
 
 def fold(params: Params) -> Params:
-    """The tree without BatchNorms, of the same function; computed in float64, in numpy.
+    """A tree without BatchNorms that computes the same function. Folding runs in float64, in numpy.
 
     With `gain = weight_bn / sqrt(running_var + eps)` and `shift = bias_bn - running_mean * gain`:
 
     - after a layer: `weight * gain` (per output channel), `bias * gain + shift`;
     - before one: `gain[:, None] * weight`, `bias + shift @ weight`.
 
-    Layers may be stacked on a leading L axis. What has no BatchNorm stays as it is.
+    Layers may be stacked on a leading L axis. Layers without a BatchNorm stay as they are.
     """
     children = {name: fold(value) if isinstance(value, dict) else value for name, value in params.items()}
     if "bn" not in params and "bn_before" not in params:

@@ -33,16 +33,16 @@ def load_checkpoint(name: str, path: str | Path, *, fold_batch_norm: bool = True
         name: a name of the registry, with or without timm's `.tag`.
         path: a `.safetensors` or `.npz` file, a folder with one (and the `config.json` of timm or
             transformers, which is also looked for beside a file), or `hf-hub:owner/name`.
-        fold_batch_norm: fold BatchNorms into the layers beside them (`models.batch_norm`), as quantization
-            needs; False: as the file has them, which is what `save_params` can write again.
+        fold_batch_norm: fold BatchNorms into the layers beside them (`models.batch_norm`); quantization needs
+            this. False: keep them as in the file; `save_params` can write them again.
 
     Returns:
         The model. The layout (timm, transformers, AugReg) is recognised by the keys; the number of classes
         is the file's.
 
     Raises:
-        UserError: the name is unknown, the file is missing, damaged, of no known layout or of another
-            model, or lacks keys, has keys beside, or holds NaN or infinity.
+        UserError: the name is unknown; the file is missing, damaged, of no known layout or of another model;
+            it lacks keys, has extra keys, or holds NaN or infinity.
     """
     entry = get_entry(name)
     file = find_weights(path)
@@ -66,17 +66,17 @@ def load_checkpoint(name: str, path: str | Path, *, fold_batch_norm: bool = True
 
 
 def save_params(path: str | Path, params: Params, metadata: Mapping[str, str]) -> None:
-    """Writes a parameter tree as a `.safetensors` file with timm's key names, readable by `load_checkpoint`.
+    """Writes a parameter tree as a `.safetensors` file with timm's key names. `load_checkpoint` can read it.
 
-    The file is read back and compared before it takes its place, in one step.
+    The file is read back and compared. Only then it takes its place, in one step.
 
     Args:
         path: the file to write; its folder must exist.
-        params: the tree of a registry model, with any number of classes and its BatchNorms not folded.
+        params: the tree of a registry model, with any number of classes, and with BatchNorms not folded.
         metadata: kept in the file's header; `metadata["model"]` is the model's name in the registry.
 
     Raises:
-        UserError: the model is unknown, the parameters are not its, or the file cannot be written.
+        UserError: the model is unknown, the parameters do not fit it, or the file cannot be written.
     """
     path = Path(path)
     if "model" not in metadata:
@@ -94,10 +94,10 @@ def save_params(path: str | Path, params: Params, metadata: Mapping[str, str]) -
 
 
 def find_weights(path: str | Path) -> Path:
-    """The weights file that `path` means: a file, the one in a folder, or one fetched from the hub.
+    """The weights file that `path` names: a file, the one in a folder, or one fetched from the hub.
 
     Raises:
-        UserError: there is none, or a folder has several of which none is `model.safetensors`.
+        UserError: there is no file, or a folder has several and none is `model.safetensors`.
     """
     file = hub.download(str(path)) if hub.is_hub_path(str(path)) else Path(path)
     if file.is_dir():
@@ -117,10 +117,10 @@ def find_weights(path: str | Path) -> Path:
 
 
 def read_arrays(file: Path) -> Weights:
-    """All arrays of a `.safetensors` or `.npz` file by key; nothing is unpickled.
+    """All arrays of a `.safetensors` or `.npz` file, by key. Nothing is unpickled.
 
     Raises:
-        UserError: another kind of file, or a damaged one.
+        UserError: the file is of another kind, or damaged.
     """
     if file.suffix not in SUFFIXES:
         raise UserError(
@@ -140,7 +140,7 @@ def read_arrays(file: Path) -> Weights:
 
 
 def _fitting(arrays: Weights) -> list[str]:
-    """The names of the models whose keys and shapes, but for the number of classes, are the file's."""
+    """The models that have the keys and shapes of the file, whatever their number of classes."""
     return [entry.name for entry in REGISTRY.values() if _fits(entry, arrays)]
 
 
@@ -164,7 +164,7 @@ def _unknown_layout(entry: Entry, arrays: Weights) -> str:
 
 
 def _explain(entry: Entry, mismatch: Mismatch, arrays: Weights) -> str:
-    """What does not fit and, where another model of the registry does, which."""
+    """Says what does not fit, and which other model of the registry would fit."""
     parts = [_some(mismatch.shapes, 1)] if mismatch.shapes else []
     if mismatch.missing:
         parts.append(f"lacks {len(mismatch.missing)} keys: {_some(mismatch.missing)}")

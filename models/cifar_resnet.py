@@ -1,7 +1,7 @@
 """The ResNets of CIFAR-10 (He et al., 1512.03385, section 4.2) with parameter-free shortcuts.
 
-Names are those of akamaster/pytorch_resnet_cifar10, where the commonly used weights come from. Three stages
-of 16, 32 and 64 channels; where the width doubles, the shortcut takes every second pixel and pads the
+Names are those of akamaster/pytorch_resnet_cifar10, the source of the commonly used weights. There are three
+stages, of 16, 32 and 64 channels. When the width doubles, the shortcut takes every second pixel and pads the
 channels with zeros (option A). Sites are those of `models.resnet`.
 """
 
@@ -51,7 +51,7 @@ ROLES = SiteRoles(
 
 @cache  # equal configs share one object, and with it the programs compiled for it
 def make_cifar_resnet(config: CifarResNetConfig) -> ModelParts:
-    """The network as algorithms take it: the first stage, then each stage's first block, and its others."""
+    """The network as segments: the first stage; then for each stage its first block, and the others."""
     segments = [Segment("layer1", config.blocks, stem, basic_block, BASIC_LINEARS)]
     for name in ("layer2", "layer3"):
         segments += [

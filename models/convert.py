@@ -1,8 +1,8 @@
-"""Between a checkpoint's arrays and a parameter tree, by tables of names.
+"""Converts between the arrays of a checkpoint and a parameter tree, by tables of names.
 
-A `Layout` says under which keys, and in which form, files of one kind hold each leaf of the tree. From
-its table follow the keys and shapes a model expects of a file, reading, and writing; a family of models
-adds tables, not code.
+A `Layout` says for one kind of file which keys hold each leaf of the tree, and in which form. The keys and
+shapes that a model expects follow from this table, and so do reading and writing. A family of models adds
+tables, not code.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -33,10 +33,10 @@ CONV = Form(lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1)
 
 
 class Rule(NamedTuple):
-    """Where a leaf comes from: several keys are joined on the last axis of the leaf.
+    """The keys of a leaf. Several keys are joined on the last axis of the leaf.
 
-    A `{}` in the keys stands for a block's number, counted from `first` in steps of `step`: the leaf is
-    those arrays stacked on a leading L axis.
+    A `{}` in a key stands for the number of a block, counted from `first` in steps of `step`. The leaf then
+    stacks these arrays on a leading L axis.
     """
 
     keys: tuple[str, ...]
@@ -58,10 +58,11 @@ class Rule(NamedTuple):
 class Layout:
     """One kind of file for one family of models.
 
-    `rules(config)` is the table, leaf name -> `Rule`; `probe` is how a key begins that only such files
-    have; `rename` brings a file's key to the table's form (prefixes dropped, variants unified); keys that
-    begin with one of `ignored` are of no use to the network; the file's number of classes is the length
-    of the leaf `classes`.
+    - `rules(config)` is the table: leaf name -> `Rule`.
+    - `probe` is the beginning of a key that only such files have.
+    - `rename` brings a file's key to the form of the table (drops prefixes, unifies variants).
+    - The network needs no key that begins with one of `ignored`.
+    - The length of the leaf `classes` is the file's number of classes.
     """
 
     name: str
@@ -73,7 +74,7 @@ class Layout:
 
 
 class Mismatch(NamedTuple):
-    """What keeps a file from being a model's: keys it lacks, keys it has beside, `key: shapes` in words."""
+    """Why a file does not fit a model: missing keys, extra keys, and `key: shapes` in words."""
 
     missing: tuple[str, ...]
     extra: tuple[str, ...]
@@ -81,7 +82,7 @@ class Mismatch(NamedTuple):
 
 
 def detect(layouts: tuple[Layout, ...], weights: Weights) -> tuple[Layout, Weights] | None:
-    """The first layout whose probe the keys show, and the arrays under that layout's keys."""
+    """The first layout whose probe matches the keys, and the arrays under that layout's keys."""
     for layout in layouts:
         renamed: Weights = {}
         for key, array in weights.items():
@@ -93,20 +94,20 @@ def detect(layouts: tuple[Layout, ...], weights: Weights) -> tuple[Layout, Weigh
 
 
 def num_classes(layout: Layout, config: Any, weights: Weights) -> int | None:
-    """The number of classes of the file's classifier, or None where it has none."""
+    """The number of classes of the file's classifier, or None if it has no classifier."""
     bias = weights.get(layout.rules(config)[layout.classes].keys[0])
     return None if bias is None or bias.ndim != 1 else bias.shape[0]
 
 
 def write(layout: Layout, config: Any, params: Params) -> Weights:
-    """The parameter tree as a file of this layout holds it, in C order."""
+    """The arrays of the parameter tree in the form of this layout, in C order."""
     leaves = {name: np.asarray(leaf) for name, leaf in flatten(params).items()}
     # safetensors writes wrong data for arrays that are not C-contiguous
     return {key: np.ascontiguousarray(array) for key, array in _scatter(layout.rules(config), leaves)}
 
 
 def compare(layout: Layout, config: Any, shapes: Shapes, weights: Weights) -> Mismatch:
-    """What differs between the file and the model whose leaves have these shapes; all empty if it fits."""
+    """The differences between the file and a model with these shapes. All are empty if the file fits."""
     leaves = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
     needed = {key: array.shape for key, array in _scatter(layout.rules(config), leaves)}
     wrong = (
@@ -122,7 +123,7 @@ def read(layout: Layout, config: Any, shapes: Shapes, weights: Weights) -> Param
     """The parameter tree, float32, of a file for which `compare` found nothing.
 
     Raises:
-        UserError: an array is not of floating-point type, or holds NaN or infinity; names the key.
+        UserError: an array is not of floating-point type, or holds NaN or infinity; with its key.
     """
     leaves: dict[str, np.ndarray] = {}
     for name, rule in layout.rules(config).items():

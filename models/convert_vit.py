@@ -1,4 +1,4 @@
-"""Where ViT and DeiT checkpoints hold the parameters of `models.vit`: timm, Hugging Face, AugReg.
+"""The keys of ViT and DeiT checkpoints for the parameters of `models.vit`: timm, Hugging Face, AugReg.
 
 Sources of the names: timm's `vision_transformer.py` and `deit.py`; Hugging Face transformers'
 `modeling_vit.py` and `modeling_deit.py`; the Flax checkpoints of google-research/vision_transformer
@@ -15,7 +15,7 @@ from evolq_jax.models.vit import ViTConfig
 
 
 class _Module(NamedTuple):
-    """A weight and a bias: their names in the three layouts; several names are joined in our leaf."""
+    """A weight and a bias: their names in the three layouts. Our leaf joins several names."""
 
     kind: str  # decides the form of the weight
     ours: str
@@ -53,7 +53,7 @@ _DISTILLED_TOKENS = _TOKENS | {"dist_token": ("dist_token", "embeddings.distilla
 
 
 def _rules(config: ViTConfig, column: int, forms: dict[str, tuple[str, Form, str, Form]]) -> dict[str, Rule]:
-    """The table of one layout; `forms` gives a kind's (suffix and form of the weight, of the bias)."""
+    """The table of one layout. `forms` gives, for a kind, suffix and form of the weight and of the bias."""
     tokens = _DISTILLED_TOKENS if config.distilled else _TOKENS
     rules = {leaf: Rule((names[column],)) for leaf, names in tokens.items()}
     for module in _MODULES + (_DISTILLED_HEADS if config.distilled else _HEADS):
@@ -71,7 +71,7 @@ def _torch_rules(config: ViTConfig, column: int) -> dict[str, Rule]:
 
 
 def _flax_rules(config: ViTConfig) -> dict[str, Rule]:
-    """Kernels are HWIO and [in, out] as ours, but heads have an axis: qkv [D, H, d], proj [H, d, D]."""
+    """Kernels are HWIO and [in, out] like ours, but heads are an axis: qkv [D, H, d], proj [H, d, D]."""
     h = config.num_heads
     heads_last = Form(lambda a: a.reshape(a.shape[0], -1), lambda a: a.reshape(a.shape[0], h, -1))
     heads_first = Form(lambda a: a.reshape(-1, a.shape[-1]), lambda a: a.reshape(h, -1, a.shape[-1]))
@@ -88,7 +88,7 @@ def _flax_rules(config: ViTConfig) -> dict[str, Rule]:
 
 
 def _drop_wrappers(key: str) -> str:
-    """Without the prefixes that training scripts and wrappers put before a whole state dict."""
+    """Drops the prefixes that training scripts and wrappers put before a whole state dict."""
     return re.sub(r"^(module\.|model\.)+", "", key)
 
 

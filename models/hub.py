@@ -1,4 +1,4 @@
-"""Checkpoints from the Hugging Face hub; the package `huggingface_hub` is needed only here."""
+"""Checkpoints from the Hugging Face hub. Only this file needs the package `huggingface_hub`."""
 
 from pathlib import Path
 
@@ -9,17 +9,17 @@ PATTERNS = ["model.safetensors", "config.json", "preprocessor_config.json"]
 
 
 def is_hub_path(path: str) -> bool:
-    """Whether `path` names a hub repository: `hf-hub:owner/name`, with `@revision` at will."""
+    """Whether `path` names a hub repository: `hf-hub:owner/name`, optionally with `@revision`."""
     return path.startswith(PREFIXES)
 
 
 def download(path: str) -> Path:
     """The local folder with the weights and settings of `hf-hub:owner/name[@revision]`.
 
-    Files already in the hub's cache are not fetched again.
+    Files that are already in the hub's cache are not fetched again.
 
     Raises:
-        UserError: the package is missing, the hub cannot be reached, or it has no such repository.
+        UserError: the package is missing, the hub cannot be reached, or it does not have the repository.
     """
     repo, _, revision = path.split(":", 1)[1].partition("@")
     advice = "or download its model.safetensors and config.json and give the path of their folder"

@@ -11,7 +11,7 @@ from evolq_jax.typing import Array, Params, Site
 
 @dataclass(frozen=True)
 class Within:
-    """A site that puts a module's path before the names: for what is not a segment's block of its own."""
+    """A site that puts a module's path before the names. Use it for modules inside a block, or outside."""
 
     site: Site
     path: str
@@ -30,7 +30,7 @@ class Within:
 
 
 def linear(params: Params, x: Array) -> Array:
-    """`x @ weight + bias` for `x` [..., in], `weight` [in, out], `bias` [out]; BatchNorms where unfolded."""
+    """`x @ weight + bias` for `x` [..., in], `weight` [in, out], `bias` [out], and unfolded BatchNorms."""
     if "bn_before" in params:
         x = batch_norm(params["bn_before"], x)
     x = x @ params["weight"]
@@ -42,8 +42,8 @@ def linear(params: Params, x: Array) -> Array:
 def conv(params: Params, x: Array, stride: int = 1) -> Array:
     """Convolution [B, height, width, in] -> [B, height / stride, width / stride, out].
 
-    `weight` is HWIO [k, k, in / groups, out], k odd, and the image padded with (k - 1) / 2 zeros on every
-    side, as PyTorch's networks are. The number of groups follows from the shapes.
+    `weight` is HWIO [k, k, in / groups, out] with odd k. The image is padded with (k - 1) / 2 zeros on every
+    side, as in PyTorch's networks. The number of groups follows from the shapes.
     """
     weight = params["weight"]
     x = jax.lax.conv_general_dilated(
@@ -58,10 +58,10 @@ def conv(params: Params, x: Array, stride: int = 1) -> Array:
 
 
 def patch_embed(params: Params, x: Array) -> Array:
-    """Non-overlapping patches to tokens: [B, height, width, channels] -> [B, N, D].
+    """Turns non-overlapping patches into tokens: [B, height, width, channels] -> [B, N, D].
 
-    `weight` is HWIO [p, p, channels, D]. A stride-p convolution of p x p is one matrix product over
-    flattened patches, which is also the faster form on CPU.
+    `weight` is HWIO [p, p, channels, D]. A p x p convolution with stride p is one matrix product over
+    flattened patches. This form is also the faster one on CPU.
     """
     weight = params["weight"]
     p, _, channels, width = weight.shape
@@ -77,7 +77,7 @@ def relu6(x: Array) -> Array:
 
 
 def gelu(x: Array, form: str) -> Array:
-    """GELU in the form the checkpoint was trained with: `'erf'` (exact) or `'tanh'`."""
+    """GELU in the form with which the checkpoint was trained: `'erf'` (exact) or `'tanh'`."""
     return jax.nn.gelu(x, approximate=form == "tanh")
 
 

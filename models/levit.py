@@ -1,11 +1,12 @@
 """LeViT (Graham et al., 2104.01136): convolutions, then attention at three resolutions, BatchNorm throughout.
 
-Names are timm's. A segment is a stage of identical blocks; the attention that halves the resolution and the
-perceptron after it are a segment by themselves (`stages.1.downsample`). The output of every convolution and
-linear layer is a quantization site (with its BatchNorm folded in; queries, keys and values apart), as are
-the attention's logits before and after their biases, softmax, the context, Hardswish and the residual sums.
-The official Evol-Q code has these too, but for Hardswish in a block's attention and the perceptrons' second
-layer. The two heads are averaged, as at inference in the paper.
+Names are timm's. A segment is a stage of identical blocks. The attention that halves the resolution and the
+MLP after it are a segment of their own (`stages.1.downsample`).
+
+The quantization sites are: the output of every convolution and linear layer, with its BatchNorm folded in,
+and queries, keys and values apart; the attention's logits before and after their biases; softmax, the
+context, Hardswish and the residual sums. The official Evol-Q code has the same sites, except Hardswish in a
+block's attention and the second layer of the MLPs. The two heads are averaged, as at inference in the paper.
 """
 
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class LeViTConfig:
     num_classes: int = 1000
 
     def __post_init__(self) -> None:
-        """Rejects images that the stem does not divide."""
+        """Rejects image sizes that the stem cannot divide."""
         if self.image_size % 2 ** len(STEM) or self.image_size < 1:
             raise UserError(f"image_size {self.image_size} is no multiple of the stem's {2 ** len(STEM)}")
 
@@ -55,7 +56,7 @@ class LeViTConfig:
 
 
 def bias_index(resolution: int, stride: int) -> np.ndarray:
-    """Which bias a (query, key) has, by their distances along both axes: [queries, keys]."""
+    """The bias of each (query, key), by their distances along both axes: [queries, keys]."""
 
     def grid(step: int) -> np.ndarray:
         at = np.arange(0, resolution, step)
@@ -71,15 +72,15 @@ def to_heads(x: Array, num_heads: int) -> Array:
 
 
 def attend(params: Params, site: Site, q: Array, k: Array, v: Array, index: np.ndarray) -> Array:
-    """Attention with biases by distance, Hardswish and projection.
+    """Attention with biases by distance, then Hardswish and projection.
 
     Args:
       params: the biases and the projection.
-      site: called within the attention module.
+      site: the site, inside the attention module.
       q: queries [B, H, M, d].
       k: keys [B, H, N, d].
       v: values [B, H, N, e].
-      index: of the biases [M, N].
+      index: of the bias of each query and key [M, N].
 
     Returns:
       [B, M, D].
@@ -115,14 +116,14 @@ def mlp(params: Params, site: Site, x: Array) -> Array:
 
 
 def block(config: LeViTConfig, stage: int, params: Params, site: Site, x: Array) -> Array:
-    """Attention and perceptron, each added to its input: [B, N, D] -> [B, N, D]."""
+    """Attention and MLP, each added to its input: [B, N, D] -> [B, N, D]."""
     x = site("residual_in", x)
     x = site("residual_mid", x + attention(config, stage, params["attn"], Within(site, "attn"), x))
     return x + mlp(params["mlp"], Within(site, "mlp"), x)
 
 
 def downsample(config: LeViTConfig, stage: int, params: Params, site: Site, x: Array) -> Array:
-    """Before a stage: subsampling attention, and a perceptron added to it: [B, N, in] -> [B, M, out]."""
+    """Leads into a stage: subsampling attention, then an MLP added to it: [B, N, in] -> [B, M, out]."""
     attn = Within(site, "attn_downsample")
     x = subsampling_attention(config, stage, params["attn_downsample"], attn, site("residual_in", x))
     return x + mlp(params["mlp"], Within(site, "mlp"), x)
@@ -167,7 +168,7 @@ LINEARS = (
 
 @cache  # equal configs share one object, and with it the programs compiled for it
 def make_levit(config: LeViTConfig) -> ModelParts:
-    """The network as algorithms take it: a segment for each stage, and for what is before the later ones."""
+    """The network as segments: one for each stage, and one for the downsampling before each later stage."""
     segments: list[Segment] = []
     for stage, depth in enumerate(config.depths):
         name, enter = f"stages.{stage}", unchanged if stage else stem
@@ -198,7 +199,7 @@ def block_table(config: LeViTConfig, stage: int) -> table.Table:
 
 
 def downsample_table(config: LeViTConfig, stage: int) -> table.Table:
-    """The parameters of what is between the stage before and this one."""
+    """The parameters of the downsampling before a stage."""
     width_in, width, heads = config.widths[stage - 1], config.widths[stage], config.downsample_heads(stage)
     key, value = heads * config.key_width, DOWNSAMPLE_VALUE_RATIO * heads * config.key_width
     biases = table.Leaf("attention_biases", (heads, config.resolution(stage - 1) ** 2))

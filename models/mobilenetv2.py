@@ -1,9 +1,9 @@
 """MobileNetV2 (Sandler et al., 1801.04381): inverted residuals with linear bottlenecks.
 
-Names are timm's: the first block of each stage, which changes width or resolution, is a segment by itself
-(`blocks.1.0`), the identical ones after it are another (`blocks.1`). Activations are quantized where a
-convolution or the classifier reads them: after each ReLU6, and each block's output. The last convolution of
-a block before its sum, and the logits, are sites of `fully_quantized` only.
+Names are timm's. The first block of each stage changes width or resolution, so it is a segment of its own
+(`blocks.1.0`). The identical blocks after it are another segment (`blocks.1`). Activations are quantized
+where a convolution or the classifier reads them: after each ReLU6, and at each block's output. Two kinds of
+site belong to `fully_quantized` only: a block's last convolution before its sum, and the logits.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class MobileNetV2Config:
 
 
 def bottleneck(params: Params, site: Site, x: Array, stride: int = 1) -> Array:
-    """Expand, depthwise 3 x 3 with the stride, and project; the linear output is not quantized here."""
+    """Expand, depthwise 3 x 3 with the stride, project. The linear output is not quantized here."""
     h = site("act1", relu6(conv(params["conv_pw"], x)))
     h = site("act2", relu6(conv(params["conv_dw"], h, stride)))
     return conv(params["conv_pwl"], h)
@@ -45,12 +45,12 @@ def block(params: Params, site: Site, x: Array) -> Array:
 
 
 def first_block(stride: int, params: Params, site: Site, x: Array) -> Array:
-    """The first block of a stage but the first: an inverted residual without a shortcut."""
+    """The first block of each later stage: an inverted residual without a shortcut."""
     return site("sum", bottleneck(params, site, x, stride))
 
 
 def separable(params: Params, site: Site, x: Array) -> Array:
-    """The first stage's block, which does not expand: depthwise 3 x 3, and project."""
+    """The block of the first stage. It does not expand: depthwise 3 x 3, project."""
     return site("sum", conv(params["conv_pw"], site("act1", relu6(conv(params["conv_dw"], x)))))
 
 
@@ -83,7 +83,7 @@ LINEARS = (
 
 @cache  # equal configs share one object, and with it the programs compiled for it
 def make_mobilenetv2(config: MobileNetV2Config) -> ModelParts:
-    """The network as algorithms take it: of each stage the first block, and the others."""
+    """The network as segments: for each stage its first block, and the others."""
     segments = [Segment("blocks.0.0", 1, stem, separable)]
     for stage, depth in enumerate(config.depths[1:], start=1):
         segments += [

@@ -1,4 +1,4 @@
-"""The models by name (timm's, and a few small ones of our own) with what their usual checkpoints want."""
+"""The models by name (timm's, and a few small ones of our own), and how their checkpoints want images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,8 +28,9 @@ from evolq_jax.typing import Array, Params, Preprocessing
 class Family:
     """What all sizes of one architecture share.
 
-    `make(config)` is the network, `init(key, config)` random parameters for it (their shapes are what a
-    checkpoint is held against), `layouts` the files it is read from, the one we write first.
+    - `make(config)` gives the network.
+    - `init(key, config)` gives random parameters. Checkpoints are compared with their shapes.
+    - `layouts` are the kinds of files that can be read. The first one is what we write.
     """
 
     make: Callable[[Any], ModelParts]
@@ -52,7 +53,7 @@ class Entry:
 
 
 class ModelRow(NamedTuple):
-    """One line of the list of models; sizes that a family has not, or one for each stage of, are None."""
+    """One line of the list of models. A size is None if the family does not have it, or has it per stage."""
 
     name: str
     num_params: int
@@ -86,8 +87,8 @@ def _config(size: str, patch: int, image: int, distilled: bool = False) -> ViTCo
 def _vit(size: str, patch: int, image: int) -> Entry:
     """A ViT with the AugReg checkpoints' data configuration (timm: crop 0.9 at 224, 1.0 at 384).
 
-    They were trained in Flax, whose GELU is the tanh form by default; timm evaluates them with erf, and
-    so do we, also where they come as the original `.npz`.
+    They were trained in Flax, whose default GELU is the tanh form. timm evaluates them with erf. So do we,
+    even for the original `.npz` files.
     """
     preprocessing = Preprocessing(image, {224: 248, 384: 384}[image])
     return Entry(f"vit_{size}_patch{patch}_{image}", VIT, _config(size, patch, image), preprocessing)
@@ -96,8 +97,8 @@ def _vit(size: str, patch: int, image: int) -> Entry:
 def _deit(size: str, image: int, distilled: bool = False) -> Entry:
     """A DeiT as its authors evaluate it: resized to 256/224 of the crop, bicubic.
 
-    timm's copies of these checkpoints say crop 0.9 (resize 248) at 224 and 1.0 at 384 instead; where
-    their config.json lies beside the weights, that holds.
+    timm's copies of these checkpoints say crop 0.9 (resize 248) at 224, and 1.0 at 384. A config.json beside
+    the weights has priority.
     """
     name = f"deit_{size}{'_distilled' if distilled else ''}_patch16_{image}"
     preprocessing = replace(_IMAGENET, size=image, resize=image * 256 // 224)
@@ -176,7 +177,7 @@ REGISTRY = {entry.name: entry for entry in _ENTRIES}
 
 
 def get_entry(name: str) -> Entry:
-    """The entry for a name, with or without timm's `.tag` of a checkpoint.
+    """The entry of a name, with or without timm's `.tag` of a checkpoint.
 
     Raises:
         UserError: the name is unknown.

@@ -1,7 +1,7 @@
 """RegNetX (Radosavovic et al., 2003.13678): bottlenecks of grouped convolutions that do not narrow.
 
-Names are timm's: the first block of each stage, which has the stride, is a segment by itself (`s1.b1`), the
-identical ones after it are another (`s1`). Sites are those of `models.resnet`.
+Names are timm's. The first block of each stage has the stride, so it is a segment of its own (`s1.b1`). The
+identical blocks after it are another segment (`s1`). Sites are those of `models.resnet`.
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ ROLES = SiteRoles(
 
 @cache  # equal configs share one object, and with it the programs compiled for it
 def make_regnet(config: RegNetConfig) -> ModelParts:
-    """The network as algorithms take it: of each stage the first block, and the others."""
+    """The network as segments: for each stage its first block, and the others."""
     segments: list[Segment] = []
     for stage, depth in enumerate(config.depths, start=1):
         enter = stem if stage == 1 else unchanged

@@ -1,9 +1,9 @@
 """ResNets (He et al., 1512.03385), and the residual blocks that other CNNs are made of.
 
-Names are timm's: a stage's first block, which changes width or resolution, is a segment by itself
-(`layer2.0`), the identical ones after it are another (`layer2`). Activations are quantized where a
-convolution or the classifier reads them, that is after each ReLU (BRECQ, Li et al., 2102.05426); what the
-residual sum adds and the logits are sites of `fully_quantized` only.
+Names are timm's. The first block of a stage changes width or resolution, so it is a segment of its own
+(`layer2.0`). The identical blocks after it are another segment (`layer2`). Activations are quantized where a
+convolution or the classifier reads them, that is after each ReLU (BRECQ, Li et al., 2102.05426). Two kinds of
+site belong to `fully_quantized` only: what the residual sum adds, and the logits.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from evolq_jax.typing import Array, Params, Site
 
 
 class Block(Protocol):
-    """A block whose first convolution of size 3 has the stride."""
+    """A residual block. Its first convolution of size 3 has the stride."""
 
     def __call__(self, params: Params, site: Site, x: Array, stride: int = 1) -> Array:
         """[B, height, width, in] -> [B, height / stride, width / stride, out]."""
@@ -45,12 +45,12 @@ class ResNetConfig:
         return bottleneck_block if self.bottleneck else basic_block
 
     def widths(self, stage: int) -> tuple[int, int, int]:
-        """Channels that a stage receives, has inside its blocks, and gives."""
+        """The channels of a stage: received, inside its blocks, and given."""
         factor, inside = 4 if self.bottleneck else 1, self.stem_width * 2**stage
         return (factor * inside // 2 if stage else inside), inside, factor * inside
 
     def stacked_from(self, stage: int) -> int:
-        """0 where a stage's first block is like its others, else 1."""
+        """0 if the first block of a stage is like the others, else 1."""
         return int(stage > 0 or self.bottleneck)
 
 
@@ -82,10 +82,10 @@ BOTTLENECK_LINEARS = (
 
 
 def shortcut(params: Params, site: Site, x: Array, stride: int) -> Array:
-    """What a block adds of its input: that itself, or a convolution of it (`downsample`), or option A.
+    """The shortcut of a block: its input, a convolution of it (`downsample`), or option A.
 
-    Option A, for CIFAR: a block without that convolution but with a stride takes every second pixel and
-    doubles the channels with zeros on either side.
+    Option A is for CIFAR. A block with a stride but without that convolution takes every second pixel, and
+    doubles the channels with zeros on both sides.
     """
     if "downsample" in params:
         return site("downsample", conv(params["downsample"], x, stride))
@@ -117,7 +117,7 @@ ROLES = SiteRoles(
 
 @cache  # equal configs share one object, and with it the programs compiled for it
 def make_resnet(config: ResNetConfig) -> ModelParts:
-    """The network as algorithms take it: of each stage the first block, where it differs, and the others."""
+    """The network as segments: for each stage its first block, if it differs, and the others."""
     block, linears = config.block, BOTTLENECK_LINEARS if config.bottleneck else BASIC_LINEARS
     segments: list[Segment] = []
     for stage, depth in enumerate(config.depths):

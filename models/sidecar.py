@@ -1,6 +1,6 @@
-"""The JSON files beside a checkpoint: timm's and Hugging Face's data configuration, GELU form and eps.
+"""The JSON files beside a checkpoint: data configuration, GELU form and eps of timm and Hugging Face.
 
-These are properties of the checkpoint, not of the architecture, so what they say goes before the registry.
+These are properties of the checkpoint, not of the architecture. So they have priority over the registry.
 """
 
 import dataclasses
@@ -26,14 +26,14 @@ PIL_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # numbe
 def apply_sidecars(
     folder: Path, model: str, config: Any, preprocessing: Preprocessing
 ) -> tuple[Any, Preprocessing]:
-    """`config` and `preprocessing` with what config.json and preprocessor_config.json in `folder` say.
+    """Applies config.json and preprocessor_config.json in `folder` to `config` and `preprocessing`.
 
-    Reads timm's `pretrained_cfg` and transformers' `hidden_act`, `layer_norm_eps`, `image_mean`, ...;
-    without such files both come back as they are. transformers squashes images to a square where we
-    resize the shorter side and crop, which differs for images that are not square.
+    Reads timm's `pretrained_cfg` and transformers' `hidden_act`, `layer_norm_eps`, `image_mean` and so on.
+    Without such files both come back unchanged. One difference: transformers squashes images to a square; we
+    resize the shorter side and crop. Images that are not square come out differently.
 
     Raises:
-        UserError: a file cannot be parsed, is for another model than `model`, or wants what we lack.
+        UserError: a file cannot be parsed, is for another model than `model`, or needs what we lack.
     """
     path, processor = folder / "config.json", folder / "preprocessor_config.json"
     settings = _load(path)
@@ -100,7 +100,7 @@ def _floats(values: Any) -> tuple[float, ...]:
 
 
 def _side(size: Any) -> int:
-    """From what transformers writes: a number, {"shortest_edge": n}, or {"height": n, "width": n}."""
+    """The size as transformers writes it: a number, {"shortest_edge": n}, or {"height": n, "width": n}."""
     return int(size.get("shortest_edge") or size["height"]) if isinstance(size, dict) else int(size)
 
 

@@ -1,11 +1,13 @@
 """Swin transformers (Liu et al., 2103.14030): attention in windows, shifted in every second block.
 
-Names are timm's. A segment is a stage, its stacked unit a pair of blocks: `regular` windows, then `shifted`
-ones. Quantization sites are those of the official Evol-Q code, named as in `models.vit`; beyond a ViT's they
-are the table of position biases, the biased logits, and the stream and the norm of patch merging. What the
-reduction gives is quantized where the next block receives it; that block receives what patch embedding's
-norm gives quantized already, and quantizes it as its stream once more. Where the released code repeats the
-stream's scales for the four merged neighbours, here the merged tensor has scales of its own.
+Names are timm's. A segment is a stage. Its stacked unit is a pair of blocks: `regular` windows, then
+`shifted` ones.
+
+Quantization sites are those of the official Evol-Q code, named as in `models.vit`. Beside those of a ViT
+there are: the table of position biases, the biased logits, and the stream and the norm of patch merging. The
+output of the reduction is quantized where the next block receives it. The output of patch embedding's norm
+is quantized already, and the first block quantizes it once more as its stream. The released code repeats the
+stream's scales for the four merged neighbours; here the merged tensor has its own scales.
 """
 
 import re
@@ -41,7 +43,7 @@ class SwinConfig:
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        """Rejects images that windows do not divide, and stages that are not made of pairs."""
+        """Rejects image sizes that windows cannot divide, and stages that are not made of pairs."""
         unit = self.patch_size * self.window * 2 ** (len(self.depths) - 1)
         if self.image_size % unit or self.image_size < unit:
             raise UserError(
@@ -57,14 +59,14 @@ class SwinConfig:
 
 
 def relative_position_index(window: int) -> np.ndarray:
-    """Row of the bias table for every (query, key) of a window: [N, N]."""
+    """The row of the bias table for every (query, key) of a window: [N, N]."""
     at = np.stack(np.meshgrid(np.arange(window), np.arange(window), indexing="ij")).reshape(2, -1)
     offset = at[:, :, None] - at[:, None] + window - 1
     return offset[0] * (2 * window - 1) + offset[1]
 
 
 def shift_mask(resolution: int, window: int, shift: int) -> np.ndarray:
-    """`MASKED` where query and key of a shifted window were not neighbours before: [windows, N, N]."""
+    """`MASKED` for each query and key of a shifted window that were not neighbours: [windows, N, N]."""
     at = np.arange(resolution)
     band = (at >= resolution - window).astype(int) + (at >= resolution - shift)
     region = (3 * band[:, None] + band).reshape(1, resolution, resolution, 1)
@@ -113,7 +115,7 @@ def attention(config: SwinConfig, stage: int, shift: int, params: Params, site: 
 
 
 def block(config: SwinConfig, stage: int, shift: int, params: Params, site: Site, x: Array) -> Array:
-    """One pre-norm block, its windows shifted by `shift`: [B, height, width, D] -> the same."""
+    """One pre-norm block with windows shifted by `shift`: [B, height, width, D] -> the same."""
     norm1, norm2 = params["norm1"], params["norm2"]
     x = site("residual_in", x)
     h = site.layer_norm("norm1", "residual_in", x, norm1["weight"], norm1["bias"], config.eps)
@@ -124,7 +126,7 @@ def block(config: SwinConfig, stage: int, shift: int, params: Params, site: Site
 
 
 def shifted_by(config: SwinConfig, stage: int) -> int:
-    """Of the second block of each pair: a single window is not shifted."""
+    """The shift of the second block of each pair. A single window is not shifted."""
     return config.window // 2 if config.resolution(stage) > config.window else 0
 
 
@@ -178,7 +180,7 @@ ROLES = SiteRoles(
 
 @cache  # equal configs share one object, and with it the programs compiled for it
 def make_swin(config: SwinConfig) -> ModelParts:
-    """The network as algorithms take it: a segment of pairs of blocks for each stage."""
+    """The network as segments: one for each stage, made of pairs of blocks."""
     segments = tuple(
         Segment(
             f"layers.{stage}",
@@ -208,7 +210,7 @@ def linears(config: SwinConfig, stage: int) -> tuple[Linear, ...]:
 
 
 def channels(config: SwinConfig) -> tuple[Channels, ...]:
-    """Every activation whose channels can be rescaled, as in `models.vit`; patch merging's too."""
+    """Every activation whose channels can be rescaled, as in `models.vit`, and that of patch merging."""
     found: list[Channels] = []
     for stage in range(len(config.depths)):
         if stage:
@@ -264,7 +266,7 @@ def init_params(key: Array, config: SwinConfig) -> Params:
 
 
 def _original_key(key: str) -> str:
-    """Timm's key for one of the authors', where merging stands at the end of the stage before."""
+    """The timm key for a key of the authors, who put merging at the end of the stage before."""
     key = re.sub(r"^layers\.(\d+)\.downsample", lambda m: f"layers.{int(m[1]) + 1}.downsample", key)
     return table.torch_key(re.sub(r"^head\.", "head.fc.", key))
 

@@ -1,7 +1,7 @@
-"""Tables of parameters: one line a leaf, from which shapes, checkpoint rules and random values follow.
+"""Tables of parameters, one line per leaf. Shapes, checkpoint rules and random values follow from a table.
 
-A family lists its layers once, with our path and the file's key of each; the functions here are the lines
-for one layer, and what is done with a whole table.
+A family lists its layers once, each with our path and the file's key. The functions here give the lines of
+one kind of layer, or work on a whole table.
 """
 
 import math
@@ -31,7 +31,7 @@ Table = dict[str, Leaf]  # by name in our tree
 
 
 def conv(path: str, key: str, bn: str | None, size: int, channels_in: int, channels_out: int) -> Table:
-    """A `size` x `size` convolution with the BatchNorm after it, under the key `bn`; None: with a bias."""
+    """A `size` x `size` convolution and the BatchNorm after it, key `bn`. None: no BatchNorm, but a bias."""
     weight = {f"{path}/weight": Leaf(f"{key}.weight", (size, size, channels_in, channels_out))}
     if bn is None:
         return weight | {f"{path}/bias": Leaf(f"{key}.bias", (channels_out,))}
@@ -67,13 +67,13 @@ def under(path: str, key: str, table: Table) -> Table:
 
 
 def stacked(path: str, key: str, block: Table, depth: int, first: int = 0, step: int = 1) -> Table:
-    """The table of a segment of `depth` such blocks; `key` has a `{}` for their numbers."""
+    """The table of a segment of `depth` such blocks. `key` has a `{}` for the block's number."""
     inside = under(path, key, block)
     return {name: leaf._replace(depth=depth, first=first, step=step) for name, leaf in inside.items()}
 
 
 def rules(table: Table) -> dict[str, Rule]:
-    """How a PyTorch file holds the leaves: kernels are OIHW, matrices [out, in], all else as ours."""
+    """How a PyTorch file holds the leaves: kernels OIHW, matrices [out, in], everything else like ours."""
 
     def form(name: str, leaf: Leaf) -> Rule:
         kind = {4: CONV, 2: LINEAR}.get(len(leaf.shape), SAME) if name.endswith("/weight") else SAME
@@ -99,7 +99,7 @@ _BUFFERS = ("num_batches_tracked", "attention_bias_idxs", "relative_position_ind
 
 
 def torch_key(key: str) -> str:
-    """A state dict's key without what wrappers put before it; buffers that count or index set apart."""
+    """A state dict's key without the prefixes of wrappers. Buffers that count or index are set apart."""
     for prefix in ("module.", "model."):
         key = key.removeprefix(prefix)
     return f"buffer:{key}" if key.endswith(_BUFFERS) else key
@@ -112,7 +112,7 @@ def layout(
     rename: Callable[[str], str] = torch_key,
     classes: str = "head/bias",
 ) -> Layout:
-    """The files that hold a family's table under its keys; see `Layout`."""
+    """The layout of files that hold a family's table under its keys; see `Layout`."""
     return Layout(name, probe, lambda config: rules(table(config)), rename, ("buffer:",), classes)
 
 

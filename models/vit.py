@@ -1,10 +1,10 @@
 """Vision transformers: ViT (Dosovitskiy et al., 2010.11929), DeiT and its distilled form (2012.12877).
 
-The parameter tree follows timm's names with the blocks stacked on a leading L axis and matrices as
-[in, out] (patch embedding HWIO). Quantization sites are those of the official Evol-Q code, named after
-the layer whose output they quantize. The residual stream is quantized where a block *receives* it
-(`residual_in`), which is the same point as the released code's "end of the previous block" and puts a
-LayerNorm and the scales of its input in the same block.
+The parameter tree follows timm's names. Blocks are stacked on a leading L axis. Matrices are [in, out], and
+patch embedding is HWIO. Quantization sites are those of the official Evol-Q code. A site has the name of the
+layer whose output it quantizes. The residual stream is quantized where a block *receives* it
+(`residual_in`). This is the same point as the "end of the previous block" of the released code, but it puts
+a LayerNorm and the scales of its input into the same block.
 """
 
 from dataclasses import dataclass
@@ -107,7 +107,7 @@ def block(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
 def head(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
     """Final norm and classifier on the class token: [B, N, D] -> logits [B, C].
 
-    A distilled DeiT averages the class token's and the distillation token's classifiers, as at
+    A distilled DeiT averages the classifiers of the class token and of the distillation token, as at
     inference in the DeiT paper (section 4).
     """
     norm = params["norm"]
@@ -121,7 +121,7 @@ def head(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
 
 @cache  # equal configs share one object, and with it the programs compiled for it
 def make_vit(config: ViTConfig) -> ModelParts:
-    """The network as algorithms take it: one segment, `blocks`, of `depth` identical blocks."""
+    """The network as one segment, `blocks`, of `depth` identical blocks."""
     blocks = Segment("blocks", config.depth, partial(embed, config), partial(block, config), LINEARS)
     heads = Channels("norm", "norm", ("head", "head_dist") if config.distilled else ("head",))
     return ModelParts((blocks,), partial(head, config), ROLES, (*CHANNELS, heads), features="norm")

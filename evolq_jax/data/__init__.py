@@ -1,4 +1,4 @@
-"""Images from folders, arrays and scikit-learn's digits, decoded once and kept as uint8."""
+"""Images from folders, arrays, prepared data sets and scikit-learn's digits, decoded once, kept as uint8."""
 
 from evolq_jax.data.cache import default_cache_dir
 from evolq_jax.data.draw import check_draw, draw_indices

@@ -1,4 +1,4 @@
-"""Images that come as an array: `.npz` files."""
+"""Image sets that are arrays: `.npz` files."""
 
 import zipfile
 import zlib
@@ -25,8 +25,8 @@ _READ_ERRORS = (
 def npz_source(path: Path, preprocessing: Preprocessing) -> Source:
     """Reads an `.npz` with `image`, uint8 [B, h, w, K] (K = 3 or 1), and optionally `label`, integers [B].
 
-    Images of h = w = `preprocessing.size` are used as they are, `resize` or not; others go through
-    `fit_array`.
+    Images with h = w = `preprocessing.size` are used as they are, with or without `resize`. Others go
+    through `fit_array`.
 
     Raises:
         UserError: if the file is no `.npz`, lacks `image`, or an array has the wrong type or shape.
@@ -46,7 +46,7 @@ def array_source(
     identity: list[str | int],
     positions: np.ndarray,
 ) -> Source:
-    """A source over images in memory, brought to `preprocessing.size` where they have another size.
+    """A source over images in memory. Images of another size are brought to `preprocessing.size`.
 
     Args:
         where: the set's name in messages.
@@ -54,8 +54,8 @@ def array_source(
         pixels: uint8 [B, h, w, K].
         labels: int32 [B] or None.
         preprocessing: the wanted size and interpolation.
-        identity: what changes when the set changes (cache key).
-        positions: [B], each image's position in the set it was taken from.
+        identity: values that change when the set changes; part of the cache key.
+        positions: [B], each image's position in the set from which it was taken.
     """
     names = tuple(f"{title}[{position}]" for position in positions)
     size = preprocessing.size

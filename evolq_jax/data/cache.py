@@ -1,8 +1,8 @@
-"""Decoded images on disk: an uncompressed `.npy`, memory-mapped, and a `.json` that vouches for it.
+"""Decoded images on disk: an uncompressed, memory-mapped `.npy` and a `.json` with its checksum.
 
-An entry's name is a hash of all that decides its bytes, so entries never go stale. The folder is bounded:
-what was not used for longest is removed to make room. Files are written under temporary names and renamed, so
-that a kill or a second process leaves whole entries only.
+An entry's name is a hash of everything that decides its bytes, so entries never become stale. The folder has
+a size limit: the entry that was not used for longest makes room. Files are written under temporary names and
+then renamed. So a kill or a second process can only leave complete entries.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 def default_cache_dir() -> Path:
-    """`$EVOLQ_CACHE` where set, otherwise `~/.cache/evolq_jax`."""
+    """`$EVOLQ_CACHE` if it is set, otherwise `~/.cache/evolq_jax`."""
     return Path(os.path.expanduser(os.environ.get("EVOLQ_CACHE") or "~/.cache/evolq_jax"))
 
 
@@ -47,16 +47,16 @@ def cached_decode(
     progress: Progress | None,
     max_bytes: float = math.inf,
 ) -> Decoded:
-    """The images `indices` [B] of `source` from the cache, decoded into it first where they are not there.
+    """The images `indices` [B] of `source` from the cache. What is not there is decoded into it first.
 
-    A damaged entry is rebuilt. An entry that lacks unreadable images serves `on_corrupt="skip"` only. Images
-    of more than `max_bytes` in all are not kept; where they are fewer, older entries make room for them.
+    A damaged entry is built again. An entry without the unreadable images is used for `on_corrupt="skip"`
+    only. Images that need more than `max_bytes` are not kept; otherwise older entries make room for them.
 
     Returns:
         The decoded images; `pixels` is memory-mapped, read-only.
 
     Raises:
-        UserError: as `decode_stream`, or if the cache cannot be written.
+        UserError: as `decode_stream`, or the cache cannot be written.
     """
     path = cache_dir / f"images-{entry_key(source, indices, preprocessing)}.npy"
     entry = _load_entry(path, source.shape, len(indices))
@@ -91,9 +91,9 @@ def cached_decode(
 
 
 def entry_key(source: Source, indices: np.ndarray, preprocessing: Preprocessing) -> str:
-    """Hash over the chosen images' files (path, size, time of change) and how they are decoded.
+    """A hash over the chosen images' files (path, size, time of change) and over how they are decoded.
 
-    Mean and standard deviation are left out: normalisation happens later.
+    Mean and standard deviation do not count, because normalisation comes later.
     """
     how = [
         FORMAT_VERSION,
@@ -122,9 +122,9 @@ def _remove_orphans(cache_dir: Path) -> None:
 
 
 def _make_room(cache_dir: Path, keep: Path, max_bytes: float) -> None:
-    """Removes entries, those not used for longest first, until the others have at most `max_bytes`.
+    """Removes entries, the least recently used first, until the others have at most `max_bytes`.
 
-    Whoever has one of them mapped keeps it until then: a removed file lives as long as it is open.
+    A process that has mapped an entry can go on using it: a removed file lives as long as it is open.
     """
     held = [_Held.of(path) for path in cache_dir.glob("images-*.npy") if path != keep]
     total = sum(entry.size for entry in held)
@@ -155,7 +155,7 @@ class _Held(NamedTuple):
 
 @contextmanager
 def atomic(path: Path) -> Generator[BinaryIO, None, None]:
-    """A new file that gets its name only once it is whole and on disk."""
+    """A new file that gets its name only when it is complete and on disk."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -168,7 +168,7 @@ def atomic(path: Path) -> Generator[BinaryIO, None, None]:
 
 
 def _load_entry(path: Path, shape: tuple[int, ...], num_asked: int) -> Decoded | None:
-    """The entry if it is there and whole, otherwise None."""
+    """The entry if it is there and complete, otherwise None."""
     try:
         record = json.loads(path.with_suffix(".json").read_bytes())
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -1,4 +1,4 @@
-"""Which images, and how they are read."""
+"""The settings that say which images are used and how they are read."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,25 +8,26 @@ from evolq_jax.errors import UserError, check_at_least_one
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Calibration and evaluation images. The evaluation set only measures; nothing is selected on it.
+    """Calibration and evaluation images. Evaluation images only measure; they never select anything.
 
     Attributes:
-      calibration: folder (`<class>/<file>` or flat), `.npz` file, `digits:train`, or `tfds:SET:SPLIT`:
-        what tensorflow-datasets has prepared as array_record, by name or folder, a slice of a split too
-        (`tfds:imagenet2012:train[:10%]`). Labels are not used (but see `draw`).
+      calibration: a folder (`<class>/<file>` or flat), an `.npz` file, `digits:train`, or `tfds:SET:SPLIT`: a
+        set that tensorflow-datasets has prepared as array_record, by name or folder. A slice of a split
+        works too: `tfds:imagenet2012:train[:10%]`. Labels are not used, unless `draw` is `balanced`.
       evaluation: the same for the evaluation images; `digits:test`.
-      class_index: file with a class id a line in index order, for folders; without it no top-1.
-      num_calibration: images drawn from `calibration` by the seed; None: all.
-      draw: how the seed draws calibration images: `random`, or `balanced`: as many of each class as of any
-        other, where they have enough (by class folders, or by labels, which nothing else uses).
-      num_evaluation: images drawn from `evaluation`, the same for every seed; None: all.
-      evaluation_resize: shorter side of evaluation images before the crop; `checkpoint`: as the
-        checkpoint says; None: not resized.
-      on_corrupt: what an unreadable image does: `error`, or `skip` (counted in the result).
+      class_index: for folders, a file with one class id per line, in index order. Without it there is no
+        top-1.
+      num_calibration: the number of images that the seed draws from `calibration`; None: all.
+      draw: how the seed draws calibration images. `random`, or `balanced`: the same number from each class,
+        if it has enough. Classes are folders or labels; nothing else uses the labels.
+      num_evaluation: the number of images drawn from `evaluation`, the same for every seed; None: all.
+      evaluation_resize: the shorter side of evaluation images before the crop. `checkpoint`: as the
+        checkpoint says. None: not resized.
+      on_corrupt: what happens at an unreadable image: `error`, or `skip` (the result counts them).
       tfds_dir: where tensorflow-datasets keeps its sets; None: $TFDS_DATA_DIR or ~/tensorflow_datasets.
-      cache: folder for decoded images; `auto`: $EVOLQ_CACHE or ~/.cache/evolq_jax; None: no cache.
-      cache_gib: what decoded images take there at most, in GiB; what was not used for longest is removed to
-        make room. None: no bound.
+      cache: the folder for decoded images; `auto`: $EVOLQ_CACHE or ~/.cache/evolq_jax; None: no cache.
+      cache_gib: how many GiB decoded images may take there. The entry that was not used for longest makes
+        room. None: no limit.
     """
 
     calibration: str = "digits:train"

@@ -1,4 +1,4 @@
-"""Decoding many images in threads (Pillow releases the interpreter lock while it decodes and resizes)."""
+"""Decodes many images in threads. Pillow releases the interpreter lock while it decodes and resizes."""
 
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
@@ -26,10 +26,10 @@ class Decoded(NamedTuple):
 def decode_stream(
     source: Source, indices: np.ndarray, on_corrupt: OnCorrupt, progress: Progress | None
 ) -> Iterator[np.ndarray | None]:
-    """Yields the images `indices` [B] of `source`, in that order; None for one that was skipped.
+    """Yields the images `indices` [B] of `source`, in this order. A skipped image gives None.
 
     Raises:
-        UserError: for an unreadable image where `on_corrupt` is "error", or if none is readable.
+        UserError: an image is unreadable and `on_corrupt` is "error", or no image is readable.
     """
 
     def attempt(index: int) -> np.ndarray | Unreadable:

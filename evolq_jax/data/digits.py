@@ -15,8 +15,8 @@ _SPLIT_SEED = 0
 def digits_source(name: str, preprocessing: Preprocessing) -> Source:
     """The 1,100 training or the 697 test images of a fixed stratified split of the 1,797 digits.
 
-    Pixels are 8x8x1, the file's 0..16 scaled to 0..255 and rounded. Image i is called `digits[position]`
-    after its position in scikit-learn's set.
+    Images are 8x8x1. The file's values 0..16 are scaled to 0..255 and rounded. An image is called
+    `digits[position]`, after its position in scikit-learn's set.
 
     Args:
         name: `digits:train` or `digits:test`.
@@ -32,10 +32,10 @@ def digits_source(name: str, preprocessing: Preprocessing) -> Source:
 
 
 def split_digits(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Splits positions into train [1100] and test, both sorted, each class in proportion.
+    """Splits positions into train [1100] and test. Both are sorted and hold each class in proportion.
 
-    Class c gets 1100·n_c/B training images, rounded so that they sum to 1100 (largest remainders); which
-    ones is drawn class by class, in label order, by `permutation` of one `Generator(PCG64(0))`.
+    Class c gets 1100·n_c/B training images, rounded by largest remainders so that they sum to 1100. They are
+    drawn class by class, in label order, by `permutation` of one `Generator(PCG64(0))`.
 
     Args:
         labels: integers [B].

@@ -1,4 +1,4 @@
-"""Which images of a set are used: all, or a subset by a seed, at random or balanced over the classes."""
+"""Draws the images of a set that are used: all, or a subset by a seed, random or balanced over classes."""
 
 from bisect import bisect_right
 from pathlib import Path
@@ -20,14 +20,14 @@ def draw_rows(
 
     Args:
         source: the set.
-        num: how many; None: all of them.
+        num: the number of rows; None: all of them.
         seed: of the draw; None: the first ones (of each class).
-        draw: `random` as `draw_indices`, `balanced` as `draw_balanced`, by class folder or, where there are
-            none, by label.
-        cache_dir: where labels are kept that take long to read.
+        draw: `random` (`draw_indices`) or `balanced` (`draw_balanced`). Classes are class folders or, without
+            them, labels.
+        cache_dir: where labels are kept if they take long to read.
 
     Raises:
-        UserError: as `draw_indices`, or the images have no classes to balance.
+        UserError: as `draw_indices`, or the images have no classes.
     """
     check_draw(source, draw)
     indices = draw_indices(len(source.names), num, seed, source.where)  # checks its arguments too
@@ -41,10 +41,10 @@ def draw_rows(
 
 
 def check_draw(source: Source, draw: Draw) -> None:
-    """Checks that a draw is known and that the set has what it needs, without reading labels.
+    """Checks a draw without reading labels.
 
     Raises:
-        UserError: it is unknown, or balanced over images without classes.
+        UserError: the draw is unknown, or it is balanced and the images have no classes.
     """
     if draw not in ("random", "balanced"):
         raise UserError(f"draw must be 'random' or 'balanced', got {draw!r}")
@@ -56,11 +56,11 @@ def check_draw(source: Source, draw: Draw) -> None:
 
 
 def draw_indices(total: int, num: int | None, seed: int | None, where: str = "the image set") -> np.ndarray:
-    """Which `num` of `total` images to use: `Generator(PCG64(seed)).choice` without replacement, sorted.
+    """Draws `num` of `total` images: `Generator(PCG64(seed)).choice` without replacement, sorted.
 
     Args:
         total: size of the set.
-        num: how many; None: all of them.
+        num: the number of images; None: all of them.
         seed: None takes the first `num`.
         where: the set's name in messages.
 
@@ -68,7 +68,7 @@ def draw_indices(total: int, num: int | None, seed: int | None, where: str = "th
         int64 [num], ascending.
 
     Raises:
-        UserError: if `num` is not in 1..total or the seed is negative.
+        UserError: `num` is not in 1..total, or the seed is negative.
     """
     if num is None:
         return np.arange(total)
@@ -84,11 +84,11 @@ def draw_indices(total: int, num: int | None, seed: int | None, where: str = "th
 
 
 def draw_balanced(classes: np.ndarray, num: int, seed: int | None) -> np.ndarray:
-    """Which `num` of B images to use so that classes have equal shares, as far as they have images.
+    """Draws `num` of B images so that classes have equal shares, as far as they have images.
 
-    A class has all its images drawn, or as many as the level that the others share. What does not divide
-    goes to classes by lot, one image each. Both lots are of one `Generator(PCG64(seed))`: a permutation of
-    the images, of which each class gives its first, then one of the classes.
+    Each class gives the same number of images, or all that it has if it has fewer. A remainder goes to
+    classes by lot, one image each. One `Generator(PCG64(seed))` draws twice: a permutation of the images, of
+    which each class gives the first ones, and then a permutation of the classes.
 
     Args:
         classes: integers [B].

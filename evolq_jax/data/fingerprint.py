@@ -1,4 +1,4 @@
-"""Images known again by a few digits."""
+"""A short fingerprint by which a set of images is recognised."""
 
 import hashlib
 import json
@@ -12,10 +12,10 @@ _CHUNK_IMAGES = 256
 
 
 def fingerprint(images: Images) -> str:
-    """16 hexadecimal digits of a SHA-256 over names, shape and every pixel; labels do not count.
+    """16 hexadecimal digits of a SHA-256 over names, shape and every pixel. Labels do not count.
 
-    Where several processes hold shares of the images, all get what one would that holds all; the pixels pass
-    by every process once, some at a time.
+    If several processes hold shares of the images, all get the fingerprint of the whole set. For this the
+    pixels pass every process once, in chunks.
     """
     total, (count, *shape) = len(images.names), images.pixels.shape
     digest = hashlib.sha256(json.dumps([images.names, [total, *shape]]).encode())

@@ -1,4 +1,4 @@
-"""Images as files in `<class>/<file>` layout, or flat where no labels are wanted."""
+"""Images as files: `<class>/<file>`, or flat if no labels are wanted."""
 
 import os
 import struct
@@ -31,14 +31,14 @@ _DECODE_ERRORS = (
 
 
 def folder_source(folder: Path, preprocessing: Preprocessing, class_index: Path | None) -> Source:
-    """Lists a folder's images, sorted by class folder's name, then by file name.
+    """Lists a folder's images, sorted by the name of the class folder, then by file name.
 
-    The order does not depend on `class_index`, so a seed draws the same images with and without labels;
-    it is the order of the class indices wherever the class-index file is sorted (ImageNet's is).
-    Hidden entries, other file types and deeper folders are passed over.
+    The order does not depend on `class_index`, so a seed draws the same images with and without labels. If
+    the class-index file is sorted (ImageNet's is), it is the order of the class indices. Hidden entries,
+    other file types and deeper folders are ignored.
 
     Args:
-        folder: the root; holds class folders of images, or images directly (then without labels).
+        folder: the root. It holds class folders of images, or images directly (then without labels).
         preprocessing: how a file becomes uint8 [size, size, 3].
         class_index: file with one class id per line, in index order; None: no labels.
 
@@ -81,20 +81,20 @@ def folder_source(folder: Path, preprocessing: Preprocessing, class_index: Path 
 
 
 def class_folders(names: Sequence[str]) -> np.ndarray | None:
-    """Which folder each of the relative names [B] lies in, integers [B] by sorted folder; None: in none."""
+    """The number of each image's folder, integers [B] in sorted order. None: no name [B] has a folder."""
     folders, numbers = np.unique([name.rpartition("/")[0] for name in names], return_inverse=True)
     return None if folders.tolist() == [""] else numbers
 
 
 def decode_file(path: Path, preprocessing: Preprocessing) -> np.ndarray:
-    """Decodes one file to RGB, resizes and crops it.
+    """Decodes one file to RGB, resizes it and crops it.
 
     Returns:
         uint8 [size, size, 3].
 
     Raises:
-        Unreadable: if the file cannot be opened or decoded to its end.
-        UserError: if the image is smaller than the crop.
+        Unreadable: the file cannot be opened or decoded to its end.
+        UserError: the image is smaller than the crop.
     """
     return decode_image(path, path, preprocessing)
 
@@ -102,7 +102,7 @@ def decode_file(path: Path, preprocessing: Preprocessing) -> np.ndarray:
 def decode_image(
     file: Path | BinaryIO, name: str | Path, preprocessing: Preprocessing, mode: Literal["RGB", "L"] = "RGB"
 ) -> np.ndarray:
-    """As `decode_file`, for whatever Pillow can open; uint8 [size, size, K], K = 3 (RGB) or 1 (L)."""
+    """As `decode_file`, for anything that Pillow can open: uint8 [size, size, K], K = 3 (RGB) or 1 (L)."""
     try:
         with Image.open(file) as image:
             pixels = image.convert(mode)
@@ -113,10 +113,10 @@ def decode_image(
 
 
 def read_class_index(path: Path) -> dict[str, int]:
-    """Reads a class-index file: one class per line in index order; a line's first word is the class id.
+    """Reads a class-index file: one class per line, in index order. The first word of a line is the class id.
 
     Raises:
-        UserError: if it is missing, not text, empty, has an empty line inside or names a class twice.
+        UserError: the file is missing, not text or empty, has an empty line inside, or names a class twice.
     """
     try:
         lines = path.read_text(encoding="utf-8").rstrip().splitlines()

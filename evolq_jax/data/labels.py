@@ -1,4 +1,4 @@
-"""Labels of chosen images, kept on disk where reading them means reading every record."""
+"""Labels of chosen images. They are kept on disk if reading them means reading every record."""
 
 import hashlib
 import json
@@ -15,10 +15,10 @@ _log = logging.getLogger(__name__)
 
 
 def read_labels(source: Source, rows: np.ndarray, cache_dir: Path | None) -> np.ndarray | None:
-    """Labels int32 [b] of the images `rows` [b] of a source; None where the source has none.
+    """Labels int32 [b] of the images `rows` [b] of a source. None: the source has no labels.
 
     Raises:
-        UserError: if a label cannot be read, or `cache_dir` cannot be written.
+        UserError: a label cannot be read, or `cache_dir` cannot be written.
     """
     if source.labels is None:
         return None

@@ -1,4 +1,4 @@
-"""One entrance to all image sets: `load_images`."""
+"""`load_images` loads any image set."""
 
 import logging
 import math
@@ -42,30 +42,30 @@ def load_images(
 ) -> Images:
     """Loads an image set, or a reproducible subset of it, as uint8 pixels, resized and cropped.
 
-    Every one of several processes decodes its share of the images.
+    With several processes, each one decodes its share of the images.
 
     Args:
         source: a folder in `<class>/<file>` layout (or flat, without labels), an `.npz` with `image` uint8
-            [B, h, w, 3 or 1] and optionally `label` [B], `digits:train` / `digits:test`, or `tfds:SET:SPLIT`,
-            what tensorflow-datasets has prepared as array_record (`tfds_source`).
-        preprocessing: how the checkpoint wants its images; `mean` and `std` are not applied here.
-        class_index: for folders, the file with one class id per line in index order; None: no labels.
-        num: how many images to take; None: all.
+            [B, h, w, 3 or 1] and optionally `label` [B], `digits:train` / `digits:test`, or `tfds:SET:SPLIT`:
+            a set that tensorflow-datasets has prepared as array_record (`tfds_source`).
+        preprocessing: how the checkpoint wants its images. `mean` and `std` are not applied here.
+        class_index: for folders, the file with one class id per line, in index order; None: no labels.
+        num: the number of images; None: all.
         seed: draws the `num` images; None: the first `num`.
         draw: `random` (`draw_indices`), or `balanced` over class folders or labels (`draw_balanced`).
-        cache_dir: where decoded images are kept; "auto" is `default_cache_dir()`, None keeps nothing.
-        cache_gib: how much decoded images there may take in all; what was not used for longest is removed.
-        on_corrupt: an unreadable image is an error, or ("skip") left out: then fewer than `num` images come
-            back, `Images.skipped` names the missing and a warning is logged.
+        cache_dir: where decoded images are kept. "auto" is `default_cache_dir()`, None keeps nothing.
+        cache_gib: how much decoded images may take there. The entry that was not used for longest makes room.
+        on_corrupt: "error", or "skip": unreadable images are left out. Then fewer than `num` images come
+            back, `Images.skipped` names the missing ones, and a warning is logged.
         tfds_dir: where tensorflow-datasets keeps its sets; None: `default_data_dir()`.
-        progress: called with (done, total) after each decoded image; not called where nothing is decoded.
-        shared: several processes keep their shares to themselves (`Images.first`); otherwise all get all.
+        progress: called with (done, total) after each decoded image, if any image must be decoded.
+        shared: each process keeps only its share (`Images.first`). Otherwise every process gets all images.
 
     Returns:
-        `Images` of B = `num` less the skipped, in the order of the set: by class folder, then file name.
+        `Images` of B = `num` minus the skipped, in the order of the set: by class folder, then file name.
 
     Raises:
-        UserError: for whatever is wrong with the arguments, the files or the cache.
+        UserError: the arguments, the files or the cache are wrong.
     """
     if on_corrupt not in ("error", "skip"):
         raise UserError(f"on_corrupt must be 'error' or 'skip', got {on_corrupt!r}")
@@ -102,7 +102,7 @@ def open_source(
     class_index: str | Path | None = None,
     tfds_dir: str | Path | None = None,
 ) -> Source:
-    """Lists an image set without decoding it; arguments and errors as `load_images`."""
+    """Lists an image set without decoding it. Arguments and errors are those of `load_images`."""
     check_preprocessing(preprocessing)
     source = str(source)
     path = Path(source).expanduser()

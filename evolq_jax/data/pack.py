@@ -1,8 +1,8 @@
-"""An image folder as array_record files, once: a data set for `tfds:OUT`, and for tensorflow-datasets.
+"""Packs an image folder into array_record files: a data set for `tfds:OUT`, and for tensorflow-datasets.
 
 Records hold the files' bytes as they are, so decoding gives the same pixels. `listing.json` repeats names
-and labels, so that listing and drawing read no record. Shards are finished one by one in `OUT.partial`,
-which is renamed when all is there: what is called `OUT` is whole, and a second start after a kill keeps
+and labels, so listing and drawing read no record. Shards are finished one by one in `OUT.partial`. When all
+are there, the folder is renamed. So a folder called `OUT` is complete, and a second start after a kill keeps
 the finished shards.
 """
 
@@ -49,13 +49,13 @@ def pack_folder(
 
     Args:
         folder: `<class>/<file>` or flat.
-        out: the data set's folder; must not hold anything.
+        out: the data set's folder; it must be empty or missing.
         class_index: file with one class id per line in index order; None: without labels.
         progress: called with (images done, images in all).
 
     Raises:
-        UserError: tensorflow-datasets is not installed, the folder has no images or one of an unknown
-            class, a file cannot be read, or `out` exists or cannot be written.
+        UserError: tensorflow-datasets is not installed; the folder has no images, or one of an unknown
+            class; a file cannot be read; `out` exists or cannot be written.
     """
     tfds = import_tfds(f"tfds:{out}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -92,7 +92,7 @@ def pack_folder(
 
 
 def _in_fixed_order(record: bytes) -> bytes:
-    """Its features by name: protobuf writes a map in an order that differs from process to process."""
+    """Sorts a record's features: protobuf writes a map in an order that differs between processes."""
     from tensorflow_datasets.proto import tf_example_pb2
 
     example: Any = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
@@ -183,7 +183,7 @@ def _write_shard(path: Path, records: Iterable[bytes], count: int) -> None:
 def _describe(
     tfds: Any, features: Any, folder: Path, shards: list[range], source: Source, labels: np.ndarray | None
 ) -> None:
-    """What makes a data set of the shards: tensorflow-datasets' description, and the listing."""
+    """Writes what makes the shards a data set: the description of tensorflow-datasets, and the listing."""
     template = tfds.core.ShardedFileTemplate(
         dataset_name=SET, data_dir=folder, filetype_suffix="array_record", split=SPLIT
     )

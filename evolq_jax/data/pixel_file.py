@@ -1,4 +1,4 @@
-"""Decoded images one after the other in a file, and where they go without the cache."""
+"""Decoded images in a file, one after the other, and where they go without the cache."""
 
 import math
 import struct
@@ -20,13 +20,13 @@ _MEMORY_BYTES = 1 << 30
 def decode_uncached(
     source: Source, indices: np.ndarray, on_corrupt: OnCorrupt, progress: Progress | None
 ) -> Decoded:
-    """Decodes the images `indices` [B] of `source` and keeps nothing of them for another time.
+    """Decodes the images `indices` [B] of `source` without a cache.
 
-    Up to a GiB of them lies in memory; more goes to a file without a name in the folder for temporary ones,
-    memory-mapped, which is gone when the images are.
+    Up to a GiB of images stays in memory. More images go to a nameless, memory-mapped file in the temporary
+    folder. The file is gone when the images are gone.
 
     Raises:
-        UserError: as `decode_stream`, or that file cannot be written.
+        UserError: as `decode_stream`, or the file cannot be written.
     """
     if len(indices) * math.prod(source.shape) <= _MEMORY_BYTES:
         return _decode_in_memory(source, indices, on_corrupt, progress)
@@ -61,10 +61,10 @@ def _decode_in_memory(
 def write_pixels(
     file: BinaryIO, shape: tuple[int, ...], stream: Iterator[np.ndarray | None]
 ) -> dict[str, Any]:
-    """Writes images [*shape] as an `.npy`, as they come.
+    """Writes images [*shape] to an `.npy` in the order in which they come.
 
     Returns:
-        `count`, the positions that were None as `skipped`, and the `crc32` of all pixels.
+        `count`, `skipped` (the positions that were None), and the `crc32` of all pixels.
     """
     # Plain sequential writes: on a full disk they raise, where a memory map would kill the process.
     file.write(_npy_header((0, *shape)))

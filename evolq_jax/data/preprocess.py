@@ -1,7 +1,7 @@
-"""Resizing and centre cropping as timm and torchvision do on Pillow images, up to normalisation.
+"""Resizes and crops images as timm and torchvision do with Pillow. Normalisation comes later.
 
-The rules are those of torchvision's `Resize` (an int: the shorter side) and `CenterCrop`; filtering is
-Pillow's, on uint8. EXIF orientation is ignored, as there.
+The rules are those of torchvision's `Resize` (with an int: the shorter side) and `CenterCrop`. Pillow filters
+on uint8. EXIF orientation is ignored, as in torchvision.
 """
 
 from pathlib import Path
@@ -23,10 +23,10 @@ INTERPOLATIONS = {
 
 
 def check_preprocessing(preprocessing: Preprocessing) -> None:
-    """Checks what can be checked before an image is read.
+    """Checks the settings before an image is read.
 
     Raises:
-        UserError: for an unknown interpolation, a size that is not positive, or a resize below the crop.
+        UserError: the interpolation is unknown, a size is not positive, or the resize is below the crop.
     """
     size, resize, name = preprocessing.size, preprocessing.resize, preprocessing.interpolation
     if name not in INTERPOLATIONS:
@@ -55,13 +55,13 @@ def resize_and_crop(image: Image.Image, preprocessing: Preprocessing, name: str 
     Args:
         image: a Pillow image of mode RGB or L.
         preprocessing: sizes and interpolation; checked by `check_preprocessing`.
-        name: what to call the image in the error.
+        name: the image's name in the error.
 
     Returns:
         uint8 [size, size, K], K = 3 (RGB) or 1 (L).
 
     Raises:
-        UserError: if the image is smaller than the crop (torchvision would pad it with black).
+        UserError: the image is smaller than the crop (torchvision would pad it with black).
     """
     if preprocessing.resize is not None:
         image = _resize(image, preprocessing.resize, preprocessing.interpolation)
@@ -80,13 +80,13 @@ def resize_and_crop(image: Image.Image, preprocessing: Preprocessing, name: str 
 def fit_array(pixels: np.ndarray, preprocessing: Preprocessing, name: str | Path) -> np.ndarray:
     """Brings one image of an array set to the wanted size.
 
-    With a `resize` it goes the way of a file (resize the shorter side, centre crop). Without one, its
-    shorter side is resized to `size`: an array set is not cropped unless the checkpoint asks for it.
+    With a `resize` it is treated like a file: resize the shorter side, then crop the centre. Without one, the
+    shorter side is resized to `size`, because an array set is cropped only if the checkpoint asks for it.
 
     Args:
         pixels: uint8 [h, w, K], K = 3 or 1.
         preprocessing: sizes and interpolation.
-        name: what to call the image in an error.
+        name: the image's name in an error.
 
     Returns:
         uint8 [size, size, K].

@@ -1,4 +1,4 @@
-"""A listed but not yet decoded set of images: what folders, arrays and prepared data sets have in common."""
+"""A set of images that is listed but not yet decoded: folders, arrays and prepared data sets alike."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,25 +7,25 @@ import numpy as np
 
 
 class Unreadable(Exception):
-    """One image that cannot be decoded; the message names the file and the reason."""
+    """An image cannot be decoded. The message names the file and the reason."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A set of B images that knows their names and can decode any one of them.
+    """A set of B images. It knows their names and can decode each of them.
 
     Attributes:
         where: the set's name in messages.
-        names: of the images.
-        shape: of a decoded image, (size, size, K).
-        decode: image i as uint8 of this shape; raises `Unreadable`; called from several threads.
-        stamp: a JSON-able value that changes whenever image i's bytes are replaced (cache key).
-        labels: int32 [b] of the images at rows [b]; None: the set has no labels.
-        max_label: no label is above it; -1 where there are none.
-        class_folders: integers [B], which class folder each image lies in; None: there are none.
-        slow_labels: reading labels takes reading the images' records, so they are worth keeping on disk.
-        pixels: uint8 [B, *shape], set where the images lie in memory at the right size already; nothing
-            is then decoded or cached.
+        names: the names of the images.
+        shape: the shape of a decoded image, (size, size, K).
+        decode: gives image i as uint8 of this shape, or raises `Unreadable`. Several threads call it.
+        stamp: gives a JSON-able value that changes when image i's bytes are replaced (for the cache key).
+        labels: gives the labels int32 [b] of rows [b]; None: the set has no labels.
+        max_label: the highest label that is possible; -1 without labels.
+        class_folders: the number of each image's class folder, integers [B]; None: there are none.
+        slow_labels: reading labels means reading the images' records, so it pays to keep labels on disk.
+        pixels: uint8 [B, *shape], if the images are already in memory at the right size. Nothing is then
+            decoded or cached.
     """
 
     where: str
@@ -41,5 +41,5 @@ class Source:
 
 
 def listed_labels(labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """A source's `labels` where all of them, int32 [B], are known from its listing."""
+    """The `labels` of a source whose listing has all labels, int32 [B]."""
     return lambda rows: labels[rows]

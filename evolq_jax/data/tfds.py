@@ -1,7 +1,7 @@
-"""Data sets that tensorflow-datasets has prepared as array_record, read without TensorFlow.
+"""Reads data sets that tensorflow-datasets has prepared as array_record. TensorFlow is not needed.
 
-A set's folder says all that is needed (dataset_info.json, features.json, the shards), so neither the code
-that prepared it nor the network is asked.
+A set's folder has everything: dataset_info.json, features.json and the shards. So neither the code that
+prepared the set nor the network is needed.
 """
 
 import json
@@ -31,20 +31,20 @@ _CHUNK_RECORDS = 256
 
 
 def tfds_source(source: str, preprocessing: Preprocessing, data_dir: str | Path | None = None) -> Source:
-    """Lists one split of a prepared data set; images stay encoded in their records until they are asked for.
+    """Lists one split of a prepared data set. Images stay encoded in their records until they are needed.
 
-    The set needs a feature `image`, and for labels a `ClassLabel` called `label`; class indices are in
-    the set's own order. Files are decoded, resized and cropped as those of a folder. Image i of a split is
-    called `SET/VERSION/SPLIT[i]`, in slices too; those of a packed folder (`pack_folder`) keep their names.
+    The set needs a feature `image` and, for labels, a `ClassLabel` called `label`. Class indices are in the
+    set's own order. Files are decoded, resized and cropped like those of a folder. Image i of a split is
+    called `SET/VERSION/SPLIT[i]`, in slices too. Images of a packed folder (`pack_folder`) keep their names.
 
     Args:
-        source: `tfds:SET:SPLIT`; the split may be left out where there is only one.
+        source: `tfds:SET:SPLIT`. The split can be left out if there is only one.
         preprocessing: how a file becomes uint8 [size, size, K].
         data_dir: where sets are found by name; None: `default_data_dir()`.
 
     Raises:
-        UserError: tensorflow-datasets is not installed, the set is unknown, not prepared, in another file
-            format or not of images, or the split is unknown or lacks a file.
+        UserError: tensorflow-datasets is not installed; the set is unknown, not prepared, in another file
+            format, or has no images; the split is unknown or lacks a file.
     """
     name = parse_name(source)
     tfds = import_tfds(source)
@@ -90,7 +90,7 @@ def tfds_source(source: str, preprocessing: Preprocessing, data_dir: str | Path 
 
 
 class _Files:
-    """Which file an image lies in, at which place."""
+    """Finds the file that holds an image, and the image's place in it."""
 
     def __init__(self, instructions: Sequence[Any], source: str) -> None:
         self._ends = np.cumsum([part.take for part in instructions])
@@ -111,7 +111,7 @@ class _Files:
 
 
 def _parts(tfds: Any, builder: Any, split: str) -> list[tuple[str, range]]:
-    """The named splits that a split is made of, and which images of each."""
+    """The named splits of which a split is made, and the images taken from each."""
     splits = builder.info.splits
     parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
     return [
@@ -127,7 +127,7 @@ def _names(builder: Any, parts: list[tuple[str, range]]) -> tuple[str, ...]:
 def _read_listing(
     folder: Path, parts: list[tuple[str, range]], source: str
 ) -> tuple[tuple[str, ...], np.ndarray | None] | None:
-    """Names and labels of a packed folder's images; None where the set was not packed by `pack_folder`."""
+    """Names and labels of a packed folder's images. None: `pack_folder` did not write this set."""
     try:
         listing = json.loads((folder / LISTING).read_bytes())
         names = [name for split, rows in parts for name in listing[split]["names"][rows.start : rows.stop]]
@@ -148,7 +148,7 @@ def _read_listing(
 
 
 def _hides_labels(records: Any) -> bool:
-    """Whether the first label is -1, as tensorflow-datasets has it in test sets without public labels."""
+    """Whether the first label is -1: tensorflow-datasets marks test sets without public labels like this."""
     try:
         return int(records[0]["label"]) < 0
     except RuntimeError:  # damaged; what that means is decided when images are read

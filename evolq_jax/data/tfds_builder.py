@@ -1,4 +1,4 @@
-"""Finding and checking data sets that tensorflow-datasets has prepared."""
+"""Finds and checks data sets that tensorflow-datasets has prepared."""
 
 import os
 import re
@@ -24,22 +24,22 @@ class Name(NamedTuple):
 
 
 def parse_name(source: str) -> Name:
-    """Cuts `tfds:SET:SPLIT` at the last colon before a slice, since versions and slices have colons too."""
+    """Cuts `tfds:SET:SPLIT` at the last colon before a slice. Versions and slices have colons too."""
     head, bracket, tail = source.removeprefix(PREFIX).partition("[")
     data_set, colon, split = head.rpartition(":")
     return Name(data_set, split + bracket + tail) if colon else Name(head, None)
 
 
 def default_data_dir() -> Path:
-    """`$TFDS_DATA_DIR` where set, otherwise `~/tensorflow_datasets`, as tensorflow-datasets has it."""
+    """`$TFDS_DATA_DIR` if it is set, otherwise `~/tensorflow_datasets`, as in tensorflow-datasets."""
     return Path(os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"))
 
 
 def import_tfds(source: str) -> Any:
-    """The module tensorflow_datasets (its import takes a second, so it is done where it is needed).
+    """Imports tensorflow_datasets. This takes a second, so it is done only when it is needed.
 
     Raises:
-        UserError: if it is not installed.
+        UserError: it is not installed.
     """
     try:
         import tensorflow_datasets as tfds
@@ -49,14 +49,14 @@ def import_tfds(source: str) -> Any:
 
 
 def not_installed(source: str) -> UserError:
-    """What to say where tensorflow-datasets or array_record is missing."""
+    """The error for a missing tensorflow-datasets or array_record."""
     return UserError(
         f"image source {source} needs tensorflow-datasets and array_record: pip install 'evolq_jax[tfds]'"
     )
 
 
 def open_builder(tfds: Any, source: str, data_set: str, data_dir: Path) -> Any:
-    """The builder of a prepared set, from its files alone.
+    """Opens a prepared set from its files alone.
 
     Args:
         tfds: the module.
@@ -118,10 +118,10 @@ def _not_found(tfds: Any, source: str, data_set: str, data_dir: Path) -> UserErr
 
 
 def check_split(builder: Any, source: str, split: str | None) -> str:
-    """The split, or the only one there is.
+    """The split. If none is named, the only one that there is.
 
     Raises:
-        UserError: it is unknown or empty, its slice is wrong, or there are several to choose from.
+        UserError: the split is unknown or empty, its slice is wrong, or none is named and there are several.
     """
     there = sorted(builder.info.splits)
     if split is None:
@@ -144,7 +144,7 @@ def check_features(tfds: Any, builder: Any, source: str) -> tuple[Any, bool]:
     """Pillow's mode for the images, and whether there are labels.
 
     Raises:
-        UserError: the set has no images, or such of another type.
+        UserError: the set has no images, or images of another type.
     """
     features = builder.info.features
     there = list(features.keys()) if isinstance(features, tfds.features.FeaturesDict) else []

@@ -1,4 +1,4 @@
-"""Work done by threads ahead of its consumer, in order and in bounded memory."""
+"""Threads that work ahead of their consumer, in order and in bounded memory."""
 
 import os
 from collections import deque
@@ -13,10 +13,10 @@ _MAX_THREADS = 32
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
-    """`map(function, items)`, computed by as many threads as there are processors, at least two.
+    """`map(function, items)`, computed by one thread for each processor, at least two.
 
-    At most `ahead` results wait for their consumer; the next is begun whenever one is taken, so one slow
-    item does not hold the others up. What `function` raises is raised in its item's turn.
+    At most `ahead` results wait for their consumer. A new item starts when a result is taken, so one slow
+    item does not hold up the others. An error of `function` is raised when its item's turn comes.
     """
     pool = ThreadPoolExecutor(min(max(2, os.cpu_count() or 1), _MAX_THREADS))
     waiting: deque[Future[Result]] = deque()

@@ -1,1 +1,1 @@
-"""Devices: the mesh and what lies where, several hosts, precision, memory, compiled programs."""
+"""Devices: the mesh and where arrays lie, several hosts, precision, memory, compiled programs."""

@@ -1,7 +1,7 @@
-"""Several processes as one program (`jax.distributed`): joining, agreeing, and ending together.
+"""Several processes as one program (`jax.distributed`): how they join, agree and end together.
 
-Every process runs the same code on the same arguments. The first one owns the run's directory and talks to
-the user. On one process all of this does nothing.
+Every process runs the same code with the same arguments. The first one owns the run's directory and talks to
+the user. With one process, nothing here does anything.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def add_place_options(parser: argparse.ArgumentParser) -> None:
 
 
 def connect_for(args: Sequence[str]) -> None:
-    """`connect` as a command line says, before it is parsed as a whole.
+    """Calls `connect` with the options of a command line, before the whole line is parsed.
 
     Raises:
       UserError: as `check_place` and `connect`.
@@ -66,7 +66,7 @@ def connect_for(args: Sequence[str]) -> None:
 
 
 def check_place(coordinator: str | None, num_processes: int | None, process_id: int | None) -> Place | None:
-    """What the three options say; None where none is given.
+    """The three options as a `Place`; None if none is given.
 
     Raises:
       UserError: some are missing, or they make no sense.
@@ -87,11 +87,11 @@ def check_place(coordinator: str | None, num_processes: int | None, process_id: 
 
 
 def connect(place: Place | None = None, timeout_seconds: int = 300) -> None:
-    """Makes this process one of several, if it is; must come before anything else that asks JAX for devices.
+    """Joins the other processes, if there are any. Call it before anything else asks JAX for devices.
 
     Args:
-      place: as the user says; None: as `JAX_COORDINATOR_ADDRESS` or the cluster's environment says (TPU pods,
-        Slurm, Open MPI, indexed Kubernetes jobs), and where there is neither, nothing happens.
+      place: the user's options. None: read `JAX_COORDINATOR_ADDRESS` or the cluster's environment (TPU pods,
+        Slurm, Open MPI, indexed Kubernetes jobs). Without either, nothing happens.
       timeout_seconds: how long to wait for the other processes.
 
     Raises:
@@ -138,12 +138,12 @@ def _in_cluster() -> bool:
 
 
 def num_processes() -> int:
-    """How many processes run this program."""
+    """The number of processes that run this program."""
     return distributed.global_state.num_processes if jax.distributed.is_initialized() else 1
 
 
 def process_id() -> int:
-    """This one's number."""
+    """The number of this process, from 0."""
     return distributed.global_state.process_id if jax.distributed.is_initialized() else 0
 
 
@@ -153,18 +153,18 @@ def is_first() -> bool:
 
 
 def share(count: int) -> slice:
-    """This process's rows of `count`: as many as the others have, or one less or more."""
+    """This process's share of `count` rows. Shares differ by one row at most."""
     edges = [count * i // num_processes() for i in range(num_processes() + 1)]
     return slice(edges[process_id()], edges[process_id() + 1])
 
 
 def from_first(make: Callable[[], bytes]) -> bytes:
-    """What `make` gives in the first process; the others do not call it. All must come here together."""
+    """The result of `make`, which only the first process calls. All processes must come here together."""
     return make() if num_processes() == 1 else bytes(from_process(0, make))
 
 
 def from_process(source: int, make: Callable[[], bytes | memoryview]) -> bytes | memoryview:
-    """What `make` gives in one process; the others do not call it. All must come here together."""
+    """The result of `make`, which only process `source` calls. All processes must come here together."""
     if num_processes() == 1:
         return make()
     mine = process_id() == source
@@ -187,14 +187,14 @@ def gather(rows: np.ndarray) -> np.ndarray:
 
 
 def anywhere(flag: bool) -> bool:
-    """Whether it is set in any process."""
+    """Whether the flag is set in any process."""
     return flag if num_processes() == 1 else bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
 def leave(line: str, status: int) -> NoReturn:
-    """Ends the program after an error: all processes with this status, and with one line in all.
+    """Ends all processes after an error, with this status and with one line in total.
 
-    The line is of the process that comes first. With one process this is an ordinary exit.
+    The process that calls this first prints its line. With one process this is an ordinary exit.
     """
     if num_processes() == 1:
         _say(line)
@@ -208,15 +208,15 @@ def leave(line: str, status: int) -> NoReturn:
 
 
 def leave_together(line: str, status: int) -> NoReturn:
-    """Ends the program where all processes have agreed to end: the first one has the line, and goes last."""
+    """Ends the program if all processes have agreed to end. The first one prints the line and ends last."""
     if is_first():
         _say(line)
     sys.exit(status)  # JAX waits for all of them
 
 
 def leave_after(error: Exception) -> NoReturn:
-    """Ends the program after an error that nobody foresaw; in a cluster, mostly that of a lost connection."""
-    time.sleep(_POLL_SECONDS)  # for the word of a process that has ended by itself
+    """Ends the program after an unexpected error. In a cluster that is mostly a lost connection."""
+    time.sleep(_POLL_SECONDS)  # for the note of a process that has ended by itself
     asked = _asked_to_stop()
     if asked:
         _quit(asked[0])

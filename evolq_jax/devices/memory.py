@@ -1,4 +1,4 @@
-"""Amounts of memory as people write them, and that of the device."""
+"""Amounts of memory: as people write them, and as the device has them."""
 
 import os
 import re
@@ -15,16 +15,16 @@ _UNITS = {
 
 
 def check_amount(text: str) -> None:
-    """Raises a UserError where it is neither an amount above zero nor `device`."""
+    """Raises a UserError unless the text is `device` or an amount above zero."""
     if text != DEVICE:
         parse_bytes(text)
 
 
 def limit_bytes(text: str) -> int:
-    """An amount in bytes; of `device`, what the first of this process's devices has, in use or not.
+    """An amount in bytes. `device` is all memory of this process's first device, in use or not.
 
     Raises:
-      UserError: it is no amount, or the device does not tell.
+      UserError: the text is no amount, or the device does not tell its memory.
     """
     return _device_bytes() if text == DEVICE else parse_bytes(text)
 
@@ -48,7 +48,7 @@ def parse_bytes(text: str) -> int:
     """`12GiB`, `800 MB` or `1.5GiB` in bytes.
 
     Raises:
-      UserError: it is no amount, or none above zero.
+      UserError: the text is no amount above zero.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]I?B)", text.strip().upper())
     amount = int(float(match[1]) * _UNITS[match[2]]) if match else 0

@@ -1,7 +1,7 @@
 """The devices of a run as one mesh: a population's candidates along one axis, images along the other.
 
-Programs for several devices are those for one, run on every device's own share by `jax.shard_map`, with
-gathers written out where all shares are needed. None in a mesh's place is one device, and no more.
+Several devices run the programs of one device, each on its own share (`jax.shard_map`). A gather stands
+wherever all shares are needed. A mesh of None means one device.
 """
 
 import math
@@ -21,10 +21,10 @@ AXES = (CANDIDATE, DATA)  # as one axis: what is spread over all devices
 
 
 def parse_mesh(text: str) -> dict[str, int]:
-    """`candidate=4,data=2` as sizes by axis; an axis that is left out is absent.
+    """Reads `candidate=4,data=2` as sizes by axis. An axis that the text leaves out is absent.
 
     Raises:
-      UserError: it is written otherwise, names no such axis or one twice, or a size is no positive number.
+      UserError: the text has another form, an unknown axis, the same axis twice, or a size below one.
     """
     sizes: dict[str, int] = {}
     for part in text.split(","):
@@ -43,10 +43,10 @@ def parse_mesh(text: str) -> dict[str, int]:
 
 
 def mesh_sizes(text: str | None, population_size: int, num_devices: int) -> tuple[int, int]:
-    """Devices along `candidate` and along `data`.
+    """The number of devices along `candidate` and along `data`.
 
-    Chosen automatically, candidates get as many devices as divide the population, and images the rest: both
-    axes do the same work, but a population that does not divide leaves devices idle, and few images do.
+    Without `text`, `candidate` gets the greatest common divisor of devices and population, and `data` the
+    rest. Both axes do the same work, but a population that does not divide leaves devices idle.
 
     Raises:
       UserError: the sizes that `text` gives do not fit the devices.
@@ -70,11 +70,11 @@ def mesh_sizes(text: str | None, population_size: int, num_devices: int) -> tupl
 
 
 def make_mesh(text: str | None = None, population_size: int = 1) -> Mesh | None:
-    """The mesh of all devices, or of the first ones where `text` asks for fewer; None: one device.
+    """The mesh of all devices, or of the first ones if `text` asks for fewer. None means one device.
 
     Args:
-      text: sizes, as in `candidate=4,data=2`; an axis that is left out gets the other devices. None: chosen
-        automatically.
+      text: sizes, as in `candidate=4,data=2`. An axis that is left out gets the other devices. None: the
+        sizes are chosen automatically.
       population_size: candidates that a search scores at once.
 
     Raises:
@@ -93,24 +93,24 @@ def make_mesh(text: str | None = None, population_size: int = 1) -> Mesh | None:
 
 
 def one_device() -> Mesh:
-    """A mesh of this process's first device, for programs that want one whatever the devices are."""
+    """A mesh of this process's first device alone, for programs that need a mesh in any case."""
     return Mesh(
         np.array(jax.local_devices()[:1]).reshape(1, 1), AXES, axis_types=(AxisType.Auto,) * len(AXES)
     )
 
 
 def describe_mesh(mesh: Mesh | None) -> dict[str, int]:
-    """Devices by axis, for records."""
+    """The number of devices by axis, for records."""
     return dict.fromkeys(AXES, 1) if mesh is None else dict(mesh.shape)
 
 
 def mesh_text(mesh: Mesh | None) -> str:
-    """The same for people: as `--mesh` takes it."""
+    """The mesh as text, in the form that `--mesh` takes."""
     return ",".join(f"{axis}={size}" for axis, size in describe_mesh(mesh).items())
 
 
 def spread(mesh: Mesh | None, fn: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
-    """`fn` on every device's share of its arguments; without a mesh `fn` itself."""
+    """`fn`, run by every device on its share of the arguments. Without a mesh: `fn` itself."""
     if mesh is None:
         return fn
     # Loops carry activations that become different on each device: no check of what is replicated.
@@ -118,7 +118,7 @@ def spread(mesh: Mesh | None, fn: Callable[..., Any], in_specs: Any, out_specs: 
 
 
 def replicate(mesh: Mesh | None, tree: Any) -> Any:
-    """The whole of a tree's arrays on every device; all processes must hold the same."""
+    """Copies a tree's arrays to every device. All processes must hold the same arrays."""
     if mesh is None:
         return tree
     sharding = NamedSharding(mesh, PartitionSpec())
@@ -133,34 +133,35 @@ def replicate(mesh: Mesh | None, tree: Any) -> Any:
 
 
 def gather(mesh: Mesh | None, tree: Any) -> Any:
-    """The whole of arrays that lie on the mesh, however they do, on every device."""
+    """Gathers arrays that are spread over the mesh: every device gets all of them."""
     if mesh is None:
         return tree
     return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, PartitionSpec()))(tree)
 
 
 def image_mesh(mesh: Mesh, num_images: int) -> Mesh:
-    """The same devices with as many of them along the data axis as divide a number of images."""
+    """The same devices, with as many along the data axis as divide `num_images`."""
     shards = math.gcd(mesh.size, num_images)
     return Mesh(mesh.devices.reshape(-1, shards), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def num_shares(mesh: Mesh | None) -> int:
-    """Into how many the images are divided."""
+    """The number of shares into which images are divided."""
     return 1 if mesh is None else mesh.shape[DATA]
 
 
 def fetch(mesh: Mesh | None, tree: Any) -> Any:
-    """Replicated arrays on this process's first device alone; waits for them."""
+    """Brings replicated arrays to this process's first device, and waits for them."""
     return tree if mesh is None else jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), tree)
 
 
 def put_rows(
     mesh: Mesh, axes: str | Sequence[str], images: np.ndarray, rows: np.ndarray | None = None
 ) -> jax.Array:
-    """The rows of `images` in this order, in equal shares along `axes`; a process reads only its own.
+    """Puts rows of `images` on the devices, in equal shares along `axes`. A process reads only its own rows.
 
-    `rows` None: all in their order; their number is a multiple of the devices along `axes`.
+    `rows` gives the order; None means all rows as they are. The number of rows must be a multiple of the
+    number of devices along `axes`.
     """
     chosen = np.arange(len(images)) if rows is None else rows
     sharding = NamedSharding(mesh, PartitionSpec(axes if isinstance(axes, str) else tuple(axes)))

@@ -1,4 +1,4 @@
-"""The precision of matrix products, by names that mean the same on every kind of device."""
+"""The precision of matrix products, under names that mean the same on every kind of device."""
 
 from contextlib import AbstractContextManager
 from typing import Any, Literal
@@ -20,12 +20,12 @@ _NAMES: dict[str, dict[Precision, str]] = {
 
 
 def matmul_precision(precision: Precision = "float32") -> AbstractContextManager[Any]:
-    """Under it matrix products have this precision; operands and results stay in float32.
+    """A context in which matrix products have this precision. Operands and results stay float32.
 
-    float32 is said explicitly: what GPUs do by default (TF32) is coarser than a search's steps.
+    Use it for float32 too: GPUs use TF32 by default, which is coarser than a search's steps.
 
     Raises:
-      UserError: this machine's devices do not have it.
+      UserError: this machine's devices do not have this precision.
     """
     backend = jax.default_backend()
     names = _NAMES.get(backend, _NAMES["tpu"])

@@ -8,17 +8,17 @@ MAPS, MAX_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 
 
 def forget_programs(share: float = 0.5) -> bool:
-    """Drops all compiled programs where they have used up a share of what the process may map.
+    """Drops all compiled programs if the process has used more than a share of its memory maps.
 
-    Each maps pieces of memory, of which Linux allows a process 65,530: some thousand programs. XLA does not
-    survive one too many, and the process dies of a segmentation fault. A sweep of settings in one process
-    gets there; programs still needed are compiled again.
+    Each program maps pieces of memory. Linux allows a process 65,530 maps, which is some thousand programs.
+    XLA does not survive one map too many: the process dies of a segmentation fault. A sweep of settings in
+    one process can get there. Programs that are still needed are compiled again.
 
     Args:
-      share: of the maps allowed, more than which are too many.
+      share: the share of the allowed maps that may be in use.
 
     Returns:
-      Whether there were too many; never but on Linux.
+      Whether programs were dropped. Always False on systems other than Linux.
     """
     if not (MAPS.exists() and MAX_MAPS.exists()):
         return False

@@ -1,1 +1,1 @@
-"""The loss over scale space: directions, lines, planes and layer scans, and how jagged it is."""
+"""The loss over scale space: directions, lines, planes, layer scans, and numbers for jaggedness."""

@@ -1,4 +1,4 @@
-"""A scan's settings."""
+"""The settings of a landscape scan."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -25,31 +25,31 @@ MIN_POINTS = 3  # a second difference takes three
 
 @dataclass(frozen=True)
 class LandscapeConfig:
-    """What is scanned, and on which images; docs/landscapes.md explains the choices.
+    """What a scan computes, and on which images. docs/landscapes.md explains the choices.
 
     Attributes:
       kind: `line` (1-D, several directions), `plane` (2-D, one pair of directions), or `layers` (lines
         that move one site of one block at a time, several directions each).
-      direction: `uniform` (box of +-epsilon, absolute, as Evol-Q mutates), `gaussian` (normal in the
-        logarithm of each scale, of size epsilon), `filter` (normal, each site of each block normalised to
-        epsilon times the norm of its scales: Li et al. 2018), `ratio` (all scales times the same ratio),
-        `between` (towards the other end: see `towards`) or `principal` (of the results in `results`).
-      second: a plane's second direction; None: as the first.
-      origin: the point scanned around: `init`, or a finished run's `final`.
-      towards: run directory whose result is the other end of `between`; None: this run's final or init.
-      results: run directories whose results' principal directions `principal` takes.
-      sites: patterns of the sites whose scales move; zero points stay.
-      blocks: numbers of the blocks whose scales move; empty: all, and what lies outside of them.
-      epsilon: size of a move at coordinate 1 (not of `between` and `principal`).
-      points: grid points along an axis; odd numbers put one on the origin.
-      low: first coordinate of an axis; the origin is at 0, and of `between` the other end at 1.
+      direction: `uniform` (a box of +-epsilon, added, as Evol-Q mutates), `gaussian` (normal in the
+        logarithm of each scale, of size epsilon), `filter` (normal; each site of each block has epsilon times
+        the norm of its scales: Li et al. 2018), `ratio` (all scales times the same ratio), `between`
+        (towards another point: see `towards`) or `principal` (principal directions of `results`).
+      second: the second direction of a plane; None: the same kind as the first.
+      origin: the point around which is scanned: `init`, or the `final` of a finished run.
+      towards: the run directory whose result is the other end of `between`; None: this run's final or init.
+      results: the run directories of whose results `principal` takes the principal directions.
+      sites: patterns of the sites whose scales move. Zero points stay.
+      blocks: numbers of the blocks whose scales move. Empty: all blocks, and the sites outside blocks.
+      epsilon: the size of a move at coordinate 1. `between` and `principal` ignore it.
+      points: grid points along an axis. With an odd number one point is the origin.
+      low: first coordinate of an axis. The origin is at 0; the other end of `between` is at 1.
       high: last coordinate of an axis.
-      directions: random directions of lines and layers (of `principal`: how many of the first).
-      losses: what is computed at every point; those that need labels are left out where there are none.
-        Beside the defaults `features`, the relative error of what the classifiers read.
-      temperatures: of infoNCE, each a loss of its own.
-      images: `calibration` or `evaluation` images; folders of calibration images have no labels.
-      num_images: how many of them, drawn by the seed; None: all.
+      directions: the number of random directions of lines and layers, or of `principal` directions.
+      losses: what is computed at every point. Losses that need labels are left out if there are none.
+        Beside the defaults there is `features`, the relative error of the features that the classifiers read.
+      temperatures: of infoNCE. Each one gives a loss of its own.
+      images: `calibration` or `evaluation` images. Folders of calibration images have no labels.
+      num_images: the number of images, drawn by the seed; None: all.
       batch_size: contrastive batch of infoNCE.
       image_chunk: images run at once; None: chosen for the backend.
       point_chunk: grid points run at once on each device; None: chosen for the backend.
@@ -127,10 +127,10 @@ class LandscapeConfig:
         return self.image_chunk or images, self.point_chunk or points
 
     def check_batches(self, count: int) -> int:
-        """The number of images scanned on, of `count` that there are.
+        """The number of images that the scan uses, of `count` that there are.
 
         Raises:
-          UserError: there are fewer, or infoNCE's batches would not be whole.
+          UserError: there are too few images, or infoNCE's batches would not be whole.
         """
         number = self.num_images or count
         if number > count:

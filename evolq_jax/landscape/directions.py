@@ -1,8 +1,8 @@
 """Directions in scale space, and the points along them.
 
-A direction has an array of the scale's shape for every site that moves. Along axes in the logarithm a
-scale is multiplied by `exp(t d)`, along the others `t d` is added: `|scale exp(sum t d) + sum t d|`. The
-absolute value is the paper's way (mutations are reflected at zero); scales stay positive.
+A direction has an array of the scale's shape for every site that moves. Along axes in the logarithm a scale
+is multiplied by `exp(t d)`. Along the other axes `t d` is added: `|scale exp(sum t d) + sum t d|`. The
+absolute value keeps scales positive; the paper reflects its mutations at zero in the same way.
 """
 
 import zlib
@@ -41,18 +41,17 @@ class Points(NamedTuple):
 def random_directions(
     parts: ModelParts, name: DirectionName, count: int, origin: QParams, epsilon: Array | float, key: Array
 ) -> Directions:
-    """Independent random directions of the sites in `origin`; the key is consumed.
+    """Independent random directions of the sites in `origin`. The key is consumed.
 
-    A site's numbers depend on the key and its name only, not on what else moves.
+    A site's numbers depend only on the key and on the site's name, not on what else moves.
 
     Args:
-      parts: the network; tells which sites are stacked.
-      name: `uniform`: U(-epsilon, epsilon); `gaussian`: epsilon N(0, 1), for the logarithm; `filter`: normal,
-        with the norm of each site in each block set to epsilon times that of its scales, as Li et al.
-        (2018, section 4) do by filters. There a filter is what one scale change cannot undo; here that
-        is a quantizer, all scales of one site.
-      count: M.
-      origin: where they start, only the sites that move.
+      parts: the network; it tells which sites are stacked.
+      name: `uniform`: U(-epsilon, epsilon). `gaussian`: epsilon N(0, 1), for the logarithm. `filter`: normal;
+        the norm of each site in each block is epsilon times the norm of its scales. Li et al. (2018, section
+        4) do this by filters. Our unit is a quantizer, that is all scales of one site.
+      count: M, the number of directions.
+      origin: the start; only the sites that move.
       epsilon: size (traced).
       key: PRNG key.
     """
@@ -74,12 +73,12 @@ def random_directions(
 
 
 def ratio_direction(origin: QParams, epsilon: float) -> Directions:
-    """All scales times one ratio, `exp(epsilon)` at coordinate 1: M = 1, in the logarithm."""
+    """Multiplies all scales by one ratio, `exp(epsilon)` at coordinate 1: M = 1, in the logarithm."""
     return {site: jnp.full((1, *site_qparams.scale.shape), epsilon) for site, site_qparams in origin.items()}
 
 
 def between(origin: QParams, end: QParams) -> Directions:
-    """From `origin` (coordinate 0) to `end` (coordinate 1), straight (Goodfellow et al. 2015): M = 1."""
+    """The straight line from `origin` (0) to `end` (1), as in Goodfellow et al. 2015: M = 1."""
     return {site: (end[site].scale - site_qparams.scale)[None] for site, site_qparams in origin.items()}
 
 
@@ -88,20 +87,20 @@ def principal_directions(
 ) -> tuple[Directions, Array]:
     """The first principal directions of points around the origin (Li et al. 2018, section 7).
 
-    Differences of logarithms from the origin, not from the points' mean. Each direction has the
-    points' root mean square length along it, and its largest component is positive.
+    They are computed from differences of logarithms to the origin, not to the points' mean. The length of a
+    direction is the root mean square of the points along it. Its largest component is positive.
 
     Args:
       origin: only the sites that move.
-      points: site -> scales of all points, stacked: [points, *scale.shape]. A search records its end only,
-        so take the ends of several runs, or record scales in a search of your own.
-      count: M, at most the number of points.
+      points: site -> scales of all points, stacked: [points, *scale.shape]. A search records only its end.
+        Take the ends of several runs, or record scales in a search of your own.
+      count: M, the number of directions; at most the number of points.
 
     Returns:
-      The directions, and the share [M] of the points' squared distance that lies along each.
+      The directions, and for each the share [M] of the points' squared distance along it.
 
     Raises:
-      UserError: there are fewer points than directions, or none differs from the origin.
+      UserError: there are fewer points than directions, or no point differs from the origin.
     """
     number = next(iter(points.values())).shape[0]
     if number < count:
@@ -124,7 +123,7 @@ def principal_directions(
 
 
 def keep_blocks(parts: ModelParts, directions: Directions, blocks: Sequence[int]) -> Directions:
-    """The directions with zeros outside these blocks; sites that are in no block are taken away."""
+    """The directions with zeros outside these blocks, without the sites that are in no block."""
     chosen = jnp.asarray(blocks)
 
     def masked(leaf: Array) -> Array:
@@ -137,14 +136,14 @@ def keep_blocks(parts: ModelParts, directions: Directions, blocks: Sequence[int]
 def scales_at(
     parts: ModelParts, log: Sequence[bool], origin: QParams, directions: Directions, point: Points
 ) -> QParams:
-    """All scales of the network at one point (arrays of `point` without the P axis).
+    """All scales of the network at one point.
 
     Args:
-      parts: the network; tells which sites are stacked.
+      parts: the network; it tells which sites are stacked.
       log: for each axis, whether it is in the logarithm (static).
       origin: all scales.
       directions: of the sites that move.
-      point: where.
+      point: one point; its arrays lack the P axis.
     """
     moved = _signed(parts, log, origin, directions, point)
     positive = {site: jnp.maximum(jnp.abs(scale), SMALLEST) for site, scale in moved.items()}
@@ -155,7 +154,7 @@ def scales_at(
 def reflected_share(
     parts: ModelParts, log: tuple[bool, ...], origin: QParams, directions: Directions, points: Points
 ) -> Array:
-    """Largest share, over the points, of moving scales that the absolute value had to make positive."""
+    """The share of moving scales that the absolute value made positive: the largest over the points."""
 
     def share(point: Points) -> Array:
         leaves = jax.tree.leaves(_signed(parts, log, origin, directions, point))
@@ -167,7 +166,7 @@ def reflected_share(
 def _signed(
     parts: ModelParts, log: Sequence[bool], origin: QParams, directions: Directions, point: Points
 ) -> dict[str, Array]:
-    """What the moving sites' scales would be without the absolute value."""
+    """The moving sites' scales before the absolute value is taken."""
     moved: dict[str, Array] = {}
     for number, site in enumerate(sorted(directions)):
         scale = origin[site].scale

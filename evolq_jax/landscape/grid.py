@@ -12,7 +12,7 @@ from evolq_jax.network.sites import is_stacked
 
 
 class Start(NamedTuple):
-    """The earliest block that moves; all before it is the same for all points. None: the images."""
+    """The first block that moves. Everything before it is the same for all points. None: the images."""
 
     segment: int | None
     block: int
@@ -26,7 +26,7 @@ class Line(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """All points of a scan, one row each, and what their order means."""
+    """All points of a scan, one row each, and the meaning of their order."""
 
     points: Points  # numpy arrays
     starts: tuple[Start, ...]  # of each point; equal ones are neighbours
@@ -36,7 +36,7 @@ class Grid(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Points computed by one call: `points[first:last]`, all of the same start."""
+    """The points of one call: `points[first:last]`. All have the same start."""
 
     first: int
     last: int
@@ -44,17 +44,17 @@ class Batch(NamedTuple):
 
 
 def axis_coordinates(config: LandscapeConfig) -> np.ndarray:
-    """Coordinates [T] of an axis; a grid symmetric about the origin has it exactly."""
+    """Coordinates [T] of an axis. A grid that is symmetric about the origin contains it exactly."""
     axis = np.linspace(config.low, config.high, config.points)
     axis[np.abs(axis) < 1e-9 * (config.high - config.low)] = 0.0
     return axis.astype(np.float32)
 
 
 def make_grid(config: LandscapeConfig, parts: ModelParts, moving: Sequence[str], num_directions: int) -> Grid:
-    """The grid of a scan that moves these sites along `num_directions` (of a plane: 2) directions.
+    """The grid of a scan that moves these sites along `num_directions` directions (a plane: 2).
 
-    Where `config.blocks` names some, the directions must be zero in the others (`keep_blocks`): lines and
-    planes start at the first of them.
+    If `config.blocks` names some blocks, the directions must be zero in the others (`keep_blocks`). Lines and
+    planes then start at the first named block.
     """
     axis = axis_coordinates(config)
     if config.kind == "layers":
@@ -112,7 +112,7 @@ def _first_start(config: LandscapeConfig, parts: ModelParts, moving: Sequence[st
 
 
 def batches(grid: Grid, size: int) -> Iterator[Batch]:
-    """The grid in order, at most `size` points at a time, none across two starts."""
+    """The grid in order, at most `size` points at a time. All points of a batch have the same start."""
     first, total = 0, len(grid.starts)
     while first < total:
         last = first + 1
@@ -123,7 +123,7 @@ def batches(grid: Grid, size: int) -> Iterator[Batch]:
 
 
 def network_share(grid: Grid, parts: ModelParts) -> float:
-    """Mean share of the network's blocks that a point runs, thanks to the cached prefix."""
+    """The mean share of the network's blocks that a point runs. Blocks before its start are cached."""
     lengths = [segment.length for segment in parts.segments]
 
     def skipped(start: Start) -> int:

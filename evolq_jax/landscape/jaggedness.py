@@ -1,7 +1,7 @@
-"""How jagged lines of a loss are, in numbers; docs/landscapes.md has the formulas.
+"""Numbers that say how jagged lines of a loss are; docs/landscapes.md has the formulas.
 
-All functions take lines [..., T] sampled at equal steps and give an array of the leading shape. A line
-with a NaN or an infinity gives NaN. Lines of a plane are its rows and its columns: `lines_of_plane`.
+All functions take lines [..., T], sampled at equal steps, and give an array of the leading shape. A line
+with a NaN or an infinity gives NaN. The lines of a plane are its rows and its columns: `lines_of_plane`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ def value_range(lines: np.ndarray) -> np.ndarray:
 
 
 def minima_per_unit(lines: np.ndarray, spacing: float) -> np.ndarray:
-    """Local minima inside the line per unit of the coordinate; a flat bottom counts once.
+    """Local minima inside the line, per unit of the coordinate. A flat bottom counts once.
 
     A smooth bowl of length 2 with its minimum inside has 0.5.
     """
@@ -34,14 +34,14 @@ def _count_minima(line: np.ndarray) -> float:
 
 
 def total_variation(lines: np.ndarray) -> np.ndarray:
-    """Sum of absolute differences over the range: 1 where monotone, at most 2 for a single valley."""
+    """Sum of absolute differences, divided by the range: 1 for a monotone line, at most 2 for one valley."""
     return _over_range(lines, np.abs(np.diff(lines)).sum(-1))
 
 
 def roughness(lines: np.ndarray) -> np.ndarray:
-    """Mean absolute second difference at the grid's scale over the range.
+    """Mean absolute second difference between grid points, divided by the range.
 
-    Of a smooth curve it falls with the square of the spacing, of a jagged one it does not.
+    For a smooth curve it falls with the square of the spacing; for a jagged curve it does not.
     """
     return _over_range(lines, np.abs(np.diff(lines, n=2)).mean(-1))
 
@@ -49,8 +49,8 @@ def roughness(lines: np.ndarray) -> np.ndarray:
 def autocorrelation_length(lines: np.ndarray, spacing: float) -> np.ndarray:
     """First lag, in units of the coordinate, at which the autocorrelation falls below 1/e.
 
-    Autocorrelation of the line less its mean (Weinberger 1990), interpolated between lags; a constant
-    line gives NaN.
+    The autocorrelation is that of the line minus its mean (Weinberger 1990), interpolated between lags. A
+    constant line gives NaN.
     """
     flat = lines.reshape(-1, lines.shape[-1])
     lengths = np.array([_correlation_lag(line) for line in flat]).reshape(lines.shape[:-1])
@@ -70,12 +70,12 @@ def _correlation_lag(line: np.ndarray) -> float:
 
 
 def lipschitz(lines: np.ndarray, spacing: float) -> np.ndarray:
-    """Largest slope between neighbours, in the loss's unit per unit of the coordinate (a lower bound)."""
+    """Largest slope between neighbours, in the loss's unit per unit of the coordinate: a lower bound."""
     return _where_finite(lines, np.abs(np.diff(lines)).max(-1) / spacing)
 
 
 def measure(lines: np.ndarray, spacing: float) -> dict[str, np.ndarray]:
-    """Every number of lines [..., T] with `spacing` between neighbours, by name: [...] each."""
+    """All numbers of lines [..., T], by name: [...] each. `spacing` is the step between neighbours."""
     lines = np.asarray(lines, np.float64)
     numbers: Mapping[str, Callable[[], np.ndarray]] = {
         "range": lambda: value_range(lines),
@@ -92,16 +92,16 @@ def measure(lines: np.ndarray, spacing: float) -> dict[str, np.ndarray]:
 def by_resolution(
     lines: np.ndarray, spacing: float, strides: Sequence[int] = STRIDES
 ) -> dict[int, dict[str, np.ndarray]]:
-    """`measure` of every `stride`-th point, for the strides that leave enough of them.
+    """`measure` of every `stride`-th point, for the strides that leave enough points.
 
-    A smooth landscape keeps its minima per unit as the grid gets finer, a jagged one shows more.
+    On a finer grid a smooth landscape keeps its minima per unit; a jagged one shows more.
     """
     enough = [s for s in strides if len(range(0, lines.shape[-1], s)) >= FEWEST_POINTS or s == strides[0]]
     return {stride: measure(lines[..., ::stride], spacing * stride) for stride in enough}
 
 
 def spread(values: np.ndarray) -> dict[str, float | int | None]:
-    """Mean and standard deviation (n - 1) over lines, of those that have the number; None: too few."""
+    """Mean and standard deviation (n - 1) over the lines that have the number. None: too few lines."""
     finite = np.asarray(values, np.float64).ravel()
     finite = finite[np.isfinite(finite)]
     return {
@@ -112,7 +112,7 @@ def spread(values: np.ndarray) -> dict[str, float | int | None]:
 
 
 def lines_of_plane(plane: np.ndarray) -> np.ndarray:
-    """Rows, then columns, of a plane [..., T, T] with as many points on both axes: [..., 2T, T]."""
+    """The rows, then the columns, of a plane [..., T, T]: [..., 2T, T]."""
     return np.concatenate([plane, np.swapaxes(plane, -1, -2)], axis=-2)
 
 

@@ -1,4 +1,4 @@
-"""All losses of one point, from its logits."""
+"""All losses of one point, computed from its logits."""
 
 from collections.abc import Sequence
 
@@ -21,12 +21,12 @@ UNITS = {
 
 
 def computable(losses: Sequence[LossName], *, with_labels: bool) -> tuple[LossName, ...]:
-    """The losses without those that need labels where there are none."""
+    """The losses that can be computed. Some need labels."""
     return tuple(loss for loss in losses if with_labels or loss not in WITH_LABELS)
 
 
 def column_names(losses: Sequence[LossName], temperatures: Sequence[float]) -> tuple[str, ...]:
-    """The name of each number of `all_losses`; infoNCE's carry their temperature, as `info_nce_t3`."""
+    """The names of the numbers of `all_losses`. infoNCE's names have the temperature: `info_nce_t3`."""
     names: list[str] = []
     for loss in losses:
         names += [f"info_nce_t{t:g}" for t in temperatures] if loss == "info_nce" else [loss]
@@ -44,7 +44,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 
 
 def error_rate(logits: Array, labels: Array) -> Array:
-    """Share of images [B] whose most likely class is not the label; the lower of equal classes counts."""
+    """Share of images [B] whose most likely class is not the label. Of equal classes the lower one counts."""
     return jnp.mean(jnp.argmax(logits, axis=-1) != labels)
 
 
@@ -60,13 +60,13 @@ def all_losses(
     """The losses in the order of `column_names`: [columns].
 
     Args:
-      losses: which (static).
+      losses: the losses to compute (static).
       batch_size: infoNCE's contrastive batch (static); B is a multiple of it where infoNCE is asked for.
       logits: of the quantized network [B, C].
-      teacher: logits that are imitated [B, C].
-      labels: int32 [B]; None only where no loss needs them.
+      teacher: logits [B, C] of the network that is imitated.
+      labels: int32 [B]; None only if no loss needs them.
       temperatures: of infoNCE [temperatures] (traced).
-      features_error: the loss `features`; None only where it is not asked for.
+      features_error: the loss `features`; None only if it is not asked for.
     """
     columns: list[Array] = []
     for loss in losses:

@@ -1,4 +1,4 @@
-"""Pictures of a scan, from its arrays."""
+"""Draws the pictures of a scan from its arrays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def draw(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """PNG and SVG files of a scan: (name, content).
+    """The PNG and SVG files of a scan: (name, content).
 
     Args:
       arrays: as in `landscape.npz`.
@@ -82,7 +82,7 @@ def contour_figure(x: np.ndarray, y: np.ndarray, losses: np.ndarray, labels: lis
 
 
 def surface_figure(x: np.ndarray, y: np.ndarray, losses: np.ndarray, labels: list[str], name: str) -> Figure:
-    """The same as a surface in three dimensions."""
+    """Losses [y, x] as a surface in three dimensions."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(COLUMN_WIDTH, 3.0))
@@ -100,7 +100,7 @@ def surface_figure(x: np.ndarray, y: np.ndarray, losses: np.ndarray, labels: lis
 
 
 def layer_figure(sites: np.ndarray, blocks: np.ndarray, roughness: np.ndarray, name: str) -> Figure:
-    """Roughness [lines] by kind of site and block; directions are averaged by the caller."""
+    """Roughness [lines] by kind of site and by block. The caller averages over directions."""
     kinds, places, table = layer_table(sites, blocks, roughness)
     figure, axes = one_column(0.5 + 0.22 * len(kinds) + 0.5)
     image = axes.imshow(table, cmap=COLOUR_MAP, aspect="auto")
@@ -115,9 +115,9 @@ def layer_figure(sites: np.ndarray, blocks: np.ndarray, roughness: np.ndarray, n
 def layer_table(
     sites: np.ndarray, blocks: np.ndarray, values: np.ndarray
 ) -> tuple[list[str], list[str], np.ndarray]:
-    """Values of lines as [kinds, blocks], with both's names; NaN where a block has no such site.
+    """The names of kinds and blocks, and values of lines as [kinds, blocks]. NaN: the block has no such site.
 
-    A kind is a site's name without its segment and `weight`; blocks are numbered through all segments.
+    A kind is a site's name without its segment and without `weight`.
     """
     split = [site.split("/", 1) for site in sites]
     kinds = list(dict.fromkeys(local.removesuffix("/weight") for _, local in split))

@@ -1,4 +1,4 @@
-"""Losses at many points of scale space: one program a segment, points over devices, images in chunks."""
+"""Losses at many points of scale space: one program per segment, points over devices, images in chunks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from evolq_jax.typing import Array, Params, Preprocessing
 
 @dataclass(frozen=True)
 class Program:
-    """What a scan's program is compiled for (static); `log` says which axes are in the logarithm."""
+    """The static settings of a scan's program. `log` says which axes are in the logarithm."""
 
     parts: ModelParts
     specs: Specs
@@ -56,18 +56,18 @@ class Ground(NamedTuple):
 def scan(
     program: Program, ground: Ground, grid: Grid, pixels: Array, mesh: Mesh | None = None, first: int = 0
 ) -> Iterator[tuple[Batch, np.ndarray]]:
-    """The losses [points, columns] of one batch of grid points after the other, from point `first` on.
+    """Yields the losses [points, columns] of one batch of grid points after the other.
 
-    Every call is of the same number of points (the rest is padding), so each segment's blocks share one
-    program, and a scan continued at the end of a batch gives the same bits as one that never stopped.
+    Every call has the same number of points; the last one is padded. So the blocks of a segment share one
+    program. A scan that is continued at the end of a batch gives the same bits as one that never stopped.
 
     Args:
       program: static settings.
-      ground: what is the same for all points.
+      ground: the arrays that are the same for all points.
       grid: the points.
       pixels: uint8 images [B, height, width, channels].
-      mesh: devices that points are spread over; None: one.
-      first: the point to begin with, a batch's first.
+      mesh: the devices over which points are spread; None: one.
+      first: the point to begin with; it must be the first of a batch.
     """
     mesh = mesh or one_device()
     size = program.point_chunk * mesh.size
@@ -88,7 +88,7 @@ def scan(
 def _losses(
     program: Program, segment: int | None, mesh: Mesh, ground: Ground, points: Points, x: Array, start: Array
 ) -> Array:
-    """Losses [P, columns] at `points`, from the input `x` [B, ...] of block `start` (None: from images)."""
+    """Losses [P, columns] at `points`. `x` [B, ...] is the input of block `start` (segment None: images)."""
 
     def on_device(ground: Ground, points: Points, x: Array, start: Array) -> Array:
         def one(point: Points) -> Array:
@@ -126,7 +126,7 @@ def _losses_at(
 
 
 class _Prefix:
-    """The input of the block that a batch of points starts with; starts come in the network's order."""
+    """The input of the block with which a batch of points starts. Starts come in the network's order."""
 
     def __init__(self, program: Program, ground: Ground, pixels: Array) -> None:
         self._program, self._pixels = program, pixels
@@ -134,7 +134,7 @@ class _Prefix:
         self._place, self._input = Start(None, 0), pixels
 
     def input_of(self, start: Start) -> Array:
-        """The images, or the activations [B, ...] before a block, advanced from those asked for before."""
+        """The images, or the activations [B, ...] before a block, moved on from the last ones asked for."""
         if start.segment is None:
             return self._pixels
         while self._place != start:
@@ -142,7 +142,7 @@ class _Prefix:
         return self._input
 
     def _advance(self) -> None:
-        """One block, or into the next segment."""
+        """Moves on by one block, or into the next segment."""
         (segment, block), args = self._place, (self._network, self._input)
         if segment is None:
             self._place, self._input = Start(0, 0), _enter(self._program, 0, *args)
@@ -162,7 +162,7 @@ def _at_origin(program: Program, ground: Ground) -> Quantized:
 
 @partial(jax.jit, static_argnames=("program", "number"))
 def _enter(program: Program, number: int, network: Quantized, x: Array) -> Array:
-    """Into a segment: the first takes uint8 images, later ones the output of the one before."""
+    """Enters a segment. The first one takes uint8 images, later ones the output of the one before."""
     make_site, (_, params, qparams) = quant_sites(program.specs), network
     if number == 0:
         settings = program.parts, make_site, program.image_chunk, program.preprocessing

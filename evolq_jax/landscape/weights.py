@@ -1,7 +1,8 @@
-"""Distributions of weights before and after quantization: histograms, numbers, and the picture of both.
+"""Distributions of weights before and after quantization: histograms, numbers and a picture.
 
-Each output channel has a scale of its own, so the values of a quantized layer lie on many grids at once:
-beside the plain values there are those divided by their channel's scale, where all grids are the integers.
+Each output channel has its own scale, so the values of a quantized layer lie on many grids at once. So there
+are two views: the plain values, and the values divided by their channel's scale ("in steps"). In steps all
+grids are the integers.
 """
 
 from __future__ import annotations
@@ -32,21 +33,25 @@ Distribution = dict[str, np.ndarray]
 def weight_distributions(
     specs: Specs, params: Params, qparams: QParams, groups: Mapping[str, Sequence[str]]
 ) -> dict[str, Distribution]:
-    """Histograms and moments of the weights of some layers, pooled by group, before and after quantization.
+    """Histograms and moments of weights before and after quantization, pooled by groups of layers.
 
     Args:
       specs: the network's quantizers; uniform for weights.
       params: float parameters.
       qparams: the quantizers' numbers.
-      groups: patterns of weight sites by the group's name.
+      groups: the group's name -> patterns of weight sites.
 
     Returns:
-      For each group the bins' edges, `edges_plain` [82] and `edges_steps`, and the shares of all weights in
-      them: `before_plain`, `before_steps`, `after_plain` and `after_steps` (where a bin is four of
-      `edges_steps`). Plain values farther out than six standard deviations count in the outermost bins.
-      Then `std`, `kurtosis` (excess; 0 for a normal distribution), `steps_std` and `steps_kurtosis` [2],
-      before and after; `zeros`, the share of weights that become 0; `snr`, the ratio of the weights' mean
-      square to that of their error, in decibels.
+      For each group:
+
+      - the bins' edges, `edges_plain` [82] and `edges_steps`;
+      - the shares of all weights in the bins: `before_plain`, `before_steps`, `after_plain` and `after_steps`
+        (here a bin is four of `edges_steps`). The outermost plain bins include everything beyond six standard
+        deviations;
+      - `std`, `kurtosis` (excess; 0 for a normal distribution), `steps_std` and `steps_kurtosis` [2]: before
+        and after;
+      - `zeros`, the share of weights that become 0;
+      - `snr`, the weights' mean square divided by that of their error, in decibels.
 
     Raises:
       UserError: a pattern matches no quantized weight.
@@ -105,14 +110,14 @@ def excess_kurtosis(x: np.ndarray) -> float:
 
 
 def draw_weights(distributions: Mapping[str, Distribution], name: str) -> Iterator[tuple[str, bytes]]:
-    """PNG and SVG files (name, content) of the picture of all groups."""
+    """The PNG and SVG files (name, content) of a picture of all groups."""
     return render((one, weights_figure(distributions)) for one in (name,))
 
 
 def weights_figure(distributions: Mapping[str, Distribution]) -> Figure:
-    """A row for each group: plain values to the left, values in steps to the right.
+    """One row for each group: plain values on the left, values in steps on the right.
 
-    Heights are shares of the weights to a bin or, in steps, to a step, on a logarithmic axis.
+    Heights are the share of weights in a bin (left) or in a step (right), on a logarithmic axis.
     """
     from matplotlib.figure import Figure
 

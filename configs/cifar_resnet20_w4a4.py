@@ -1,15 +1,16 @@
 r"""ResNet-20 on CIFAR-10 at 4-bit weights and activations: block reconstruction, then the search.
 
-Quantization points of BRECQ (Li et al., arXiv 2102.05426): weights per output channel, activations per
-tensor after each ReLU, first and last layers at 8 bits, BatchNorm folded; ranges by least squared error.
-`brecq` then learns rounding and activation steps block by block, and the search (arXiv 2308.10814) moves
-scales under the integers decided for. Weights are those of akamaster/pytorch_resnet_cifar10; images are
-`.npz` files with `image` uint8 [B, 32, 32, 3] and, for the evaluation, `label`.
+The quantization points are those of BRECQ (Li et al., arXiv 2102.05426): weights per output channel,
+activations per tensor after each ReLU, first and last layers at 8 bits, BatchNorm folded. Ranges have the
+least squared error. Then `brecq` learns rounding and activation steps, block by block. At last the search
+(arXiv 2308.10814) moves scales under the decided integers. The weights are those of
+akamaster/pytorch_resnet_cifar10. Images are `.npz` files with `image` uint8 [B, 32, 32, 3] and, for the
+evaluation, `label`.
 
     evolq search configs/cifar_resnet20_w4a4.py --model.weights resnet20_cifar10.safetensors \
         --data.calibration CALIBRATION.npz --data.evaluation TEST.npz
 
-`--quant.weight-bits 2 --quant.activation-bits 8` gives W2A8, `--calibration.chain ranges` leaves `brecq` out.
+`--quant.weight-bits 2 --quant.activation-bits 8` gives W2A8. `--calibration.chain ranges` leaves `brecq` out.
 """
 
 from evolq_jax.config.experiment import (

@@ -1,10 +1,10 @@
-"""Searches and gradient descent on the embedded default, from one init at one budget.
+"""Searches and gradient descent on the embedded default, from the same init, with the same budget.
 
     evolq compare configs/compare_digits.py
 
-Digits at W2A8 (`configs/digits_w2a8.py`). `greedy` walks as the released code does, one child at a time,
-with steps relative to each scale. Learning rates are the best by calibration fitness at seed 0: of 0.003
-to 0.3 for Adam, of 0.003 to 300 for SGD, in steps of about three. Takes about two minutes on two CPU cores.
+Digits at W2A8 (`configs/digits_w2a8.py`). `greedy` walks like the released code: one child at a time, with
+steps relative to each scale. The learning rates have the best calibration fitness at seed 0. Tried were 0.003
+to 0.3 for Adam and 0.003 to 300 for SGD, in factors of about three. Takes about two minutes on two CPU cores.
 """
 
 from dataclasses import replace

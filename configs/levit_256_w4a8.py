@@ -1,17 +1,17 @@
 r"""LeViT-256: the paper's run at 4-bit weights and 8-bit activations.
 
-Setting of Evol-Q (arXiv 2308.10814) and its released code: every site quantized, FQ-ViT calibration, 1,000
-calibration images, 10 passes x 14 attention modules (two subsample) x 3 generations of one child, scales of
-the weights qkv (q and kv in those that subsample) and proj. LeViT has BatchNorm, which is folded, in place of
-LayerNorm.
-Other widths by `--quant.weight-bits 3` or `8` (with 8: `--search.epsilon 1e-4`, as released).
+The setting is that of Evol-Q (arXiv 2308.10814) and its released code. Every site is quantized. Calibration
+is that of FQ-ViT, with 1,000 images. The search moves the scales of the weights qkv and proj: 10 passes x 14
+attention modules x 3 generations of one child. Two of the modules subsample; they have q and kv in place of
+qkv. LeViT has BatchNorm in place of LayerNorm; it is folded.
+For other bits use `--quant.weight-bits 3` or `8`; with 8 add `--search.epsilon 1e-4`, as released.
 
     evolq search configs/levit_256_w4a8.py \
         --model.weights hf-hub:timm/levit_256.fb_dist_in1k \
         --data.calibration CALIBRATION_FOLDER --data.evaluation VALIDATION_FOLDER --data.class-index INDEX.txt
 
-The paper's absolute figures are for full ImageNet and stand in its tables.
-Time: not run here on the full data (no ImageNet at hand). `--dry-run` estimates it for your device.
+The paper's tables have absolute figures, on full ImageNet.
+We have not run this on the full data (no ImageNet at hand). `--dry-run` estimates the time on your device.
 """
 
 from evolq_jax.config.experiment import (

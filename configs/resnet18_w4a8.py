@@ -1,18 +1,21 @@
 r"""ResNet-18 at 4-bit weights and 8-bit activations: BRECQ, then Evol-Q on top of it.
 
-Quantization points of BRECQ (Li et al., arXiv 2102.05426): weights per output channel, activations per tensor
-after each ReLU, first and last layers at 8 bits, BatchNorm folded; ranges by least squared error, then its
-block reconstruction with its 20,000 steps a block and Fisher weights. The search is that of Evol-Q
-(arXiv 2308.10814) over the scales of all convolutions of a block, under the integers that were
-decided for: 1,000 calibration images, 10 passes x 8 blocks x 3 generations of one child.
+The quantization points are those of BRECQ (Li et al., arXiv 2102.05426): weights per output channel,
+activations per tensor after each ReLU, first and last layers at 8 bits, BatchNorm folded. Calibration finds
+ranges by least squared error. BRECQ's block reconstruction follows, with its 20,000 steps a block and Fisher
+weights. It decides the integers. Then the search of Evol-Q (arXiv 2308.10814) moves the scales of all
+convolutions of a block under these integers: 1,000 calibration images, 10 passes x 8 blocks x 3 generations
+of one child.
 
     evolq search configs/resnet18_w4a8.py --model.weights hf-hub:timm/resnet18.tv_in1k \
         --data.calibration CALIBRATION_FOLDER --data.evaluation VALIDATION_FOLDER --data.class-index INDEX.txt
 
-The paper's absolute figures are for full ImageNet and stand in its tables; it finds the loss of CNNs smooth,
-so expect less of the search than with transformers.
-Time: not run here on the full data (no ImageNet at hand). `--dry-run` estimates it for your device;
-`--calibration.brecq.steps 1000` takes a twentieth, `--calibration.chain ranges` leaves reconstruction out.
+The paper's tables have absolute figures, on full ImageNet. The paper finds the loss of CNNs smooth, so expect
+less of the search than with transformers.
+
+We have not run this on the full data (no ImageNet at hand). `--dry-run` estimates the time on your device.
+`--calibration.brecq.steps 1000` takes a twentieth of the steps; `--calibration.chain ranges` leaves
+reconstruction out.
 """
 
 from dataclasses import replace

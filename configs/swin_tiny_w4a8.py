@@ -1,16 +1,16 @@
 r"""Swin-Tiny, windows of 7: the paper's run at 4-bit weights and 8-bit activations.
 
-Setting of Evol-Q (arXiv 2308.10814) and its released code: every site quantized, FQ-ViT calibration, 1,000
-calibration images, 10 passes x 6 pairs of blocks x 3 generations of one child, qkv and proj weight scales.
-One unit of the search is a pair of blocks, with regular and with shifted windows.
-Other widths by `--quant.weight-bits 3` or `8` (with 8: `--search.epsilon 1e-4`, as released).
+The setting is that of Evol-Q (arXiv 2308.10814) and its released code. Every site is quantized. Calibration
+is that of FQ-ViT, with 1,000 images. The search moves the weight scales of qkv and proj: 10 passes x 6 pairs
+of blocks x 3 generations of one child. A pair has a block with regular and one with shifted windows.
+For other bits use `--quant.weight-bits 3` or `8`; with 8 add `--search.epsilon 1e-4`, as released.
 
     evolq search configs/swin_tiny_w4a8.py \
         --model.weights hf-hub:timm/swin_tiny_patch4_window7_224.ms_in1k \
         --data.calibration CALIBRATION_FOLDER --data.evaluation VALIDATION_FOLDER --data.class-index INDEX.txt
 
-The paper's absolute figures are for full ImageNet and stand in its tables.
-Time: not run here on the full data (no ImageNet at hand). `--dry-run` estimates it for your device.
+The paper's tables have absolute figures, on full ImageNet.
+We have not run this on the full data (no ImageNet at hand). `--dry-run` estimates the time on your device.
 """
 
 from evolq_jax.config.experiment import (

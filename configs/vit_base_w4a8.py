@@ -1,17 +1,17 @@
 r"""ViT-Base/16: the paper's run at 4-bit weights and 8-bit activations.
 
-Setting of Evol-Q (arXiv 2308.10814) and its released code: every site quantized, FQ-ViT calibration,
-1,000 calibration images, 10 passes x 12 blocks x 3 generations of one child, qkv and proj weight scales.
-Other widths by `--quant.weight-bits 3` or `8` (with 8: `--search.epsilon 1e-4`, as released).
+The setting is that of Evol-Q (arXiv 2308.10814) and its released code. Every site is quantized, but the input
+image stays in float, as in the official code for ViT-Base. Calibration is that of FQ-ViT, with 1,000 images.
+The search moves the weight scales of qkv and proj: 10 passes x 12 blocks x 3 generations of one child.
+For other bits use `--quant.weight-bits 3` or `8`; with 8 add `--search.epsilon 1e-4`, as released.
 
     evolq search configs/vit_base_w4a8.py \
         --model.weights hf-hub:timm/vit_base_patch16_224.augreg2_in21k_ft_in1k \
         --data.calibration CALIBRATION_FOLDER --data.evaluation VALIDATION_FOLDER --data.class-index INDEX.txt
 
-The paper (abstract): top-1 better than the previous best fully quantized ViT-Base by 0.78 points at 4 bits,
-10.30 at 3 bits and 0.15 at 8 bits; its search took 41-46 minutes on an A100. The input image stays in float
-for ViT-Base, as in the official code.
-Time: not run here on the full data (no ImageNet at hand). `--dry-run` estimates it for your device.
+The paper's abstract says: top-1 is better than that of the previous best fully quantized ViT-Base by 0.78
+points at 4 bits, 10.30 at 3 bits and 0.15 at 8 bits. Its search took 41-46 minutes on an A100.
+We have not run this on the full data (no ImageNet at hand). `--dry-run` estimates the time on your device.
 """
 
 from evolq_jax.config.experiment import (

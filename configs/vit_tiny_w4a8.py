@@ -3,11 +3,12 @@ r"""ViT-Tiny/16 (AugReg, 5.7 M parameters) at 4-bit weights and 8-bit activation
     evolq search configs/vit_tiny_w4a8.py --model.weights WEIGHTS.safetensors --data.class-index SYNSETS.txt \
         --data.calibration CALIBRATION_FOLDER --data.evaluation VALIDATION_FOLDER
 
-The `matmul` scheme: inputs and weights of matrix products only, patch embedding and head at 8 bits;
-activations have a power-of-two factor for each channel, since a few carry massive values. Add
-`--quant.scheme fully_quantized` for the paper's scheme, `--preset faithful` for the released settings.
-Reference: Evol-Q, arXiv 2308.10814 (which does not report this model). Expected numbers and times on 100
-calibration images: docs/results.md.
+The scheme is `matmul`: only the inputs and weights of matrix products are quantized. Patch embedding and head
+have 8 bits. Activations have a power-of-two factor for each channel, because a few channels carry massive
+values. `--quant.scheme fully_quantized` gives the paper's scheme, `--preset faithful` the released settings.
+
+Reference: Evol-Q, arXiv 2308.10814, which does not report this model. docs/results.md has the numbers and
+times to expect with 100 calibration images.
 """
 
 from evolq_jax.config.experiment import (

@@ -62,7 +62,7 @@ def fast(config: Experiment) -> Experiment:
     Activations get a power-of-two factor for each channel, outputs of softmax and GELU of fewer than 8 bits
     logarithmic quantizers, and the input of the first and last layer 8 bits; under `deploy`, which has
     neither factors nor logarithms, activations get `omse` ranges. The image is not quantized again: it comes
-    as 8-bit pixels, which integers read as they are (docs/architecture.md).
+    as 8-bit pixels, which integers read as they are (docs/decisions.md).
     """
     config, generations = _outlier_aware(config), config.search.generations
     return replace(config, search=replace(config.search, generations=max(generations // 2, 1)))

@@ -15,9 +15,15 @@ from tests.program_cache import cache_variables
 if TYPE_CHECKING:
     import numpy as np
 
+    from tests.search.setting import Setting
     from tests.tiny import Tiny
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read when JAX starts: the numbers tested are the CPU's
+# Read when JAX starts. Tests run on a CPU where nothing else is said, as in `JAX_PLATFORMS=cuda make test`.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# On GPUs JAX would take TF32, which is coarser than the tolerances.
+os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "float32")
+# Several test processes share one GPU, so none may take most of its memory at once.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 # Most of the tests' time is compiling, and workers, which inherit the variable, compile much alike.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -43,9 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before fixtures compile
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Small networks are compiled far longer than they run, so XLA optimizes them less."""
+    """Skips what assumes a CPU elsewhere; XLA optimizes small networks less: compiling them takes longest."""
     import jax
 
+    of_cpu, backend = item.get_closest_marker("cpu"), jax.default_backend()
+    if of_cpu and backend != "cpu":
+        pytest.skip(f"assumes a CPU, not a {backend}: {of_cpu.kwargs['reason']}")
     as_for_users = item.get_closest_marker("optimized") is not None
     if as_for_users and jax.config.read("jax_disable_most_optimizations"):
         jax.clear_caches()  # a program is kept whatever it was compiled with
@@ -81,6 +90,14 @@ def tiny() -> "Tiny":
     from tests.tiny import make_tiny
 
     return make_tiny()
+
+
+@pytest.fixture(scope="session")
+def setting() -> "Setting":
+    """The same network calibrated, with what a search needs of it."""
+    from tests.search.setting import make_setting
+
+    return make_setting()
 
 
 @pytest.fixture(scope="session")

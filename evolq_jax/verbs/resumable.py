@@ -72,7 +72,7 @@ def begin(
     """The calibrated network: that of an earlier attempt, or a new one.
 
     Raises:
-      UserError: as `first_scales`; or an earlier attempt began with other inputs, on another device or with
+      UserError: as `first_qparams`; or an earlier attempt began with other inputs, on another device or with
         other versions.
     """
     if run.has(_begun(kind.name)):

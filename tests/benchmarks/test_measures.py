@@ -86,6 +86,7 @@ def test_candidates_are_counted_without_the_start() -> None:
     assert row["share of peak"] == pytest.approx(speed / peak_of_machine, rel=0.05, abs=1e-3)
 
 
+@pytest.mark.cpu(reason="GPUs call libraries for products, which do not say their work")
 def test_work_of_a_compiled_program() -> None:
     """Of one child of the ViT for the digits, whose middle block has one after it."""
     case = scaling.Case("strong", 1, "candidate=1,data=1", 1, 20)

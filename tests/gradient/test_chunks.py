@@ -101,9 +101,10 @@ def test_it_is_the_gradient_of_the_whole(setting: Setting, network: str) -> None
         np.testing.assert_allclose(gradient[site], leaf, atol=1e-4 * size)
 
 
+@pytest.mark.cpu(reason="gradients of convolutions in loops are slow there alone")
 @pytest.mark.parametrize("network", ["cnn", "vit"])
 def test_only_convolutions_are_unrolled(setting: Setting, network: str) -> None:
-    """On CPU, where this runs: no loop is left around their gradients."""
+    """No loop is left around their gradients."""
     problem, data = cnn() if network == "cnn" else vit(setting)
 
     def ends(params: Params, qparams: Any, x: Array) -> Array:

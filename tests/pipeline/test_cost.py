@@ -91,10 +91,11 @@ def test_what_is_set_is_not_kept_in_more(weights: Path) -> None:
     assert kept == [4 * one, 2 * one + one, 2 * one]
 
 
+@pytest.mark.cpu(reason="the process itself counts, which lies in no GPU")
 def test_activations_decide(weights: Path) -> None:
     one = memory(setup_with(weights, None, 1, 1), NUM_IMAGES)["activations of one block"]
     assert needs(weights, 30, 8) - needs(weights, 30, 4) == 120 * one
-    assert needs(weights, 1, 1) > PROCESS  # the tests run on a CPU
+    assert needs(weights, 1, 1) > PROCESS
 
 
 def test_without_a_limit_nothing_changes(weights: Path) -> None:
@@ -104,6 +105,7 @@ def test_without_a_limit_nothing_changes(weights: Path) -> None:
     assert fit_memory(roomy, NUM_IMAGES) is roomy
 
 
+@pytest.mark.cpu(reason="GPUs have a memory of their own, not the machine's")
 def test_the_devices_own_limit(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needed, pages = needs(weights, 1, 1, "recompute"), {"SC_PAGE_SIZE": 1000}
     monkeypatch.setattr("os.sysconf", lambda name: pages[name])
@@ -162,7 +164,7 @@ def test_out_of_memory_is_one_line() -> None:
 @pytest.mark.parametrize(
     ("module", "stage", "setting"),
     [
-        (attempt_module, "first_scales", "--calibration.image-chunk"),
+        (attempt_module, "first_qparams", "--calibration.image-chunk"),
         (run_module, "search", "--search.image-chunk"),
         (run_module, "score_run", "--evaluation-batch"),
     ],

@@ -11,6 +11,7 @@ PASSES = 40
 
 
 @pytest.mark.slow
+@pytest.mark.cpu(reason="on a GPU each process chooses its kernels by their speed")
 def test_a_search_killed_25_times_ends_as_if_left_in_peace(weights: Path, tmp_path: Path) -> None:
     config = small_config(weights, checkpoint=CheckpointConfig(every_seconds=0.0))
     config = replace(config, search=replace(config.search, passes=PASSES, holdout=0.5))

@@ -99,6 +99,7 @@ def test_it_can_be_stopped_anywhere_and_has_its_result_once(weights: Path, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.cpu(reason="on a GPU each process chooses its kernels by their speed")
 def test_a_killed_baseline_ends_as_if_left_in_peace(weights: Path, tmp_path: Path) -> None:
     config = config_of(weights, "adam")
     config = replace(

@@ -1,4 +1,4 @@
-"""What the command line takes: verbs, their options, and how to write them."""
+"""The verbs of the command line and their options."""
 
 import argparse
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ WHAT = {
 EXAMPLES = {"train": "configs/train_digits.py", "compare": "configs/compare_digits.py"}
 VERBS = {
     "search": "calibrate, search, and compare float, init and final on held-out images",
-    "calibrate": "find the first scales and write them",
-    "baseline": "as search, with gradient descent in the place of the search",
-    "compare": "run methods over seeds at one budget: means, intervals, wins, and a picture",
-    "landscape": "scan the loss over scale space around an init or a result: lines, planes, layers",
-    "evaluate": "score a run, or a config's float network and init, on held-out images",
+    "calibrate": "find the first scales, without a search",
+    "baseline": "the same as search, but with gradient descent in place of the search",
+    "compare": "run several methods with the same seeds and budget, and compare what they reach",
+    "landscape": "scan how the loss changes around an init or a result: lines, planes, layers",
+    "evaluate": "score a run, or the float network and the init of a config, on held-out images",
     "train": "train a small float network with a training config",
-    "pack": "turn an image folder into a data set of few files, once, for tfds:OUT",
+    "pack": "pack an image folder into a few files, to be read as tfds:OUT",
     "models": "list the models of the registry",
 }
 CONTINUED = ("search", "baseline", "landscape", "compare")
@@ -46,7 +46,7 @@ examples:
   evolq search configs/digits_w2a8.py
   evolq search configs/vit_tiny_w4a8.py --dry-run
   evolq search configs/vit_tiny_w4a8.py --preset faithful
-  evolq search configs/vit_tiny_w4a8.py --help    all fields, set like so:
+  evolq search configs/vit_tiny_w4a8.py --help    all fields; set one so:
   evolq search configs/vit_tiny_w4a8.py --quant.weight-bits 3 --seed 1
   evolq search runs/vit_tiny_w4a8-001 --resume    after a kill
   evolq evaluate runs/vit_tiny_w4a8-001
@@ -64,7 +64,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Verbs and their own options; fields of the config are left to `override`."""
+    """The parser of the verbs and their own options. `override` parses the fields of the config."""
     parser = _Parser(
         prog="evolq",
         description="Post-training quantization by evolutionary search over quantization scales.",
@@ -92,16 +92,17 @@ def make_parser() -> argparse.ArgumentParser:
             _add_comparison_options(sub)
         else:
             sub.add_argument("config", nargs="?", metavar="CONFIG", help=what)
-        sub.add_argument("-h", "--help", action="store_true", help="show this and every field of the config")
+        sub.add_argument("-h", "--help", action="store_true", help="show this and all fields of the config")
         if verb != "train":
             presets = (
-                "settings put over the config's: the released code's (faithful), outlier-aware ranges and a "
-                "short search (fast), these ranges and corrected weights (strong) or a long search (thorough)"
+                "settings that replace the config's. faithful: the released code's; fast: outlier-aware "
+                "ranges, short search; thorough: these ranges, long search; strong: these ranges, then "
+                "corrected weights"
             )
             sub.add_argument("--preset", choices=[*PRESETS], default="default", help=presets)
         if verb in ("search", "calibrate", "baseline", "landscape", "compare"):
             where = "where to write (default: the next free runs/NAME-NNN)"
-            continued = "; an unfinished one there is continued" if verb in CONTINUED else ""
+            continued = "; an unfinished run there is continued" if verb in CONTINUED else ""
             sub.add_argument("--run-dir", help=where + continued)
         if verb in ("search", "baseline"):
             sub.add_argument(
@@ -116,21 +117,23 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_pack_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="images as <class>/<file>, or flat")
-    parser.add_argument("--out", required=True, help="the data set's folder, to be created")
-    parser.add_argument("--class-index", help="a class id a line in index order (default: no labels)")
+    parser.add_argument("--out", required=True, help="the new data set's folder")
+    parser.add_argument(
+        "--class-index", help="file with one class id per line, by index (default: no labels)"
+    )
 
 
 def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--seeds", type=int, nargs="+", help="one run of each method for each (default: 0 1 2)"
+        "--seeds", type=int, nargs="+", help="each method runs with each seed (default: 0 1 2)"
     )
-    parser.add_argument("--budget", type=int, help="candidate-images a run (default: the first method's)")
-    parser.add_argument("--milestones", type=int, help="parts of the budget after which scales are scored")
-    parser.add_argument("--reference", help="the method that others are held against")
+    parser.add_argument("--budget", type=int, help="candidate-images per run (default: the first method's)")
+    parser.add_argument("--milestones", type=int, help="parts of the budget; scales are scored after each")
+    parser.add_argument("--reference", help="the method with which the others are compared")
 
 
 def check_order(args: Sequence[str], options: argparse.Namespace, overrides: list[str]) -> None:
-    """Without this, argparse would take the first field's value for CONFIG."""
+    """Refuses fields before CONFIG, since argparse would take the first field's value for CONFIG."""
     if not overrides or options.verb == "pack":
         return
     if options.verb == "models":

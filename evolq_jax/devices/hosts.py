@@ -42,10 +42,10 @@ class Place(NamedTuple):
 
 def add_place_options(parser: argparse.ArgumentParser) -> None:
     """The options that make a `Place`."""
-    several = "of several processes (docs/scaling.md): "
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help=several + "the first one's address")
-    parser.add_argument("--num-processes", type=int, metavar="N", help=several + "how many there are")
-    parser.add_argument("--process-id", type=int, metavar="I", help=several + "this one, from 0")
+    several = "for several processes (docs/scaling.md): "
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help=several + "address of the first one")
+    parser.add_argument("--num-processes", type=int, metavar="N", help=several + "their number")
+    parser.add_argument("--process-id", type=int, metavar="I", help=several + "number of this one, from 0")
 
 
 def connect_for(args: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from evolq_jax.errors import UserError
 
 
 def main() -> None:
-    """Connects the processes where there are several, then runs the command line."""
+    """Connects the processes if there are several, then runs the command line."""
     try:
         hosts.connect_for(sys.argv[1:])
     except UserError as error:

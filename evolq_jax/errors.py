@@ -1,4 +1,4 @@
-"""The one exception for what a user can get wrong, and checks that raise it."""
+"""The one exception for errors that a user can mend, and checks that raise it."""
 
 import dataclasses
 import difflib
@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 class UserError(Exception):
-    """Something the user can mend: one line saying what is wrong, where, and what to do.
+    """An error that the user can mend. Its one line says what is wrong, where, and what to do.
 
     The command line prints the message and exits with status 2, without a traceback.
     """
@@ -22,22 +22,22 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def check_at_least_one(key: str, value: int) -> None:
-    """Refuses a number that counts something and is below one.
+    """Refuses a count below one.
 
     Raises:
-      UserError: it is; the message names `key`, the dotted name of the field.
+      UserError: the number is below one. The message names `key`, the dotted name of the field.
     """
     if value < 1:
         raise UserError(f"{key} must be at least 1, not {value}")
 
 
 def check_choices(config: Any, prefix: str = "") -> None:
-    """Refuses a word that its field does not take, in a config (a dataclass) and in those it holds.
+    """Refuses words that a field does not take, in a config (a dataclass) and in the configs inside it.
 
-    The command line checks what it is given by itself; this is for config files and for Python.
+    The command line checks its own words. This check is for config files and for Python.
 
     Raises:
-      UserError: a field whose type names words (`Literal`) has another one.
+      UserError: the type of a field names words (`Literal`), and its value is none of them.
     """
     for name, (words, types) in _choices(type(config)).items():
         value, key = getattr(config, name), prefix + name
@@ -55,7 +55,7 @@ def check_choices(config: Any, prefix: str = "") -> None:
 
 @cache
 def _choices(kind: type) -> dict[str, tuple[tuple[str, ...], tuple[type, ...]]]:
-    """The words that each field of a dataclass takes (none: any), and the types of what else it takes."""
+    """For each field of a dataclass: the words that it takes (none: any), and the other types it takes."""
     return {name: _alternatives(hint) for name, hint in get_type_hints(kind).items()}
 
 

@@ -1,4 +1,4 @@
-"""How good a quantized network is, and how sure one can be that it got better."""
+"""Scores of a quantized network, and intervals for the difference of two networks."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ Interval = dict[str, float]  # {"mean", "low", "high"}
 
 
 class Scores(NamedTuple):
-    """Per-image outcomes [B] of one network on the evaluation images; None where there are no labels."""
+    """The per-image scores [B] of one network on the evaluation images. None: there are no labels."""
 
     top1: np.ndarray | None  # 1.0 where the label is the most likely class
     top5: np.ndarray | None
@@ -25,10 +25,10 @@ class Scores(NamedTuple):
 
 
 def score(logits: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None) -> Scores:
-    """Per-image scores of logits [B, C] against the float network's [B, C] and, where given, labels [B].
+    """Scores of logits [B, C] against the float network's logits [B, C] and, if given, labels [B].
 
-    Among equal logits (a quantized head has many) the class of the lower index comes first. Ranking takes
-    several times the logits' memory, so it is done for CHUNK_IMAGES at a time.
+    Among equal logits the class of the lower index comes first; a quantized head has many equal logits.
+    Ranking takes several times the memory of the logits, so it works on CHUNK_IMAGES at a time.
     """
     chunks = [slice(start, start + CHUNK_IMAGES) for start in range(0, len(logits), CHUNK_IMAGES)]
     parts = [_score(logits[c], teacher[c], None if labels is None else labels[c]) for c in chunks]
@@ -43,7 +43,7 @@ def score(logits: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None) ->
 
 
 def _score(logits: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None) -> dict[str, np.ndarray]:
-    """The scores that images have one by one."""
+    """The scores that each image has by itself."""
     order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
     found = {
         "agreement": (order[:, 0] == teacher.argmax(axis=1)).astype(np.float64),
@@ -57,7 +57,7 @@ def _score(logits: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None) -
 
 
 def _info_nce(logits: np.ndarray, teacher: np.ndarray) -> float:
-    """Over whole batches only: the loss depends on the number of negatives."""
+    """The infoNCE over whole batches only, because the loss depends on the number of negatives."""
     count = len(logits)
     size = min(CONTRASTIVE_BATCH, count)
     starts = range(0, count - size + 1, size)
@@ -66,7 +66,7 @@ def _info_nce(logits: np.ndarray, teacher: np.ndarray) -> float:
 
 
 def summary(scores: Scores) -> dict[str, float | None]:
-    """Means, as they stand in `result.json`; fractions between 0 and 1, KL in nats."""
+    """The means that `result.json` holds: fractions between 0 and 1, KL in nats."""
     means = {name: float(values.mean()) for name, values in _per_image(scores).items()}
     return dict.fromkeys(PER_IMAGE) | means | {"info_nce": scores.info_nce}
 
@@ -74,17 +74,17 @@ def summary(scores: Scores) -> dict[str, float | None]:
 def paired_delta(
     init: Scores, final: Scores, seed: int, num_resamples: int = 10_000, level: float = 0.95
 ) -> dict[str, Interval | None]:
-    """`final - init` with percentile bootstrap intervals (Efron 1979); the same resampled images for both.
+    """`final - init` with percentile bootstrap intervals (Efron 1979). Both have the same resampled images.
 
     Args:
-      init: scores [B] of the one network.
-      final: scores [B] of the other, on the same images.
+      init: scores [B] of the first network.
+      final: scores [B] of the second, on the same images.
       seed: of the resampling.
       num_resamples: how often B of the B images are drawn with replacement.
-      level: of the interval, which runs from quantile `(1 - level) / 2` to `(1 + level) / 2`.
+      level: of the interval, which goes from quantile `(1 - level) / 2` to `(1 + level) / 2`.
 
     Returns:
-      `{"mean", "low", "high"}` for each score but infoNCE; None where there are no labels.
+      `{"mean", "low", "high"}` for each score except infoNCE. None: there are no labels.
     """
     before, after = _per_image(init), _per_image(final)
     differences = np.stack([after[name] - before[name] for name in before], axis=1)
@@ -97,7 +97,7 @@ def paired_delta(
 
 
 def _bootstrap(values: np.ndarray, seed: int, num_resamples: int, level: float) -> np.ndarray:
-    """The interval's ends [2, scores] of the means of values [B, scores]."""
+    """The ends [2, scores] of the interval for the means of values [B, scores]."""
     generator = np.random.Generator(np.random.PCG64(seed))
     count = len(values)
     means = np.empty((num_resamples, values.shape[1]))
@@ -107,6 +107,6 @@ def _bootstrap(values: np.ndarray, seed: int, num_resamples: int, level: float) 
 
 
 def _per_image(scores: Scores) -> dict[str, np.ndarray]:
-    """The scores that images have one by one, without those that lack labels."""
+    """The scores that each image has by itself, without those that lack labels."""
     found = {name: getattr(scores, name) for name in PER_IMAGE}
     return {name: values for name, values in found.items() if values is not None}

@@ -1,4 +1,4 @@
-"""Training a float network on images that fit in memory: AdamW, warmup, cosine; one program an epoch."""
+"""Trains a float network on images that fit in memory: AdamW, warmup, cosine, one program per epoch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -27,12 +27,12 @@ class TrainConfig:
 
     Attributes:
       epochs: times over all images.
-      batch_size: images per step; the images beyond the last whole batch of an epoch wait for the next.
-      learning_rate: AdamW's, at its peak; it then falls to zero along a cosine (1711.05101, 1608.03983).
-      warmup: epochs in which it rises from zero to that peak.
+      batch_size: images per step. Images beyond the last whole batch of an epoch wait for the next epoch.
+      learning_rate: AdamW's, at its peak. It then falls to zero along a cosine (1711.05101, 1608.03983).
+      warmup: epochs in which the learning rate rises from zero to its peak.
       weight_decay: decoupled, on matrices and kernels only (no biases, norms, tokens or positions).
-      label_smoothing: share of the target spread evenly over all classes, 0 to below 1.
-      shift: images are moved by up to this many whole pixels in either direction, edges repeated; 0: not.
+      label_smoothing: share of the target that is spread evenly over all classes, from 0 to below 1.
+      shift: images are moved by up to this many whole pixels in each direction; edges are repeated. 0: off.
       seed: of the first parameters, the order of the images and the shifts.
     """
 
@@ -64,17 +64,16 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class TrainExperiment:
-    """A model to train from scratch, and what on.
+    """A model that is trained from scratch, and its images.
 
     Attributes:
       model: a name of the registry.
       train_data: labelled images to learn from: folder (`<class>/<file>`), `.npz` file or `digits:train`.
-      test_data: the same for the images that the accuracy is measured on; nothing is learnt or selected
-        on them.
+      test_data: the same for the images that measure the accuracy. Nothing is learnt or selected on them.
       out: the `.safetensors` file to write.
-      class_index: for folders, the file with a class id a line in index order.
-      num_classes: of the classifier; None: as many as the registry's model has.
-      train: how.
+      class_index: for folders, the file with one class id per line, in index order.
+      num_classes: the classifier's number of classes; None: that of the registry's model.
+      train: the settings of the training.
     """
 
     model: str
@@ -108,22 +107,22 @@ def train(
     config: TrainConfig,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> tuple[Params, list[Epoch]]:
-    """Trains all parameters; the same arguments give the same result on the same machine.
+    """Trains all parameters. The same arguments give the same result on the same machine.
 
     Args:
       parts: the network.
-      params: where to start.
+      params: the first parameters.
       preprocessing: mean and standard deviation for the images.
       images: uint8 [B, height, width, channels].
       labels: integers [B] from 0 to C - 1.
       config: settings.
-      on_epoch: told of every epoch.
+      on_epoch: called after every epoch.
 
     Returns:
       The parameters after the last epoch, and the history.
 
     Raises:
-      UserError: fewer images than a batch, labels outside the classes, or the loss is no longer finite.
+      UserError: there are fewer images than a batch, a label is no class, or the loss is no longer finite.
     """
     _check_labels(parts, params, images, labels, config)
     steps = len(images) // config.batch_size
@@ -145,7 +144,7 @@ def train(
 
 
 def shift_images(images: Array, key: Array, shift: int) -> Array:
-    """Moves each image [B, height, width, channels] by its own whole pixels up to `shift`, edges repeated."""
+    """Moves each image [B, height, width, channels] by up to `shift` whole pixels. Edges are repeated."""
     padded = jnp.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="edge")
     offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * shift + 1)
 
@@ -192,7 +191,7 @@ def _epoch(
 def _optimizer(
     config: TrainConfig, parts: ModelParts, params: Params, image_shape: tuple[int, ...], steps: int
 ) -> optax.GradientTransformation:
-    """AdamW; which leaves decay is read off the network: those that quantization would call weights."""
+    """AdamW. Weight decay acts on the leaves that quantization would call weights."""
     sites = list_sites(parts, params, image_shape)
     decayed = unflatten({name: name in sites and sites[name].is_weight for name in flatten(params)})
     schedule = optax.warmup_cosine_decay_schedule(

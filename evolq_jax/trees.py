@@ -1,4 +1,4 @@
-"""Trees as nested dicts: their leaves by `/`-joined name, and stacking of equal trees."""
+"""Trees as nested dicts: leaves by `/`-joined names, and how equal trees are stacked."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from evolq_jax.typing import PyTree
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"a": {"b": leaf}}` -> `{"a/b": leaf}`, in the order of the tree; only dicts are entered."""
+    """`{"a": {"b": leaf}}` -> `{"a/b": leaf}`, in the order of the tree. Only dicts are entered."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
@@ -33,7 +33,7 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stack(trees: Sequence[PyTree]) -> PyTree:
-    """Equal trees as one whose leaves have a leading axis of `len(trees)`."""
+    """Joins equal trees into one tree whose leaves have a leading axis of `len(trees)`."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 

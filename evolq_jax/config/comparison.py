@@ -1,4 +1,4 @@
-"""What a comparison is: methods that start from the same init, over the same seeds, at one budget."""
+"""A comparison: methods that start from the same init and have the same seeds and budget."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -13,13 +13,13 @@ Stage = Literal["search", "baseline"]
 
 @dataclass(frozen=True)
 class Method:
-    """One line of the table.
+    """A method: one line of the table.
 
     Attributes:
-      name: of its run directories, and of its line.
-      config: the experiment; its seed is replaced by the comparison's.
-      stages: what improves the scales, in order; each begins where the one before ended, with an equal
-        share of the budget.
+      name: the name of its run directories and of its line.
+      config: the experiment. The comparison's seeds replace its seed.
+      stages: what improves the scales, in order. Each stage begins where the one before ended, and has an
+        equal share of the budget.
     """
 
     name: str
@@ -29,15 +29,15 @@ class Method:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods over seeds.
+    """Methods that are compared over seeds.
 
     Attributes:
-      name: of the comparison's directory.
-      methods: what is compared.
-      reference: the method that the others are held against seed by seed; None: the init only.
-      seeds: each draws calibration images and drives the methods.
+      name: the name of the comparison's directory.
+      methods: the methods.
+      reference: the method with which the others are compared, seed by seed; None: only with the init.
+      seeds: each one draws calibration images and drives the methods.
       budget: candidate-images that each run may spend; None: what the first method's config would spend.
-      milestones: parts of the budget after which each run's scales are scored, for the picture.
+      milestones: the number of parts of the budget. Scales are scored after each part, for the picture.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Comparison:
     milestones: int = 4
 
     def __post_init__(self) -> None:
-        """Rejects what cannot be right whatever the configs are."""
+        """Rejects settings that are wrong for every config."""
         check_choices(self)
         if not self.name or Path(self.name).name != self.name:
             raise UserError(f"name '{self.name}' must be a plain word: the directory is called after it")
@@ -72,7 +72,7 @@ class Comparison:
 
 
 def join(parts: Iterable[Experiment | Comparison]) -> Comparison:
-    """One comparison of experiments (each searched, under its name) and other comparisons' methods.
+    """Joins experiments and comparisons into one comparison. An experiment is a search under its own name.
 
     Raises:
       UserError: two methods have the same name.
@@ -88,7 +88,7 @@ def join(parts: Iterable[Experiment | Comparison]) -> Comparison:
 
 
 def greedy(search: SearchConfig) -> SearchConfig:
-    """The search as a walk like the released code's: one child at a time, steps relative to each scale."""
+    """The search as a walk like that of the released code: one child at a time, relative steps."""
     return replace(
         search,
         algorithm="EvolQ",

@@ -1,4 +1,4 @@
-"""Config files: Python files that hold one `config`."""
+"""Config files: Python files that define one `config`."""
 
 import runpy
 import traceback
@@ -10,10 +10,10 @@ from evolq_jax.errors import UserError, suggestion
 
 
 def load_config(path: str | Path, *kinds: type) -> Any:
-    """The `config` of a config file, of one of `kinds` (none given: an `Experiment`).
+    """The `config` of a config file. It must be of one of `kinds`; by default an `Experiment`.
 
     Raises:
-      UserError: there is no such file, it does not run, or its `config` is not of this kind.
+      UserError: there is no such file, it does not run, or its `config` is of another kind.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,4 +1,7 @@
-"""Presets: settings of quantizers, chain and search put over a config, at its bits, scheme and data."""
+"""Presets: settings of quantizers, chain and search that replace those of a config.
+
+A preset keeps the config's bits, scheme and data.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +18,7 @@ Preset = Literal["default", "faithful", "fast", "strong", "thorough"]
 def faithful(config: Experiment) -> Experiment:
     """The released code's settings, at this experiment's bits, scheme, passes and data.
 
-    What is not reproduced, on purpose: the selection of the result on the evaluation set.
+    One thing is left out on purpose: the released code selects its result on the evaluation set.
     """
     fully_quantized = config.quant.scheme == "fully_quantized"
     quant = replace(
@@ -59,17 +62,19 @@ def faithful(config: Experiment) -> Experiment:
 def fast(config: Experiment) -> Experiment:
     """Outlier-aware ranges and half of the search's generations, at this experiment's bits, scheme and data.
 
-    Activations get a power-of-two factor for each channel, outputs of softmax and GELU of fewer than 8 bits
-    logarithmic quantizers, and the input of the first and last layer 8 bits; under `deploy`, which has
-    neither factors nor logarithms, activations get `omse` ranges. The image is not quantized again: it comes
-    as 8-bit pixels, which integers read as they are (docs/decisions.md).
+    - Activations get a power-of-two factor for each channel.
+    - Below 8 bits, outputs of softmax and GELU get logarithmic quantizers.
+    - The inputs of the first and the last layer get 8 bits.
+    - `deploy` has neither factors nor logarithms: there activations get `omse` ranges.
+    - The image is not quantized again. It comes as 8-bit pixels, which integers can read as they are
+      (docs/decisions.md).
     """
     config, generations = _outlier_aware(config), config.search.generations
     return replace(config, search=replace(config.search, generations=max(generations // 2, 1)))
 
 
 def strong(config: Experiment) -> Experiment:
-    """The ranges of `fast`, then every linear layer corrected and rounded on its quantized input."""
+    """The ranges of `fast`. Then every linear layer is corrected and rounded, on its quantized input."""
     config, chain = _outlier_aware(config), ("ranges", "ridge", "gptq", "bias")
     return replace(config, calibration=replace(config.calibration, chain=chain))
 
@@ -110,5 +115,5 @@ PRESETS: dict[Preset, Callable[[Experiment], Experiment]] = {
 
 
 def with_preset(config: Experiment, preset: Preset) -> Experiment:
-    """The config under a preset: `default` is the config as its file says."""
+    """The config under a preset. `default` is the config as its file says."""
     return PRESETS[preset](config)

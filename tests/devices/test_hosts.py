@@ -97,7 +97,10 @@ def test_an_address_where_nobody_is() -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    program = "from evolq_jax.devices import hosts; hosts.connect(hosts.Place('localhost:{}', 2, 1), timeout_seconds=2)"
+    program = (
+        "from evolq_jax.devices import hosts; "
+        "hosts.connect(hosts.Place('localhost:{}', 2, 1), timeout_seconds=2)"
+    )
     ran = subprocess.run(
         [sys.executable, "-c", program.format(port)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},

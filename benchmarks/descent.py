@@ -33,7 +33,7 @@ from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.watcher import Silent
 from evolq_jax.typing import Array
 from evolq_jax.verbs.baseline import make_data, make_problem
-from evolq_jax.verbs.resumable import first_qparams
+from evolq_jax.verbs.init_network import first_qparams
 
 
 def begin(model: str, images: int, chunk: int) -> tuple[Problem, Data]:

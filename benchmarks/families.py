@@ -31,8 +31,8 @@ from evolq_jax.config.experiment import (
 from evolq_jax.models.checkpoint import save_params
 from evolq_jax.models.registry import get_entry, param_shapes
 from evolq_jax.trees import unflatten
-from evolq_jax.verbs.search import run_search
-from evolq_jax.verbs.search_plan import plan_search
+from evolq_jax.verbs.search.plan import plan_search
+from evolq_jax.verbs.search.run import run_search
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("swin_tiny_patch4_window7_224", "levit_128s", "levit_256", "resnet18", "regnetx_032")

@@ -20,7 +20,7 @@ from benchmarks.entry import run_or_refuse
 from evolq_jax.cli.tables import fact_table
 from evolq_jax.config.experiment import CheckpointConfig, Experiment
 from evolq_jax.runs.checkpoints import Checkpoints
-from evolq_jax.verbs.search import run_search
+from evolq_jax.verbs.search.run import run_search
 from tests.killing import Killed
 from tests.small_run import small_config, write_weights
 

@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from evolq_jax.runs.result import read_result
     from evolq_jax.verbs.baseline import run_baseline
     from evolq_jax.verbs.calibrate import run_calibrate
-    from evolq_jax.verbs.compare.run import plan_compare, run_compare
+    from evolq_jax.verbs.compare.plan import plan_compare
+    from evolq_jax.verbs.compare.run import run_compare
     from evolq_jax.verbs.evaluate import run_evaluate
     from evolq_jax.verbs.landscape.plan import plan_landscape
     from evolq_jax.verbs.landscape.record import read_landscape
     from evolq_jax.verbs.landscape.run import run_landscape
-    from evolq_jax.verbs.resume import ensure_search, resume_search
-    from evolq_jax.verbs.search import run_search
-    from evolq_jax.verbs.search_plan import plan_search
+    from evolq_jax.verbs.search.plan import plan_search
+    from evolq_jax.verbs.search.run import ensure_search, resume_search, run_search
     from evolq_jax.verbs.train import run_training
 
 _MODULES = {
@@ -67,16 +67,16 @@ _MODULES = {
     "evolq_jax.config.load": ("load_config",),
     "evolq_jax.errors": ("UserError",),
     "evolq_jax.verbs.baseline": ("run_baseline",),
-    "evolq_jax.verbs.compare.run": ("plan_compare", "run_compare"),
+    "evolq_jax.verbs.compare.plan": ("plan_compare",),
+    "evolq_jax.verbs.compare.run": ("run_compare",),
     "evolq_jax.verbs.landscape.plan": ("plan_landscape",),
     "evolq_jax.verbs.landscape.record": ("read_landscape",),
     "evolq_jax.verbs.landscape.run": ("run_landscape",),
-    "evolq_jax.verbs.search_plan": ("plan_search",),
+    "evolq_jax.verbs.search.plan": ("plan_search",),
     "evolq_jax.runs.result": ("read_result",),
-    "evolq_jax.verbs.resume": ("ensure_search", "resume_search"),
     "evolq_jax.verbs.calibrate": ("run_calibrate",),
     "evolq_jax.verbs.evaluate": ("run_evaluate",),
-    "evolq_jax.verbs.search": ("run_search",),
+    "evolq_jax.verbs.search.run": ("ensure_search", "resume_search", "run_search"),
     "evolq_jax.pipeline.load": ("list_models",),
     "evolq_jax.verbs.train": ("run_training",),
     "evolq_jax.config.presets": ("faithful", "fast", "strong", "thorough", "with_preset"),

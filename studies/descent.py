@@ -16,8 +16,8 @@ from evolq_jax.cli.progress import make_watcher
 from evolq_jax.config.comparison import Comparison, Method, Stage, greedy
 from evolq_jax.config.experiment import BaselineConfig, Experiment, SearchConfig
 from evolq_jax.runs.preemption import Preempted
+from evolq_jax.verbs.baseline import ensure_baseline
 from evolq_jax.verbs.compare.run import run_compare
-from evolq_jax.verbs.resume import ensure_baseline
 from studies.common.entry import run_or_refuse, study_parser
 from studies.common.subjects import CIFAR, cifar, vit_tiny
 from studies.common.tables import interval, markdown

@@ -20,7 +20,8 @@ PROGRAM = """\
 import sys
 from pathlib import Path
 from evolq_jax.runs.config_json import from_json
-from evolq_jax.verbs.resume import ensure_baseline, ensure_search
+from evolq_jax.verbs.baseline import ensure_baseline
+from evolq_jax.verbs.search.run import ensure_search
 run = {"search": ensure_search, "baseline": ensure_baseline}[sys.argv[3]]
 run(from_json(Path(sys.argv[1]).read_text(), sys.argv[1]), sys.argv[2])
 """

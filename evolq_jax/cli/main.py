@@ -31,16 +31,16 @@ from evolq_jax.errors import UserError, suggestion
 from evolq_jax.pipeline.load import list_models
 from evolq_jax.runs.directory import CONFIG, open_run
 from evolq_jax.runs.preemption import STATUS, Preempted
-from evolq_jax.verbs.baseline import run_baseline
+from evolq_jax.verbs.baseline import resume_baseline, run_baseline
 from evolq_jax.verbs.calibrate import run_calibrate
-from evolq_jax.verbs.compare.run import plan_compare, run_compare
+from evolq_jax.verbs.compare.plan import plan_compare
+from evolq_jax.verbs.compare.run import run_compare
 from evolq_jax.verbs.evaluate import run_evaluate
 from evolq_jax.verbs.landscape.plan import plan_landscape
 from evolq_jax.verbs.landscape.run import run_landscape
 from evolq_jax.verbs.pack import run_pack
-from evolq_jax.verbs.resume import resume_baseline, resume_search
-from evolq_jax.verbs.search import run_search
-from evolq_jax.verbs.search_plan import plan_search
+from evolq_jax.verbs.search.plan import plan_search
+from evolq_jax.verbs.search.run import resume_search, run_search
 from evolq_jax.verbs.train import TrainExperiment, run_training
 
 COMPARED = ("budget", "milestones", "reference")  # fields of a comparison that options set

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from evolq_jax.config.experiment import Experiment
 from evolq_jax.errors import UserError
 from evolq_jax.runs.directory import RESULT, RunDirectory, open_run
+from evolq_jax.runs.unfinished import difference
 
 
 def read_result(run_dir: str | Path) -> dict[str, Any]:
@@ -40,3 +42,16 @@ def _parse(run: RunDirectory) -> dict[str, Any]:
         return json.loads(run.read(RESULT))
     except json.JSONDecodeError as error:
         raise UserError(f"'{run.path / RESULT}' is damaged ({error})") from error
+
+
+def finished_result(config: Experiment, run_dir: str | Path, verb: str, mark: str) -> dict[str, Any] | None:
+    """The result of a finished run; `mark` is what only this verb's result has."""
+    run = RunDirectory(Path(run_dir))
+    if not run.has(RESULT):
+        return None
+    result, other = read_result(run_dir), difference(run.config(), config)
+    if mark not in result:
+        raise UserError(f"'{run_dir}' holds another verb's result, not a {verb}'s: name another directory")
+    if other:
+        raise UserError(f"'{run_dir}' holds a finished {verb} of another config: {other}")
+    return result | {"run_dir": str(run.path)}

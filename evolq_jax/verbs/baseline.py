@@ -22,13 +22,15 @@ from evolq_jax.pipeline.teacher import teacher_features, teacher_logits
 from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.runs.checkpoints import Saved, open_checkpoints
-from evolq_jax.runs.directory import RunDirectory
+from evolq_jax.runs.clock import Clock
+from evolq_jax.runs.directory import RunDirectory, open_run
 from evolq_jax.runs.milestones import Milestones
 from evolq_jax.runs.preemption import Preemption, preemptible
-from evolq_jax.runs.resume import continued_run
-from evolq_jax.verbs.resumable import BASELINE, Clock, begin, end
-from evolq_jax.verbs.scored import end_run, score_run
-from evolq_jax.verbs.search_plan import budget_of_search
+from evolq_jax.runs.result import finished_result
+from evolq_jax.runs.unfinished import continued_run
+from evolq_jax.verbs.init_network import BASELINE, init_network, remove_attempts
+from evolq_jax.verbs.scores import end_run, score_run
+from evolq_jax.verbs.search.plan import budget_of_search
 
 
 def run_baseline(
@@ -62,7 +64,7 @@ def run_baseline(
         check_baseline(setup, count_calibration(setup, for_search=True))
         count_evaluation(setup)
         evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
-        calibrated = begin(BASELINE, run, setup, evaluation, clock, watcher)
+        calibrated = init_network(run, BASELINE, setup, evaluation, clock=clock, watcher=watcher)
         budget = budget_of(setup, len(calibrated.images.pixels))
         with preemption.deferred(), out_of_memory("--search.image-chunk"):
             found = _descend(calibrated, budget, run, clock, preemption, watcher)
@@ -75,8 +77,25 @@ def run_baseline(
             "seconds": round(clock.seconds(), 2),
         }
         result = end_run(run, result)
-        end(BASELINE, run)
+        remove_attempts(run, BASELINE.verb)
     return result
+
+
+def resume_baseline(run_dir: str | Path, watcher: Watcher | None = None) -> dict[str, Any]:
+    """Goes on with the baseline of a run directory, as its config says; see `run_baseline`."""
+    return run_baseline(open_run(run_dir).config(), run_dir, watcher)
+
+
+def ensure_baseline(
+    config: Experiment, run_dir: str | Path, watcher: Watcher | None = None
+) -> dict[str, Any]:
+    """The result of a config's baseline in this directory: read where it has finished, else run or continued.
+
+    Raises:
+      UserError: as `run_baseline`; or the directory holds a finished run of another config or verb.
+    """
+    finished = finished_result(config, run_dir, "baseline", mark="optimizer")
+    return finished or run_baseline(config, run_dir, watcher)
 
 
 def check_baseline(setup: Setup, num_images: int) -> None:
@@ -109,7 +128,7 @@ def _descend(
     config, problem = calibrated.setup.config, make_problem(calibrated.setup)
     data = make_data(calibrated, problem, watcher)
     progress = watcher.stage("descending (candidate-images)")
-    with open_checkpoints(run.path, config.checkpoint, BASELINE.name) as checkpoints:
+    with open_checkpoints(run.path, config.checkpoint, BASELINE.verb) as checkpoints:
         first = first_position(problem, data.start)
         saved = checkpoints.latest(first) or Saved(first, 0, clock.earlier)
         clock.earlier, lines, at = saved.seconds, saved.log_lines, saved.position

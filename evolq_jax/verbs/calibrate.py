@@ -10,7 +10,7 @@ from evolq_jax.pipeline.images import count_calibration
 from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.runs.directory import new_run
-from evolq_jax.verbs.networks import write_calibrated
+from evolq_jax.runs.saved_network import write_calibrated
 
 
 def run_calibrate(
@@ -25,7 +25,7 @@ def run_calibrate(
         setup = load_model(config)
         count_calibration(setup, for_search=False)
         calibrated = calibrate(setup, watcher or Silent(), for_search=False)
-        write_calibrated(run, calibrated)
+        write_calibrated(run, calibrated.params, calibrated.qparams)
     return {
         "model": setup.model.name,
         "scheme": config.quant.scheme,

@@ -14,7 +14,7 @@ from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.runs.directory import open_run
 from evolq_jax.runs.provenance import describe, weights_fingerprint
 from evolq_jax.runs.result import check_fingerprints
-from evolq_jax.verbs.networks import read_networks, read_params
+from evolq_jax.runs.saved_network import SavedScales, read_params, read_scales
 
 
 def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None) -> dict[str, Any]:
@@ -39,14 +39,15 @@ def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None
             count_evaluation(setup)
             evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
             calibrated = calibrate(setup, watcher, for_search=False)
-            params, networks = calibrated.params, {"init": calibrated.qparams}
+            params, saved = calibrated.params, SavedScales(calibrated.qparams, None)
         else:
             run = open_run(target)
             setup = load_model(run.config())
-            params, networks = read_params(run, setup), read_networks(run, setup)
+            params, saved = read_params(run, setup.model.params), read_scales(run, setup.specs)
             check_fingerprints(run, {"weights": weights_fingerprint(setup.model.params)})
             count_evaluation(setup)
             evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
             check_fingerprints(run, {"evaluation images": fingerprint(evaluation)})
+        networks = {"init": saved.init} | ({} if saved.final is None else {"final": saved.final})
         result = score_networks(setup, params, networks, evaluation, watcher)
     return result | describe(setup, len(evaluation.names))

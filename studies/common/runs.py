@@ -20,7 +20,7 @@ from evolq_jax.pipeline.images import load_evaluation
 from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.logits import compute_logits
 from evolq_jax.pipeline.watcher import Silent
-from evolq_jax.verbs.resume import ensure_search
+from evolq_jax.verbs.search.run import ensure_search
 
 Result = dict[str, Any]
 

@@ -107,7 +107,7 @@ def test_jaggedness_fits_a_narrow_terminal() -> None:
 def test_a_continued_stage_counts_its_own_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """It begins at 100 of 200; ten points in 50 seconds leave 90 for 450."""
     times = iter([0.0, 0.0, 0.0, 50.0, 50.0])
-    monkeypatch.setattr("evolq_jax.cli.tables.time.monotonic", lambda: next(times))
+    monkeypatch.setattr("evolq_jax.cli.progress.time.monotonic", lambda: next(times))
     file = io.StringIO()
     progress = LineWatcher(file, every=0.0).stage("landscape")
     progress(100, 200)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from evolq_jax.verbs.search import run_search
+from evolq_jax.verbs.search.run import run_search
 from tests.program_cache import cache_variables
 from tests.small_run import small_config
 

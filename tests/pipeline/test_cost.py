@@ -12,9 +12,9 @@ from evolq_jax.errors import UserError
 from evolq_jax.pipeline.cost import MIB, PROCESS, fit_memory, memory, needed_bytes, out_of_memory
 from evolq_jax.pipeline.load import Setup, load_model
 from evolq_jax.search.prefixes import KINDS, Kind
-from evolq_jax.verbs import resumable as attempt_module
-from evolq_jax.verbs import search as run_module
-from evolq_jax.verbs.search import run_search
+from evolq_jax.verbs import init_network as init_module
+from evolq_jax.verbs.search import run as run_module
+from evolq_jax.verbs.search.run import run_search
 from tests.small_run import small_config
 
 NUM_IMAGES = 120
@@ -164,7 +164,7 @@ def test_out_of_memory_is_one_line() -> None:
 @pytest.mark.parametrize(
     ("module", "stage", "setting"),
     [
-        (attempt_module, "first_qparams", "--calibration.image-chunk"),
+        (init_module, "first_qparams", "--calibration.image-chunk"),
         (run_module, "search", "--search.image-chunk"),
         (run_module, "score_run", "--evaluation-batch"),
     ],

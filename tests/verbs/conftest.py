@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from evolq_jax.config.experiment import Experiment
-from evolq_jax.verbs.search import run_search
+from evolq_jax.verbs.search.run import run_search
 from tests.small_run import small_config
 
 

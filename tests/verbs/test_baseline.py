@@ -8,7 +8,7 @@ from evolq_jax.config.experiment import BaselineConfig
 from evolq_jax.runs.directory import open_run
 from evolq_jax.verbs.baseline import run_baseline
 from evolq_jax.verbs.evaluate import run_evaluate
-from evolq_jax.verbs.search import run_search
+from evolq_jax.verbs.search.run import run_search
 from tests.small_run import BATCH
 from tests.verbs.conftest import Finished
 

@@ -10,10 +10,10 @@ import pytest
 from evolq_jax.config.presets import faithful
 from evolq_jax.models.checkpoint import save_params
 from evolq_jax.models.registry import REGISTRY
-from evolq_jax.verbs import search_plan as plan_module
 from evolq_jax.verbs.evaluate import run_evaluate
-from evolq_jax.verbs.search import run_search
-from evolq_jax.verbs.search_plan import plan_search
+from evolq_jax.verbs.search import plan as plan_module
+from evolq_jax.verbs.search.plan import plan_search
+from evolq_jax.verbs.search.run import run_search
 from tests.families import CLASSES, ENTRIES, SEARCHED, make_small, unfolded_params
 from tests.small_run import BATCH, small_config
 

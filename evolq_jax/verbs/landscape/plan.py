@@ -13,8 +13,8 @@ from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.landscape.grid import network_share
 from evolq_jax.pipeline.cost import MIB, process_bytes
 from evolq_jax.pipeline.load import Setup, load_model
-from evolq_jax.verbs.landscape.prepare import Prepared, open_target, prepare
-from evolq_jax.verbs.search_plan import INTEGER_LAYER_NORM, OVERHEAD, float_speed
+from evolq_jax.verbs.landscape.design import Design, make_design, open_target
+from evolq_jax.verbs.search.plan import INTEGER_LAYER_NORM, OVERHEAD, float_speed
 
 PROGRAMS = 3  # compiling a scan and its prefix, relative to the float forward
 CALIBRATION = 2  # images' worth of float forwards that calibration and the teacher take
@@ -36,35 +36,35 @@ def plan_landscape(
     image_chunk, point_chunk = settings.chunks()
     with matmul_precision(opened.config.precision):
         setup = load_model(opened.config)
-        prepared = prepare(setup, opened.run)
+        design = make_design(setup, opened.run)
         compiling, rate = float_speed(setup, image_chunk)
-    points, share = len(prepared.grid.starts), network_share(prepared.grid, setup.model.parts)
+    points, share = len(design.grid.starts), network_share(design.grid, setup.model.parts)
     overhead = OVERHEAD[quant.scheme] * (INTEGER_LAYER_NORM if quant.integer_layer_norm else 1.0)
     num_devices = 1 if setup.mesh is None else setup.mesh.size
-    images = prepared.num_images * (points * share * overhead / num_devices + CALIBRATION)
+    images = design.num_images * (points * share * overhead / num_devices + CALIBRATION)
     return {
         "model": setup.model.name,
         "scheme": f"{quant.scheme} W{quant.weight_bits}A{quant.activation_bits}",
         "kind": settings.kind,
-        "directions": f"{prepared.num_directions} ({', '.join(settings.axes)})",
-        "moving_sites": ", ".join(prepared.moving),
+        "directions": f"{design.num_directions} ({', '.join(settings.axes)})",
+        "moving_sites": ", ".join(design.moving),
         "points": points,
-        "grid": " × ".join(map(str, prepared.grid.shape)),
-        "losses": ", ".join(prepared.columns),
-        "left_out_without_labels": ", ".join(prepared.left_out) or "nothing",
-        "images": f"{prepared.num_images} {settings.images} images",
+        "grid": " × ".join(map(str, design.grid.shape)),
+        "losses": ", ".join(design.columns),
+        "left_out_without_labels": ", ".join(design.left_out) or "nothing",
+        "images": f"{design.num_images} {settings.images} images",
         "network_share_per_point": round(share, 3),
         "image_chunk": image_chunk,
         "point_chunk": point_chunk,
         "float_images_per_second": round(rate, 1),
         "estimated_seconds": round(images / rate + PROGRAMS * compiling, 1),
-        "estimated_memory_mib": round((process_bytes() + memory(setup, prepared)) / MIB),
+        "estimated_memory_mib": round((process_bytes() + memory(setup, design)) / MIB),
         "device": jax.devices()[0].device_kind,
         "mesh": mesh_text(setup.mesh),
     }
 
 
-def memory(setup: Setup, prepared: Prepared) -> int:
+def memory(setup: Setup, design: Design) -> int:
     """Bytes that a scan holds on each device: weights, one block's input, activations, directions."""
     image_chunk, point_chunk = setup.config.landscape.chunks()
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(setup.model.params))
@@ -80,11 +80,11 @@ def memory(setup: Setup, prepared: Prepared) -> int:
     specs = dict(setup.specs)
     moving = sum(
         (setup.sites[name].depth or 1) * (setup.sites[name].shape[-1] if specs[name].per_channel else 1)
-        for name in prepared.moving
+        for name in design.moving
     )
     return (
         weights * (1 + point_chunk)
-        + prepared.num_images * (tokens + size * size * channels)
+        + design.num_images * (tokens + size * size * channels)
         + image_chunk * point_chunk * activations
-        + 4 * moving * prepared.num_directions
+        + 4 * moving * design.num_directions
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from evolq_jax.errors import UserError
 from evolq_jax.runs.directory import CONFIG, RunDirectory
-from evolq_jax.runs.resume import Kind, check_unchanged
+from evolq_jax.runs.unfinished import VerbFiles, check_unchanged
 
 POINTS, ARRAYS, SUMMARY = "points.jsonl", "landscape.npz", "landscape.json"
 
@@ -20,7 +20,7 @@ def _is_begun(names: set[str]) -> bool:
     return POINTS in names or names == {CONFIG}
 
 
-SCAN = Kind("landscape", SUMMARY, _is_begun)
+SCAN = VerbFiles("landscape", SUMMARY, _is_begun)
 
 
 class PointLog:
@@ -45,7 +45,7 @@ class PointLog:
         if _parsed(lines[0] if lines else "") is None:
             lines = [_line(header).decode()]
         then = _parsed(lines[0])
-        check_unchanged(run, SCAN.name, then if isinstance(then, dict) else {}, header)
+        check_unchanged(run, SCAN.verb, then if isinstance(then, dict) else {}, header)
         whole = 1
         for line in lines[1:]:
             rows = _parsed(line)

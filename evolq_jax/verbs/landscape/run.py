@@ -18,11 +18,11 @@ from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.runs.directory import RunDirectory
 from evolq_jax.runs.preemption import preemptible
 from evolq_jax.runs.provenance import environment
-from evolq_jax.runs.resume import continued_run
-from evolq_jax.verbs.landscape.describe import arrays_of, describe, summarise
-from evolq_jax.verbs.landscape.origin import Surroundings, digest_arrays, load_surroundings
-from evolq_jax.verbs.landscape.prepare import Prepared, open_target, prepare
+from evolq_jax.runs.unfinished import continued_run
+from evolq_jax.verbs.landscape.design import Design, make_design, open_target
+from evolq_jax.verbs.landscape.inputs import Inputs, digest_arrays, load_inputs
 from evolq_jax.verbs.landscape.record import SCAN, SUMMARY, PointLog, write_arrays
+from evolq_jax.verbs.landscape.summary import arrays_of, describe, summarise
 
 
 def run_landscape(
@@ -55,24 +55,24 @@ def run_landscape(
         preemptible(f"the same command with --run-dir {run.path} goes on"),
     ):
         setup = load_model(opened.config)
-        prepared = prepare(setup, opened.run)
-        surroundings = load_surroundings(setup, opened.run, prepared, watcher)
-        losses = _compute(setup, prepared, surroundings, run, watcher)
-        metadata = describe(setup, opened, prepared, surroundings)
-        arrays = arrays_of(prepared, losses)
+        design = make_design(setup, opened.run)
+        inputs = load_inputs(setup, opened.run, design, watcher)
+        losses = _compute(setup, design, inputs, run, watcher)
+        metadata = describe(setup, opened, design, inputs)
+        arrays = arrays_of(design, losses)
         write_arrays(run, arrays, metadata)
         if opened.config.landscape.plots:
             for name, content in draw(arrays, metadata):
                 run.write(name, content)
         summary = metadata | {
-            "jaggedness": summarise(arrays, prepared.columns),
+            "jaggedness": summarise(arrays, design.columns),
             "seconds": round(time.monotonic() - began, 2),
         }
         run.write_json(SUMMARY, summary)
     return summary | {"run_dir": str(run.path)}
 
 
-def program_of(setup: Setup, prepared: Prepared) -> Program:
+def program_of(setup: Setup, design: Design) -> Program:
     """What the scan is compiled for."""
     settings = setup.config.landscape
     image_chunk, point_chunk = settings.chunks()
@@ -80,34 +80,32 @@ def program_of(setup: Setup, prepared: Prepared) -> Program:
         parts=setup.model.parts,
         specs=setup.specs,
         preprocessing=setup.model.preprocessing,
-        losses=prepared.losses,
+        losses=design.losses,
         batch_size=settings.batch_size,
         image_chunk=image_chunk,
         point_chunk=point_chunk,
-        log=prepared.log,
+        log=design.log,
     )
 
 
-def _compute(
-    setup: Setup, prepared: Prepared, surroundings: Surroundings, run: RunDirectory, watcher: Watcher
-) -> np.ndarray:
+def _compute(setup: Setup, design: Design, inputs: Inputs, run: RunDirectory, watcher: Watcher) -> np.ndarray:
     """The losses [points, columns], those from before a kill and the rest."""
-    ground, pixels, _ = surroundings
-    program, mesh, total = program_of(setup, prepared), setup.mesh, len(prepared.grid.starts)
-    header = _header(program, surroundings, mesh)
-    log = PointLog(run, header, len(prepared.columns))
+    ground, pixels, _ = inputs
+    program, mesh, total = program_of(setup, design), setup.mesh, len(design.grid.starts)
+    header = _header(program, inputs, mesh)
+    log = PointLog(run, header, len(design.columns))
     progress = watcher.stage("landscape")
     progress(log.done, total)
-    for batch, losses in scan(program, ground, prepared.grid, jax.numpy.asarray(pixels), mesh, log.done):
+    for batch, losses in scan(program, ground, design.grid, jax.numpy.asarray(pixels), mesh, log.done):
         log.append(losses)
         progress(batch.last, total)
     return log.losses()
 
 
-def _header(program: Program, surroundings: Surroundings, mesh: Mesh | None) -> dict[str, Any]:
+def _header(program: Program, inputs: Inputs, mesh: Mesh | None) -> dict[str, Any]:
     """What the bits of a loss depend on, beside the config."""
     return {
-        "scales, weights and images": digest_arrays((surroundings.ground, surroundings.pixels)),
+        "scales, weights and images": digest_arrays((inputs.ground, inputs.pixels)),
         "chunks": [program.image_chunk, program.point_chunk],
         **environment(mesh),
     }

@@ -21,7 +21,7 @@ from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantSpec, resolve
 from evolq_jax.trees import flatten
 from evolq_jax.verbs.evaluate import run_evaluate
-from evolq_jax.verbs.search import run_search
+from evolq_jax.verbs.search.run import run_search
 from tests.families import make_small
 from tests.small_run import small_config
 from tests.tiny import Tiny

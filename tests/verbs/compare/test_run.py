@@ -9,7 +9,8 @@ from evolq_jax.config.experiment import BaselineConfig
 from evolq_jax.errors import UserError
 from evolq_jax.runs.directory import open_run
 from evolq_jax.verbs.compare import run as compare
-from evolq_jax.verbs.compare.run import plan_compare, run_compare
+from evolq_jax.verbs.compare.plan import plan_compare
+from evolq_jax.verbs.compare.run import run_compare
 from tests.small_run import BATCH, small_config, write_weights
 
 BUDGET = 300
@@ -73,8 +74,8 @@ def test_finished_runs_are_not_run_again(
 ) -> None:
     before = (finished / "comparison.json").read_text()
     assert plan_compare(comparison, finished)["finished_runs"] == 4
-    monkeypatch.setattr("evolq_jax.verbs.resume.run_search", pytest.fail)
-    monkeypatch.setattr("evolq_jax.verbs.resume.run_baseline", pytest.fail)
+    monkeypatch.setattr("evolq_jax.verbs.search.run.run_search", pytest.fail)
+    monkeypatch.setattr("evolq_jax.verbs.baseline.run_baseline", pytest.fail)
     run_compare(comparison, finished)
     assert (finished / "comparison.json").read_text() == before
 

@@ -13,7 +13,7 @@ from evolq_jax.pipeline.watcher import Silent
 from evolq_jax.verbs.landscape.plan import plan_landscape
 from evolq_jax.verbs.landscape.record import POINTS, read_landscape
 from evolq_jax.verbs.landscape.run import run_landscape
-from evolq_jax.verbs.search import run_search
+from evolq_jax.verbs.search.run import run_search
 from tests.small_run import BATCH, BLOCKS, small_config
 from tests.verbs.conftest import Finished
 

@@ -16,16 +16,18 @@ from evolq_jax.pipeline.searched import check_search
 from evolq_jax.pipeline.teacher import teacher_features, teacher_logits
 from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.runs.checkpoints import Saved, open_checkpoints
-from evolq_jax.runs.directory import RunDirectory
+from evolq_jax.runs.clock import Clock
+from evolq_jax.runs.directory import RunDirectory, open_run
 from evolq_jax.runs.milestones import Milestones
 from evolq_jax.runs.preemption import Preemption, preemptible
-from evolq_jax.runs.resume import continued_run
+from evolq_jax.runs.result import finished_result
+from evolq_jax.runs.unfinished import continued_run
 from evolq_jax.search.blockwise import search
 from evolq_jax.search.budget import candidate_images
 from evolq_jax.search.records import Generation, Position, SearchResult
-from evolq_jax.verbs.resumable import SEARCH, Clock, begin, end
-from evolq_jax.verbs.scored import end_run, score_run
-from evolq_jax.verbs.search_plan import budget_of_search, num_total
+from evolq_jax.verbs.init_network import SEARCH, init_network, remove_attempts
+from evolq_jax.verbs.scores import end_run, score_run
+from evolq_jax.verbs.search.plan import budget_of_search, num_total
 
 
 def run_search(
@@ -59,7 +61,7 @@ def run_search(
         setup = fit_memory(setup, count_calibration(setup, for_search=True))
         count_evaluation(setup)
         evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
-        calibrated = begin(SEARCH, run, setup, evaluation, clock, watcher)
+        calibrated = init_network(run, SEARCH, setup, evaluation, clock=clock, watcher=watcher)
         with preemption.deferred(), out_of_memory("--search.population-chunk", "--search.image-chunk"):
             found = _search(calibrated, run, clock, preemption, watcher)
         with out_of_memory("--evaluation-batch"):
@@ -72,8 +74,23 @@ def run_search(
             "seconds": round(clock.seconds(), 2),
         }
         result = end_run(run, result)
-        end(SEARCH, run)
+        remove_attempts(run, SEARCH.verb)
     return result
+
+
+def resume_search(run_dir: str | Path, watcher: Watcher | None = None) -> dict[str, Any]:
+    """Goes on with the search of a run directory, as its config says; see `run_search`."""
+    return run_search(open_run(run_dir).config(), run_dir, watcher)
+
+
+def ensure_search(config: Experiment, run_dir: str | Path, watcher: Watcher | None = None) -> dict[str, Any]:
+    """The result of a config's search in this directory: read where it has finished, else run or continued.
+
+    Raises:
+      UserError: as `run_search`; or the directory holds a finished run of another config or verb.
+    """
+    finished = finished_result(config, run_dir, "search", mark="moves")
+    return finished or run_search(config, run_dir, watcher)
 
 
 def _search(
@@ -84,7 +101,7 @@ def _search(
     layout = config.search.layout(setup.mesh, len(calibrated.images.pixels))
     teacher, tokens = teacher_logits(calibrated, watcher), first_tokens(calibrated, layout)
     total, budget, key = num_total(setup), config.search.budget, jax.random.key(config.seed)
-    with open_checkpoints(run.path, config.checkpoint, SEARCH.name) as checkpoints:
+    with open_checkpoints(run.path, config.checkpoint, SEARCH.verb) as checkpoints:
         first = Position.first(setup.model.parts, qparams)
         saved = checkpoints.latest(first) or Saved(first, 0, clock.earlier)
         clock.earlier, lines = saved.seconds, saved.log_lines

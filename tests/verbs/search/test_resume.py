@@ -20,11 +20,10 @@ from evolq_jax.pipeline.output_start import searched_weights
 from evolq_jax.pipeline.watcher import Progress, no_progress
 from evolq_jax.runs.lock import locked
 from evolq_jax.runs.preemption import Preempted, preemptible
-from evolq_jax.runs.resume import difference
+from evolq_jax.runs.unfinished import difference
 from evolq_jax.search.records import Generation
-from evolq_jax.verbs.resume import ensure_search, resume_search
-from evolq_jax.verbs.search import run_search
-from evolq_jax.verbs.search_plan import plan_search
+from evolq_jax.verbs.search.plan import plan_search
+from evolq_jax.verbs.search.run import ensure_search, resume_search, run_search
 from tests.small_run import BLOCKS, small_config, write_weights
 from tests.verbs.conftest import Finished
 
@@ -210,7 +209,7 @@ def test_the_second_process_is_refused(finished: Finished, copied: Path) -> None
     program = "import sys, time; from pathlib import Path; from evolq_jax.runs.lock import locked\n"
     program += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     command = [sys.executable, "-c", program, str(copied)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3])}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"

@@ -11,8 +11,8 @@ from evolq_jax.models.registry import REGISTRY
 from evolq_jax.pipeline.cost import memory
 from evolq_jax.pipeline.load import Setup, load_model
 from evolq_jax.pipeline.searched import searched_sites
-from evolq_jax.verbs import search_plan as plan_module
-from evolq_jax.verbs.search_plan import network_share, num_total, plan_search, searched_blocks
+from evolq_jax.verbs.search import plan as plan_module
+from evolq_jax.verbs.search.plan import network_share, num_total, plan_search, searched_blocks
 from tests.families import ENTRIES, unfolded_params
 from tests.small_run import BLOCKS, small_config
 

@@ -1,4 +1,4 @@
-"""The network, the point that is scanned around, the directions, and the images."""
+"""The arrays of a scan: the network, the point that is scanned around, the directions, the images."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -29,12 +29,12 @@ from evolq_jax.quant.qparams import QParams
 from evolq_jax.runs.directory import FINAL_SCALES, RunDirectory, open_run
 from evolq_jax.runs.provenance import weights_fingerprint
 from evolq_jax.runs.result import check_fingerprints
+from evolq_jax.runs.saved_network import SavedScales, read_params, read_scales
 from evolq_jax.typing import Images, Params
-from evolq_jax.verbs.landscape.prepare import Prepared
-from evolq_jax.verbs.networks import read_networks, read_params
+from evolq_jax.verbs.landscape.design import Design
 
 
-class Surroundings(NamedTuple):
+class Inputs(NamedTuple):
     """All arrays of a scan."""
 
     ground: Ground
@@ -42,16 +42,14 @@ class Surroundings(NamedTuple):
     explained: tuple[float, ...]  # shares of the principal directions
 
 
-def load_surroundings(
-    setup: Setup, run: RunDirectory | None, prepared: Prepared, watcher: Watcher
-) -> Surroundings:
+def load_inputs(setup: Setup, run: RunDirectory | None, design: Design, watcher: Watcher) -> Inputs:
     """Loads images, calibrates or reads scales, computes the teacher's logits and the directions.
 
     Raises:
       UserError: images or scales cannot be read, or are not what they were.
     """
     settings = setup.config.landscape
-    params, networks, calibration = _networks(setup, run, watcher)
+    params, saved, calibration = _network(setup, run, watcher)
     if settings.images == "evaluation":
         images = load_evaluation(setup, watcher.stage("decoding evaluation images"))
     elif calibration is not None:
@@ -61,26 +59,25 @@ def load_surroundings(
     if run is not None:
         check_fingerprints(run, {f"{settings.images} images": fingerprint(images)})
     images = _subset(images, settings.check_batches(len(images.pixels)), setup.config.seed)
-    calibrated = Calibrated(setup, params, networks["init"], images, 0.0)
+    calibrated = Calibrated(setup, params, saved.init, images, 0.0)
     teacher = teacher_logits(calibrated, watcher)
-    features = teacher_features(calibrated, watcher) if "features" in prepared.losses else None
-    origin = networks[settings.origin]
-    directions, explained = _directions(setup, prepared.moving, networks)
+    features = teacher_features(calibrated, watcher) if "features" in design.losses else None
+    directions, explained = _directions(setup, design.moving, saved)
     labels = None if images.labels is None else jnp.asarray(images.labels, jnp.int32)
     temperatures = jnp.asarray(settings.temperatures, jnp.float32)
-    ground = Ground(params, origin, directions, teacher, labels, temperatures, features)
-    return Surroundings(ground, np.asarray(images.pixels), explained)
+    ground = Ground(params, saved.named(settings.origin), directions, teacher, labels, temperatures, features)
+    return Inputs(ground, np.asarray(images.pixels), explained)
 
 
-def _networks(
+def _network(
     setup: Setup, run: RunDirectory | None, watcher: Watcher
-) -> tuple[Params, dict[str, QParams], Images | None]:
-    """Parameters, scales by name, and the calibration images where they had to be loaded."""
+) -> tuple[Params, SavedScales, Images | None]:
+    """Parameters, scales, and the calibration images where they had to be loaded."""
     if run is None:
         calibrated = calibrate(setup, watcher, for_search=False)
-        return calibrated.params, {"init": calibrated.qparams}, calibrated.images
+        return calibrated.params, SavedScales(calibrated.qparams, None), calibrated.images
     check_fingerprints(run, {"weights": weights_fingerprint(setup.model.params)})
-    return read_params(run, setup), read_networks(run, setup), None
+    return read_params(run, setup.model.params), read_scales(run, setup.specs), None
 
 
 def _subset(images: Images, number: int, seed: int) -> Images:
@@ -94,11 +91,12 @@ def _subset(images: Images, number: int, seed: int) -> Images:
 
 
 def _directions(
-    setup: Setup, moving: Sequence[str], networks: dict[str, QParams]
+    setup: Setup, moving: Sequence[str], saved: SavedScales
 ) -> tuple[Directions, tuple[float, ...]]:
     """The scan's directions (of a plane: x, then y), and the shares of principal ones."""
     settings, parts = setup.config.landscape, setup.model.parts
-    origin = {site: networks[settings.origin][site] for site in moving}
+    everywhere = saved.named(settings.origin)
+    origin = {site: everywhere[site] for site in moving}
     count = 1 if settings.kind == "plane" else settings.directions
     principal, explained = Directions(), ()
     if "principal" in settings.axes:
@@ -109,7 +107,7 @@ def _directions(
         if name == "ratio":
             return ratio_direction(origin, settings.epsilon)
         if name == "between":
-            return between(origin, _other_end(setup, origin, networks))
+            return between(origin, _other_end(setup, origin, saved))
         if name == "principal":
             first = settings.axes[:axis].count("principal")
             return {site: leaf[first : first + count] for site, leaf in principal.items()}
@@ -121,11 +119,11 @@ def _directions(
     return (keep_blocks(parts, directions, settings.blocks) if settings.blocks else directions), explained
 
 
-def _other_end(setup: Setup, origin: QParams, networks: dict[str, QParams]) -> QParams:
+def _other_end(setup: Setup, origin: QParams, saved: SavedScales) -> QParams:
     """Of the line from the origin: another run's final, or of this run the end that is not the origin."""
     settings = setup.config.landscape
     if settings.towards is None:
-        return networks["init" if settings.origin == "final" else "final"]
+        return saved.named("init" if settings.origin == "final" else "final")
     return _final(setup, origin, settings.towards)
 
 
@@ -138,7 +136,7 @@ def _principal(setup: Setup, origin: QParams, count: int) -> tuple[Directions, t
 
 def _final(setup: Setup, origin: QParams, path: str) -> QParams:
     """Another run's final scales, which must be of this network and these quantizers."""
-    qparams = read_networks(open_run(path), setup)["final"]
+    qparams = read_scales(open_run(path), setup.specs).named("final")
     for site, site_qparams in origin.items():
         if qparams[site].scale.shape != site_qparams.scale.shape:
             raise UserError(f"'{path}/{FINAL_SCALES}' is of another network: {site} has another shape")

@@ -1,4 +1,4 @@
-"""Searches and baselines over their attempts: how they begin or go on, what they depend on, how they end."""
+"""The network that a search or a descent begins with, kept in its directory from attempt to attempt."""
 
 import json
 import shutil
@@ -13,20 +13,21 @@ from evolq_jax.pipeline.images import check_batches, load_calibration
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.pipeline.watcher import Watcher
 from evolq_jax.runs.checkpoints import CHECKPOINTS
+from evolq_jax.runs.clock import Clock
 from evolq_jax.runs.directory import CONFIG, INIT_SCALES, PARAMS, RESULT, RunDirectory, open_run
 from evolq_jax.runs.provenance import environment, inputs
-from evolq_jax.runs.resume import Kind, check_unchanged
+from evolq_jax.runs.saved_network import read_params, read_scales, write_calibrated
+from evolq_jax.runs.unfinished import VerbFiles, check_unchanged
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Images
-from evolq_jax.verbs.networks import read_networks, read_params, write_calibrated
 
 
-def _kind(verb: str) -> Kind:
+def _files(verb: str) -> VerbFiles:
     def is_begun(names: set[str]) -> bool:
         """Killed during calibration, it left no more than `calibrate` does."""
         return _begun(verb) in names or (CONFIG in names and names <= {CONFIG, INIT_SCALES, PARAMS})
 
-    return Kind(verb, RESULT, is_begun)
+    return VerbFiles(verb, RESULT, is_begun)
 
 
 def _begun(verb: str) -> str:
@@ -34,19 +35,7 @@ def _begun(verb: str) -> str:
     return f"{verb}.json"
 
 
-SEARCH, BASELINE = _kind("search"), _kind("baseline")
-
-
-class Clock:
-    """Seconds of the run, with those of earlier attempts up to where this one goes on."""
-
-    def __init__(self) -> None:
-        self.earlier = 0.0
-        self._began = time.monotonic()
-
-    def seconds(self) -> float:
-        """Until now."""
-        return self.earlier + time.monotonic() - self._began
+SEARCH, BASELINE = _files("search"), _files("baseline")
 
 
 class Begun(NamedTuple):
@@ -66,8 +55,8 @@ def depends_on(setup: Setup, calibration: Images, evaluation: Images) -> dict[st
     }
 
 
-def begin(
-    kind: Kind, run: RunDirectory, setup: Setup, evaluation: Images, clock: Clock, watcher: Watcher
+def init_network(
+    run: RunDirectory, files: VerbFiles, setup: Setup, evaluation: Images, *, clock: Clock, watcher: Watcher
 ) -> Calibrated:
     """The calibrated network: that of an earlier attempt, or a new one.
 
@@ -75,41 +64,41 @@ def begin(
       UserError: as `first_qparams`; or an earlier attempt began with other inputs, on another device or with
         other versions.
     """
-    if run.has(_begun(kind.name)):
+    if run.has(_begun(files.verb)):
         images = load_calibration(setup, watcher.stage("decoding calibration images"))
-        begun = _read_begun(kind, run, depends_on(setup, images, evaluation))
+        begun = _read_begun(run, files.verb, depends_on(setup, images, evaluation))
         clock.earlier = begun.seconds
-        qparams = read_networks(run, setup)["init"]
-        return Calibrated(setup, read_params(run, setup), qparams, images, begun.seconds_calibration)
+        params, qparams = read_params(run, setup.model.params), read_scales(run, setup.specs).init
+        return Calibrated(setup, params, qparams, images, begun.seconds_calibration)
     with out_of_memory("--calibration.image-chunk", "--calibration.batch-size"):
         calibrated = first_qparams(setup, watcher)
-    write_calibrated(run, calibrated)
+    write_calibrated(run, calibrated.params, calibrated.qparams)
     inputs_now = depends_on(setup, calibrated.images, evaluation)
-    run.write_json(_begun(kind.name), Begun(inputs_now, calibrated.seconds, clock.seconds())._asdict())
+    run.write_json(_begun(files.verb), Begun(inputs_now, calibrated.seconds, clock.seconds())._asdict())
     return calibrated
 
 
-def _read_begun(kind: Kind, run: RunDirectory, now: dict[str, Any]) -> Begun:
+def _read_begun(run: RunDirectory, verb: str, now: dict[str, Any]) -> Begun:
     """What an earlier attempt wrote.
 
     Raises:
       UserError: it began with other inputs, on another device or with other versions; or it is damaged.
     """
-    name = _begun(kind.name)
+    name = _begun(verb)
     try:
         begun = Begun(**json.loads(run.read(name)))
     except (json.JSONDecodeError, TypeError) as error:
         raise UserError(f"'{run.path / name}' is damaged ({error}); start anew") from error
-    check_unchanged(run, kind.name, begun.depends_on, now)
+    check_unchanged(run, verb, begun.depends_on, now)
     return begun
 
 
-def end(kind: Kind, run: RunDirectory) -> None:
+def remove_attempts(run: RunDirectory, verb: str) -> None:
     """Takes away what only a continued run needs."""
     if not hosts.is_first():
         return
     shutil.rmtree(run.path / CHECKPOINTS, ignore_errors=True)
-    (run.path / _begun(kind.name)).unlink(missing_ok=True)
+    (run.path / _begun(verb)).unlink(missing_ok=True)
 
 
 def first_qparams(setup: Setup, watcher: Watcher) -> Calibrated:
@@ -127,10 +116,10 @@ def first_qparams(setup: Setup, watcher: Watcher) -> Calibrated:
     for part in ("model", "quant", "calibration"):
         if getattr(then, part) != getattr(config, part):
             raise UserError(f"start '{config.start}' has other `{part}` settings than this config")
-    networks = read_networks(run, setup)
-    if "final" not in networks:
+    final = read_scales(run, setup.specs).final
+    if final is None:
         raise UserError(f"start '{config.start}' holds no result: it has not finished")
     images = load_calibration(setup, watcher.stage("decoding calibration images"))
     check_batches(config, len(images.pixels), for_search=True, skipped=len(images.skipped))
     seconds = time.monotonic() - began
-    return Calibrated(setup, read_params(run, setup), networks["final"], images, seconds)
+    return Calibrated(setup, read_params(run, setup.model.params), final, images, seconds)

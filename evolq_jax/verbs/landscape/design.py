@@ -31,7 +31,7 @@ class Target(NamedTuple):
         return self.config.name if self.run is None else str(self.run.path)
 
 
-class Prepared(NamedTuple):
+class Design(NamedTuple):
     """The scan's grid and its columns."""
 
     grid: Grid
@@ -60,7 +60,7 @@ def open_target(target: str | Path | Experiment, landscape: LandscapeConfig | No
     return Target(config, run)
 
 
-def prepare(setup: Setup, run: RunDirectory | None) -> Prepared:
+def make_design(setup: Setup, run: RunDirectory | None) -> Design:
     """Checks all that can be known without decoding an image or running the network.
 
     Raises:
@@ -79,7 +79,7 @@ def prepare(setup: Setup, run: RunDirectory | None) -> Prepared:
             "name other landscape.losses or images"
         )
     number = num_directions(settings)
-    return Prepared(
+    return Design(
         grid=make_grid(settings, setup.model.parts, moving, number),
         moving=moving,
         losses=losses,

@@ -17,8 +17,8 @@ from evolq_jax.runs.result import read_result
 from evolq_jax.search.records import Generation
 from evolq_jax.verbs.calibrate import run_calibrate
 from evolq_jax.verbs.evaluate import run_evaluate
-from evolq_jax.verbs.search import run_search
-from evolq_jax.verbs.search_plan import plan_search
+from evolq_jax.verbs.search.plan import plan_search
+from evolq_jax.verbs.search.run import run_search
 from tests.small_run import BATCH, BLOCKS, small_config, write_weights
 from tests.verbs.conftest import Finished
 

@@ -14,16 +14,16 @@ from evolq_jax.landscape.jaggedness import by_resolution, lines_of_plane, spread
 from evolq_jax.landscape.losses import unit_of
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.runs.provenance import environment
-from evolq_jax.verbs.landscape.origin import Surroundings
-from evolq_jax.verbs.landscape.prepare import Prepared, Target
+from evolq_jax.verbs.landscape.design import Design, Target
+from evolq_jax.verbs.landscape.inputs import Inputs
 
 
-def describe(setup: Setup, target: Target, prepared: Prepared, surroundings: Surroundings) -> dict[str, Any]:
+def describe(setup: Setup, target: Target, design: Design, inputs: Inputs) -> dict[str, Any]:
     """The metadata: all that a figure's caption needs. The same for a scan and its continuation."""
-    config, (ground, _, explained) = setup.config, surroundings
+    config, (ground, _, explained) = setup.config, inputs
     settings = config.landscape
     share = reflected_share(
-        setup.model.parts, prepared.log, ground.origin, ground.directions, _corners(settings, prepared)
+        setup.model.parts, design.log, ground.origin, ground.directions, _corners(settings, design)
     )
     return {
         "name": config.name,
@@ -38,11 +38,11 @@ def describe(setup: Setup, target: Target, prepared: Prepared, surroundings: Sur
         "landscape": json.loads(json.dumps(dataclasses.asdict(settings))),
         "axes": list(settings.axes),
         "axis_labels": [axis_label(settings, number) for number in range(len(settings.axes))],
-        "columns": list(prepared.columns),
-        "units": [unit_of(column) for column in prepared.columns],
-        "left_out": list(prepared.left_out),
-        "num_images": prepared.num_images,
-        "moving_sites": list(prepared.moving),
+        "columns": list(design.columns),
+        "units": [unit_of(column) for column in design.columns],
+        "left_out": list(design.left_out),
+        "num_images": design.num_images,
+        "moving_sites": list(design.moving),
         "moving_scales": sum(int(leaf[0].size) for leaf in ground.directions.values()),
         "direction_norms": _norms(ground.directions),
         "cosine_of_axes": _cosine(ground.directions) if settings.kind == "plane" else None,
@@ -65,11 +65,11 @@ def axis_label(settings: LandscapeConfig, axis: int) -> str:
     }[name]
 
 
-def arrays_of(prepared: Prepared, losses: np.ndarray) -> dict[str, np.ndarray]:
+def arrays_of(design: Design, losses: np.ndarray) -> dict[str, np.ndarray]:
     """The arrays of `landscape.npz`: axes, losses [columns, ...] and every number of every line."""
-    grid = prepared.grid
+    grid = design.grid
     cube = np.moveaxis(losses.reshape(*grid.shape, -1), -1, 0)
-    arrays = {"x": grid.axis, "losses": cube, "columns": np.array(prepared.columns)}
+    arrays = {"x": grid.axis, "losses": cube, "columns": np.array(design.columns)}
     plane = not grid.lines and grid.points.coordinates.shape[1] == 2
     if plane:
         arrays["y"] = grid.axis
@@ -93,15 +93,15 @@ def summarise(arrays: Mapping[str, np.ndarray], columns: Sequence[str]) -> dict[
     return summary
 
 
-def _corners(settings: LandscapeConfig, prepared: Prepared) -> Points:
+def _corners(settings: LandscapeConfig, design: Design) -> Points:
     """Both ends of every direction; of a plane its four corners."""
     ends = np.array([settings.low, settings.high], np.float32)
     if settings.kind == "plane":
         coordinates = np.stack(np.meshgrid(ends, ends), axis=-1).reshape(-1, 2)
         along = np.broadcast_to(np.arange(2, dtype=np.int32), coordinates.shape)
     else:
-        coordinates = np.tile(ends, prepared.num_directions)[:, None]
-        along = np.repeat(np.arange(prepared.num_directions, dtype=np.int32), 2)[:, None]
+        coordinates = np.tile(ends, design.num_directions)[:, None]
+        along = np.repeat(np.arange(design.num_directions, dtype=np.int32), 2)[:, None]
     everywhere = np.full(len(coordinates), -1, np.int32)
     return Points(*map(jax.numpy.asarray, (coordinates, along, everywhere, everywhere)))
 

@@ -1,4 +1,4 @@
-"""Going on with what a killed process began: only with the same config, inputs and versions."""
+"""A run that a killed process left: it is continued with the same config, inputs and versions only."""
 
 import json
 from collections.abc import Callable, Generator, Mapping
@@ -15,17 +15,17 @@ from evolq_jax.trees import flatten
 
 
 @dataclass(frozen=True)
-class Kind:
+class VerbFiles:
     """What a verb leaves in its directory."""
 
-    name: str  # for messages
+    verb: str  # for messages
     finished: str  # the file that is written last
     is_begun: Callable[[set[str]], bool]  # whether these files are those of an unfinished one
 
 
 @contextmanager
 def continued_run(
-    path: str | Path | None, config: Experiment, kind: Kind
+    path: str | Path | None, config: Experiment, files: VerbFiles
 ) -> Generator[RunDirectory, None, None]:
     """A new directory, or the one of an unfinished run of the same config, to be continued.
 
@@ -35,16 +35,16 @@ def continued_run(
     """
     with hold_directory(path, config.name) as run:
         names = run.names()
-        if kind.finished in names:
-            raise UserError(f"'{path}' holds a finished {kind.name}; name another with --run-dir")
-        if not kind.is_begun(names):
+        if files.finished in names:
+            raise UserError(f"'{path}' holds a finished {files.verb}; name another with --run-dir")
+        if not files.is_begun(names):
             with begin_run(run, config):
                 yield run
             return
         other = difference(run.config(), config)
         if other:
             raise UserError(
-                f"'{path}' holds an unfinished {kind.name} of another config ({other}): give it the same to "
+                f"'{path}' holds an unfinished {files.verb} of another config ({other}): give it the same to "
                 "continue, or name another with --run-dir"
             )
         yield run
@@ -61,7 +61,7 @@ def difference(then: Experiment, now: Experiment) -> str:
     return ""
 
 
-def check_unchanged(run: RunDirectory, name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_unchanged(run: RunDirectory, verb: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Holds what the bits of a result depend on, beside the config, against what it was at the beginning.
 
     Raises:
@@ -70,6 +70,6 @@ def check_unchanged(run: RunDirectory, name: str, then: Mapping[str, Any], now: 
     changed = [what for what, value in now.items() if then.get(what) != value]
     if changed:
         raise UserError(
-            f"the {name} in '{run.path}' cannot be continued, since this has changed: "
+            f"the {verb} in '{run.path}' cannot be continued, since this has changed: "
             f"{', '.join(changed)}; name another with --run-dir"
         )

@@ -1,0 +1,84 @@
+"""A calibrated or searched network in a run's directory: its parameters and scales, written and read."""
+
+from typing import Literal, NamedTuple
+
+import jax.numpy as jnp
+
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.errors import UserError
+from evolq_jax.network.parts import CORRECTION
+from evolq_jax.quant.qparams import QParams
+from evolq_jax.quant.spec import Specs
+from evolq_jax.runs.directory import FINAL_SCALES, INIT_SCALES, PARAMS, RunDirectory
+from evolq_jax.trees import flatten, unflatten
+from evolq_jax.typing import Params
+
+
+class SavedScales(NamedTuple):
+    """The scales of a run."""
+
+    init: QParams
+    final: QParams | None  # None: only calibrated, or not finished
+
+    def named(self, name: Literal["init", "final"]) -> QParams:
+        """One of them.
+
+        Raises:
+          UserError: it is the final ones, and there are none.
+        """
+        if name == "init":
+            return self.init
+        if self.final is None:
+            raise UserError(f"there is no {FINAL_SCALES}: the run has not finished")
+        return self.final
+
+
+def write_calibrated(run: RunDirectory, params: Params, qparams: QParams) -> None:
+    """The first scales and, where the chain changed them, the parameters that they are for."""
+    if _changes_params(run.config()):
+        run.write_arrays(PARAMS, flatten(params))
+    run.write_qparams(INIT_SCALES, qparams)
+
+
+def _changes_params(config: Experiment) -> bool:
+    return any(link != "ranges" for link in config.calibration.chain)
+
+
+def read_params(run: RunDirectory, float_params: Params) -> Params:
+    """The parameters that the run's scales are for: its own, or the float network's.
+
+    Raises:
+      UserError: its own are missing, damaged or those of another network.
+    """
+    config = run.config()
+    if not _changes_params(config):
+        return float_params
+    if not run.has(PARAMS):
+        raise UserError(
+            f"run '{run.path}' lacks {PARAMS}, which its chain of initialisers writes: run it again"
+        )
+    arrays, expected = run.read_arrays(PARAMS), flatten(float_params)
+    added = {name for name in arrays if f"/{CORRECTION}/" in name}
+    shapes = {name: leaf.shape for name, leaf in arrays.items() if name not in added}
+    corrected = "block_linear" in config.calibration.chain
+    if shapes != {name: leaf.shape for name, leaf in expected.items()} or bool(added) != corrected:
+        raise UserError(f"the parameters in '{run.path}' do not fit its config: run it again")
+    return unflatten({name: jnp.asarray(arrays[name]) for name in (*expected, *sorted(added))})
+
+
+def read_scales(run: RunDirectory, specs: Specs) -> SavedScales:
+    """The run's scales.
+
+    Raises:
+      UserError: a file is missing or damaged, or holds scales of other sites than `specs` have.
+    """
+    init = _read(run, INIT_SCALES, "init", specs)
+    return SavedScales(init, _read(run, FINAL_SCALES, "final", specs) if run.has(FINAL_SCALES) else None)
+
+
+def _read(run: RunDirectory, file: str, name: str, specs: Specs) -> QParams:
+    qparams, expected = run.read_qparams(file), {site for site, spec in specs if spec.has_scale}
+    if set(qparams) != expected:
+        wrong = ", ".join(sorted(set(qparams) ^ expected)[:3])
+        raise UserError(f"the {name} scales in '{run.path}' do not fit its config: {wrong} missing or extra")
+    return qparams

@@ -1,8 +1,8 @@
-"""Convolutions as linear layers over patches, so that what corrects one corrects the other.
+"""Convolutions as linear layers over patches. So a link that corrects linear layers corrects both.
 
-A convolution of odd size and stride 1, padded with zeros to keep the image's size, is at every position a
-product of its neighbourhood with the kernel as a matrix. Grouped convolutions are one such product for each
-group: their arrays have a leading G axis here.
+Take a convolution of odd size and stride 1, padded with zeros so that the image keeps its size. At every
+position it is a product: the neighbourhood times the kernel as a matrix. A grouped convolution is one such
+product for each group; its arrays have a leading G axis here.
 """
 
 import jax.numpy as jnp
@@ -11,14 +11,14 @@ from evolq_jax.typing import Array
 
 
 def tokens(x: Array, weight: Array) -> Array:
-    """What a layer of this weight multiplies, position by position.
+    """The rows that a layer with this weight multiplies, position by position.
 
     Args:
-      x: the layer's input [..., in], for kernels [B, height, width, in].
+      x: the layer's input [..., in]; for kernels [B, height, width, in].
       weight: [in, out], or a kernel HWIO [k, k, in / G, out].
 
     Returns:
-      [T, in]; of kernels [T, k * k * in], or [G, T, k * k * in / G] where there are groups.
+      [T, in]; for kernels [T, k * k * in], or with groups [G, T, k * k * in / G].
     """
     if weight.ndim == 2:
         return x.reshape(-1, x.shape[-1])
@@ -38,7 +38,7 @@ def product(found: Array, weight: Array) -> Array:
 
 
 def as_matrix(weight: Array, groups: int = 1) -> Array:
-    """The matrix [in, out], or [G, in, out], that multiplies `tokens`; also for a kernel's scales."""
+    """The matrix [in, out], or [G, in, out], that multiplies `tokens`. Works for a kernel's scales too."""
     if weight.ndim == 2:
         return weight
     matrix = weight.reshape(-1, weight.shape[-1])

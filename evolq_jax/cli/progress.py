@@ -1,4 +1,4 @@
-"""Progress for people at a terminal, and for those who read a log of one."""
+"""Shows progress: bars at a terminal, lines in a log."""
 
 import math
 import sys
@@ -15,13 +15,13 @@ from evolq_jax.devices import hosts
 
 
 def _where(record: Any) -> str:
-    """Where a generation of the search was, and what it has reached."""
+    """The place of a generation in the search, and the fitness that it reached."""
     place = f"pass {record.pass_number + 1} {record.segment} {record.block}"
     return f"search: {place}, fitness {record.best_fitness:.5g}"
 
 
 class TerminalWatcher:
-    """Progress bars with time left, one line a stage. Use as a context manager."""
+    """Progress bars with the time left, one line per stage. Use it as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -59,7 +59,7 @@ class TerminalWatcher:
 
 
 class LineWatcher:
-    """Progress where there is no terminal: a line now and then. Use as a context manager."""
+    """Progress without a terminal: a line now and then. Use it as a context manager."""
 
     def __init__(self, stream: TextIO, every: float = 10.0) -> None:
         self._stream, self._every = stream, every
@@ -101,7 +101,7 @@ class LineWatcher:
 
 
 def make_watcher() -> TerminalWatcher | LineWatcher:
-    """Bars on standard error where that is a terminal, otherwise a line every ten seconds.
+    """Bars if standard error is a terminal, otherwise a line every ten seconds.
 
     Of several processes only the first shows anything.
     """

@@ -1,4 +1,4 @@
-"""Tables and progress for people at a terminal, and for those who read a log of one."""
+"""Tables for a terminal or a log."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -31,7 +31,7 @@ JAGGEDNESS = {
 
 
 def result_table(result: Mapping[str, Any]) -> Table:
-    """Float, init and final next to each other, and what the search changed with its interval."""
+    """Float, init and final side by side, and the change that the search made, with its interval."""
     edges = result["edge_weight_bits"]
     differ = f" (edges W{edges})" if edges not in (None, result["weight_bits"]) else ""
     title = (
@@ -67,7 +67,7 @@ def jaggedness_table(summary: Mapping[str, Any]) -> Table:
 
 
 def comparison_table(summary: Mapping[str, Any]) -> Table:
-    """Every method's metrics over its seeds, and on how many it ended better than its init and the reference.
+    """Every method's metrics over its seeds, and its wins against its init and against the reference.
 
     Args:
       summary: the content of `comparison.json`.
@@ -96,7 +96,7 @@ def _compared(metric: str, numbers: Mapping[str, Any], seeds: int) -> list[str]:
 
 
 def fact_table(title: str, facts: Mapping[str, Any]) -> Table:
-    """Names and values, a line each; names in seconds are shown as times."""
+    """Names and values, one per line. Values in seconds are shown as times."""
     table = Table(title=title, show_header=False)
     table.add_column("", no_wrap=True)
     table.add_column("", overflow="fold")
@@ -110,7 +110,7 @@ def fact_table(title: str, facts: Mapping[str, Any]) -> Table:
 
 
 def row_table(title: str, headings: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
-    """A plain table without lines, for many columns; numbers to the right."""
+    """A plain table without lines, for many columns. Numbers are on the right."""
     table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
     rows = [list(row) for row in rows]
     for column, heading in enumerate(headings):

@@ -1,4 +1,4 @@
-"""A gradient baseline's settings."""
+"""The settings of a gradient baseline."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,25 +12,25 @@ Parametrization = Literal["raw", "log", "log_per_tensor"]  # gradients need no g
 
 @dataclass(frozen=True)
 class BaselineConfig:
-    """How scales descend; sites, fitness, contrastive batch, holdout and teacher are the search's.
+    """How scales descend. Sites, fitness, contrastive batch, holdout and teacher are those of the search.
 
     Attributes:
-      optimizer: any of optax by name: `adam`, `adamw`, `sgd`, `lion`, `lbfgs`, ...
-      learning_rate: its first; of lbfgs a line search finds the steps.
+      optimizer: an optax optimiser by name: `adam`, `adamw`, `sgd`, `lion`, `lbfgs`, ...
+      learning_rate: the first learning rate. `lbfgs` finds its steps by a line search instead.
       momentum: of optimisers that have one (`sgd`, `rmsprop`, `lars`, ...).
       schedule: of the learning rate over the budget: `constant`, `cosine` (to zero) or `linear` (to zero).
       warmup: share of the steps in which the learning rate rises from zero.
-      clip: largest norm of the gradient over all scales; None: not clipped.
-      gradient: `straight_through` (rounding passes gradients, with LSQ's for scales), or `spsa`:
-        differences along random signs (Spall 1992), no backward pass.
+      clip: largest norm of the gradient over all scales; None: no limit.
+      gradient: `straight_through` (rounding passes gradients; scales have LSQ's gradient), or `spsa`:
+        differences along random signs (Spall 1992), without a backward pass.
       lsq_scaling: LSQ's factor 1 / sqrt(elements per scale x largest integer) (Esser et al. 2020).
-      spsa_radius: how far apart SPSA's two points are, over two.
-      spsa_samples: pairs of points averaged.
+      spsa_radius: half the distance between SPSA's two points.
+      spsa_samples: the number of pairs of points that are averaged.
       parametrization: `log` ratios to the start, one per tensor (`log_per_tensor`), or `raw` scales.
-      minibatch: images of a step, whole contrastive batches; None: all that are searched on.
-      budget: candidate-images: a forward of one image is one, a backward two. None: those of the search
-        in this config.
-      evaluate_every: steps between two evaluations of the quantized network (paid from the budget).
+      minibatch: images of a step, in whole contrastive batches; None: all images that are searched on.
+      budget: in candidate-images. The forward pass of one image is one, the backward pass two. None: the
+        budget of the search in this config.
+      evaluate_every: steps between two evaluations of the quantized network. The budget pays for these.
     """
 
     optimizer: str = "adam"
@@ -68,10 +68,10 @@ class BaselineConfig:
             )
 
     def check_minibatch(self, num_images: int, batch_size: int) -> int:
-        """Images of a step, of `num_images` that are searched on.
+        """The images of a step, of `num_images` that are searched on.
 
         Raises:
-          UserError: there are fewer, or they are no whole contrastive batches.
+          UserError: there are too few images, or they are no whole contrastive batches.
         """
         number = self.minibatch or num_images
         if number > num_images or number % batch_size:
@@ -82,10 +82,10 @@ class BaselineConfig:
         return number
 
     def check_budget(self, budget: int, images: int, evaluated: int) -> None:
-        """Leaves room for a step on `images` between two evaluations on `evaluated` images.
+        """Checks that a budget pays for two evaluations and a step between them.
 
         Raises:
-          UserError: there is none.
+          UserError: it does not.
         """
         needed = 2 * evaluated + self.step_cost(images)
         if budget < needed:
@@ -95,10 +95,10 @@ class BaselineConfig:
             )
 
     def step_cost(self, images: int) -> int:
-        """Candidate-images of one gradient on so many images."""
+        """The candidate-images of one gradient on `images` images."""
         forwards = 2 * self.spsa_samples if self.gradient == "spsa" else 1 + BACKWARD
         return forwards * images
 
     def num_steps(self, budget: int, images: int, evaluated: int) -> int:
-        """Steps that a budget allows with evaluations on `evaluated` images in between."""
+        """The number of steps that a budget pays for, with evaluations on `evaluated` images in between."""
         return max(1, int(budget / (self.step_cost(images) + evaluated / self.evaluate_every)))

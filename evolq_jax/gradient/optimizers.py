@@ -1,4 +1,4 @@
-"""optax optimisers by name, with a schedule and clipping."""
+"""The optimisers of optax by name, with a schedule and clipping."""
 
 import inspect
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from evolq_jax.gradient.config import BaselineConfig
 
 
 def list_optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
-    """Every optimiser of optax that needs no more than a learning rate."""
+    """All optimisers of optax that need no more than a learning rate."""
     found: dict[str, Callable[..., optax.GradientTransformation]] = {}
     for name in dir(optax):
         member = getattr(optax, name)
@@ -41,9 +41,9 @@ def make_schedule(config: BaselineConfig, num_steps: int) -> optax.Schedule:
 
 @cache  # each instance compiles anew: equal settings share one
 def make_optimizer(config: BaselineConfig, num_steps: int) -> optax.GradientTransformationExtraArgs:
-    """The optimiser over `num_steps` steps.
+    """The optimiser for `num_steps` steps.
 
-    Of `lbfgs` a line search finds the steps: the learning rate and clipping play no part.
+    `lbfgs` finds its steps by a line search; learning rate and clipping have no effect on it.
 
     Raises:
       UserError: the name is unknown, or the optimiser takes no schedule.

@@ -17,8 +17,9 @@ def largest_divisor(total: int, at_most: int) -> int:
 def image_chunks(images: Array, chunk: int, shards: int = 1) -> Array:
     """[B, ...] -> [chunks, size, ...], for a loop over chunks.
 
-    Where the images lie in equal shares on so many devices, every chunk is up to `chunk` of each of them, so
-    that the loop moves none: another order, in which everything that belongs to images must be put.
+    If the images lie in equal shares on several devices, every chunk takes up to `chunk` images of each
+    device, so the loop moves no images. This changes the order of the images. Bring everything that belongs
+    to them into the same order.
     """
     size = largest_divisor(images.shape[0] // shards, chunk)
     if shards == 1:
@@ -28,9 +29,9 @@ def image_chunks(images: Array, chunk: int, shards: int = 1) -> Array:
 
 
 def in_chunks(fn: Callable[[Array], Any], x: Array, chunk: int) -> Any:
-    """`fn` on chunks of the leading axis [B, ...], one after the other; at most `chunk` at once.
+    """`fn` on chunks of the leading axis [B, ...], one after the other, with at most `chunk` rows at once.
 
-    It gives arrays with the same leading axis, in any tree.
+    `fn` gives arrays with the same leading axis, in any tree.
     """
     size = largest_divisor(x.shape[0], chunk)
     found = jax.lax.map(fn, x.reshape(-1, size, *x.shape[1:]))

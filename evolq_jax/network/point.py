@@ -9,7 +9,7 @@ from evolq_jax.typing import Params
 
 
 class Quantized(NamedTuple):
-    """A network at one point of scale space; `quantized` are `params` with fake-quantized weights."""
+    """A network at one point of scale space. `quantized` is `params` with fake-quantized weights."""
 
     params: Params
     quantized: Params

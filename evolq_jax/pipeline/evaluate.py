@@ -1,4 +1,4 @@
-"""Logits of a network over many images, in bounded memory, and what they say."""
+"""Scores of a network over many images, in bounded memory."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,10 +22,10 @@ def score_networks(
 
     Args:
       setup: the float network and the quantizers.
-      params: float parameters that the scales are for (after calibration's chain).
+      params: the float parameters that belong to the scales (after calibration's chain).
       networks: `init` and, after a search, `final`.
       evaluation: images, with or without labels.
-      watcher: told of each network.
+      watcher: follows the progress.
     """
     parts, preprocessing = setup.model.parts, setup.model.preprocessing
 

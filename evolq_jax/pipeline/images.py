@@ -1,4 +1,4 @@
-"""The calibration and evaluation images of a config: listed and counted first, decoded later."""
+"""The calibration and evaluation images of a config. They are listed and counted first, and decoded later."""
 
 from dataclasses import replace
 
@@ -14,8 +14,8 @@ def count_calibration(setup: Setup, *, for_search: bool) -> int:
     """The number of calibration images, from a listing of their source.
 
     Raises:
-      UserError: the source is missing, empty, too small or of other images than the network takes, or the
-        number does not fit the batches.
+      UserError: the source is missing, empty or too small; its images do not fit the network; their number
+        does not fit the batches.
     """
     data = setup.config.data
     count = _count("calibration", data, data.calibration, data.num_calibration, setup.model.preprocessing)
@@ -69,11 +69,11 @@ def _count(
 
 
 def check_batches(config: Experiment, count: int, *, for_search: bool, skipped: int = 0) -> None:
-    """Holds the number of calibration images against the batches they are used in.
+    """Checks that the number of calibration images fits the batches.
 
     Raises:
-      UserError: there are fewer than one batch, the last batch would not be whole, or a search could
-        not hold out any.
+      UserError: there are fewer images than a batch, the last batch would not be whole, or a search could
+        hold out no batch.
     """
     batches = {"calibration.batch_size": config.calibration.batch_size}
     if for_search:
@@ -91,7 +91,7 @@ def check_batches(config: Experiment, count: int, *, for_search: bool, skipped: 
 
 
 def load_calibration(setup: Setup, progress: Progress = no_progress) -> Images:
-    """The calibration images: drawn by the seed; labels at most balance the draw.
+    """The calibration images, drawn by the seed. Labels are used for a balanced draw only.
 
     Raises:
       UserError: the source is missing, empty or too small, or an image cannot be read.
@@ -112,7 +112,7 @@ def load_calibration(setup: Setup, progress: Progress = no_progress) -> Images:
 
 
 def load_evaluation(setup: Setup, progress: Progress = no_progress) -> Images:
-    """The evaluation images: the same for every seed. Several processes hold a share each.
+    """The evaluation images, the same for every seed. Of several processes each holds a share.
 
     Raises:
       UserError: the source is missing or empty, a class is unknown, or an image cannot be read.

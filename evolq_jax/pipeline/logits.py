@@ -67,12 +67,13 @@ def compute_logits(
     mesh: Mesh | None = None,
     first: int | None = None,
 ) -> np.ndarray:
-    """Logits [B, C] of uint8 images [B, height, width, channels]; `specs=()` is the float network.
+    """Logits [B, C] of uint8 images [B, height, width, channels]. `specs=()` means the float network.
 
-    The last batch is padded and its padding dropped. With a mesh, `batch_size` images run on each of its
-    devices. `integer_norm_only` gives the released code's teacher: float weights and activations, integer
-    LayerNorm. `features` gives what the classifiers read [B, ...] in place of the logits. With `first`, every
-    process has only its own rows of the B images, from this one on, and all get all logits.
+    The last batch is padded, and the padding is dropped. With a mesh, each device runs `batch_size` images.
+
+    - `integer_norm_only` gives the released code's teacher: float weights and activations, integer LayerNorm.
+    - `features` gives the features [B, ...] that the classifiers read, in place of the logits.
+    - With `first`, a process has only its own rows of the B images, from this row on. All get all logits.
     """
     params, qparams = replicate(mesh, (params, qparams))
     if not integer_norm_only:
@@ -108,7 +109,7 @@ def compute_logits(
 def _batch_rows(
     mesh: Mesh | None, shares: np.ndarray, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The images of each batch, device by device, and a mask that is False where they only fill it up.
+    """The images of each batch, device by device, and a mask that is False for padding.
 
     `shares` [processes, 2] are the first image and the number of images of each process, whose devices run
     its own images, or of all processes together.

@@ -1,4 +1,4 @@
-"""What searches and descents imitate: the float network, or the released code's variant of it."""
+"""The teacher, which searches and descents imitate: the float network, or the released code's variant."""
 
 import jax.numpy as jnp
 
@@ -9,12 +9,12 @@ from evolq_jax.typing import Array
 
 
 def teacher_logits(calibrated: Calibrated, watcher: Watcher) -> Array:
-    """What the search imitates [B, C]: the float network, or the released code's variant of it."""
+    """The teacher's logits [B, C]: those of the float network, or of the released code's variant."""
     return _teacher(calibrated, watcher.stage("computing the teacher"), features=False)
 
 
 def teacher_features(calibrated: Calibrated, watcher: Watcher) -> Array:
-    """What the teacher's classifiers read [B, ...]."""
+    """The teacher's features [B, ...]: what its classifiers read."""
     return _teacher(calibrated, watcher.stage("computing the teacher's features"), features=True)
 
 

@@ -1,4 +1,4 @@
-"""Who follows a run: the command line's progress bars, or nobody."""
+"""A watcher follows a run: the command line's progress bars, or nobody."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -9,10 +9,10 @@ Progress = Callable[[int, int], None]  # (done, total)
 
 
 class Watcher(Protocol):
-    """Who is told how a run goes on."""
+    """Follows the progress of a run."""
 
     def stage(self, name: str) -> Progress:
-        """A new stage begins; the result is to be called with (done, total)."""
+        """A new stage begins. Call the result with (done, total)."""
         ...
 
     def generation(self, record: Generation, total_evaluations: int) -> None:
@@ -34,5 +34,5 @@ class Silent:
 
 
 def no_progress(done: int, total: int) -> None:
-    """Tells nobody."""
+    """Shows no progress."""
     del done, total

@@ -38,14 +38,14 @@ class Saved(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one run, each in one step or not at all; the last few are kept.
+    """The checkpoints of one run. Each is written whole or not at all. The last few are kept.
 
-    They are written in the background: only the copy of the arrays to the host waits. An error of one
-    that was written so is raised by the next, or when they are closed.
+    They are written in the background; only the copy of the arrays to the host is waited for. So an error in
+    writing is raised by the next checkpoint, or by `close`.
     """
 
     def __init__(self, run: Path, settings: CheckpointConfig, verb: str) -> None:
-        """Reads what there is, and takes away what a killed process left half written."""
+        """Reads the checkpoints, and removes what a killed process left half written."""
         self._run, self._every, self._verb = run, settings.every_seconds, verb
         self._newest: Saved | None = None
         self._last_save = time.monotonic()
@@ -58,7 +58,7 @@ class Checkpoints:
         self._saved = latest.step if latest else -1
 
     def latest(self, first: Place) -> Saved | None:
-        """The last whole checkpoint, of what began at `first`; None where there is none.
+        """The last complete checkpoint of the run that began at `first`. None: there is none.
 
         Raises:
           UserError: it cannot be read, or holds other scales.

@@ -1,4 +1,4 @@
-"""One process at a time in a run's directory."""
+"""A lock, so that only one process at a time uses a run's directory."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 @contextmanager
 def locked(folder: Path) -> Generator[None, None, None]:
-    """Keeps other processes out of a folder; the system lets go of the lock when its holder dies.
+    """Keeps other processes out of a folder. The system releases the lock when its holder dies.
 
     Raises:
       UserError: another process holds it.

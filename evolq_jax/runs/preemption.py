@@ -1,7 +1,7 @@
-"""SIGTERM, as schedulers send it before they take a machine away: what there is to save is saved first.
+"""SIGTERM: schedulers send it before they take a machine away. The run saves first, then stops.
 
 Several processes stop at the same place of the search, whichever of them gets the signal. Before and after
-the search they only take note of it, and a scheduler that loses patience kills them.
+the search they only remember the signal; a scheduler that loses patience then kills them.
 """
 
 import signal
@@ -16,11 +16,11 @@ STATUS = 75  # of the process: EX_TEMPFAIL, try again; a process that SIGTERM ki
 
 
 class Preempted(BaseException):
-    """SIGTERM came; says how to go on. No `Exception`, as KeyboardInterrupt is none."""
+    """SIGTERM came. The message says how to go on. Like KeyboardInterrupt, this is not an `Exception`."""
 
 
 class Preemption:
-    """Raises `Preempted` when SIGTERM comes: at once, or while it is deferred at the next `check`."""
+    """Raises `Preempted` when SIGTERM comes: at once or, while deferred, at the next `check`."""
 
     def __init__(self, remedy: str) -> None:
         self.remedy = remedy
@@ -40,7 +40,7 @@ class Preemption:
 
     @contextmanager
     def deferred(self) -> Generator[None, None, None]:
-        """Nothing is torn out of its middle in here; checks when it is left in peace."""
+        """A context that SIGTERM does not interrupt. It calls `check` when it ends without an error."""
         self._deferred = True
         try:
             yield
@@ -50,7 +50,7 @@ class Preemption:
 
 
 class _Agreed(Preemption):
-    """With several processes: all of them come to each `check` together, and it raises in all or none."""
+    """For several processes: all of them call `check` together, and it raises in all or in none."""
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """The signal's handler."""
@@ -65,7 +65,7 @@ class _Agreed(Preemption):
 
 @contextmanager
 def preemptible(remedy: str) -> Generator[Preemption, None, None]:
-    """Handles SIGTERM meanwhile; only the main thread can, in others nothing changes.
+    """A context that handles SIGTERM. Only the main thread can; in other threads nothing changes.
 
     Args:
       remedy: how to go on, for the message.

@@ -1,4 +1,4 @@
-"""What went into a run, and on what it ran."""
+"""A record of what went into a run, and of the devices and versions that ran it."""
 
 import hashlib
 import importlib.metadata
@@ -18,7 +18,7 @@ from evolq_jax.version import __version__
 
 
 def describe(setup: Setup, num_evaluation_images: int) -> dict[str, Any]:
-    """What a table of scores needs to be read: the setting, the seed, the images."""
+    """The caption of a table of scores: the setting, the seed, the images."""
     config = setup.config
     corrections = {"added_parameters": setup.added_parameters} if setup.added_parameters else {}
     return corrections | {
@@ -34,7 +34,7 @@ def describe(setup: Setup, num_evaluation_images: int) -> dict[str, Any]:
 
 
 def inputs(setup: Setup, calibration: Images, evaluation: Images) -> dict[str, Any]:
-    """What went in, so that it can be known again: numbers and fingerprints of images and weights."""
+    """The inputs of a run, so that they can be recognised: numbers and fingerprints of images and weights."""
     return {
         "num_calibration_images": len(calibration.pixels),
         "skipped_images": {"calibration": len(calibration.skipped), "evaluation": len(evaluation.skipped)},
@@ -47,7 +47,7 @@ def inputs(setup: Setup, calibration: Images, evaluation: Images) -> dict[str, A
 
 
 def environment(mesh: Mesh | None = None) -> dict[str, Any]:
-    """The devices, and the versions of what decides the numbers."""
+    """The devices, and the versions of the packages that decide the numbers."""
     packages = ("jax", "jaxlib", "evosax", "numpy", "pillow")
     versions = {name: importlib.metadata.version(name) for name in packages}
     return {

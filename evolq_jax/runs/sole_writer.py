@@ -1,6 +1,6 @@
-"""Orbax where only the first of several processes saves, and the others get what it reads.
+"""Orbax checkpoints with one writer: the first process saves, and the others get what it reads.
 
-What is saved is small and the same in all processes, and so no file system has to be shared.
+What is saved is small and the same in all processes. So no shared file system is needed.
 """
 
 import io
@@ -20,13 +20,13 @@ class _Step(NamedTuple):
 
 
 class SoleCheckpointer:
-    """What `Checkpoints` needs of Orbax's `Checkpointer`, which always asks all processes to take part.
+    """A checkpointer that only one process runs. Orbax's `Checkpointer` always needs all processes.
 
-    Orbax's older manager does not.
+    Orbax's older manager does not, so this class uses it.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
-        """Takes away what a killed process left half written."""
+        """Removes what a killed process left half written."""
         folder.mkdir(exist_ok=True)
         alone = ocp.options.MultiprocessingOptions(
             primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
@@ -38,12 +38,12 @@ class SoleCheckpointer:
 
     @property
     def latest(self) -> _Step | None:
-        """The last whole checkpoint."""
+        """The last complete checkpoint."""
         step = self._manager.latest_step()
         return None if step is None else _Step(step)
 
     def load(self, step: int, like: Any) -> Any:
-        """A checkpoint's tree, which looks like another."""
+        """A checkpoint's tree, in the form of another tree."""
         return self._manager.restore(step, args=ocp.args.StandardRestore(like))
 
     def save_async(self, step: int, tree: Any, *, force: bool) -> None:
@@ -57,10 +57,10 @@ class SoleCheckpointer:
 
 
 def tree_from_first(read: Callable[[], Any], like: Any) -> Any:
-    """The tree of numpy arrays and numbers, or None, that the first process reads, in all of them.
+    """Gives all processes the tree (or None) that the first one reads: numpy arrays and numbers.
 
     Args:
-      read: called in the first one only.
+      read: only the first process calls it.
       like: a tree with the same nodes and kinds of leaves.
     """
     if hosts.num_processes() == 1:

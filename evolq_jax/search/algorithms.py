@@ -1,4 +1,4 @@
-"""Search algorithms by name: ours, and every one of evosax, behind one way to start them."""
+"""Search algorithms by name: ours and all of evosax, with one way to start them."""
 
 import inspect
 from functools import partial
@@ -41,7 +41,7 @@ def list_algorithms() -> dict[str, type[EvolutionaryAlgorithm]]:
 
 
 def _takes_size_and_solution(cls: type[EvolutionaryAlgorithm]) -> bool:
-    """Leaves out what needs more to be built: a sampling function, or a number of populations."""
+    """Leaves out algorithms that need more: a sampling function, or a number of populations."""
     parameters = inspect.signature(cls).parameters.values()
     needed = [p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     return needed == ["population_size", "solution"]
@@ -59,7 +59,7 @@ def make_algorithm(
     antithetic: bool = False,
     step_size: StepSize = "one_fifth",
 ) -> EvolutionaryAlgorithm:
-    """An algorithm over solutions of one shape. Each instance compiles anew: build one and keep it.
+    """An algorithm over solutions of one shape. Each instance compiles anew, so build one and keep it.
 
     Raises:
       UserError: the name is unknown, or the algorithm refuses this population size.
@@ -83,7 +83,7 @@ def make_algorithm(
 
 
 def make_params(algorithm: EvolutionaryAlgorithm, epsilon: Array, density: Array) -> Any:
-    """An algorithm's traced settings: its own, and those of the config that it knows."""
+    """An algorithm's traced settings: its own, changed by those of the config that it knows."""
     params = algorithm.default_params
     if isinstance(algorithm, EvolQ):
         return params.replace(epsilon=epsilon)
@@ -91,17 +91,18 @@ def make_params(algorithm: EvolutionaryAlgorithm, epsilon: Array, density: Array
 
 
 def num_generations(algorithm: EvolutionaryAlgorithm, generations: int) -> int:
-    """Times to ask and tell at a visit: a grid's generations are sweeps over all coordinates."""
+    """How often a visit asks and tells. A grid's generation is a sweep over all coordinates."""
     return generations * (algorithm.num_dims if isinstance(algorithm, Grid) else 1)
 
 
 def start(algorithm: EvolutionaryAlgorithm, key: Array, solution: Any, fitness: Array, params: Any) -> Any:
-    """The state that begins at one evaluated solution, which counts as the best so far.
+    """The state that begins at one evaluated solution, which is the best so far.
 
-    Population-based algorithms start from copies of it. Those that move by the members' differences
-    would stay there for ever: they start from the solution and normal noise of size one around it, as if
-    of equal fitness. Distribution-based ones take the solution as their mean; they never evaluate their
-    start, so it is put into their archive here.
+    - Population-based algorithms start from copies of the solution.
+    - Algorithms that move by differences between members would never leave such copies. They start from the
+      solution and from normal noise of size one around it, with the same fitness.
+    - Distribution-based algorithms take the solution as their mean. They never evaluate their start, so it is
+      put into their archive here.
     """
     if isinstance(algorithm, PopulationBasedAlgorithm):
         copies = algorithm.pool_size if isinstance(algorithm, EvolQ) else algorithm.population_size
@@ -123,5 +124,5 @@ def _jitter(solution: Any, key: Array) -> Any:
 
 
 def unravel(algorithm: EvolutionaryAlgorithm, flat: Array) -> Any:
-    """A solution from the flat vector [D] in which evosax's states hold it."""
+    """A solution from a flat vector [D], the form in which evosax's states hold it."""
     return algorithm._unravel_solution(flat)  # pyright: ignore[reportPrivateUsage]

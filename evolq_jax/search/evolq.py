@@ -17,14 +17,14 @@ Replacement = Literal["worst", "oldest"]
 
 @struct.dataclass
 class State(BaseState):
-    """Pool of members (population [pool, D], fitness [pool]) with the generation each was born in."""
+    """The pool of members (population [pool, D], fitness [pool]), each with its generation of birth."""
 
     born: Array
 
 
 @struct.dataclass
 class Params(BaseParams):
-    """Traced settings: half width of the uniform mutation."""
+    """Traced settings: the half width of the uniform mutation."""
 
     epsilon: Array | float
 
@@ -32,14 +32,14 @@ class Params(BaseParams):
 class EvolQ(PopulationBasedAlgorithm):
     """Tournament, mutation of the winner, and replacement, in a pool that outlives a generation.
 
-    Each generation draws `tournament_size` members with replacement for each of the `children`; the
-    fittest of the draw is the parent. A child is `|parent + U(-eps, eps)|` element-wise (`absolute`, as
-    released) or `|parent (1 + U(-eps, eps))|` (`relative`). Children join the pool, from which the worst
-    (as released) or the oldest are dropped. The released code has one child and a pool of 15 copies of
-    the start; `pool_size=1` with the worst replaced is a (1 + children) search.
+    For each child, a generation draws `tournament_size` members with replacement. The fittest of them is the
+    parent. A child is `|parent + U(-eps, eps)|` element-wise (`absolute`, as released) or `|parent (1 +
+    U(-eps, eps))|` (`relative`). Children join the pool. Then the worst members (as released) or the oldest
+    ones leave it. The released code has one child and a pool of 15 copies of the start. `pool_size=1`, with
+    the worst replaced, is a (1 + children) search.
 
-    Solutions are positive scales, in any tree. Initialise with `pool_size` copies of the start and
-    their fitness. `population_size` is the number of children, as `ask` returns that many.
+    Solutions are positive scales, in any tree. Initialise with `pool_size` copies of the start and their
+    fitness. `population_size` is the number of children, because `ask` returns that many.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class EvolQ(PopulationBasedAlgorithm):
         mutation: Mutation = "absolute",
         replacement: Replacement = "worst",
     ) -> None:
-        """Static settings; what one sweeps is in `Params`."""
+        """Static settings. Numbers that one sweeps are in `Params`."""
         super().__init__(population_size, solution)
         self.pool_size = pool_size
         self.tournament_size = tournament_size

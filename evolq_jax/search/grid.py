@@ -18,27 +18,27 @@ class State(BaseState):
 
 @struct.dataclass
 class Params(BaseParams):
-    """Traced settings: how far the first sweep's grid reaches to either side."""
+    """Traced settings: how far the first sweep's grid reaches on either side."""
 
     width: Array | float
 
 
 class Grid(PopulationBasedAlgorithm):
-    """A generation tries `population_size` values of one coordinate, and moves to the best if it is better.
+    """A generation tries `population_size` values of one coordinate and moves to the best, if it is better.
 
-    A sweep is a generation for each of the coordinates, in order. Its grid is the present value plus
-    evenly spaced offsets up to `width` on both sides, zero left out (of an odd number, the farthest up).
-    The next sweep's grid reaches as far as this one's points are apart. Over log ratios to calibrated
-    scales this is a search over clip ratios. No randomness; solutions are any tree without bounds.
+    A sweep has one generation for each coordinate, in order. Its grid is the present value plus evenly spaced
+    offsets up to `width` on both sides, without zero. With an odd number, the farthest upper one is left out.
+    The next sweep's grid reaches as far as the points of this one lie apart. Over log ratios to calibrated
+    scales this is a search over clip ratios. There is no randomness. Solutions are any tree without bounds.
     """
 
     def __init__(self, population_size: int, solution: Any) -> None:
-        """`population_size` points at a time."""
+        """A grid that tries `population_size` points at a time."""
         super().__init__(population_size, solution)
 
     @property
     def offsets(self) -> Array:
-        """In units of the width: [population_size]."""
+        """The grid's offsets [population_size], in units of the width."""
         half = (self.population_size + 1) // 2
         steps = jnp.arange(1, half + 1) / half
         return jnp.concatenate([-steps[::-1], steps])[: self.population_size]

@@ -12,7 +12,7 @@ from evolq_jax.typing import Array
 
 
 def image_counts(stages: int, num_images: int, batch_size: int) -> tuple[int, ...]:
-    """Images of each stage, in whole contrastive batches: about twice as many each time, all in the last.
+    """The images of each stage, in whole contrastive batches: about twice as many each time, at last all.
 
     Raises:
       UserError: there are fewer batches than the stages need.
@@ -27,7 +27,7 @@ def image_counts(stages: int, num_images: int, batch_size: int) -> tuple[int, ..
 
 
 def num_scored(stages: int, population_size: int) -> int:
-    """Candidates scored in one generation, counted anew in each stage."""
+    """The number of scores in one generation. A candidate counts once in each stage that it reaches."""
     sizes = [population_size]
     while len(sizes) < stages and sizes[-1] > 1:
         sizes.append((sizes[-1] + 1) // 2)
@@ -35,15 +35,15 @@ def num_scored(stages: int, population_size: int) -> int:
 
 
 def halve(score: Callable[[QParams, int], Array], candidates: QParams, counts: Sequence[int]) -> Array:
-    """Fitness [P] of candidates: exact for the last survivors, who are the best; an estimate for the others.
+    """Fitness [P] of candidates: exact for the last survivors, which are the best; estimated for the others.
 
-    The better half of a stage goes on to the next; one that is left alone goes on to all images. The others
-    come behind all of these, as far apart from each other as on the images that they were scored on.
+    The better half of a stage goes on to the next stage. A single survivor goes on to all images. Candidates
+    that drop out get a fitness behind those that go on, with the differences that they had when scored.
 
     Args:
-      score: fitness of candidates [P] on the first so many images.
+      score: gives the fitness of candidates [P] on the first so many images.
       candidates: scales with a leading P axis.
-      counts: images of each stage, the last of them all.
+      counts: the images of each stage; the last stage has all.
     """
     size = jax.tree.leaves(candidates)[0].shape[0]
     if size == 1 or len(counts) == 1:

@@ -35,16 +35,16 @@ class Params(BaseParams):
 class OnePlusLambda(PopulationBasedAlgorithm):
     """The best of a parent and its `population_size` children is the next parent.
 
-    A child is the parent plus normal noise in some coordinates: each moves with probability `density`, at
-    least one does. With `antithetic`, children come in pairs on opposite sides of the parent.
+    A child is the parent plus normal noise. Each coordinate moves with probability `density`, and at least
+    one moves. With `antithetic`, children come in pairs on opposite sides of the parent.
 
     `one_fifth`: the step size follows the 1/5 rule (Rechenberg 1973) in the smooth form of Hansen, Arnold and
-    Auger ("Evolution Strategies", 2015), `sigma exp((share of better children - 1/5) rate)`; their (1 + 1)
+    Auger ("Evolution Strategies", 2015): `sigma exp((share of better children - 1/5) rate)`. Their (1 + 1)
     has the rate 1 / sqrt(D + 1). Here a generation counts as lambda such steps, up to a rate of 1.
 
-    `self_adaptive`: each child, or pair, has a step size of its own, `sigma exp(N(0, 1) / sqrt(D))`, and
-    keeps it when it becomes the parent (Beyer and Schwefel, "Evolution strategies", 2002). It does not change
-    while no child is better.
+    `self_adaptive`: each child, or each pair, has its own step size, `sigma exp(N(0, 1) / sqrt(D))`. A child
+    keeps it when it becomes the parent (Beyer and Schwefel, "Evolution strategies", 2002). As long as no
+    child is better, the step size does not change.
 
     Solutions are any tree without bounds. Initialise with the evaluated start, once.
     """
@@ -57,7 +57,7 @@ class OnePlusLambda(PopulationBasedAlgorithm):
         antithetic: bool = False,
         step_size: StepSize = "one_fifth",
     ) -> None:
-        """Static settings; what one sweeps is in `Params`."""
+        """Static settings. Numbers that one sweeps are in `Params`."""
         if antithetic and population_size % 2:
             raise ValueError("antithetic children come in pairs: an even number is needed")
         super().__init__(population_size, solution)

@@ -1,4 +1,4 @@
-"""Independent runs of one algorithm from one start, asked and told at once, scored as one population."""
+"""Independent runs of one algorithm from one start. They are scored as one population."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +14,10 @@ from evolq_jax.typing import Array
 
 @dataclass(frozen=True)
 class Restarts:
-    """`count` (R) runs of an algorithm; the best solution of all is theirs. One run is the algorithm itself.
+    """`count` (R) runs of an algorithm. The result is the best solution of all runs.
 
-    The runs differ in their keys only, so to an algorithm that draws nothing they mean nothing. States have
-    a leading R axis where there are several. Populations [R x P] hold one run's members after the other's.
+    The runs differ only in their keys, so they are useless for an algorithm without randomness. With several
+    runs, states have a leading R axis. A population [R x P] holds the members of one run after the other.
     """
 
     algorithm: EvolutionaryAlgorithm
@@ -30,13 +30,13 @@ class Restarts:
         return self._start(jax.random.split(key, self.count), solution, fitness, params)
 
     def ask(self, key: Array, state: Any, params: Any) -> tuple[Any, Any]:
-        """New solutions, with a leading [R x P] axis, and the states."""
+        """New solutions with a leading [R x P] axis, and the new states."""
         if self.count == 1:
             return self.algorithm.ask(key, state, params)
         return self._ask(jax.random.split(key, self.count), state, params)
 
     def tell(self, key: Array, population: Any, fitness: Array, state: Any, params: Any) -> Any:
-        """The states once the fitness [R x P] of these solutions is known."""
+        """The new states, from the fitness [R x P] of these solutions."""
         if self.count == 1:
             return self.algorithm.tell(key, population, fitness, state, params)[0]
         return self._tell(jax.random.split(key, self.count), population, fitness, state, params)

@@ -14,13 +14,13 @@ def run_pack(
     class_index: str | Path | None = None,
     watcher: Watcher | None = None,
 ) -> dict[str, Any]:
-    """Turns an image folder into a data set in array_record files, which `tfds:OUT` names in a config.
+    """Packs an image folder into array_record files. A config names this data set as `tfds:OUT`.
 
     Args:
-      folder: of images, `<class>/<file>` or flat.
-      out: the data set's folder, which must not hold anything; a start that was killed is continued.
-      class_index: file with a class id a line in index order; None: the data set has no labels.
-      watcher: told how it goes on.
+      folder: the images, `<class>/<file>` or flat.
+      out: the data set's folder; it must be empty or missing. A start that was killed is continued.
+      class_index: file with one class id per line, in index order; None: the data set has no labels.
+      watcher: follows the progress.
 
     Returns:
       What was written.

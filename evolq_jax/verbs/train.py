@@ -1,4 +1,4 @@
-"""Training a model of the registry from scratch, and writing its weights with what is known about them."""
+"""Trains a model of the registry from scratch, and writes its weights with a record of the training."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ EVALUATION_BATCH = 100
 
 
 class Trained(NamedTuple):
-    """The weights of a training, and how good they are."""
+    """The weights that a training wrote, and their accuracy."""
 
     path: Path
     top1: float  # between 0 and 1, on the test images
@@ -36,17 +36,17 @@ class Trained(NamedTuple):
 def run_training(
     config: TrainExperiment, progress: Callable[[int, int], None] = no_progress, command: str = ""
 ) -> Trained:
-    """Trains, measures top-1 on the test images, and writes `config.out`, readable by `load_checkpoint`.
+    """Trains, measures top-1 on the test images, and writes `config.out`. `load_checkpoint` can read it.
 
-    The file's metadata names the model, the config, the command, the accuracy and the versions that made it.
+    The file's metadata has the model, the config, the command, the accuracy and the versions.
 
     Args:
       config: the model, the images, the settings.
-      progress: told the epochs done.
+      progress: called with the number of epochs done.
       command: the command line, for the record.
 
     Raises:
-      UserError: the model is unknown, images are missing, unlabelled or unfit, or the file cannot be written.
+      UserError: the model is unknown; images are missing, unlabelled or unfit; the file cannot be written.
     """
     entry, out = get_entry(config.model), _prepare(config.out)
     model = entry.config
@@ -95,7 +95,7 @@ def _load(source: str, class_index: str | None, preprocessing: Preprocessing) ->
 
 
 def _prepare(out: str) -> Path:
-    """Finds out before the training what would keep its result from being written."""
+    """Finds out before the training whether its result can be written."""
     path = Path(out).expanduser()
     if path.suffix != ".safetensors":
         raise UserError(f"out is '{out}': weights are written as .safetensors, so give it that ending")

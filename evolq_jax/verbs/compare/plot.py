@@ -1,4 +1,4 @@
-"""The picture of a comparison: quality against budget, a line a method, with its spread over seeds."""
+"""The picture of a comparison: quality against budget, one line per method, with its spread over seeds."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ LABELS = {
 
 
 def draw(trajectories: Mapping[str, Sequence[Trajectory]]) -> Iterator[tuple[str, bytes]]:
-    """PNG and SVG files (name, content): one panel a metric that all runs have.
+    """The PNG and SVG files (name, content): one panel for each metric that all runs have.
 
     Args:
-      trajectories: of every method, one of each seed.
+      trajectories: for every method, one trajectory of each seed.
     """
     yield from render(("quality", quality_figure(runs)) for runs in (trajectories,))
 
 
 def quality_figure(trajectories: Mapping[str, Sequence[Trajectory]]) -> Figure:
-    """Panels of metrics against budget: means over seeds, shaded from the worst to the best seed."""
+    """Panels of metrics against budget: means over seeds, with a shade from the worst to the best seed."""
     from matplotlib.figure import Figure
 
     points = [point for runs in trajectories.values() for run in runs for point in run]
@@ -53,9 +53,9 @@ def quality_figure(trajectories: Mapping[str, Sequence[Trajectory]]) -> Figure:
 
 
 def spread(runs: Sequence[Trajectory], metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Budgets, and the lowest, mean and highest value over runs at each: a value holds until the next point.
+    """Budgets, and at each the lowest, mean and highest value over runs. A value holds until the next point.
 
-    The budgets are those at which any run has a point, up to where all runs have begun.
+    The budgets are those at which any run has a point, from where all runs have begun.
     """
     budgets = np.unique(np.concatenate([[point["candidate_images"] for point in run] for run in runs]))
     first = max(run[0]["candidate_images"] for run in runs)

@@ -1,4 +1,4 @@
-"""What a comparison's runs say together: means over seeds with intervals, wins against init and reference."""
+"""The summary of a comparison: means over seeds with intervals, and wins against init and reference."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,11 +21,11 @@ class Run(NamedTuple):
 
 
 def summarise(methods: Sequence[str], runs: Sequence[Run], reference: str | None) -> dict[str, Any]:
-    """Numbers of each method over its seeds, by metric.
+    """The numbers of each method over its seeds, by metric.
 
-    Every metric has `init`, `final` and `change` (final - init), each a mean over seeds with Student's t
-    interval, and `wins`: the shares of seeds that end better than their init, and better than the
-    reference's run of the same seed.
+    Every metric has `init`, `final` and `change` (final - init): means over seeds with Student's t interval.
+    It also has `wins`: the shares of seeds that end better than their init, and better than the reference's
+    run with the same seed.
 
     Args:
       methods: names, in order.
@@ -51,12 +51,12 @@ def summarise(methods: Sequence[str], runs: Sequence[Run], reference: str | None
 
 
 def value(metric: str, network: str, result: Mapping[str, Any]) -> float | None:
-    """A run's number: `network` is `init` or `final`; None where images have no labels."""
+    """A number of a run. `network` is `init` or `final`. None: the images have no labels."""
     return result[FITNESS][network] if metric == FITNESS else result[network][metric]
 
 
 def interval(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean over seeds with Student's t interval; without ends where there is one seed only."""
+    """Mean over seeds with Student's t interval. With one seed there are no ends."""
     mean, count = float(np.mean(values)), len(values)
     if count < 2:
         return {"mean": mean, "low": None, "high": None}

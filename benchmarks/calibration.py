@@ -14,8 +14,7 @@ from benchmarks.peak import forward_flops, peak_flops
 from benchmarks.search_throughput import FULLY_QUANTIZED
 from benchmarks.subject import Options, Subject
 from benchmarks.timing import Task, interleave, timed
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.link import Calibration
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.quant.qparams import QParams
 
 CHUNKS = (4, 5, 10, 20)
@@ -27,9 +26,8 @@ def whole(subject: Subject, chunk: int) -> Task:
     sites, specs = subject.quantizers(FULLY_QUANTIZED)
 
     def run() -> QParams:
-        return initialise(
-            ("ranges",), Calibration(subject.parts, specs, sites, [images], chunk), subject.params
-        )[1]
+        found = calibrate(subject.parts, specs, subject.params, [images], sites=sites, chunk=chunk)
+        return found.qparams
 
     task = timed(run)
     return lambda: task() / len(images)

@@ -13,8 +13,7 @@ from benchmarks.command import main
 from benchmarks.search_throughput import MATMUL, Case, paper_search
 from benchmarks.subject import Options, Subject
 from benchmarks.timing import count_compilations
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.link import Calibration
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.pipeline.logits import compute_logits
 from evolq_jax.search.blockwise import search
 
@@ -26,9 +25,7 @@ def row(subject: Subject, case: Case = CASE) -> dict[str, Any]:
     """A search with nothing compiled before it, calibration and teacher being there."""
     parts, params, number = subject.parts, subject.params, len(subject.pixels)
     sites, specs = subject.quantizers(MATMUL)
-    _, qparams = initialise(
-        ("ranges",), Calibration(parts, specs, sites, [subject.normalised()[:10]], 10), params
-    )
+    qparams = calibrate(parts, specs, params, [subject.normalised()[:10]], sites=sites).qparams
     tokens = subject.tokens(specs, qparams, 10)
     pixels = np.asarray(subject.pixels)
     teacher = compute_logits(parts, (), subject.preprocessing, params, {}, pixels, 10)

@@ -18,8 +18,7 @@ from benchmarks.float_forward import best_task
 from benchmarks.search_throughput import SCHEMES
 from benchmarks.subject import Options, Subject
 from benchmarks.timing import Task, interleave, timed
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.link import Calibration
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.devices.mesh import make_mesh
 from evolq_jax.landscape.config import LOSSES, LandscapeConfig
 from evolq_jax.landscape.directions import keep_blocks, random_directions
@@ -54,9 +53,7 @@ def plane(subject: Subject, case: Case, points: int) -> tuple[Task, Grid]:
     """Seconds of a whole plane of `points` × `points`, compiled now."""
     parts, params, pixels = subject.parts, subject.params, subject.pixels
     sites, specs = subject.quantizers(SCHEMES[case.scheme])
-    _, qparams = initialise(
-        ("ranges",), Calibration(parts, specs, sites, [subject.normalised()[:10]], 10), params
-    )
+    qparams = calibrate(parts, specs, params, [subject.normalised()[:10]], sites=sites).qparams
     teacher = compute_logits(parts, (), subject.preprocessing, params, {}, np.asarray(pixels), 10)
     moving = select(SITES, qparams)
     depth = subject.config.depth

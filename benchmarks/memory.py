@@ -18,8 +18,7 @@ import numpy as np
 from benchmarks.command import main
 from benchmarks.search_throughput import MATMUL, Case, paper_search
 from benchmarks.subject import Options, Subject, load
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.link import Calibration
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.search.blockwise import search
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,9 +48,8 @@ def child(images: int, image_chunk: int, population_chunk: int) -> None:
     subject = load(Options(images=images))
     parts, params = subject.parts, subject.params
     sites, specs = subject.quantizers(MATMUL)
-    _, qparams = initialise(
-        ("ranges",), Calibration(parts, specs, sites, [subject.normalised()[:2]], 1), params
-    )
+    batches = [subject.normalised()[:2]]
+    qparams = calibrate(parts, specs, params, batches, sites=sites, chunk=1).qparams
     tokens = subject.tokens(specs, qparams, 1)
     teacher = jax.random.normal(jax.random.key(0), (images, subject.config.num_classes))
     config = paper_search(images, Case("matmul", image_chunk, 1, CHILDREN, population_chunk))

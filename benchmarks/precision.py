@@ -22,8 +22,7 @@ from benchmarks.entry import run_or_refuse
 from benchmarks.scaling import table
 from benchmarks.subject import Options as SubjectOptions
 from benchmarks.subject import Subject, load
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.link import Calibration
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.devices.precision import Precision, matmul_precision
 from evolq_jax.errors import UserError
 from evolq_jax.network.parts import ModelParts, Segment
@@ -129,9 +128,9 @@ def fitness(
 ) -> Callable[..., Any]:
     """Gives the candidates' fitness [2 * pairs] at a precision; all else is in float32."""
     parts, params, images = subject.parts, subject.params, subject.normalised()
-    calibration = Calibration(parts, specs, sites, [images], options.chunk)
     with matmul_precision():
-        params, qparams = initialise(("ranges",), calibration, params)
+        found = calibrate(parts, specs, params, [images], sites=sites, chunk=options.chunk)
+        params, qparams = found.params, found.qparams
         teacher = jnp.concatenate(
             [
                 jax.jit(partial(forward, parts, float_sites))(params, {}, x)

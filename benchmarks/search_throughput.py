@@ -19,8 +19,7 @@ from benchmarks.float_forward import best_task
 from benchmarks.peak import block_flops, peak_flops
 from benchmarks.subject import Options, Subject
 from benchmarks.timing import Task, count_compilations, interleave
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.link import Calibration
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.pipeline.logits import compute_logits
 from evolq_jax.quant.spec import QuantConfig
 from evolq_jax.search.blockwise import search
@@ -71,9 +70,7 @@ def one_pass(subject: Subject, case: Case) -> Task:
     """A pass with its compilation taken off; compiles most of it now, in a pass of one generation."""
     parts, params, number = subject.parts, subject.params, len(subject.pixels)
     sites, specs = subject.quantizers(SCHEMES[case.scheme])
-    _, qparams = initialise(
-        ("ranges",), Calibration(parts, specs, sites, [subject.normalised()[:10]], 10), params
-    )
+    qparams = calibrate(parts, specs, params, [subject.normalised()[:10]], sites=sites).qparams
     tokens = subject.tokens(specs, qparams, 10)
     pixels = np.asarray(subject.pixels)
     teacher = compute_logits(parts, (), subject.preprocessing, params, {}, pixels, 10)

@@ -11,8 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from evolq_jax.calibration.link import Calibration, State
-from evolq_jax.calibration.links.ranges import ranges
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.landscape.weights import Distribution, draw_weights, weight_distributions
 from evolq_jax.pipeline.load import load_model
@@ -41,8 +40,7 @@ def measured(data: Path, subject: str, bits: int) -> dict[str, Distribution]:
     setup = load_model(make(data, subject, bits))
     weights = tuple((name, spec) for name, spec in setup.specs if setup.sites[name].is_weight)
     params = setup.model.params
-    calibration = Calibration(setup.model.parts, weights, setup.sites, (), 1)
-    qparams = ranges(calibration, State(params, params, {})).qparams
+    qparams = calibrate(setup.model.parts, weights, params, (), sites=setup.sites).qparams
     return weight_distributions(weights, params, jax.device_get(qparams), GROUPS[subject])
 
 

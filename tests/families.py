@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.link import Calibration
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.models import registry
 from evolq_jax.models.batch_norm import fold
 from evolq_jax.models.cifar_resnet import CifarResNetConfig
@@ -113,5 +112,5 @@ def calibrate_small(name: str, config: QuantConfig) -> tuple[Small, Specs, QPara
     """The scales of `ranges` on all twelve images."""
     small = make_small(name)
     specs = resolve(config, small.sites)
-    calibration = Calibration(small.parts, specs, small.sites, [small.images], 12)
-    return small, specs, initialise(["ranges"], calibration, small.params)[1]
+    found = calibrate(small.parts, specs, small.params, [small.images], sites=small.sites, chunk=12)
+    return small, specs, found.qparams

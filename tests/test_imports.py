@@ -15,13 +15,14 @@ MAX_LINES = 350
 
 # One line per layer, lowest first: the layer, and the layers that it may import beside itself.
 # `evolq_jax/x.py` and everything under `evolq_jax/x/` are layer x; "" is `evolq_jax/__init__.py`.
-NUMERICS = "errors typing trees devices quant network objective"
+NUMERICS = "errors typing trees named devices quant network objective"
 ALGORITHMS = "calibration search gradient landscape training"
 LAYERS = {
     "version": "",
     "errors": "",
     "typing": "errors",
     "trees": "errors typing",
+    "named": "errors",
     "figures": "",
     "devices": "errors typing",
     "data": "errors typing trees devices",
@@ -41,7 +42,7 @@ LAYERS = {
     "runs": f"version {NUMERICS} data quantized config pipeline",
     "verbs": f"version figures {NUMERICS} {ALGORITHMS} data metrics models quantized config pipeline runs",
     "configs": "config",
-    "cli": "version errors devices typing training config pipeline runs verbs",
+    "cli": "version errors named devices typing training config pipeline runs verbs",
     "__main__": "errors devices cli",
     "": f"version {NUMERICS} {ALGORITHMS} data metrics models config pipeline runs verbs",
 }

@@ -34,7 +34,7 @@ class _AddSite(FloatSite):
 
 @partial(jax.jit, static_argnames=("parts", "shards"))
 def token_weights(
-    parts: ModelParts, params: Params, images: Array, key: Array, shards: int = 1
+    parts: ModelParts, params: Params, images: Array, key: Array, *, shards: int = 1
 ) -> TokenWeights:
     """Mean squared gradient at every token of every linear layer's output.
 
@@ -56,7 +56,9 @@ def token_weights(
     )
 
     def one_chunk(chunk: tuple[Array, Array]) -> TokenWeights:
-        gradients = site_gradients(parts, tuple(site for _, site in layers), params, *chunk)
+        images_of_chunk, keys_of_chunk = chunk
+        names = tuple(site for _, site in layers)
+        gradients = site_gradients(parts, names, params, images_of_chunk, keys=keys_of_chunk)
         squares = {name: (gradients[site] ** 2).mean(-1) for name, site in layers}
         # Windows of an image lie on its axis of images: all of an image's tokens are one row.
         return {name: _normalised(g.reshape(len(g), images.shape[1], -1)) for name, g in squares.items()}
@@ -68,7 +70,7 @@ def token_weights(
 
 
 def site_gradients(
-    parts: ModelParts, names: tuple[str, ...], params: Params, images: Array, keys: Array
+    parts: ModelParts, names: tuple[str, ...], params: Params, images: Array, *, keys: Array
 ) -> dict[str, Array]:
     """The random projection's gradient at sites, of their shape (with a leading L axis where stacked).
 
@@ -77,7 +79,7 @@ def site_gradients(
     sites = list_sites(parts, params, images.shape[1:], images.shape[0])
     depths = {name: [] if sites[name].depth is None else [sites[name].depth] for name in names}
     nothing = {name: jnp.zeros((*depths[name], *sites[name].shape)) for name in names}
-    return jax.grad(lambda added: _projected(parts, params, added, images, keys))(nothing)
+    return jax.grad(lambda added: _projected(parts, params, images, added=added, keys=keys))(nothing)
 
 
 def importance(gradients: Array, num_images: int = 1) -> Array:
@@ -95,7 +97,7 @@ def importance(gradients: Array, num_images: int = 1) -> Array:
 
 @partial(jax.jit, static_argnames=("parts", "names"))
 def weight_importance(
-    parts: ModelParts, names: tuple[str, ...], params: Params, images: Array, key: Array
+    parts: ModelParts, names: tuple[str, ...], params: Params, images: Array, *, key: Array
 ) -> dict[str, Array]:
     """`importance` of every value of the named parameters, squared gradients summed over all chunks.
 
@@ -113,7 +115,8 @@ def weight_importance(
 
     def one_chunk(sums: dict[str, Array], chunk: tuple[Array, Array]) -> tuple[dict[str, Array], None]:
         def projected(chosen: dict[str, Array]) -> Array:
-            return _projected(parts, unflatten(leaves | chosen), {}, *chunk)
+            images, keys = chunk
+            return _projected(parts, unflatten(leaves | chosen), images, added={}, keys=keys)
 
         gradients = jax.grad(projected)({name: leaves[name] for name in names})
         return {name: sums[name] + g**2 for name, g in gradients.items()}, None
@@ -126,7 +129,7 @@ def weight_importance(
 
 
 def _projected(
-    parts: ModelParts, params: Params, added: dict[str, Array], images: Array, keys: Array
+    parts: ModelParts, params: Params, images: Array, *, added: dict[str, Array], keys: Array
 ) -> Array:
     """The scalar whose gradient is wanted, with something added at sites."""
     logits = forward(parts, lambda segment, entries: _AddSite(dict(entries)), params, added, images)

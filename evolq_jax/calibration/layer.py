@@ -1,6 +1,5 @@
 """A linear layer as layer-wise links see it, and the moments of its input."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +7,6 @@ import jax.numpy as jnp
 
 from evolq_jax.calibration import patches
 from evolq_jax.quant.qparams import SiteQParams
-from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array
 
 
@@ -52,9 +50,6 @@ def damped(xx: Array, damping: float | Array) -> Array:
 def finite(tree: Any) -> Array:
     """Whether a solution can be used: moments that lost their definiteness in float32 give none."""
     return jnp.all(jnp.asarray([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
-
-
-LayerLink = Callable[[QuantSpec | None, Moments, Layer, float], Layer]
 
 
 def moments_of(token: Array, x: Array, wanted: Array) -> Moments:

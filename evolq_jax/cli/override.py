@@ -8,10 +8,29 @@ from itertools import dropwhile, takewhile
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from evolq_jax.config.named import named_kind
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.named import name_of
 
 Config = TypeVar("Config")
+_registry = ConstructorRegistry()
+
+
+@_registry.primitive_rule
+def _by_name(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Things that have names are given by name on the command line."""
+    known = named_kind(info.type)
+    if known is None:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=known.noun.upper(),
+        instance_from_str=lambda args: args[0],
+        is_instance=lambda given: isinstance(given, str | known.kind),
+        str_from_instance=lambda given: [name_of(given)],
+    )
 
 
 def override(config: Config, args: Sequence[str], verb: str, options: Sequence[str] = ()) -> Config:
@@ -35,6 +54,7 @@ def override(config: Config, args: Sequence[str], verb: str, options: Sequence[s
                 args=list(args),
                 prog=f"evolq {verb} CONFIG",
                 return_unknown_args=True,
+                registry=_registry,
             )
     except SystemExit:
         raise UserError(_unframed(framed.getvalue())) from None
@@ -74,4 +94,4 @@ def print_fields(kind: type, config: Any, verb: str) -> None:
     """Every field with its type, its meaning and its value in `config`; None: its default."""
     default = {} if config is None else {"default": config}
     with contextlib.suppress(SystemExit):
-        tyro.cli(kind, args=["--help"], prog=f"evolq {verb} CONFIG", **default)
+        tyro.cli(kind, args=["--help"], prog=f"evolq {verb} CONFIG", registry=_registry, **default)

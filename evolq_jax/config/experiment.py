@@ -3,12 +3,14 @@
 Config files (`configs/*.py`) hold `config = Experiment(...)`; the command line overrides single fields.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from evolq_jax.calibration.chain import CORRECTING, check_order
-from evolq_jax.calibration.link import TokenWeighting
-from evolq_jax.calibration.links.clip_config import ClipConfig
+from evolq_jax.calibration.chain import LINKS, check_order, find_links
+from evolq_jax.calibration.link import FLOAT_STREAM, LayerLink, Link, TokenWeighting, WalkConfig
+from evolq_jax.calibration.links.clip import ClipConfig
+from evolq_jax.calibration.links.ranges import RangesConfig
+from evolq_jax.calibration.links.ridge import RidgeConfig
 from evolq_jax.calibration.reconstruction.config import BrecqConfig
 from evolq_jax.data.config import DataConfig
 from evolq_jax.devices.memory import check_amount
@@ -17,6 +19,7 @@ from evolq_jax.devices.precision import Precision
 from evolq_jax.errors import UserError, check_at_least_one, check_choices
 from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.landscape.config import LandscapeConfig
+from evolq_jax.named import check_names
 from evolq_jax.quant.spec import QuantConfig, Rule
 from evolq_jax.search.config import SearchConfig
 from evolq_jax.training import TrainConfig, TrainExperiment
@@ -65,7 +68,7 @@ class CalibrationConfig:
         weights, `own_output` finds their ranges, `gptq` rounds them with error feedback, and `bias` corrects
         biases. `brecq` learns the rounding of weights and the steps of activations block by block. A search
         after it moves scales, not integers. `block_linear`, last, adds a linear layer in float to every
-        block. All: docs/initialisation.md.
+        block. All: docs/initialisation.md. Python may pass a link of its own in the place of a name.
       damping: how strongly `ridge` holds on to float weights, relative to each input's second moment.
       pull: share (0 to 1) of the stream's error that `ridge` and `bias` correct at the end of a branch.
       token_weights: what layer-wise links weigh tokens by: `fisher`, how much they matter to the network's
@@ -78,7 +81,7 @@ class CalibrationConfig:
       image_chunk: images run at once.
     """
 
-    chain: tuple[str, ...] = ("ranges",)
+    chain: tuple[str | Link, ...] = ("ranges",)
     damping: float = 3.0
     pull: float = 0.9
     token_weights: TokenWeighting = "fisher"
@@ -96,7 +99,35 @@ class CalibrationConfig:
             raise UserError(f"calibration.damping must be positive, not {self.damping}")
         if not 0 <= self.pull <= 1:
             raise UserError(f"calibration.pull must be from 0 to 1, not {self.pull}")
-        check_order(self.chain)
+        check_names(self.chain, LINKS, "calibration.chain")
+        check_order(self.links)
+
+    @property
+    def walk(self) -> WalkConfig:
+        """How walks through the layers weigh what they see."""
+        return WalkConfig(self.pull, self.token_weights)
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """The links of the chain, with the settings that this config has for them."""
+        return tuple(self.with_settings(link) for link in find_links(self.chain))
+
+    def with_settings(self, link: Link) -> Link:
+        """A link with the settings that this config has for it; one that Python passed keeps its own."""
+        if link.name not in LINKS:
+            return link
+        if isinstance(link, LayerLink):
+            link = replace(link, walk=self.walk)
+        ranges = RangesConfig(self.fisher)
+        settings = {
+            "ranges": ranges,
+            "smooth": ranges,
+            "fold": ranges,
+            "clip": self.clip,
+            "ridge": RidgeConfig(self.damping),
+            "brecq": self.brecq,
+        }
+        return replace(link, settings=settings.get(link.name))
 
 
 @dataclass(frozen=True)
@@ -189,16 +220,16 @@ class Experiment:
             "softmax_bits",
         ):
             _check_bits(f"quant.{name}", getattr(self.quant, name))
-        correcting = [link for link in self.calibration.chain if link in CORRECTING]
-        if self.quant.bias_correction and correcting:
-            raise UserError(
-                f"calibration.chain's '{correcting[0]}' needs quant.bias_correction off: both correct weights"
-            )
-        if "block_linear" in self.calibration.chain and self.quant.scheme != "matmul":
-            raise UserError(
-                "calibration.chain's 'block_linear' needs quant.scheme matmul: it reads the residual stream "
-                "in float"
-            )
+        for link in self.calibration.links:
+            if self.quant.bias_correction and link.corrects:
+                raise UserError(
+                    f"calibration.chain's '{link.name}' needs quant.bias_correction off: both correct weights"
+                )
+            if self.quant.scheme != "matmul" and FLOAT_STREAM in link.needs:
+                raise UserError(
+                    f"calibration.chain's '{link.name}' needs quant.scheme matmul: it reads the residual "
+                    "stream in float"
+                )
         for rule in self.quant.rules:
             _check_bits(f"quant.rules, pattern '{rule.pattern}': bits", rule.bits or None)
 

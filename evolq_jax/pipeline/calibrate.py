@@ -7,10 +7,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.link import Calibration
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.devices.layout import Layout
 from evolq_jax.devices.mesh import DATA, fetch, gather, image_mesh, put_rows, replicate, spread
 from evolq_jax.network.run import normalize
@@ -34,7 +34,7 @@ class Calibrated(NamedTuple):
     seconds: float
 
 
-def calibrate(setup: Setup, watcher: Watcher, *, for_search: bool) -> Calibrated:
+def calibrate_setup(setup: Setup, watcher: Watcher, *, for_search: bool) -> Calibrated:
     """Loads the calibration images and runs the chain of initialisers.
 
     Raises:
@@ -44,43 +44,42 @@ def calibrate(setup: Setup, watcher: Watcher, *, for_search: bool) -> Calibrated
     images = load_calibration(setup, watcher.stage("decoding calibration images"))
     check_batches(config, len(images.pixels), for_search=for_search, skipped=len(images.skipped))
     began = time.monotonic()
-    calibration = surroundings(setup, images.pixels, config.calibration.batch_size)
+    batches = normalised(setup, images.pixels, config.calibration.batch_size)
 
     def stage(name: str) -> Progress:
         return watcher.stage(f"calibrating ({name})")
 
-    mesh = calibration.mesh
-    params = replicate(mesh, setup.model.params)
-    found = initialise(config.calibration.chain, calibration, params, stage)
-    params, qparams = fetch(mesh, gather(mesh, found))
+    found = calibrate(
+        setup.model.parts,
+        setup.specs,
+        replicate(batches.mesh, setup.model.params),
+        batches.images,
+        sites=setup.sites,
+        chain=config.calibration.links,
+        chunk=config.calibration.image_chunk,
+        seed=config.seed,
+        mesh=batches.mesh,
+        stage=stage,
+    )
+    params, qparams = fetch(batches.mesh, gather(batches.mesh, (found.params, found.qparams)))
     jax.block_until_ready(qparams)
     return Calibrated(setup, params, qparams, images, time.monotonic() - began)
 
 
-def surroundings(setup: Setup, pixels: np.ndarray, batch_size: int) -> Calibration:
-    """What links are given, on these images in batches of a size that divides them."""
-    settings = setup.config.calibration
+class Batches(NamedTuple):
+    """Normalised images in batches, on the devices that share them (None: one)."""
+
+    images: list[Array]  # [B, height, width, channels] each
+    mesh: Mesh | None
+
+
+def normalised(setup: Setup, pixels: np.ndarray, batch_size: int) -> Batches:
+    """Images in batches of a size that divides them, as the network reads them."""
     preprocess = jax.jit(partial(normalize, setup.model.preprocessing))
     mesh = None if setup.mesh is None else image_mesh(setup.mesh, batch_size)
     batches = [pixels[i : i + batch_size] for i in range(0, len(pixels), batch_size)]
-    return Calibration(
-        setup.model.parts,
-        setup.specs,
-        setup.sites,
-        [
-            preprocess(jnp.asarray(batch) if mesh is None else put_rows(mesh, DATA, batch))
-            for batch in batches
-        ],
-        settings.image_chunk,
-        damping=settings.damping,
-        pull=settings.pull,
-        token_weights=settings.token_weights,
-        fisher=settings.fisher,
-        brecq=settings.brecq,
-        clip=settings.clip,
-        seed=setup.config.seed,
-        mesh=mesh,
-    )
+    on_devices = (jnp.asarray(batch) if mesh is None else put_rows(mesh, DATA, batch) for batch in batches)
+    return Batches([preprocess(batch) for batch in on_devices], mesh)
 
 
 def first_tokens(calibrated: Calibrated, layout: Layout | None = None) -> Array:

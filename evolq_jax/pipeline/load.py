@@ -7,9 +7,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 import evolq_jax.models
-from evolq_jax.calibration.chain import ROUNDING, check_chain
-from evolq_jax.calibration.links.block_linear import added_parameters
-from evolq_jax.calibration.links.clip import clipped_sites
+from evolq_jax.calibration.chain import check_links, specs_after
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.mesh import make_mesh
 from evolq_jax.devices.precision import Precision
@@ -18,7 +16,7 @@ from evolq_jax.errors import UserError
 from evolq_jax.models import registry
 from evolq_jax.models.checkpoint import load_checkpoint
 from evolq_jax.network.network import Network
-from evolq_jax.quant.spec import Specs, resolve, with_codes
+from evolq_jax.quant.spec import Specs, resolve
 from evolq_jax.typing import SiteInfo
 
 
@@ -35,9 +33,11 @@ class Setup:
     @property
     def added_parameters(self) -> int:
         """Numbers that the chain of initialisers adds to the network's own."""
-        if "block_linear" not in self.config.calibration.chain:
-            return 0
-        return added_parameters(self.model.parts, self.model.params, self.model.image_shape)
+        return sum(
+            link.added_parameters(self.model.parts, self.model.params, self.model.image_shape)
+            for link in self.config.calibration.links
+            if link.added_parameters is not None
+        )
 
 
 def load_network(
@@ -67,14 +67,10 @@ def load_model(config: Experiment) -> Setup:
     forget_programs()
     mesh = make_mesh(config.mesh, config.search.population_size)
     model = load_network(config.model.name, config.model.weights, precision=config.precision)
-    check_chain(config.calibration.chain, model.parts)
-    sites = model.sites
+    sites, links = model.sites, config.calibration.links
     specs = resolve(config.quant, sites)
-    if "clip" in config.calibration.chain:
-        clipped_sites(model.parts, specs, config.calibration.clip.sites)
-    if set(config.calibration.chain) & set(ROUNDING):
-        specs = with_codes(specs, [name for name, info in sites.items() if info.is_weight])
-    return Setup(config, model, sites, specs, mesh)
+    check_links(links, model.parts, specs)
+    return Setup(config, model, sites, specs_after(links, specs, sites), mesh)
 
 
 def shipped_weights(name: str) -> Path:

@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
-from evolq_jax.calibration.chain import CORRECTING
 from evolq_jax.calibration.layerwise import walk
-from evolq_jax.calibration.link import State
-from evolq_jax.calibration.links.own_output import NUM_CANDIDATES
+from evolq_jax.calibration.link import Calibration, State
+from evolq_jax.calibration.links.own_output import NUM_CANDIDATES, OWN_OUTPUT
 from evolq_jax.devices.mesh import fetch, gather, replicate
 from evolq_jax.gradient.config import BACKWARD
 from evolq_jax.network.parts import Linear
-from evolq_jax.pipeline.calibrate import Calibrated, surroundings
+from evolq_jax.pipeline.calibrate import Calibrated, normalised
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.pipeline.searched import searched_sites
 from evolq_jax.pipeline.watcher import Watcher
@@ -20,7 +20,7 @@ from evolq_jax.search.records import Proposal
 def searched_weights(setup: Setup) -> frozenset[str]:
     """The weights whose ranges `search.output_start` finds anew; none where calibration changed weights."""
     config = setup.config
-    if not config.search.output_start or set(config.calibration.chain) & set(CORRECTING):
+    if not config.search.output_start or any(link.corrects for link in config.calibration.links):
         return frozenset()
     layers = {
         f"{segment.name}/{linear.name}/weight"
@@ -43,17 +43,27 @@ def output_start(
         return None
     count = len(calibrated.images.pixels)
     count -= config.search.num_held_out(count)
-    calibration = surroundings(setup, calibrated.images.pixels[:count], count)
+    batches = normalised(setup, calibrated.images.pixels[:count], count)
     told = watcher.stage("searching ranges by outputs")
 
     def progress(done: int, total: int) -> None:
         check()
         told(done, total)
 
-    calibration, mesh = calibration._replace(progress=progress), calibration.mesh
-    params, qparams = replicate(mesh, (calibrated.params, calibrated.qparams))
-    found = walk(("own_output",), calibration, State(params, params, qparams), chosen)
-    return Proposal(fetch(mesh, gather(mesh, found.qparams)), block_images(setup, chosen, count))
+    calibration = Calibration(
+        setup.model.parts,
+        setup.specs,
+        setup.sites,
+        batches.images,
+        config.calibration.image_chunk,
+        mesh=batches.mesh,
+        progress=progress,
+    )
+    params, qparams = replicate(batches.mesh, (calibrated.params, calibrated.qparams))
+    link = replace(OWN_OUTPUT, walk=config.calibration.walk)
+    found = walk((link,), calibration, State(params, params, qparams), chosen)
+    found_qparams = fetch(batches.mesh, gather(batches.mesh, found.qparams))
+    return Proposal(found_qparams, block_images(setup, chosen, count))
 
 
 def block_images(setup: Setup, chosen: frozenset[str], num_images: int) -> int:

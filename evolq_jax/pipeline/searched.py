@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.calibration.chain import ROUNDING
 from evolq_jax.errors import UserError
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import is_stacked
@@ -50,11 +49,11 @@ def check_search(setup: Setup) -> None:
     """
     search = setup.config.search
     search_spaces(setup)
-    decided = [name for name, spec in setup.specs if spec.codes]
-    if decided and any(scoring.has_local for scoring in search.scorings()):
+    rounding = [link.name for link in setup.config.calibration.links if link.rounds]
+    if rounding and any(scoring.has_local for scoring in search.scorings()):
         raise UserError(
-            "search.fitness 'local' compares a block with its float weights, which a link of "
-            f"calibration.chain ({' or '.join(ROUNDING)}) has replaced by integers: leave one of them out"
+            "search.fitness 'local' compares a block with its float weights, which calibration.chain's "
+            f"'{rounding[0]}' has replaced by integers: leave one of them out"
         )
     _check_fitness(setup)
     search.make_algorithm({"scale": jnp.ones(8)})  # any solution: what is refused is a name or a size

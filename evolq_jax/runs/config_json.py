@@ -10,7 +10,9 @@ from cattrs.preconf.json import make_converter
 from cattrs.v import format_exception
 
 from evolq_jax.config.experiment import Experiment
+from evolq_jax.config.named import named_kind
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.named import name_of
 
 _converter = make_converter(forbid_extra_keys=True)
 
@@ -40,6 +42,21 @@ def _recorded(name: str, kind: Any) -> Callable[..., Any]:
 
 _converter.register_unstructure_hook_func(_is_function, _name)
 _converter.register_structure_hook_func(_is_function, _recorded)
+
+
+def _found(name: Any, kind: Any) -> Any:
+    """What a recorded name stands for; things that Python passed are recorded by name too."""
+    known = named_kind(kind)
+    if isinstance(name, str) and known is not None and name not in known.things:
+        raise UserError(
+            f"'{name}' is no {known.noun} that evolq_jax brings along: Python passed it to the run, and only "
+            "its name is recorded"
+        )
+    return name
+
+
+_converter.register_unstructure_hook_func(lambda kind: named_kind(kind) is not None, name_of)
+_converter.register_structure_hook_func(lambda kind: named_kind(kind) is not None, _found)
 
 
 def to_json(config: Experiment) -> str:

@@ -33,15 +33,15 @@ class SavedScales(NamedTuple):
         return self.final
 
 
-def write_calibrated(run: RunDirectory, params: Params, qparams: QParams) -> None:
-    """The first scales and, where the chain changed them, the parameters that they are for."""
-    if _changes_params(run.config()):
+def write_calibrated(run: RunDirectory, config: Experiment, params: Params, qparams: QParams) -> None:
+    """The first scales and, where the chain of `config` changed them, the parameters that they are for."""
+    if _changes_params(config):
         run.write_arrays(PARAMS, flatten(params))
     run.write_qparams(INIT_SCALES, qparams)
 
 
 def _changes_params(config: Experiment) -> bool:
-    return any(link != "ranges" for link in config.calibration.chain)
+    return any(link.changes_params for link in config.calibration.links)
 
 
 def read_params(run: RunDirectory, float_params: Params) -> Params:
@@ -60,7 +60,7 @@ def read_params(run: RunDirectory, float_params: Params) -> Params:
     arrays, expected = run.read_arrays(PARAMS), flatten(float_params)
     added = {name for name in arrays if f"/{CORRECTION}/" in name}
     shapes = {name: leaf.shape for name, leaf in arrays.items() if name not in added}
-    corrected = "block_linear" in config.calibration.chain
+    corrected = any(link.added_parameters is not None for link in config.calibration.links)
     if shapes != {name: leaf.shape for name, leaf in expected.items()} or bool(added) != corrected:
         raise UserError(f"the parameters in '{run.path}' do not fit its config: run it again")
     return unflatten({name: jnp.asarray(arrays[name]) for name in (*expected, *sorted(added))})

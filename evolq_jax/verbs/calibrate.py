@@ -5,7 +5,7 @@ from typing import Any
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.precision import matmul_precision
-from evolq_jax.pipeline.calibrate import calibrate
+from evolq_jax.pipeline.calibrate import calibrate_setup
 from evolq_jax.pipeline.images import count_calibration
 from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.watcher import Silent, Watcher
@@ -24,8 +24,8 @@ def run_calibrate(
     with matmul_precision(config.precision), new_run(run_dir, config) as run:
         setup = load_model(config)
         count_calibration(setup, for_search=False)
-        calibrated = calibrate(setup, watcher or Silent(), for_search=False)
-        write_calibrated(run, calibrated.params, calibrated.qparams)
+        calibrated = calibrate_setup(setup, watcher or Silent(), for_search=False)
+        write_calibrated(run, config, calibrated.params, calibrated.qparams)
     return {
         "model": setup.model.name,
         "scheme": config.quant.scheme,

@@ -6,7 +6,7 @@ from typing import Any
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.data import fingerprint
 from evolq_jax.devices.precision import matmul_precision
-from evolq_jax.pipeline.calibrate import calibrate
+from evolq_jax.pipeline.calibrate import calibrate_setup
 from evolq_jax.pipeline.evaluate import score_networks
 from evolq_jax.pipeline.images import count_calibration, count_evaluation, load_evaluation
 from evolq_jax.pipeline.load import load_model
@@ -38,7 +38,7 @@ def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None
             count_calibration(setup, for_search=False)
             count_evaluation(setup)
             evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
-            calibrated = calibrate(setup, watcher, for_search=False)
+            calibrated = calibrate_setup(setup, watcher, for_search=False)
             params, saved = calibrated.params, SavedScales(calibrated.qparams, None)
         else:
             run = open_run(target)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from evolq_jax.devices import hosts
 from evolq_jax.errors import UserError
-from evolq_jax.pipeline.calibrate import Calibrated, calibrate
+from evolq_jax.pipeline.calibrate import Calibrated, calibrate_setup
 from evolq_jax.pipeline.cost import out_of_memory
 from evolq_jax.pipeline.images import check_batches, load_calibration
 from evolq_jax.pipeline.load import Setup
@@ -72,7 +72,7 @@ def init_network(
         return Calibrated(setup, params, qparams, images, begun.seconds_calibration)
     with out_of_memory("--calibration.image-chunk", "--calibration.batch-size"):
         calibrated = first_qparams(setup, watcher)
-    write_calibrated(run, calibrated.params, calibrated.qparams)
+    write_calibrated(run, setup.config, calibrated.params, calibrated.qparams)
     inputs_now = depends_on(setup, calibrated.images, evaluation)
     run.write_json(_begun(files.verb), Begun(inputs_now, calibrated.seconds, clock.seconds())._asdict())
     return calibrated
@@ -110,7 +110,7 @@ def first_qparams(setup: Setup, watcher: Watcher) -> Calibrated:
     """
     config = setup.config
     if config.start is None:
-        return calibrate(setup, watcher, for_search=True)
+        return calibrate_setup(setup, watcher, for_search=True)
     run, began = open_run(config.start), time.monotonic()
     then = run.config()
     for part in ("model", "quant", "calibration"):

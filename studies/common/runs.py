@@ -15,7 +15,7 @@ from evolq_jax.config.experiment import Experiment
 from evolq_jax.data.cache import atomic
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.metrics import score, summary
-from evolq_jax.pipeline.calibrate import calibrate
+from evolq_jax.pipeline.calibrate import calibrate_setup
 from evolq_jax.pipeline.images import load_evaluation
 from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.logits import compute_logits
@@ -74,7 +74,7 @@ def _init(key: dict[str, Any], config: Experiment, teacher: dict[str, np.ndarray
             )
         jax.clear_caches()
         began = time.monotonic()
-        calibrated = calibrate(setup, Silent(), for_search=False)
+        calibrated = calibrate_setup(setup, Silent(), for_search=False)
         seconds = time.monotonic() - began
         arguments = setup.specs, preprocessing, calibrated.params, calibrated.qparams, evaluation.pixels, 20
         logits = compute_logits(parts, *arguments)

@@ -56,7 +56,7 @@ def refuse(refuse_late: Refuse, monkeypatch: pytest.MonkeyPatch) -> Refuse:
         pytest.fail("the mistake was not found in time")
 
     monkeypatch.setattr(images, "load_images", too_late)
-    monkeypatch.setattr(calibrated, "initialise", too_late)
+    monkeypatch.setattr(calibrated, "calibrate", too_late)
     monkeypatch.setattr("evolq_jax.verbs.search.plan.compute_logits", too_late)
     return refuse_late
 

@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 
 from evolq_jax.calibration import patches
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.layer import Layer, LayerLink, Moments, moments_of
-from evolq_jax.calibration.layerwise import LAYERWISE, corrected
-from evolq_jax.calibration.link import Calibration
+from evolq_jax.calibration.calibrate import calibrate
+from evolq_jax.calibration.layer import Layer, Moments, moments_of
+from evolq_jax.calibration.layerwise import corrected
+from evolq_jax.calibration.link import LayerLink
+from evolq_jax.calibration.links.bias import BIAS
+from evolq_jax.calibration.links.gptq import GPTQ
+from evolq_jax.calibration.links.own_output import OWN_OUTPUT
 from evolq_jax.calibration.links.ranges import weight_qparams
+from evolq_jax.calibration.links.ridge import RIDGE, RidgeConfig
 from evolq_jax.models.layers import conv
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.run import at, forward
@@ -34,6 +38,7 @@ LAYERS = {
     "small_cifar_resnet": "conv",
     "small_mobilenet": "conv_dw",
 }
+WEAK_RIDGE = replace(RIDGE, settings=RidgeConfig(0.1))
 KERNELS = [(1, 1), (3, 1), (3, 2), (3, 8)]  # size, groups of 8 channels
 
 
@@ -61,10 +66,6 @@ def test_a_convolution_is_a_product_over_patches(size: int, groups: int) -> None
     np.testing.assert_array_equal(patches.as_weight(matrix, weight.shape), weight)
 
 
-def named(*links: str) -> tuple[LayerLink, ...]:
-    return tuple(LAYERWISE[name] for name in links)
-
-
 def layer_problem(size: int, groups: int) -> tuple[Layer, Moments, Array, Array]:
     """A convolution whose input has lost something: layer, moments, input, output wanted."""
     (weight, bias), exact = kernel(size, groups), images()
@@ -76,7 +77,7 @@ def layer_problem(size: int, groups: int) -> tuple[Layer, Moments, Array, Array]
 
 @pytest.mark.parametrize(("size", "groups"), KERNELS)
 def test_every_link_lowers_the_error_of_a_convolution(size: int, groups: int) -> None:
-    chains = (("bias",), ("ridge",), ("gptq", "bias"), ("own_output",))
+    chains: tuple[tuple[LayerLink, ...], ...] = ((BIAS,), (WEAK_RIDGE,), (GPTQ, BIAS), (OWN_OUTPUT,))
 
     @jax.jit
     def errors() -> list[Array]:
@@ -89,7 +90,7 @@ def test_every_link_lowers_the_error_of_a_convolution(size: int, groups: int) ->
 
         return [
             error(layer),
-            *(error(corrected(named(*links), SPEC, moments, layer, 0.1)) for links in chains),
+            *(error(corrected(links, SPEC, moments, layer)) for links in chains),
         ]
 
     plain, *found = map(float, errors())
@@ -98,13 +99,13 @@ def test_every_link_lowers_the_error_of_a_convolution(size: int, groups: int) ->
 
 def test_groups_are_corrected_each_as_if_alone() -> None:
     layer, moments, _, _ = jax.jit(layer_problem, static_argnums=(0, 1))(3, 2)
-    change = jax.jit(partial(corrected, named("ridge", "gptq", "bias"), SPEC))
-    found = change(moments, layer, 0.1)
+    change = jax.jit(partial(corrected, (WEAK_RIDGE, GPTQ, BIAS), SPEC))
+    found = change(moments, layer)
     one = slice(8, None)  # the second group's outputs
     alone = Layer(
         layer.weight[..., one], layer.bias[one], jax.tree.map(lambda leaf: leaf[..., one], layer.site_qparams)
     )
-    want = change(jax.tree.map(lambda leaf: leaf[1], moments), alone, 0.1)
+    want = change(jax.tree.map(lambda leaf: leaf[1], moments), alone)
     np.testing.assert_allclose(found.weight[..., one], want.weight, atol=1e-4)
     np.testing.assert_allclose(found.bias[one], want.bias, atol=1e-4)
 
@@ -113,7 +114,7 @@ def test_groups_that_share_a_range_keep_it() -> None:
     layer, moments, _, _ = jax.jit(layer_problem, static_argnums=(0, 1))(3, 2)
     spec = QuantSpec(3)
     before = layer._replace(site_qparams=weight_qparams(spec, layer.weight))
-    after = jax.jit(partial(corrected, tuple(LAYERWISE.values()), spec))(moments, before, 0.1)
+    after = jax.jit(partial(corrected, (OWN_OUTPUT, WEAK_RIDGE, GPTQ, BIAS), spec))(moments, before)
     np.testing.assert_array_equal(after.weight, before.weight)
     jax.tree.map(np.testing.assert_array_equal, after.site_qparams, before.site_qparams)
     assert not np.array_equal(after.bias, before.bias)
@@ -137,8 +138,9 @@ def test_corrections_imitate_the_float_network(name: str) -> None:
     small = first_segment(name)
 
     def run(specs: Specs, *chain: str) -> tuple[Params, QParams]:
-        calibration = Calibration(small.parts, specs, small.sites, [small.images], 12)
-        return initialise(("ranges", *chain), calibration, small.params)
+        given = small.parts, specs, small.params, [small.images]
+        found = calibrate(*given, sites=small.sites, chain=("ranges", *chain), chunk=12)
+        return found.params, found.qparams
 
     params, _ = run((), "ridge", "bias")
     for leaf, before in zip(flatten(params).values(), flatten(small.params).values(), strict=True):

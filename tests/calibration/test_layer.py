@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from evolq_jax.calibration.layer import Layer, Moments
-from evolq_jax.calibration.layerwise import LINKS
-from evolq_jax.calibration.links import gptq as gptq_module
-from evolq_jax.calibration.links.bias import matching_bias
-from evolq_jax.calibration.links.gptq import error_feedback
+from evolq_jax.calibration.link import LayerLink
+from evolq_jax.calibration.links.bias import BIAS, matching_bias
+from evolq_jax.calibration.links.gptq import GPTQ, SHRINKS, error_feedback
 from evolq_jax.calibration.links.ranges import weight_qparams
-from evolq_jax.calibration.links.ridge import ridge
+from evolq_jax.calibration.links.ridge import RIDGE, RidgeConfig, ridge
 from evolq_jax.quant.quantizers.uniform import fake_quant
 from evolq_jax.quant.spec import QuantSpec
 
 TOKENS, IN, OUT = 400, 24, 10
 SPEC = QuantSpec(3, per_channel=True, observer="omse")
+LINKS = {"ridge": RIDGE, "gptq": GPTQ, "bias": BIAS}
 
 
 class Problem:
@@ -35,6 +35,12 @@ class Problem:
     def error(self, layer: Layer) -> float:
         """Of the layer's output with its weight as it is."""
         return float(((self.x @ np.asarray(layer.weight) + np.asarray(layer.bias) - self.target) ** 2).mean())
+
+    def changed(self, link: LayerLink, layer: Layer, damping: float = 0.01) -> Layer:
+        """The layer as a link leaves it."""
+        spec = SPEC if layer.site_qparams is not None else None
+        settings = RidgeConfig(damping) if link is RIDGE else link.settings
+        return link.function(spec, self.moments, layer, settings)
 
     def rounded(self, layer: Layer) -> Layer:
         assert layer.site_qparams is not None
@@ -75,7 +81,7 @@ def test_an_outlier_channel_does_not_set_the_damping_of_the_others() -> None:
 
 def test_the_bias_makes_the_mean_output_right() -> None:
     problem = Problem()
-    layer = LINKS["bias"](SPEC, problem.moments, problem.layer, 1.0)
+    layer = problem.changed(BIAS, problem.layer)
     out = problem.x @ np.asarray(problem.rounded(layer).weight) + np.asarray(layer.bias)
     np.testing.assert_allclose(out.mean(0), problem.target.mean(0), atol=1e-4)
     np.testing.assert_array_equal(layer.weight, problem.layer.weight)
@@ -83,11 +89,9 @@ def test_the_bias_makes_the_mean_output_right() -> None:
 
 def test_error_feedback_leaves_the_weight_on_its_grid_and_lowers_the_error() -> None:
     problem = Problem(noise=0.02)
-    layer = LINKS["gptq"](SPEC, problem.moments, problem.layer, 1.0)
+    layer = problem.changed(GPTQ, problem.layer)
     np.testing.assert_allclose(problem.rounded(layer).weight, layer.weight, atol=1e-6)
-    nearest, feedback = (
-        LINKS["bias"](SPEC, problem.moments, one, 1.0) for one in (problem.rounded(problem.layer), layer)
-    )
+    nearest, feedback = (problem.changed(BIAS, one) for one in (problem.rounded(problem.layer), layer))
     assert problem.error(feedback) < problem.error(nearest) / 3
 
 
@@ -96,41 +100,41 @@ def test_error_feedback_of_uncorrelated_inputs_is_rounding_to_nearest() -> None:
     moments = problem.moments._replace(x=jnp.zeros(IN), xx=jnp.eye(IN) * TOKENS)
     start = problem.layer.site_qparams
     assert start is not None
-    weight, site_qparams = error_feedback(SPEC, moments, problem.layer.weight, start, 0.01)
+    weight, site_qparams = error_feedback(SPEC, moments, problem.layer.weight, start)
     np.testing.assert_allclose(weight, fake_quant(SPEC, site_qparams, problem.layer.weight), atol=1e-5)
     clipped = site_qparams.scale / start.scale
-    assert set(np.round(np.asarray(clipped).ravel(), 2)) <= {round(s, 2) for s in gptq_module.SHRINKS}
+    assert set(np.round(np.asarray(clipped).ravel(), 2)) <= {round(s, 2) for s in SHRINKS}
 
 
 def test_ridge_then_error_feedback_beats_either() -> None:
     problem = Problem(noise=0.5)
 
-    def run(*links: str) -> float:
+    def run(*links: LayerLink) -> float:
         layer = problem.layer
-        for link in (*links, "bias"):
-            layer = LINKS[link](SPEC, problem.moments, layer, 0.1)
+        for link in (*links, BIAS):
+            layer = problem.changed(link, layer, 0.1)
         return problem.error(problem.rounded(layer))
 
-    both = run("ridge", "gptq")
-    assert both < run("ridge")
-    assert both < run("gptq")
+    both = run(RIDGE, GPTQ)
+    assert both < run(RIDGE)
+    assert both < run(GPTQ)
 
 
-@pytest.mark.parametrize("link", LINKS)
-def test_a_float_weight_may_be_corrected_but_is_not_rounded(link: str) -> None:
+@pytest.mark.parametrize("link", LINKS.values(), ids=LINKS)
+def test_a_float_weight_may_be_corrected_but_is_not_rounded(link: LayerLink) -> None:
     problem = Problem()
-    layer = LINKS[link](None, problem.moments, problem.layer._replace(site_qparams=None), 0.01)
+    layer = problem.changed(link, problem.layer._replace(site_qparams=None))
     assert layer.site_qparams is None
     changed = not np.array_equal(layer.weight, problem.layer.weight)
-    assert changed == (link == "ridge")
+    assert changed == (link is RIDGE)
     assert problem.error(layer) <= problem.error(problem.layer) + 1e-6
 
 
-@pytest.mark.parametrize("link", ["ridge", "gptq"])
-def test_moments_without_a_solution_leave_the_weight_as_it_is(link: str) -> None:
+@pytest.mark.parametrize("link", [RIDGE, GPTQ], ids=["ridge", "gptq"])
+def test_moments_without_a_solution_leave_the_weight_as_it_is(link: LayerLink) -> None:
     problem = Problem()
-    broken = problem.moments._replace(xx=-problem.moments.xx)  # as far from definite as can be
-    layer = LINKS[link](SPEC, broken, problem.layer, 0.01)
-    want = problem.layer.weight if link == "ridge" else problem.rounded(problem.layer).weight
+    problem.moments = problem.moments._replace(xx=-problem.moments.xx)  # as far from definite as can be
+    layer = problem.changed(link, problem.layer)
+    want = problem.layer.weight if link is RIDGE else problem.rounded(problem.layer).weight
     np.testing.assert_array_equal(layer.weight, want)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(layer))

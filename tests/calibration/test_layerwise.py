@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from benchmarks.timing import count_compilations
-from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.calibration.fisher import token_weights
-from evolq_jax.calibration.link import Calibration, TokenWeighting
+from evolq_jax.calibration.link import TokenWeighting, WalkConfig
+from evolq_jax.calibration.links.bias import BIAS
 from evolq_jax.errors import UserError
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import observe
@@ -35,7 +36,8 @@ def run(
     tiny: Tiny, specs: Specs, *chain: str, images: Array | None = None, chunk: int = 6
 ) -> tuple[Params, QParams]:
     batches = [tiny.images if images is None else images]
-    return initialise(chain, Calibration(tiny.parts, specs, tiny.sites, batches, chunk), tiny.params)
+    found = calibrate(tiny.parts, specs, tiny.params, batches, sites=tiny.sites, chain=chain, chunk=chunk)
+    return found.params, found.qparams
 
 
 def divergence(tiny: Tiny, specs: Specs, params: Params, qparams: QParams) -> float:
@@ -135,11 +137,14 @@ def test_token_weights_have_mean_one_and_know_what_the_head_reads(tiny: Tiny) ->
 def test_what_tokens_are_weighed_by_is_switchable(tiny: Tiny) -> None:
     layers = QuantConfig("matmul", weight_bits=2, rules=(Rule("*", bits=0), *WEIGHTS))
     specs = resolve(layers, tiny.sites)
-    calibration = Calibration(tiny.parts, specs, tiny.sites, [tiny.images], 6, pull=0.0)
-    found = {
-        weighting: initialise(("ranges", "bias"), calibration._replace(token_weights=weighting), tiny.params)
-        for weighting in get_args(TokenWeighting)
-    }
+
+    def corrected_with(weighting: TokenWeighting) -> tuple[Params, QParams]:
+        chain = ("ranges", replace(BIAS, walk=WalkConfig(pull=0.0, token_weights=weighting)))
+        batches, sites = [tiny.images], tiny.sites
+        found = calibrate(tiny.parts, specs, tiny.params, batches, sites=sites, chain=chain, chunk=6)
+        return found.params, found.qparams
+
+    found = {weighting: corrected_with(weighting) for weighting in get_args(TokenWeighting)}
     biases = {
         weighting: {layer: np.asarray(flatten(params)[f"blocks/{layer}/bias"][0]) for layer in LAYERS}
         for weighting, (params, _) in found.items()
@@ -163,6 +168,5 @@ def test_what_tokens_are_weighed_by_is_switchable(tiny: Tiny) -> None:
 
 def test_networks_without_named_layers_are_refused(tiny: Tiny, specs: Specs) -> None:
     bare = replace(tiny.parts, segments=tuple(replace(s, linears=()) for s in tiny.parts.segments))
-    calibration = Calibration(bare, specs, tiny.sites, [tiny.images], 12)
     with pytest.raises(UserError, match=r"'gptq' corrects .* this network names none"):
-        initialise(("ranges", "gptq"), calibration, tiny.params)
+        calibrate(bare, specs, tiny.params, [tiny.images], sites=tiny.sites, chain=("ranges", "gptq"))

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.link import Calibration
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.models.checkpoint import load_checkpoint
 from evolq_jax.network.run import forward, normalize
 from evolq_jax.network.sites import list_sites
@@ -34,9 +33,7 @@ def test_quantized_resnet_agrees_with_the_float_one(
     )
     sites = list_sites(model.parts, model.params, (32, 32, 3))
     specs = resolve(QuantConfig(scheme, weight_bits=weight_bits), sites)  # type: ignore[arg-type]
-    params, qparams = initialise(
-        ["ranges"], Calibration(model.parts, specs, sites, [calibration], 50), model.params
-    )
+    params, _, qparams = calibrate(model.parts, specs, model.params, [calibration], sites=sites, chunk=50)
     want = forward(model.parts, float_sites, params, {}, evaluation).argmax(-1)
     quantized = fake_quant_weights(specs, params, qparams)
     got = forward(model.parts, quant_sites(specs), quantized, qparams, evaluation).argmax(-1)

@@ -4,7 +4,7 @@ Tolerance: devices run other numbers of images at once than one device does, so 
 bits, and now and then a value next to a rounding edge falls on its other side: some 1e-4 of a fitness.
 """
 
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks.compiled import work
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.link import Calibration
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.devices.layout import Layout
 from evolq_jax.devices.mesh import DATA, gather, image_mesh, make_mesh, put_rows, replicate
 from evolq_jax.network.run import at, forward
@@ -181,15 +180,14 @@ def test_calibration_gives_what_it_gives_on_one_device() -> None:
         weight_observer="minmax",
     )
     specs, chain = resolve(config, tiny.sites), ("ranges", "ridge", "bias")
-    alone = Calibration(tiny.parts, specs, tiny.sites, [tiny.images], 3)
-    want = initialise(chain, alone, tiny.params)
+    run = partial(calibrate, tiny.parts, specs, sites=tiny.sites, chain=chain, chunk=3)
+    want = run(tiny.params, [tiny.images])
     mesh = make_mesh("data=8")
     assert mesh is not None
     mesh = image_mesh(mesh, len(tiny.images))
     assert dict(mesh.shape) == {"candidate": 2, "data": 4}
     batches = [put_rows(mesh, DATA, np.asarray(tiny.images))]
-    on_all = alone._replace(batches=batches, mesh=mesh)
-    got = gather(mesh, initialise(chain, on_all, replicate(mesh, tiny.params)))
+    got = gather(mesh, run(replicate(mesh, tiny.params), batches, mesh=mesh))
     for one, several in zip(jax.tree.leaves(want), jax.tree.leaves(got), strict=True):
         np.testing.assert_allclose(several, one, rtol=2e-3, atol=2e-3 * np.abs(one).max())
 

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.link import Calibration
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.objective.fitness import info_nce
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import SiteFactory, float_sites, integer_norm_sites, quant_sites
@@ -31,15 +30,13 @@ def activation_qparams(recording: Recording) -> QParams:
     """Our calibration on the 100 images; the weights' bits play no part."""
     specs = resolved(recording, "w8a8_bc1", weights=False)
     model = recording.model
-    chain = ["ranges"]
-    return initialise(
-        chain, Calibration(model.parts, specs, recording.sites, [recording.calibration], 5), model.params
-    )[1]
+    images, sites = [recording.calibration], recording.sites
+    return calibrate(model.parts, specs, model.params, images, sites=sites, chunk=5).qparams
 
 
 def weight_qparams(recording: Recording, name: str) -> QParams:
     specs, model = resolved(recording, name, weights=True), recording.model
-    return initialise(["ranges"], Calibration(model.parts, specs, recording.sites, [], 1), model.params)[1]
+    return calibrate(model.parts, specs, model.params, [], sites=recording.sites).qparams
 
 
 def share_within(qparams: QParams, golden: dict[str, np.ndarray], part: str) -> tuple[float, dict[str, int]]:

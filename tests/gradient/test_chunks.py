@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.link import Calibration
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.gradient.chunks import value_and_gradient
 from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.gradient.loss import (
@@ -64,7 +63,7 @@ def cnn() -> tuple[Problem, Data]:
     images = 3 * normal(12, 4, 4, 3)
     sites = list_sites(CNN, params, (4, 4, 3))
     specs = resolve(QuantConfig("matmul", weight_bits=3, weight_observer="minmax"), sites)
-    _, qparams = initialise(["ranges"], Calibration(CNN, specs, sites, [images], 12), params)
+    qparams = calibrate(CNN, specs, params, [images], sites=sites, chunk=12).qparams
     names = ("blocks/conv/weight", "blocks/act")
     problem = Problem(CNN, specs, names, FITNESS, BATCH, CHUNK, BaselineConfig())
     teacher = forward(CNN, float_sites, params, {}, images), normal(12, 3)

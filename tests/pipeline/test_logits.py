@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evolq_jax.network.run import forward, normalize
-from evolq_jax.pipeline.calibrate import Calibrated, calibrate
+from evolq_jax.pipeline.calibrate import Calibrated, calibrate_setup
 from evolq_jax.pipeline.images import load_evaluation
 from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.logits import compute_logits
@@ -19,7 +19,7 @@ from tests.small_run import BATCH, small_config
 def calibrated(weights: Path) -> Calibrated:
     config = small_config(weights)
     setup = load_model(replace(config, data=replace(config.data, num_calibration=BATCH)))
-    return calibrate(setup, Silent(), for_search=False)
+    return calibrate_setup(setup, Silent(), for_search=False)
 
 
 @pytest.fixture(scope="module")

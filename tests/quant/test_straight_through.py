@@ -100,14 +100,11 @@ def test_the_factor_is_the_paper_s() -> None:
     ids=["matmul", "integer"],
 )
 def test_the_network_s_values_are_those_of_the_quantized_one(setting: Setting, quant: QuantConfig) -> None:
-    from evolq_jax.calibration.chain import initialise
-    from evolq_jax.calibration.link import Calibration
+    from evolq_jax.calibration.calibrate import calibrate
 
     tiny = setting.tiny
     specs = resolve(replace(quant, quantize_image=False), tiny.sites)
-    _, qparams = initialise(
-        ["ranges"], Calibration(tiny.parts, specs, tiny.sites, [tiny.images], 12), tiny.params
-    )
+    qparams = calibrate(tiny.parts, specs, tiny.params, [tiny.images], sites=tiny.sites, chunk=12).qparams
 
     @jax.jit
     def made_up(qparams: QParams) -> Array:

@@ -1,7 +1,6 @@
 import pytest
 
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.link import Calibration
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.network.network import Network
 from evolq_jax.quant.spec import QuantConfig, resolve
 from evolq_jax.quantized.network import QuantizedNetwork
@@ -13,6 +12,6 @@ def quantized(tiny: Tiny) -> QuantizedNetwork:
     """The tiny ViT at four bits, by ranges."""
     network = Network(tiny.parts, tiny.params, PREPROCESSING, "tiny", tiny.config)
     specs = resolve(QuantConfig("matmul", weight_bits=4), network.sites)
-    calibration = Calibration(network.parts, specs, network.sites, [tiny.images], 12)
-    params, qparams = initialise(("ranges",), calibration, network.params)
+    given = network.parts, specs, network.params, [tiny.images]
+    params, _, qparams = calibrate(*given, sites=network.sites, chunk=12)
     return QuantizedNetwork(network, params, qparams, specs)

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.link import Calibration
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.point import Quantized, at_qparams
 from evolq_jax.network.run import forward
@@ -77,9 +76,7 @@ def make_setting(depth: int = 3, activations: bool = True) -> Setting:
     specs = resolve(config, tiny.sites)
     if not activations:
         specs = tuple((name, spec) for name, spec in specs if tiny.sites[name].is_weight)
-    _, qparams = initialise(
-        ["ranges"], Calibration(tiny.parts, specs, tiny.sites, [tiny.images], 12), tiny.params
-    )
+    qparams = calibrate(tiny.parts, specs, tiny.params, [tiny.images], sites=tiny.sites, chunk=12).qparams
     network = at_qparams(specs, tiny.params, qparams)
     tokens = embed(tiny.parts, quant_sites(specs), 12, PREPROCESSING, network.quantized, qparams, tiny.pixels)
     teacher = forward(tiny.parts, float_sites, tiny.params, {}, tiny.images)

@@ -15,21 +15,21 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.calibration.layer import Moments
-from evolq_jax.calibration.layerwise import (
+from evolq_jax.calibration.link import FLOAT_STREAM, Calibration, NetworkLink, State
+from evolq_jax.calibration.links.bias import matching_bias
+from evolq_jax.calibration.links.ridge import ridge
+from evolq_jax.calibration.streams import (
+    Place,
     Streams,
     advance,
     block_of,
     enter_segment,
     image_streams,
-    local_specs,
+    run_both,
 )
-from evolq_jax.calibration.link import Calibration, State
-from evolq_jax.calibration.links.bias import matching_bias
-from evolq_jax.calibration.links.ridge import ridge
 from evolq_jax.network.parts import CORRECTION, ModelParts, Segment
 from evolq_jax.network.run import at
-from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
-from evolq_jax.quant.spec import Specs
+from evolq_jax.quant.sites import float_sites
 from evolq_jax.typing import Array, Params
 
 DAMPINGS = (0.01, 0.1, 1.0, 10.0)  # of the ridge regression, relative to each channel's variance
@@ -42,7 +42,7 @@ class Half(NamedTuple):
     square: Array  # of what is wanted, over all channels
 
 
-def block_linear(calibration: Calibration, state: State) -> State:
+def block_linear(calibration: Calibration, state: State, settings: None) -> State:
     """Fits and adds a correction to every block that keeps the shape, in the order of the forward pass.
 
     Wanted is the float network's output of the block less the quantized one's. A token counts by the inverse
@@ -53,19 +53,21 @@ def block_linear(calibration: Calibration, state: State) -> State:
     Returns:
       The state with `params[segment][CORRECTION]`: weight [L, D, D] and bias [L, D].
     """
-    parts, specs = calibration.parts, calibration.specs
+    del settings
+    parts = calibration.parts
     total, done = sum(segment.length for segment in parts.segments), 0
     streams, params = image_streams(calibration), dict(state.params)
     for number, segment in enumerate(parts.segments):
-        streams = enter_segment(parts, specs, number, state._replace(params=params), streams)
-        x = jax.ShapeDtypeStruct(streams[0].shape[1:], streams[0].dtype)
+        place = Place(parts, calibration.specs, number)
+        streams = enter_segment(place, state._replace(params=params), streams)
+        x = jax.ShapeDtypeStruct(streams.floating.shape[1:], streams.floating.dtype)
         if _output(segment, params, x).shape != x.shape:
-            streams = advance(parts, specs, number, state, streams, jnp.int32(0))
+            streams = advance(place, state, streams, jnp.int32(0))
             done += segment.length
             continue
         found: list[Params] = []
         for block in range(segment.length):
-            streams, correction = _corrected(parts, specs, number, state, streams, jnp.int32(block))
+            streams, correction = _corrected(place, state, streams, jnp.int32(block))
             found.append(jax.block_until_ready(correction))
             done += 1
             calibration.progress(done, total)
@@ -92,19 +94,12 @@ def _output(segment: Segment, params: Params, x: jax.ShapeDtypeStruct) -> jax.Sh
     return jax.eval_shape(lambda p, x: segment.block(p, float_sites(segment.name, {}), x), block, x)
 
 
-@partial(jax.jit, static_argnames=("parts", "specs", "number"))
-def _corrected(
-    parts: ModelParts, specs: Specs, number: int, state: State, streams: Streams, index: Array
-) -> tuple[Streams, Params]:
+@partial(jax.jit, static_argnames=("place",))
+def _corrected(place: Place, state: State, streams: Streams, index: Array) -> tuple[Streams, Params]:
     """Both networks' activations behind block `index`, and its correction, which the second one has."""
-    segment = parts.segments[number]
-    reference, params, qparams = block_of(parts, number, state, index)
-    quantized = fake_quant_weights(local_specs(specs, segment.name), params, qparams)
-    float_site, quant_site = float_sites(segment.name, {}), quant_sites(specs)(segment.name, qparams)
-    exact = jax.lax.map(lambda x: segment.block(reference, float_site, x), streams[0])
-    rough = jax.lax.map(lambda x: segment.block(quantized, quant_site, x), streams[1])
-    weight, bias = fit(*(half_moments(parity, streams[1], exact, rough) for parity in (0, 1)))
-    return (exact, rough + streams[1] @ weight + bias), {"weight": weight, "bias": bias}
+    exact, rough = run_both(place, block_of(place, state, index), streams)
+    weight, bias = fit(*(half_moments(parity, streams.quantized, exact, rough) for parity in (0, 1)))
+    return Streams(exact, rough + streams.quantized @ weight + bias), {"weight": weight, "bias": bias}
 
 
 def half_moments(parity: int, inputs: Array, exact: Array, rough: Array) -> Half:
@@ -153,3 +148,14 @@ def _error(half: Half, weight: Array, bias: Array) -> Array:
     return (
         squares + 2 * (bias * (m.x @ weight)).sum() - 2 * (weight * m.xt).sum() - 2 * (bias * m.target).sum()
     )
+
+
+BLOCK_LINEAR = NetworkLink(
+    "block_linear",
+    "adds to each block's output a linear layer of its input, in float, fitted to what the block has lost",
+    block_linear,
+    changes_params=True,
+    last=True,
+    needs=(FLOAT_STREAM,),
+    added_parameters=added_parameters,
+)

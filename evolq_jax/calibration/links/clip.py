@@ -8,15 +8,16 @@ and only one block's inputs are held.
 """
 
 from collections import Counter
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.calibration.layerwise import block_of
-from evolq_jax.calibration.link import Calibration, State
-from evolq_jax.calibration.links.clip_config import ClipConfig
+from evolq_jax.calibration.link import Calibration, Cost, NetworkLink, NotAfter, State
+from evolq_jax.calibration.streams import Place, block_of
+from evolq_jax.errors import UserError
 from evolq_jax.network.chunks import in_chunks, largest_divisor
 from evolq_jax.network.parts import ModelParts, blocks_run
 from evolq_jax.network.point import at_qparams
@@ -33,22 +34,53 @@ COARSE = (0.0, -0.75, -0.5, -0.25, 0.25)  # octaves, the range as it is first
 FINE = (0.0, -1 / 6, -1 / 12, 1 / 12, 1 / 6)  # octaves, around the coarse grid's best
 
 
-class Images(NamedTuple):
-    """Images on their way through the quantized network, and where the float network takes them."""
+@dataclass(frozen=True)
+class ClipConfig:
+    """Settings of the initialiser `clip`.
+
+    Attributes:
+      sites: patterns of the sites whose ranges are tried, of those inside blocks; weights and activations.
+      num_images: calibration images used, from the first on; the time taken grows with them.
+      held_out: share of these that candidates are not compared on, but that must agree with a move; 0: none,
+        and every move that is better on the others is made.
+    """
+
+    sites: tuple[str, ...] = ("*",)
+    num_images: int = 64
+    held_out: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Rejects numbers that mean nothing."""
+        if self.num_images < 1:
+            raise UserError(f"calibration.clip.num_images must be at least 1, not {self.num_images}")
+        if not 0 <= self.held_out < 1:
+            raise UserError(f"calibration.clip.held_out must be from 0 to below 1, not {self.held_out}")
+
+
+class Judged(NamedTuple):
+    """What ranges are judged on: images at the entry of a block, and the float network's logits for them."""
 
     x: Array  # [B, ...]
-    teacher: Array  # logits [B, C]
+    teacher: Array  # [B, C]
 
 
 class Sizes(NamedTuple):
-    """Static: how many images are held out, and how many images and candidates run at once."""
+    """How many images are held out, and how many images and candidates run at once."""
 
     held_out: int
     chunk: int
     population: int
 
 
-def clip(calibration: Calibration, state: State) -> State:
+class Visit(NamedTuple):
+    """Static: what a visit of any block of a segment does."""
+
+    place: Place
+    names: tuple[str, ...]  # of the sites whose ranges are tried, local
+    sizes: Sizes
+
+
+def clip(calibration: Calibration, state: State, settings: ClipConfig) -> State:
     """Multiplies the scales of sites inside blocks by the ratios with the least KL from the float network.
 
     Zero points stay, so a range is clipped or widened around zero. A site's best ratio is written back if it
@@ -60,25 +92,26 @@ def clip(calibration: Calibration, state: State) -> State:
     Raises:
       UserError: a pattern of `calibration.clip.sites` matches no site of a block with uniform quantizer.
     """
-    parts, specs, config = calibration.parts, calibration.specs, calibration.clip
-    chosen = clipped_sites(parts, specs, config.sites)
-    images = jnp.concatenate(list(calibration.batches))[: config.num_images]
+    parts, specs = calibration.parts, calibration.specs
+    chosen = clipped_sites(parts, specs, settings)
+    images = jnp.concatenate(list(calibration.batches))[: settings.num_images]
     population = 1 if jax.default_backend() == "cpu" else len(COARSE)  # as the search has it
-    sizes = Sizes(int(len(images) * config.held_out), calibration.chunk, population)
-    data = Images(images, _teacher(parts, calibration.chunk, state.reference, images))
+    sizes = Sizes(int(len(images) * settings.held_out), calibration.chunk, population)
+    judged = Judged(images, _teacher(parts, state.reference, images, chunk=calibration.chunk))
     done, total = 0, sum(segment.length for segment in parts.segments)
     for number, segment in enumerate(parts.segments):
-        data = _enter(parts, specs, number, calibration.chunk, state, data)
         names = tuple(scope(dict.fromkeys(chosen), segment.name))
+        visit = Visit(Place(parts, specs, number), names, sizes)
+        judged = _enter(visit, state, judged)
         for block in range(segment.length):
-            state, data = _visit(parts, specs, number, names, sizes, state, data, jnp.int32(block))
-            jax.block_until_ready(data.x)
+            state, judged = _visit(visit, state, judged, jnp.int32(block))
+            jax.block_until_ready(judged.x)
             done += 1
             calibration.progress(done, total)
     return state
 
 
-def clipped_sites(parts: ModelParts, specs: Specs, patterns: tuple[str, ...]) -> tuple[str, ...]:
+def clipped_sites(parts: ModelParts, specs: Specs, settings: ClipConfig) -> tuple[str, ...]:
     """The sites that `clip` changes: uniform ones inside blocks that match a pattern.
 
     Raises:
@@ -86,57 +119,50 @@ def clipped_sites(parts: ModelParts, specs: Specs, patterns: tuple[str, ...]) ->
     """
     segments = {segment.name for segment in parts.segments}
     uniform = [name for name, spec in specs if spec.quantizer == "uniform"]
-    return select(patterns, [name for name in uniform if name.split("/")[0] in segments])
+    return select(settings.sites, [name for name in uniform if name.split("/")[0] in segments])
 
 
-def clip_images(parts: ModelParts, specs: Specs, config: ClipConfig, num_images: int) -> float:
-    """Images through the whole network that all of `clip`'s candidates amount to, at most."""
-    num_images = min(num_images, config.num_images)
-    held_out = int(num_images * config.held_out)
+def clip_cost(parts: ModelParts, specs: Specs, settings: ClipConfig, num_images: int) -> Cost:
+    """What all candidates amount to, at most."""
+    num_images = min(num_images, settings.num_images)
+    held_out = int(num_images * settings.held_out)
     at_a_site = (len(COARSE) + len(FINE)) * (num_images - held_out) + 2 * held_out
-    counts = Counter(name.split("/")[0] for name in clipped_sites(parts, specs, config.sites))
+    counts = Counter(name.split("/")[0] for name in clipped_sites(parts, specs, settings))
     blocks = sum(
         counts[segment.name] * blocks_run(parts, number, block)
         for number, segment in enumerate(parts.segments)
         for block in range(segment.length)
     )
-    return candidate_images(parts, at_a_site * blocks)
+    return Cost(quantized=candidate_images(parts, at_a_site * blocks))
 
 
 @partial(jax.jit, static_argnames=("parts", "chunk"))
-def _teacher(parts: ModelParts, chunk: int, params: Params, images: Array) -> Array:
+def _teacher(parts: ModelParts, params: Params, images: Array, *, chunk: int) -> Array:
     return in_chunks(lambda x: forward(parts, float_sites, params, {}, x), images, chunk)
 
 
-@partial(jax.jit, static_argnames=("parts", "specs", "number", "chunk"))
-def _enter(parts: ModelParts, specs: Specs, number: int, chunk: int, state: State, data: Images) -> Images:
+@partial(jax.jit, static_argnames=("visit",))
+def _enter(visit: Visit, state: State, judged: Judged) -> Judged:
     """The images at the entry of a segment."""
-    quantized, site = at_qparams(specs, state.params, state.qparams).quantized, quant_sites(specs)
-    enter = partial(parts.segments[number].enter, quantized, site("", state.qparams))
-    return data._replace(x=in_chunks(enter, data.x, chunk))
+    place = visit.place
+    quantized = at_qparams(place.specs, state.params, state.qparams).quantized
+    enter = partial(place.segment.enter, quantized, quant_sites(place.specs)("", state.qparams))
+    return judged._replace(x=in_chunks(enter, judged.x, visit.sizes.chunk))
 
 
-@partial(jax.jit, static_argnames=("parts", "specs", "number", "names", "sizes"))
-def _visit(
-    parts: ModelParts,
-    specs: Specs,
-    number: int,
-    names: tuple[str, ...],
-    sizes: Sizes,
-    state: State,
-    data: Images,
-    index: Array,
-) -> tuple[State, Images]:
+@partial(jax.jit, static_argnames=("visit",))
+def _visit(visit: Visit, state: State, judged: Judged, index: Array) -> tuple[State, Judged]:
     """The state with the ranges of block `index` decided, and the images behind that block."""
+    (parts, specs, number), names, sizes = visit
     segment = parts.segments[number]
     network = at_qparams(specs, state.params, state.qparams)
-    split = len(data.x) - sizes.held_out
+    split = len(judged.x) - sizes.held_out
     compared, held_out = (
-        Images(*(leaf[part] for leaf in data)) for part in (slice(split), slice(split, None))
+        Judged(*(leaf[part] for leaf in judged)) for part in (slice(split), slice(split, None))
     )
     qparams = dict(state.qparams)
 
-    def fitness(images: Images, own: QParams, site: Array, octaves: Array) -> Array:
+    def fitness(images: Judged, own: QParams, site: Array, octaves: Array) -> Array:
         """KL [P] with the range of one site (a number among `names`) moved by so many octaves [P]."""
         candidates = moved(names, own, site, octaves)
         candidates = jax.tree.map(lambda leaf: leaf[:, None], candidates)  # of one block
@@ -163,7 +189,7 @@ def _visit(
         return jax.tree.map(lambda leaf: leaf[0], kept), None
 
     if names:
-        own = block_of(parts, number, state, index)[2]
+        own = block_of(visit.place, state, index).qparams
         own, _ = jax.lax.scan(one_site, own, jnp.arange(len(names)))
         for name, site_qparams in own.items():
             whole = f"{segment.name}/{name}"
@@ -172,10 +198,10 @@ def _visit(
     block = index_in(segment, index)
     x = in_chunks(
         lambda x: run_blocks(segment, quant_sites(specs), quantized, qparams, x, block, block + 1),
-        data.x,
+        judged.x,
         sizes.chunk,
     )
-    return state._replace(qparams=qparams), data._replace(x=x)
+    return state._replace(qparams=qparams), judged._replace(x=x)
 
 
 def moved(names: tuple[str, ...], qparams: QParams, site: Array, octaves: Array) -> QParams:
@@ -196,3 +222,16 @@ def moved(names: tuple[str, ...], qparams: QParams, site: Array, octaves: Array)
         name: site_qparams._replace(scale=copies(name), zero_point=repeated(site_qparams.zero_point))
         for name, site_qparams in qparams.items()
     }
+
+
+CLIP = NetworkLink(
+    "clip",
+    "multiplies the range of one site after the other by the ratio that serves the network's logits best",
+    clip,
+    settings=ClipConfig(),
+    not_after=NotAfter(
+        lambda earlier: earlier.rounds, "would change the ranges that weights have been rounded to"
+    ),
+    cost=clip_cost,
+    check=clipped_sites,
+)

@@ -6,19 +6,19 @@ into the next linear layers, so that one scale and one zero point are left for t
 run as in per-tensor quantization.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.calibration.link import Calibration, State
-from evolq_jax.calibration.links.ranges import ranges
+from evolq_jax.calibration.link import CHANNELS, Calibration, NetworkLink, NotAfter, State
+from evolq_jax.calibration.links.ranges import RangesConfig, ranges
 from evolq_jax.network.parts import Channels
 from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.quantizers.uniform import int_range
-from evolq_jax.quant.spec import BY_CHANNEL, QuantSpec, Specs
+from evolq_jax.quant.spec import BY_CHANNEL, QuantSpec
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, Params
 
@@ -37,7 +37,7 @@ def norms(calibration: Calibration) -> list[Channels]:
     ]
 
 
-def fold(calibration: Calibration, state: State) -> State:
+def fold(calibration: Calibration, state: State, settings: RangesConfig) -> State:
     """Gives every LayerNorm's output a scale and a zero point for each channel, and folds them.
 
     Ranges are found for each channel on the float network by the site's own observer (`omse` where that
@@ -50,7 +50,7 @@ def fold(calibration: Calibration, state: State) -> State:
     """
     entries, table = norms(calibration), dict(calibration.specs)
     by_channel = tuple((entry.site, _by_channel(table[entry.site])) for entry in entries)
-    found = ranges(calibration._replace(specs=by_channel), state._replace(qparams={})).qparams
+    found = ranges(calibration._replace(specs=by_channel), state._replace(qparams={}), settings).qparams
     leaves, qparams, rescaled = flatten(state.params), dict(state.qparams), []
     for entry in entries:
         spec, own = table[entry.site], found[entry.site]
@@ -60,7 +60,8 @@ def fold(calibration: Calibration, state: State) -> State:
         shape = state.qparams[entry.site].scale.shape
         qparams[entry.site] = jax.tree.map(partial(jnp.broadcast_to, shape=shape), one)
         rescaled.append((entry, factor, shift))
-    return with_weight_ranges(calibration, rescale(state._replace(qparams=qparams), rescaled), entries)
+    state = rescale(state._replace(qparams=qparams), rescaled)
+    return with_ranges(calibration, state, changed_weights(entries), settings)
 
 
 def _by_channel(spec: QuantSpec) -> QuantSpec:
@@ -128,11 +129,29 @@ def _rescale(entries: tuple[Channels, ...], numbers: Sequence[tuple[Array, Array
     return unflatten(leaves)
 
 
-def with_weight_ranges(calibration: Calibration, state: State, entries: Sequence[Channels]) -> State:
-    """The state with anew found ranges of the weights that rescaling these activations has changed."""
-    names = {f"{layer}/weight" for entry in entries for layer in (entry.maker, *entry.readers)}
-    return ranges(calibration._replace(specs=_only(calibration.specs, names)), state)
+def changed_weights(entries: Sequence[Channels]) -> frozenset[str]:
+    """The weights that rescaling these activations changes."""
+    return frozenset(f"{layer}/weight" for entry in entries for layer in (entry.maker, *entry.readers))
 
 
-def _only(specs: Specs, names: set[str]) -> Specs:
-    return tuple((name, spec) for name, spec in specs if name in names)
+def with_ranges(
+    calibration: Calibration, state: State, names: Container[str], settings: RangesConfig
+) -> State:
+    """The state with the ranges of the named sites found anew."""
+    specs = tuple((name, spec) for name, spec in calibration.specs if name in names)
+    return ranges(calibration._replace(specs=specs), state, settings)
+
+
+FOLD = NetworkLink(
+    "fold",
+    "gives the outputs of LayerNorms a scale for each channel and folds them into the layers around",
+    fold,
+    settings=RangesConfig(),
+    changes_params=True,
+    not_after=NotAfter(
+        lambda earlier: earlier.corrects or earlier.rounds or earlier.name in ("clip", "own_output"),
+        "finds weight ranges anew, which would undo what came before",
+    ),
+    needs=(CHANNELS,),
+    shares_images=True,
+)

@@ -4,27 +4,27 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.calibration.layer import Layer, Moments, centred, damped, finite
+from evolq_jax.calibration.link import LayerLink, NotAfter
 from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.quantizers.uniform import fake_quant
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array
 
-GPTQ_DAMPING = 0.01  # of each channel's second moment
+DAMPING = 0.01  # of each channel's second moment
+SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55)  # of the range
 
 
-SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55)
-
-
-def gptq_link(spec: QuantSpec | None, moments: Moments, layer: Layer, damping: float) -> Layer:
+def round_weight(spec: QuantSpec | None, moments: Moments, layer: Layer, settings: None) -> Layer:
     """Rounds the weight with error feedback (see `error_feedback`); leaves it on its integer grid."""
+    del settings
     if spec is None or layer.site_qparams is None:
         return layer
-    weight, site_qparams = error_feedback(spec, moments, layer.weight, layer.site_qparams, GPTQ_DAMPING)
+    weight, site_qparams = error_feedback(spec, moments, layer.weight, layer.site_qparams)
     return Layer(weight, layer.bias, site_qparams)
 
 
 def error_feedback(
-    spec: QuantSpec, moments: Moments, weight: Array, site_qparams: SiteQParams, damping: float
+    spec: QuantSpec, moments: Moments, weight: Array, site_qparams: SiteQParams
 ) -> tuple[Array, SiteQParams]:
     """GPTQ (Frantar et al., 2210.17323): the channels still to come take up each one's rounding error.
 
@@ -36,7 +36,7 @@ def error_feedback(
     """
     xx, _ = centred(moments)
     order = jnp.argsort(-jnp.diag(xx))
-    xx = damped(xx, damping)[order][:, order]
+    xx = damped(xx, DAMPING)[order][:, order]
     upper = jnp.linalg.cholesky(jnp.linalg.inv(xx), upper=True)
     rows = weight[order]
 
@@ -71,3 +71,14 @@ def _feedback(spec: QuantSpec, site_qparams: SiteQParams, upper: Array, rows: Ar
         return rows - later[:, None] * error, jax.lax.dynamic_update_slice_in_dim(rounded, q, i, 0)
 
     return jax.lax.fori_loop(0, len(rows), step, (rows, jnp.zeros_like(rows)))[1]
+
+
+GPTQ = LayerLink(
+    "gptq",
+    "rounds weights input channel by channel, while later channels take up the error",
+    round_weight,
+    changes_params=True,
+    corrects=True,
+    rounds=True,
+    not_after=NotAfter(lambda earlier: earlier.rounds, "rounds weights that have been rounded"),
+)

@@ -8,12 +8,14 @@ and PTQ4ViT (Yuan et al., 2111.12293) score scales by a layer's output too, one 
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from evolq_jax.calibration.layer import Layer, Moments
+from evolq_jax.calibration.link import LayerLink, NotAfter
 from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.quantizers.uniform import int_range
 from evolq_jax.quant.sites import fake_quant_weight
@@ -28,46 +30,53 @@ FINE = np.asarray([1.0, 0.94, 0.97, 1.03, 1.06], np.float32)  # of each end, aro
 NUM_CANDIDATES = 1 + len(COARSE) + len(FINE) ** 2
 
 
-def own_output_link(spec: QuantSpec | None, moments: Moments, layer: Layer, damping: float) -> Layer:
+def best_ranges(spec: QuantSpec | None, moments: Moments, layer: Layer, settings: None) -> Layer:
     """The layer with the ranges, of those compared, that give the least error of its output.
 
     Both ends of a range move, which moves zero points, as integers; of a symmetric range, or of weights whose
     integers are decided, only the scale. What is no better than the range as it was stays as it was.
     """
-    del damping
+    del settings
     if spec is None or layer.site_qparams is None:
         return layer
     wanted = (1 - WANTED) * (moments.xx @ layer.weight)
     wanted += WANTED * (moments.xt - jnp.outer(moments.x, layer.bias))
-    compare = partial(_best, spec, moments.xx, wanted, layer.weight)
+    compare = partial(_best, spec, OutputError(moments.xx, wanted, layer.weight))
     coarse = jnp.concatenate([jnp.ones(1), COARSE])
-    found = compare(layer.site_qparams, coarse, coarse)
+    found = compare(layer.site_qparams, Ratios(coarse, coarse))
     low, high = (end.ravel() for end in jnp.meshgrid(FINE, FINE, indexing="ij"))
     # The range as it is comes first in either grid, and the first of equals counts.
-    return layer._replace(site_qparams=compare(found, low, high))
+    return layer._replace(site_qparams=compare(found, Ratios(low, high)))
 
 
-def _best(
-    spec: QuantSpec,
-    xx: Array,
-    wanted: Array,
-    weight: Array,
-    site_qparams: SiteQParams,
-    low: Array,
-    high: Array,
-) -> SiteQParams:
-    """Of the ranges whose ends are the present ones times `low` and `high` [P], the best of each channel.
+class OutputError(NamedTuple):
+    """What a layer's output is compared by.
 
     The error of output column w is w' xx w - 2 w' wanted, but for what no range changes.
     """
 
-    def error(ratios: tuple[Array, Array]) -> Array:
-        rounded = fake_quant_weight(spec, with_ends(spec, site_qparams, *ratios), weight)
-        errors = ((xx @ rounded - 2 * wanted) * rounded).sum(0, keepdims=True)
+    xx: Array  # [in, in]
+    wanted: Array  # [in, out]
+    weight: Array  # [in, out]
+
+
+class Ratios(NamedTuple):
+    """What both ends of a range are multiplied by, each [P]."""
+
+    low: Array
+    high: Array
+
+
+def _best(spec: QuantSpec, output: OutputError, site_qparams: SiteQParams, ratios: Ratios) -> SiteQParams:
+    """Of the ranges whose ends are the present ones times `ratios`, the best of each channel."""
+
+    def error(ratios: Ratios) -> Array:
+        rounded = fake_quant_weight(spec, with_ends(spec, site_qparams, *ratios), output.weight)
+        errors = ((output.xx @ rounded - 2 * output.wanted) * rounded).sum(0, keepdims=True)
         return errors if site_qparams.scale.size > 1 else errors.sum(keepdims=True)
 
-    best = jax.lax.map(error, (low, high)).argmin(0)  # [1, out or 1]
-    return with_ends(spec, site_qparams, low[best], high[best])
+    best = jax.lax.map(error, ratios).argmin(0)  # [1, out or 1]
+    return with_ends(spec, site_qparams, ratios.low[best], ratios.high[best])
 
 
 def with_ends(spec: QuantSpec, site_qparams: SiteQParams, low: Array, high: Array) -> SiteQParams:
@@ -82,3 +91,13 @@ def with_ends(spec: QuantSpec, site_qparams: SiteQParams, low: Array, high: Arra
     steps = (low * below + high * above) / (qmax - qmin)
     zero_point = jnp.clip(qmin + jnp.round(low * below / steps), qmin, qmax)
     return SiteQParams(site_qparams.scale * steps, zero_point)
+
+
+OWN_OUTPUT = LayerLink(
+    "own_output",
+    "gives each output channel of a layer the range with the least error of what the channel gives",
+    best_ranges,
+    not_after=NotAfter(
+        lambda earlier: earlier.rounds, "would change the ranges that weights have been rounded to"
+    ),
+)

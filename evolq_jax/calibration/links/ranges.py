@@ -1,6 +1,7 @@
 """The first link of every chain: scales from observers on the float network (FQ-ViT's calibration)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from evolq_jax.calibration import fisher
-from evolq_jax.calibration.link import Calibration, State, whole
+from evolq_jax.calibration.link import Calibration, Cost, NetworkLink, NotAfter, State, whole
 from evolq_jax.calibration.observers import uniform as observers
 from evolq_jax.devices.mesh import DATA, num_shares, spread
 from evolq_jax.network.chunks import image_chunks, largest_divisor
@@ -22,17 +23,25 @@ from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, Params
 
 
-def ranges(calibration: Calibration, state: State) -> State:
-    """Scales from each site's observer, on the float network (the released code's calibration).
+@dataclass(frozen=True)
+class RangesConfig:
+    """How ranges are found.
 
-    With `calibration.fisher`, observers that compare candidates weigh squared errors by `fisher.importance`.
+    Attributes:
+      fisher: whether observers that compare candidates weigh squared errors by `fisher.importance`.
     """
+
+    fisher: bool = False
+
+
+def ranges(calibration: Calibration, state: State, settings: RangesConfig) -> State:
+    """Scales from each site's observer, on the float network (the released code's calibration)."""
     parts, sites, params = calibration.parts, calibration.sites, state.params
     scaled = [(name, spec) for name, spec in calibration.specs if spec.has_scale]
     activations = tuple((name, spec) for name, spec in scaled if not sites[name].is_weight)
     weights = tuple((name, spec) for name, spec in scaled if sites[name].is_weight)
     qparams = state.qparams | _weight_qparams(
-        parts, weights, params, _importance(calibration, weights, params)
+        parts, weights, params, _importance(calibration, weights if settings.fisher else (), params)
     )
     if not activations:
         return state._replace(qparams=qparams)
@@ -48,7 +57,7 @@ def ranges(calibration: Calibration, state: State) -> State:
 
     def errors(specs: Specs, bounds: dict[str, observers.Range], fine: bool) -> dict[str, Array]:
         own = {name: bounds[name] for name, _ in specs}
-        return _errors(parts, specs, *sizes, calibration.fisher, fine, params, own, last) if specs else {}
+        return _errors(parts, specs, *sizes, settings.fisher, fine, params, own, last) if specs else {}
 
     coarse = errors(scored, bounds, False)
     qparams |= _finish(parts, activations, False, bounds, coarse)
@@ -62,14 +71,14 @@ def ranges(calibration: Calibration, state: State) -> State:
 
 
 def _importance(calibration: Calibration, weights: Specs, params: Params) -> dict[str, Array]:
-    """Of the weights whose observers compare errors, if errors are to be weighed."""
-    names = tuple(name for name, spec in weights if calibration.fisher and observers.is_scored(spec))
+    """Of the weights whose observers compare errors."""
+    names = tuple(name for name, spec in weights if observers.is_scored(spec))
     if not names:
         return {}
     # Sums of a chunk's gradients are squared, so on several devices each takes all of every chunk.
     images = jnp.concatenate(list(whole(calibration).batches))
     chunks = image_chunks(images, calibration.chunk)
-    return fisher.weight_importance(calibration.parts, names, params, chunks, jax.random.key(0))
+    return fisher.weight_importance(calibration.parts, names, params, chunks, key=jax.random.key(0))
 
 
 def _per_block(parts: ModelParts, name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -163,9 +172,11 @@ def _errors(
         params: Params, bounds: dict[str, observers.Range], images: Array, keys: Array
     ) -> dict[str, Array]:
         def one_chunk(args: tuple[Array, Array]) -> dict[str, Array]:
-            gradients = fisher.site_gradients(parts, tuple(table), params, *args) if weighed else {}
+            images, keys = args
+            names = tuple(table)
+            gradients = fisher.site_gradients(parts, names, params, images, keys=keys) if weighed else {}
             entries = {name: (bounds[name], gradients.get(name)) for name in table}
-            return observe(parts, chunk_errors, entries, params, args[0])
+            return observe(parts, chunk_errors, entries, params, images)
 
         chunks = (leaf.reshape(-1, size, *leaf.shape[1:]) for leaf in (images, keys))
         totals = jax.lax.map(one_chunk, tuple(chunks))
@@ -206,3 +217,20 @@ def _finish(
         )
         for name, spec in specs
     }
+
+
+def _cost(parts: ModelParts, specs: Specs, settings: RangesConfig, num_images: int) -> Cost:
+    del parts, specs, settings
+    return Cost(floating=num_images)
+
+
+RANGES = NetworkLink(
+    "ranges",
+    "finds the scales and zero points of every site by its observer, on the float network",
+    ranges,
+    settings=RangesConfig(),
+    first=True,
+    not_after=NotAfter(lambda earlier: True, "finds all ranges anew, which would undo what came before"),
+    shares_images=True,
+    cost=_cost,
+)

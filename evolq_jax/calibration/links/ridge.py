@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from evolq_jax.calibration.layer import Layer, Moments, centred, damped, finite
-from evolq_jax.calibration.links.bias import matching_bias
-from evolq_jax.calibration.links.bias import rounded as rounded
+from evolq_jax.calibration.link import LayerLink, NotAfter
+from evolq_jax.calibration.links.bias import matching_bias, rounded
 from evolq_jax.calibration.links.ranges import weight_qparams
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array
@@ -24,8 +25,34 @@ def ridge(moments: Moments, weight: Array, damping: float | Array) -> Array:
     return jnp.where(finite(corrected), corrected, weight)
 
 
-def ridge_link(spec: QuantSpec | None, moments: Moments, layer: Layer, damping: float) -> Layer:
+@struct.dataclass
+class RidgeConfig:
+    """Settings of `ridge`.
+
+    Attributes:
+      damping: how strongly it holds on to the float weights, relative to each input channel's own second
+        moment.
+    """
+
+    damping: float = 3.0
+
+
+def correct_weight(spec: QuantSpec | None, moments: Moments, layer: Layer, settings: RidgeConfig) -> Layer:
     """Corrects weight and bias for the quantized input (see `ridge`); the weight's range is found anew."""
-    weight = ridge(moments, layer.weight, damping)
+    weight = ridge(moments, layer.weight, settings.damping)
     site_qparams = None if spec is None else weight_qparams(spec, weight)
     return Layer(weight, matching_bias(moments, rounded(spec, weight, site_qparams)), site_qparams)
+
+
+RIDGE = LayerLink(
+    "ridge",
+    "changes each weight to the one that best gives the wanted output from the quantized input",
+    correct_weight,
+    settings=RidgeConfig(),
+    changes_params=True,
+    corrects=True,
+    not_after=NotAfter(
+        lambda earlier: earlier.rounds or earlier.name == "own_output",
+        "finds weight ranges anew, which would undo what came before",
+    ),
+)

@@ -8,15 +8,16 @@ The factors are folded into what makes the activation, so integers see nothing o
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.calibration.link import Calibration, State
-from evolq_jax.calibration.links.fold import rescale, with_weight_ranges
-from evolq_jax.calibration.links.ranges import ranges, weight_qparams
+from evolq_jax.calibration.link import CHANNELS, Calibration, NetworkLink, NotAfter, State
+from evolq_jax.calibration.links.fold import changed_weights, rescale, with_ranges
+from evolq_jax.calibration.links.ranges import RangesConfig, weight_qparams
 from evolq_jax.network.chunks import largest_divisor
-from evolq_jax.network.parts import Channels, ModelParts
+from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.sites import is_stacked, observe
 from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.quantizers.uniform import fake_quant
@@ -30,10 +31,8 @@ EXPONENTS = tuple((a, w) for a in (0.0, 0.25, 0.5, 0.75, 1.0) for w in (0.0, 0.2
 ROWS = 1024  # tokens, over all images, that an activation's candidates are scored on
 MAX_FACTOR = 2.0**8
 
-Sample = tuple[Array, Array, Array]  # rows [(L,) T, K], and each channel's ends over all tokens [(L,) 1, K]
 
-
-def smooth(calibration: Calibration, state: State) -> State:
+def smooth(calibration: Calibration, state: State, settings: RangesConfig) -> State:
     """Rescales channels wherever that can be folded and lowers the error of the layers that read them.
 
     Candidates are powers of the ratio of each channel's largest value to its weights' (see `factors`). What
@@ -51,32 +50,47 @@ def smooth(calibration: Calibration, state: State) -> State:
     samples = _sample(calibration, [entry.site for entry in entries], state.params)
     qparams, leaves, rescaled = dict(state.qparams), flatten(state.params), []
     for done, entry in enumerate(entries):
-        readers = tuple(table.get(f"{reader}/weight") for reader in entry.readers)
+        read = Read(table[entry.site], tuple(table.get(f"{reader}/weight") for reader in entry.readers))
         weights = tuple(leaves[f"{reader}/weight"] for reader in entry.readers)
         current = tuple(state.qparams.get(f"{reader}/weight") for reader in entry.readers)
         stacked, own = is_stacked(calibration.parts, entry.site), state.qparams[entry.site]
         lead = own.scale.shape[: int(stacked)]
         flat = jax.tree.map(lambda leaf, lead=lead: leaf.reshape(*lead, 1, leaf.shape[-1]), own)
-        factor, found = _best(
-            table[entry.site], readers, stacked, samples[entry.site], weights, (flat, current)
-        )
+        best = _best_of_each if stacked else _best_of_one
+        factor, found = best(read, samples[entry.site], weights, Found(flat, current))
         qparams[entry.site] = jax.tree.map(lambda new, old: new.reshape(old.shape), found, own)
         factor = factor.reshape(*own.scale.shape[:-1], -1)
         rescaled.append((entry, factor, jnp.zeros_like(factor)))
         calibration.progress(done + 1, len(entries))
     state = rescale(state._replace(qparams=qparams), rescaled)
-    return _with_ranges_between(calibration, with_weight_ranges(calibration, state, entries), entries)
+    between = {name for entry in entries for name in entry.between}  # activations that these channels pass
+    return with_ranges(calibration, state, changed_weights(entries) | between, settings)
 
 
 def _is_uniform(spec: QuantSpec | None) -> bool:
     return spec is not None and spec.quantizer == "uniform"
 
 
-def _with_ranges_between(calibration: Calibration, state: State, entries: Sequence[Channels]) -> State:
-    """Ranges anew of the activations that rescaled channels pass."""
-    names = {name for entry in entries for name in entry.between}
-    specs = tuple((name, spec) for name, spec in calibration.specs if name in names)
-    return ranges(calibration._replace(specs=specs), state)
+class Read(NamedTuple):
+    """Static: an activation's quantizer, and those of the weights that read it (None: float)."""
+
+    activation: QuantSpec
+    readers: tuple[QuantSpec | None, ...]
+
+
+class Found(NamedTuple):
+    """The numbers of an activation's quantizer ([1, 1] or [1, K]), and of its readers'."""
+
+    activation: SiteQParams
+    readers: tuple[SiteQParams | None, ...]
+
+
+class Sample(NamedTuple):
+    """Some of an activation's rows, and each channel's ends over all tokens."""
+
+    rows: Array  # [(L,) T, K]
+    low: Array  # [(L,) 1, K]
+    high: Array  # [(L,) 1, K]
 
 
 def _sample(calibration: Calibration, names: Sequence[str], params: Params) -> dict[str, Sample]:
@@ -90,18 +104,18 @@ def _sample(calibration: Calibration, names: Sequence[str], params: Params) -> d
         while math.gcd(stride, tokens) > 1:  # else every image would give the same few positions
             stride += 1
         strides.append((name, stride))
-    return _observed(calibration.parts, tuple(strides), size, params, images)
+    return _observed(calibration.parts, tuple(strides), params, images, size=size)
 
 
 @partial(jax.jit, static_argnames=("parts", "strides", "size"))
 def _observed(
-    parts: ModelParts, strides: tuple[tuple[str, int], ...], size: int, params: Params, images: Array
+    parts: ModelParts, strides: tuple[tuple[str, int], ...], params: Params, images: Array, *, size: int
 ) -> dict[str, Sample]:
     table = dict(strides)
 
     def rows(name: str, x: Array, _: None) -> Sample:
         x = x.reshape(-1, x.shape[-1])
-        return x[:: table[name]], x.min(0, keepdims=True), x.max(0, keepdims=True)
+        return Sample(x[:: table[name]], x.min(0, keepdims=True), x.max(0, keepdims=True))
 
     chunks = images.reshape(-1, size, *images.shape[1:])
     found = jax.lax.map(lambda x: observe(parts, rows, dict.fromkeys(table), params, x), chunks)
@@ -110,7 +124,7 @@ def _observed(
         leaf = jnp.moveaxis(leaf, 0, -3)
         return leaf.reshape(*leaf.shape[:-3], -1, leaf.shape[-1])
 
-    return {name: (merge(some), low.min(0), high.max(0)) for name, (some, low, high) in found.items()}
+    return {name: Sample(merge(x.rows), x.low.min(0), x.high.max(0)) for name, x in found.items()}
 
 
 def factors(exponents: Array, low: Array, high: Array, weights: Sequence[Array]) -> Array:
@@ -126,53 +140,50 @@ def factors(exponents: Array, low: Array, high: Array, weights: Sequence[Array])
     return jnp.exp(jnp.clip(log - log.mean(), -limit, limit))[None]
 
 
-@partial(jax.jit, static_argnames=("spec", "readers", "stacked"))
-def _best(
-    spec: QuantSpec,
-    readers: tuple[QuantSpec | None, ...],
-    stacked: bool,
-    sample: Sample,
-    weights: tuple[Array, ...],
-    current: tuple[SiteQParams, tuple[SiteQParams | None, ...]],
+@partial(jax.jit, static_argnames=("read",))
+def _best_of_one(
+    read: Read, sample: Sample, weights: tuple[Array, ...], current: Found
 ) -> tuple[Array, SiteQParams]:
-    """Factors [(L,) 1, K] and the activation's quantizer that go with them, block by block."""
-    one = partial(best_of_block, spec, readers)
-    return (
-        jax.lax.map(lambda args: one(*args), (sample, weights, current))
-        if stacked
-        else one(sample, weights, current)
-    )
+    """`best_of_block` outside the blocks."""
+    return best_of_block(read, sample, weights, current)
+
+
+@partial(jax.jit, static_argnames=("read",))
+def _best_of_each(
+    read: Read, sample: Sample, weights: tuple[Array, ...], current: Found
+) -> tuple[Array, SiteQParams]:
+    """`best_of_block` of every block of a segment: factors [L, 1, K]."""
+    return jax.lax.map(lambda block: best_of_block(read, *block), (sample, weights, current))
 
 
 def best_of_block(
-    spec: QuantSpec,
-    readers: tuple[QuantSpec | None, ...],
-    sample: Sample,
-    weights: tuple[Array, ...],
-    current: tuple[SiteQParams, tuple[SiteQParams | None, ...]],
+    read: Read, sample: Sample, weights: tuple[Array, ...], current: Found
 ) -> tuple[Array, SiteQParams]:
     """The best candidate for one activation and its readers; factors of 1 and `current` where none is better.
 
     Args:
-      spec: the activation's quantizer.
-      readers: the weights' quantizers; None: float.
+      read: the quantizers.
       sample: rows of the activation and its channels' ends.
       weights: the readers', [K, out] each.
-      current: quantizers of the activation ([1, 1] or [1, K]) and the weights.
+      current: the quantizers' numbers as they are.
+
+    Returns:
+      Factors [1, K], and the numbers of the activation's quantizer that go with them.
     """
     rows, low, high = sample
-    wanted = [rows @ weight for weight in weights]
+    spec, wanted = read.activation, [rows @ weight for weight in weights]
 
-    def quantizers(factor: Array) -> tuple[SiteQParams, tuple[SiteQParams | None, ...]]:
+    def quantizers(factor: Array) -> Found:
         ends = () if spec.observer == "percentile" else (low / factor, high / factor)
         observed = jnp.concatenate([rows / factor, *ends])
         scaled = [factor[0][:, None] * weight for weight in weights]
-        own = [None if s is None else weight_qparams(s, w) for s, w in zip(readers, scaled, strict=True)]
-        return weight_qparams(spec, observed), tuple(own)
+        own = [None if s is None else weight_qparams(s, w) for s, w in zip(read.readers, scaled, strict=True)]
+        return Found(weight_qparams(spec, observed), tuple(own))
 
-    def error(factor: Array, found: tuple[SiteQParams, tuple[SiteQParams | None, ...]]) -> Array:
-        x, total = fake_quant(spec, found[0], rows / factor), jnp.float32(0)
-        for reader, site_qparams, weight, target in zip(readers, found[1], weights, wanted, strict=True):
+    def error(factor: Array, found: Found) -> Array:
+        x, total = fake_quant(spec, found.activation, rows / factor), jnp.float32(0)
+        per_reader = zip(read.readers, found.readers, weights, wanted, strict=True)
+        for reader, site_qparams, weight, target in per_reader:
             weight = factor[0][:, None] * weight
             if reader is not None and site_qparams is not None:
                 weight = fake_quant_weight(reader, site_qparams, weight)
@@ -182,12 +193,28 @@ def best_of_block(
     def candidate(exponents: Array) -> tuple[Array, Array, SiteQParams]:
         factor = factors(exponents, low, high, weights)
         found = quantizers(factor)
-        return error(factor, found), factor, found[0]
+        return error(factor, found), factor, found.activation
 
     errors, candidates, found = jax.lax.map(candidate, jnp.asarray(EXPONENTS, jnp.float32)[1:])
     best = jnp.argmin(errors)
     unchanged = jnp.ones_like(candidates[0])
     better = errors[best] < error(unchanged, current)
     return jax.tree.map(
-        lambda new, old: jnp.where(better, new[best], old), (candidates, found), (unchanged, current[0])
+        lambda new, old: jnp.where(better, new[best], old),
+        (candidates, found),
+        (unchanged, current.activation),
     )
+
+
+SMOOTH = NetworkLink(
+    "smooth",
+    "balances an activation's channels against the weights that read them",
+    smooth,
+    settings=RangesConfig(),
+    changes_params=True,
+    not_after=NotAfter(
+        lambda earlier: earlier.corrects or earlier.rounds or earlier.name in ("fold", "clip", "own_output"),
+        "finds ranges anew, which would undo what came before",
+    ),
+    needs=(CHANNELS,),
+)

@@ -38,38 +38,38 @@ def importance(parts: ModelParts, params: Params, images: Array, key: Array) -> 
     for chunk, chunk_keys in zip(images, keys, strict=True):
         inputs = [chunk]
         for unit, index in units[:-1]:
-            inputs.append(_run(parts, unit, params, inputs[-1], jnp.int32(index)))
+            inputs.append(_run(unit, params, inputs[-1], jnp.int32(index)))
         gradient = _head_gradient(parts, params, inputs[-1], chunk_keys)
         for number in reversed(range(len(units) - 1)):
             found[number].append(_normalised(gradient**2))
             unit, index = units[number]
             if number:
-                gradient = _pull(parts, unit, params, inputs[number], gradient, jnp.int32(index))
+                gradient = _pull(unit, params, jnp.int32(index), x=inputs[number], gradient=gradient)
     logits = jax.eval_shape(partial(forward, parts, float_sites), params, {}, images[0])
     head = jnp.ones((images.shape[0] * images.shape[1], logits.shape[-1]))
     return [*(jnp.concatenate(chunks) for chunks in found[:-1]), head]
 
 
-@partial(jax.jit, static_argnames=("parts", "unit"))
-def _run(parts: ModelParts, unit: Unit, params: Params, x: Array, index: Array) -> Array:
-    return run_unit(parts, unit, unit_params(parts, unit, params, index), FloatSite(), x)
+@partial(jax.jit, static_argnames=("unit",))
+def _run(unit: Unit, params: Params, x: Array, index: Array) -> Array:
+    return run_unit(unit, unit_params(unit, params, index), FloatSite(), x)
 
 
-@partial(jax.jit, static_argnames=("parts", "unit"))
-def _pull(parts: ModelParts, unit: Unit, params: Params, x: Array, gradient: Array, index: Array) -> Array:
+@partial(jax.jit, static_argnames=("unit",))
+def _pull(unit: Unit, params: Params, index: Array, *, x: Array, gradient: Array) -> Array:
     """The gradient at the unit's input from that at its output."""
-    local = unit_params(parts, unit, params, index)
-    return jax.vjp(lambda x: run_unit(parts, unit, local, FloatSite(), x), x)[1](gradient)[0]
+    local = unit_params(unit, params, index)
+    return jax.vjp(lambda x: run_unit(unit, local, FloatSite(), x), x)[1](gradient)[0]
 
 
 @partial(jax.jit, static_argnames=("parts",))
 def _head_gradient(parts: ModelParts, params: Params, x: Array, keys: Array) -> Array:
     """The gradient at the head's input of `sum_c v_c sqrt(p_c) log p_c`, v standard normal."""
-    head = Unit("head")
-    local = unit_params(parts, head, params, 0)
+    head = Unit(parts, "head")
+    local = unit_params(head, params, 0)
 
     def projected(x: Array) -> Array:
-        log_p = jax.nn.log_softmax(run_unit(parts, head, local, FloatSite(), x))
+        log_p = jax.nn.log_softmax(run_unit(head, local, FloatSite(), x))
         v = jax.vmap(lambda key: jax.random.normal(key, log_p.shape[1:]))(keys)
         return (v * jax.lax.stop_gradient(jnp.exp(log_p / 2)) * log_p).sum()
 

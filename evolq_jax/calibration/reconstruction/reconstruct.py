@@ -15,11 +15,10 @@ import jax.numpy as jnp
 import optax
 
 from evolq_jax.calibration.reconstruction.config import BrecqConfig
-from evolq_jax.calibration.reconstruction.units import Unit, run_unit
+from evolq_jax.calibration.reconstruction.units import Decided, Unit, Values, run_unit
 from evolq_jax.network.chunks import in_chunks
-from evolq_jax.network.parts import ModelParts
 from evolq_jax.quant.learned_rounding import chosen_integers, rounding_logits, soft_quantize, undecided
-from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.quantizers.uniform import dequantize, fake_quant
 from evolq_jax.quant.sites import FloatSite, QuantSite, fake_quant_weights
 from evolq_jax.quant.spec import Specs
@@ -31,26 +30,32 @@ SMALLEST_ERROR = 1e-20  # of a unit that loses nothing
 
 
 @dataclass(frozen=True)
-class Problem:
+class UnitProblem:
     """Static settings: one program for equal problems, as those of a segment's blocks are."""
 
-    parts: ModelParts
     unit: Unit
     specs: Specs  # of the unit's scope
     weights: tuple[str, ...]  # whose rounding is learned
     sites: tuple[str, ...]  # whose step is learned
+    chunk: int  # images run at once outside of steps; divides their number
     config: BrecqConfig
 
 
-class Data(NamedTuple):
-    """The arrays: parameters and scales of the unit's scope, and activations of all images [B, ...]."""
+class UnitInput(NamedTuple):
+    """What a unit is given, for all images [B, ...]."""
 
-    params: Params
-    qparams: QParams
-    quantized: Array  # the unit's input in the network as quantized so far
-    floating: Array  # its input in the float network
-    wanted: Array  # its output there
-    importance: Array | None  # what the squared errors are weighted by; None: equally
+    quantized: Array  # by the network as quantized so far
+    floating: Array  # by the float network
+
+
+class UnitData(NamedTuple):
+    """The arrays that a unit's optimisation works with."""
+
+    block: Array  # its index, where the unit is one
+    values: Values
+    input: UnitInput
+    wanted: Array  # the float unit's output [B, ...]
+    importance: Array | None  # what its squared errors are weighed by [B, ...]; None: equally
     start: Array  # the error that the unit starts with: what errors are relative to
 
 
@@ -68,11 +73,19 @@ class Learned(NamedTuple):
     optimizer: Any
 
 
-def begin(problem: Problem, data: Data) -> Learned:
+class Draw(NamedTuple):
+    """What one step draws."""
+
+    images: Array  # indices of the mini-batch
+    number: Array  # of the step
+    key: Array  # of the unit; what is dropped depends on it and the step's number
+
+
+def begin(problem: UnitProblem, values: Values) -> Learned:
     """The start: soft weights equal to the float ones (within their range), steps as they are."""
-    leaves = flatten(data.params)
+    leaves = flatten(values.params)
     theta = Theta(
-        {name: rounding_logits(data.qparams[name], leaves[name]) for name in problem.weights},
+        {name: rounding_logits(values.qparams[name], leaves[name]) for name in problem.weights},
         {name: jnp.zeros(()) for name in problem.sites},
     )
     return Learned(theta, _optimizer(problem.config).init(theta))  # type: ignore[arg-type]
@@ -85,65 +98,57 @@ def mini_batches(total: int, size: int, steps: int, key: Array) -> Array:
 
 
 @partial(jax.jit, static_argnames=("problem",), donate_argnames=("learned",))
-def step(problem: Problem, data: Data, learned: Learned, images: Array, number: Array, key: Array) -> Learned:
-    """One step of Adam on a mini-batch.
+def learn(problem: UnitProblem, data: UnitData, learned: Learned, draw: Draw) -> Learned:
+    """One step of Adam on a mini-batch; the buffers of `learned` are reused.
 
     A program of one step, and no loop over steps inside it: XLA's CPU backend runs gradients of convolutions
     inside loops tens of times slower.
-
-    Args:
-      problem: static settings.
-      data: the arrays.
-      learned: where the optimisation is; its buffers are reused.
-      images: indices of the mini-batch (traced).
-      number: of the step (traced).
-      key: of the unit; what is dropped depends on it and the step's number.
     """
-    config = problem.config
-    input_key, site_key = jax.random.split(jax.random.fold_in(key, number))
-    x = _dropped(config.drop, input_key, data.quantized[images], data.floating[images])
+    config, images = problem.config, draw.images
+    input_key, site_key = jax.random.split(jax.random.fold_in(draw.key, draw.number))
+    x = _dropped(config.drop, input_key, data.input.quantized[images], data.input.floating[images])
     wanted = data.wanted[images]
     importance = None if data.importance is None else data.importance[images]
 
     def loss(theta: Theta) -> Array:
         make_site = partial(_DropSite, config.drop, site_key)
-        site = StraightThroughSite(dict(problem.specs), scaled(data.qparams, theta))
-        params = _soft_weights(problem, data, theta)
-        output = run_unit(problem.parts, problem.unit, params, make_site(site), x)
+        site = StraightThroughSite(dict(problem.specs), scaled(data.values.qparams, theta))
+        params = _soft_weights(problem, data.values, theta)
+        output = run_unit(problem.unit, params, make_site(site), x)
         relative = weighted_error(output, wanted, importance) / jnp.maximum(data.start, SMALLEST_ERROR)
-        return relative + _regulariser(config, theta, number)
+        return relative + _regulariser(config, theta, draw.number)
 
     gradient = jax.grad(loss)(learned.theta)
     updates, state = _optimizer(config).update(gradient, learned.optimizer, learned.theta)  # type: ignore[arg-type]
     return Learned(optax.apply_updates(learned.theta, updates), state)  # type: ignore[arg-type]
 
 
-def decided(problem: Problem, data: Data, theta: Theta) -> tuple[dict[str, Array], QParams]:
+def decided(problem: UnitProblem, values: Values, theta: Theta) -> Decided:
     """Weights on the grid points decided for, exactly `(q - zero_point) * scale`, and the scales learned.
 
     Rounding these weights to nearest at their scales gives the integers q again.
     """
-    leaves, specs = flatten(data.params), dict(problem.specs)
+    leaves, specs = flatten(values.params), dict(problem.specs)
     weights = {}
     for name, v in theta.rounding.items():
-        q = chosen_integers(specs[name], data.qparams[name], leaves[name], v)
-        weights[name] = dequantize(data.qparams[name], q)
-    qparams = scaled(data.qparams, theta)
-    return weights, {name: qparams[name] for name in problem.sites}
+        q = chosen_integers(specs[name], values.qparams[name], leaves[name], v)
+        weights[name] = dequantize(values.qparams[name], q)
+    qparams = scaled(values.qparams, theta)
+    return Decided(weights, {name: qparams[name] for name in problem.sites})
 
 
-def nearest(problem: Problem, data: Data) -> tuple[dict[str, Array], QParams]:
+def nearest(problem: UnitProblem, values: Values) -> Decided:
     """What `decided` gives where nothing was learned: weights rounded to nearest, the scales as they are."""
-    leaves, specs = flatten(data.params), dict(problem.specs)
-    weights = {name: fake_quant(specs[name], data.qparams[name], leaves[name]) for name in problem.weights}
-    return weights, {name: data.qparams[name] for name in problem.sites}
+    leaves, specs = flatten(values.params), dict(problem.specs)
+    weights = {name: fake_quant(specs[name], values.qparams[name], leaves[name]) for name in problem.weights}
+    return Decided(weights, {name: values.qparams[name] for name in problem.sites})
 
 
-def outputs(problem: Problem, chunk: int, params: Params, qparams: QParams, x: Array) -> Array:
-    """The quantized unit's output [B, ...] on inputs [B, ...], `chunk` (a divisor of B) at a time."""
-    quantized = fake_quant_weights(problem.specs, params, qparams)
-    site = QuantSite(dict(problem.specs), qparams)
-    return in_chunks(lambda x: run_unit(problem.parts, problem.unit, quantized, site, x), x, chunk)
+def outputs(problem: UnitProblem, values: Values, x: Array) -> Array:
+    """The quantized unit's output [B, ...] on inputs [B, ...]."""
+    quantized = fake_quant_weights(problem.specs, values.params, values.qparams)
+    site = QuantSite(dict(problem.specs), values.qparams)
+    return in_chunks(lambda x: run_unit(problem.unit, quantized, site, x), x, problem.chunk)
 
 
 def weighted_error(output: Array, wanted: Array, importance: Array | None) -> Array:
@@ -155,16 +160,16 @@ def weighted_error(output: Array, wanted: Array, importance: Array | None) -> Ar
 def scaled(qparams: QParams, theta: Theta) -> QParams:
     """The scales with the learned factors on them: one for a site, so powers of two between channels stay."""
     changed = {
-        name: SiteQParams(qparams[name].scale * jnp.exp(value), qparams[name].zero_point)
+        name: qparams[name]._replace(scale=qparams[name].scale * jnp.exp(value))
         for name, value in theta.steps.items()
     }
     return qparams | changed
 
 
-def _soft_weights(problem: Problem, data: Data, theta: Theta) -> Params:
-    leaves, specs = flatten(data.params), dict(problem.specs)
+def _soft_weights(problem: UnitProblem, values: Values, theta: Theta) -> Params:
+    leaves, specs = flatten(values.params), dict(problem.specs)
     soft = {
-        name: soft_quantize(specs[name], data.qparams[name], leaves[name], v)
+        name: soft_quantize(specs[name], values.qparams[name], leaves[name], v)
         for name, v in theta.rounding.items()
     }
     return unflatten(leaves | soft)

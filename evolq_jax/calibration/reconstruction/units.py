@@ -22,8 +22,28 @@ from evolq_jax.typing import Array, Params, Site
 class Unit(NamedTuple):
     """Static: all blocks of a segment are one `Unit`, told apart by a traced index."""
 
+    parts: ModelParts
     kind: Literal["enter", "block", "head"]
     segment: int = 0  # number; of no meaning for the head
+
+    @property
+    def scope(self) -> str:
+        """The segment's name for a block, "" for what is outside the blocks."""
+        return self.parts.segments[self.segment].name if self.kind == "block" else ""
+
+
+class Values(NamedTuple):
+    """Parameters and quantizers' numbers of a unit's scope, by local name."""
+
+    params: Params
+    qparams: QParams
+
+
+class Decided(NamedTuple):
+    """Weights, flat, and quantizers' numbers of a unit, by local name."""
+
+    weights: dict[str, Array]
+    qparams: QParams
 
 
 class Reads(NamedTuple):
@@ -37,72 +57,56 @@ def list_units(parts: ModelParts) -> list[tuple[Unit, int]]:
     """Units and block indices (0 outside blocks) in the order of the forward pass."""
     found: list[tuple[Unit, int]] = []
     for number, segment in enumerate(parts.segments):
-        found += [(Unit("enter", number), 0)] if segment.enter is not unchanged else []
-        found += [(Unit("block", number), index) for index in range(segment.length)]
-    return [*found, (Unit("head"), 0)]
+        found += [(Unit(parts, "enter", number), 0)] if segment.enter is not unchanged else []
+        found += [(Unit(parts, "block", number), index) for index in range(segment.length)]
+    return [*found, (Unit(parts, "head"), 0)]
 
 
-def scope_name(parts: ModelParts, unit: Unit) -> str:
-    """The segment's name for a block, "" for what is outside the blocks."""
-    return parts.segments[unit.segment].name if unit.kind == "block" else ""
-
-
-def run_unit(parts: ModelParts, unit: Unit, params: Params, site: Site, x: Array) -> Array:
+def run_unit(unit: Unit, params: Params, site: Site, x: Array) -> Array:
     """The unit's output; `params` and the site are of its scope."""
     if unit.kind == "head":
-        return parts.head(params, site, x)
-    segment = parts.segments[unit.segment]
+        return unit.parts.head(params, site, x)
+    segment = unit.parts.segments[unit.segment]
     return (segment.block if unit.kind == "block" else segment.enter)(params, site, x)
 
 
-def unit_params(parts: ModelParts, unit: Unit, params: Params, index: Array | int) -> Params:
+def unit_params(unit: Unit, params: Params, index: Array | int) -> Params:
     """The parameters of the unit's scope, of one block where it is one."""
-    name = scope_name(parts, unit)
-    return at(params[name], index) if name else _outside(parts, params)
+    return at(params[unit.scope], index) if unit.scope else _outside(unit.parts, params)
 
 
-def unit_qparams(parts: ModelParts, unit: Unit, qparams: QParams, index: Array | int) -> QParams:
-    """The same of the scales, by local name."""
-    name = scope_name(parts, unit)
-    return at(scope(qparams, name), index) if name else _outside(parts, qparams)
+def unit_qparams(unit: Unit, qparams: QParams, index: Array | int) -> QParams:
+    """The same of the quantizers' numbers, by local name."""
+    return at(scope(qparams, unit.scope), index) if unit.scope else _outside(unit.parts, qparams)
 
 
-def unit_specs(parts: ModelParts, unit: Unit, specs: Specs) -> Specs:
+def unit_specs(unit: Unit, specs: Specs) -> Specs:
     """The same of the quantizers."""
-    name = scope_name(parts, unit)
-    return tuple((scope(specs, name) if name else _outside(parts, dict(specs))).items())
+    return tuple((scope(specs, unit.scope) if unit.scope else _outside(unit.parts, dict(specs))).items())
 
 
-def write_back(
-    parts: ModelParts,
-    unit: Unit,
-    state: State,
-    leaves: dict[str, Array],
-    qparams: QParams,
-    index: Array | int,
-) -> State:
-    """The state with parameters and scales of one unit (by local name) put in."""
-    name = scope_name(parts, unit)
-    prefix = name + "/" if name else ""
+def write_back(unit: Unit, state: State, index: Array | int, found: Decided) -> State:
+    """The state with what was found for one unit put in."""
+    prefix = unit.scope + "/" if unit.scope else ""
 
     def put(old: Any, new: Any) -> Any:
-        return jax.tree.map(lambda a, b: a.at[index].set(b), old, new) if name else new
+        return jax.tree.map(lambda a, b: a.at[index].set(b), old, new) if unit.scope else new
 
-    all_leaves, all_qparams = flatten(state.params), dict(state.qparams)
-    for local, leaf in leaves.items():
-        all_leaves[prefix + local] = put(all_leaves[prefix + local], leaf)
-    for local, site_qparams in qparams.items():
-        all_qparams[prefix + local] = put(all_qparams[prefix + local], site_qparams)
-    return state._replace(params=unflatten(all_leaves), qparams=all_qparams)
+    leaves, qparams = flatten(state.params), dict(state.qparams)
+    for local, leaf in found.weights.items():
+        leaves[prefix + local] = put(leaves[prefix + local], leaf)
+    for local, site_qparams in found.qparams.items():
+        qparams[prefix + local] = put(qparams[prefix + local], site_qparams)
+    return state._replace(params=unflatten(leaves), qparams=qparams)
 
 
-def reads(parts: ModelParts, unit: Unit, params: Params, x: jax.ShapeDtypeStruct) -> Reads:
+def reads(unit: Unit, params: Params, x: jax.ShapeDtypeStruct) -> Reads:
     """What the unit reads of its scope's parameters and sites, its input being like `x`."""
-    leaves = flatten(jax.eval_shape(lambda p: unit_params(parts, unit, p, 0), params))
+    leaves = flatten(jax.eval_shape(lambda p: unit_params(unit, p, 0), params))
     observer = _SiteNames()
 
     def run(leaves: dict[str, Array], x: Array) -> Array:
-        return run_unit(parts, unit, unflatten(leaves), observer, x)
+        return run_unit(unit, unflatten(leaves), observer, x)
 
     jaxpr = jax.make_jaxpr(run)(leaves, x).jaxpr
     used = {id(variable) for equation in jaxpr.eqns for variable in equation.invars}

@@ -20,7 +20,7 @@ from evolq_jax.landscape.directions import (
     ratio_direction,
 )
 from evolq_jax.landscape.scan import Ground
-from evolq_jax.pipeline.calibrate import Calibrated, calibrate
+from evolq_jax.pipeline.calibrate import Calibrated, calibrate_setup
 from evolq_jax.pipeline.images import load_calibration, load_evaluation
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.pipeline.teacher import teacher_features, teacher_logits
@@ -74,7 +74,7 @@ def _network(
 ) -> tuple[Params, SavedScales, Images | None]:
     """Parameters, scales, and the calibration images where they had to be loaded."""
     if run is None:
-        calibrated = calibrate(setup, watcher, for_search=False)
+        calibrated = calibrate_setup(setup, watcher, for_search=False)
         return calibrated.params, SavedScales(calibrated.qparams, None), calibrated.images
     check_fingerprints(run, {"weights": weights_fingerprint(setup.model.params)})
     return read_params(run, setup.model.params), read_scales(run, setup.specs), None

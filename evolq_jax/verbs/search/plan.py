@@ -6,8 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from evolq_jax.calibration.layerwise import LAYERWISE
-from evolq_jax.calibration.links.clip import clip_images
+from evolq_jax.calibration.chain import chain_cost
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.memory import DEVICE, limit_bytes
 from evolq_jax.devices.mesh import mesh_text
@@ -25,8 +24,6 @@ from evolq_jax.search.config import num_evaluations
 # much more (ViT-Tiny on CPU).
 OVERHEAD = {"fully_quantized": 1.15, "matmul": 1.05, "deploy": 1.1}
 INTEGER_LAYER_NORM = 1.2  # times that
-WALK = 20  # forward passes for each image that the layer-wise links take, measured on ViT-Tiny
-RECONSTRUCTION = 4  # forward passes for each image of a step of `brecq`
 INPUTS = {
     "float32": "cached in float32",
     "bfloat16": "cached in bfloat16",
@@ -138,16 +135,10 @@ def _work(setup: Setup, num_images: int, num_evaluation: int) -> float:
     """The whole run's work, counted in images through the float network."""
     quant = setup.config.quant
     overhead = OVERHEAD[quant.scheme] * (INTEGER_LAYER_NORM if quant.integer_layer_norm else 1.0)
-    calibration_and_teacher = 2 * num_images
-    chain, brecq = set(setup.config.calibration.chain), setup.config.calibration.brecq
-    if chain & set(LAYERWISE):
-        calibration_and_teacher += WALK * num_images
-    if "brecq" in chain:
-        calibration_and_teacher += RECONSTRUCTION * brecq.steps * min(brecq.batch_size, num_images)
-    spent = budget_of_search(setup, num_images)
-    if "clip" in chain:
-        spent += clip_images(setup.model.parts, setup.specs, setup.config.calibration.clip, num_images)
-    return overhead * (spent + 2 * num_evaluation) + num_evaluation + calibration_and_teacher
+    chain = chain_cost(setup.config.calibration.links, setup.model.parts, setup.specs, num_images)
+    spent = budget_of_search(setup, num_images) + chain.quantized
+    teacher = num_images
+    return overhead * (spent + 2 * num_evaluation) + num_evaluation + chain.floating + teacher
 
 
 def float_speed(setup: Setup, batch: int) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """The linear correction of every block: its fit, that it is run everywhere, and what it costs."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -8,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.calibration.chain import check_chain, initialise
-from evolq_jax.calibration.link import Calibration
+from evolq_jax.calibration.calibrate import calibrate
+from evolq_jax.calibration.chain import check_links, find_links
 from evolq_jax.calibration.links.block_linear import DAMPINGS, added_parameters, fit, half_moments
 from evolq_jax.config.experiment import CalibrationConfig, Experiment, QuantConfig
 from evolq_jax.errors import UserError
@@ -74,19 +75,19 @@ def test_blocks_with_a_correction_are_nearer_to_the_float_network_and_run_it_eve
     specs = resolve(QuantConfig("matmul", weight_bits=2), tiny.sites)
     rng = np.random.default_rng(1)
     images, others = (jnp.asarray(0.6 * rng.standard_normal((96, 16, 16, 3)), jnp.float32) for _ in range(2))
-    calibration = Calibration(tiny.parts, specs, tiny.sites, [images], 16)
-    plain, _ = initialise(("ranges",), calibration, tiny.params)
-    params, qparams = initialise(("ranges", "block_linear"), calibration, tiny.params)
+    run = partial(calibrate, tiny.parts, specs, tiny.params, [images], sites=tiny.sites, chunk=16)
+    plain, (params, _, qparams) = run().params, run(chain=("ranges", "block_linear"))
     added = params["blocks"][CORRECTION]
     assert {name: leaf.shape for name, leaf in added.items()} == {"weight": (3, 32, 32), "bias": (3, 32)}
     assert {k: v for k, v in flatten(params).items() if CORRECTION not in k}.keys() == flatten(plain).keys()
     assert sum(leaf.size for leaf in added.values()) == added_parameters(tiny.parts, tiny.params, (16, 16, 3))
 
     quantized = fake_quant_weights(specs, params, qparams)
-    run = jax.jit(lambda p, x: forward(tiny.parts, quant_sites(specs), p, qparams, x))
+    forward_fn = jax.jit(lambda p, x: forward(tiny.parts, quant_sites(specs), p, qparams, x))
     teacher = jax.jit(lambda x: forward(tiny.parts, float_sites, tiny.params, {}, x))(others)
     corrected, before = (
-        float(kl(run(p, others), teacher)) for p in (quantized, fake_quant_weights(specs, plain, qparams))
+        float(kl(forward_fn(p, others), teacher))
+        for p in (quantized, fake_quant_weights(specs, plain, qparams))
     )
     assert corrected < 0.9 * before  # on images that it was not fitted on
 
@@ -95,7 +96,7 @@ def test_blocks_with_a_correction_are_nearer_to_the_float_network_and_run_it_eve
     x = segment.enter(quantized, site("", qparams), images[:4])
     whole = run_blocks(segment, site, quantized, qparams, x, 0, 3)
     logits = tiny.parts.head(quantized, site("", qparams), whole)
-    np.testing.assert_allclose(logits, run(quantized, images[:4]), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(logits, forward_fn(quantized, images[:4]), rtol=1e-3, atol=1e-3)
 
 
 def test_a_block_that_changes_the_shape_has_no_correction() -> None:
@@ -106,8 +107,8 @@ def test_a_block_that_changes_the_shape_has_no_correction() -> None:
     )
     sites = list_sites(parts, start, images.shape[1:])
     specs = tuple((site, QuantSpec(2, signed=True)) for site, info in sites.items() if info.is_weight)
-    calibration = Calibration(parts, specs, sites, [images], 12)
-    params = flatten(initialise(("ranges", "block_linear"), calibration, start)[0])
+    chain = ("ranges", "block_linear")
+    params = flatten(calibrate(parts, specs, start, [images], sites=sites, chain=chain, chunk=12).params)
     added = {name: leaf.shape for name, leaf in params.items() if f"{CORRECTION}/weight" in name}
     assert added == {f"a/{CORRECTION}/weight": (2, 6, 6), f"b/{CORRECTION}/weight": (3, 4, 4)}
     assert added_parameters(parts, start, images.shape[1:]) == 2 * 7 * 6 + 3 * 5 * 4
@@ -115,9 +116,9 @@ def test_a_block_that_changes_the_shape_has_no_correction() -> None:
 
 def test_it_is_last_in_the_chain_and_adds_to_a_stream_in_float(tiny: Tiny) -> None:
     with pytest.raises(UserError, match="'gptq' after 'block_linear'"):
-        check_chain(("ranges", "block_linear", "gptq"), tiny.parts)
+        check_links(find_links(("ranges", "block_linear", "gptq")), tiny.parts, ())
     with pytest.raises(UserError, match="quantizes what its blocks give"):
-        check_chain(("ranges", "block_linear"), make_small("small_resnet").parts)
+        check_links(find_links(("ranges", "block_linear")), make_small("small_resnet").parts, ())
     chain = CalibrationConfig(chain=("ranges", "block_linear"))
     with pytest.raises(UserError, match=r"needs quant\.scheme matmul: it reads"):
         Experiment(quant=QuantConfig("fully_quantized"), calibration=chain)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from benchmarks.timing import count_compilations
-from evolq_jax.calibration.chain import check_order, initialise
-from evolq_jax.calibration.link import Calibration, State
-from evolq_jax.calibration.links.clip import COARSE, FINE, clip, clip_images
-from evolq_jax.calibration.links.clip_config import ClipConfig
-from evolq_jax.calibration.links.ranges import ranges
+from evolq_jax.calibration.calibrate import calibrate
+from evolq_jax.calibration.chain import check_order, find_links
+from evolq_jax.calibration.link import Calibration, Link, State
+from evolq_jax.calibration.links.clip import CLIP, COARSE, FINE, ClipConfig, clip, clip_cost
+from evolq_jax.calibration.links.ranges import RANGES
 from evolq_jax.errors import UserError
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import list_sites
@@ -29,13 +29,13 @@ QUANT = QuantConfig("matmul", weight_bits=3, activation_bits=4, weight_observer=
 SITE = "blocks/mlp/fc2/weight"
 
 
-def calibration(tiny: Tiny, **settings: object) -> Calibration:
-    specs, config = resolve(QUANT, tiny.sites), ClipConfig(**settings)  # type: ignore[arg-type]
-    return Calibration(tiny.parts, specs, tiny.sites, [tiny.images[:8], tiny.images[8:]], 6, clip=config)
+def calibration(tiny: Tiny) -> Calibration:
+    specs = resolve(QUANT, tiny.sites)
+    return Calibration(tiny.parts, specs, tiny.sites, [tiny.images[:8], tiny.images[8:]], 6)
 
 
 def start(tiny: Tiny, calibrated: Calibration) -> State:
-    return ranges(calibrated, State(tiny.params, tiny.params, {}))
+    return RANGES(calibrated, State(tiny.params, tiny.params, {}))
 
 
 @partial(jax.jit, static_argnames=("calibrated_specs",))
@@ -53,7 +53,7 @@ def divergence(calibrated: Calibration, qparams: QParams, images: Array) -> floa
 def test_moves_help_both_halves_and_tensors_move_as_a_whole(tiny: Tiny) -> None:
     calibrated = calibration(tiny)
     before = start(tiny, calibrated)
-    after = clip(calibrated, before)
+    after = CLIP(calibrated, before)
     for half in (tiny.images[:6], tiny.images[6:]):
         assert divergence(calibrated, after.qparams, half) < divergence(calibrated, before.qparams, half)
     moved = 0
@@ -72,10 +72,12 @@ def test_moves_help_both_halves_and_tensors_move_as_a_whole(tiny: Tiny) -> None:
 
 
 def test_images_held_out_decide_on_moves(tiny: Tiny) -> None:
-    calibrated = calibration(tiny, sites=(SITE,))
+    calibrated = calibration(tiny)
     before = start(tiny, calibrated)
-    free = clip(calibration(tiny, sites=(SITE,), held_out=0.0, num_images=6), before).qparams[SITE].scale
-    kept = clip(calibrated, before).qparams[SITE].scale
+    free, kept = (
+        clip(calibrated, before, settings).qparams[SITE].scale
+        for settings in (ClipConfig((SITE,), 6, held_out=0.0), ClipConfig((SITE,)))
+    )
     at = before.qparams[SITE]
     assert (free[0] != at.scale[0]).all()  # the first block is judged on the same six images in both
     moved = before.qparams | {SITE: at._replace(scale=at.scale.at[0].set(free[0]))}
@@ -85,8 +87,10 @@ def test_images_held_out_decide_on_moves(tiny: Tiny) -> None:
 
 
 def test_without_quantizers_nothing_can_be_clipped(tiny: Tiny) -> None:
+    chain = ("ranges", replace(CLIP, settings=ClipConfig(("*/attn/qvk/weight",))))
+    specs = resolve(QUANT, tiny.sites)
     with pytest.raises(UserError, match="matches no quantization site"):
-        initialise(("ranges", "clip"), calibration(tiny, sites=("*/attn/qvk/weight",)), tiny.params)
+        calibrate(tiny.parts, specs, tiny.params, [tiny.images], sites=tiny.sites, chain=chain)
 
 
 def three_segments(times: int = 1) -> tuple[Calibration, State]:
@@ -98,9 +102,8 @@ def three_segments(times: int = 1) -> tuple[Calibration, State]:
     specs = resolve(
         replace(QUANT, rules=(Rule("*", bits=0), Rule("*/weight", bits=3, per_channel=True))), sites
     )
-    config = ClipConfig(held_out=0.0)
-    calibrated = Calibration(parts, specs, sites, [make_inputs(24)], 24, clip=config)
-    return calibrated, ranges(calibrated, State(params, params, {}))
+    calibrated = Calibration(parts, specs, sites, [make_inputs(24)], 24)
+    return calibrated, RANGES(calibrated, State(params, params, {}))
 
 
 def test_every_segment_is_visited_in_order() -> None:
@@ -122,7 +125,7 @@ def test_every_segment_is_visited_in_order() -> None:
             trials = [want | {name: at._replace(scale=at.scale.at[block].mul(r))} for r in ratios]
             found += grid[int(np.argmin([score(trial) for trial in trials]))]
         want[name] = at._replace(scale=at.scale.at[block].mul(2.0**found))
-    after = clip(calibrated, before).qparams
+    after = clip(calibrated, before, ClipConfig(held_out=0.0)).qparams
     for name in ("a/weight", "down/weight", "b/weight"):
         np.testing.assert_allclose(after[name].scale, want[name].scale, rtol=1e-5)
         assert not np.array_equal(after[name].scale, before.qparams[name].scale)
@@ -133,7 +136,7 @@ def test_one_program_serves_all_blocks_of_a_segment() -> None:
         calibrated, before = three_segments(times)
         jax.clear_caches()
         with count_compilations() as found:
-            clip(calibrated, before)
+            clip(calibrated, before, ClipConfig(held_out=0.0))
         return len(found.seconds)
 
     assert compilations(1) == compilations(2) > 0
@@ -141,18 +144,22 @@ def test_one_program_serves_all_blocks_of_a_segment() -> None:
 
 def test_what_it_costs_is_counted_in_images_through_the_network() -> None:
     calibrated, _ = three_segments()  # one site in each of six blocks, which run 6, 5, 4, 3, 2 and 1 blocks
-    count = partial(clip_images, WITH_DOWN, calibrated.specs)
-    assert count(ClipConfig(held_out=0.0), 20) == 21 / 6 * 10 * 20
-    assert count(ClipConfig(num_images=12, held_out=0.5), 20) == 21 / 6 * (10 * 6 + 2 * 6)
+    count = partial(clip_cost, WITH_DOWN, calibrated.specs)
+    assert count(ClipConfig(held_out=0.0), 20) == (0, 21 / 6 * 10 * 20)
+    assert count(ClipConfig(num_images=12, held_out=0.5), 20) == (0, 21 / 6 * (10 * 6 + 2 * 6))
+
+
+def links(*names: str) -> tuple[Link, ...]:
+    return find_links(names)
 
 
 @pytest.mark.parametrize("rounding", ["gptq", "brecq"])
 def test_clipping_comes_before_rounding_and_after_folding(rounding: str) -> None:
     with pytest.raises(UserError, match=f"'clip' after '{rounding}'.*put 'clip' before '{rounding}'"):
-        check_order(("ranges", rounding, "clip"))
+        check_order(links("ranges", rounding, "clip"))
     with pytest.raises(UserError, match="put 'fold' before 'clip'"):
-        check_order(("ranges", "clip", "fold"))
-    check_order(("ranges", "fold", "clip", "ridge", rounding))
+        check_order(links("ranges", "clip", "fold"))
+    check_order(links("ranges", "fold", "clip", "ridge", rounding))
 
 
 @pytest.mark.parametrize(("field", "value"), [("num_images", 0), ("held_out", 1.0)])

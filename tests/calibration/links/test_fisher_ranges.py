@@ -1,5 +1,6 @@
 """Range search that weighs errors by how much values matter, and that searches both ends of a range."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -8,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.calibration.fisher import importance, site_gradients, weight_importance
 from evolq_jax.calibration.link import Calibration, State
-from evolq_jax.calibration.links.ranges import ranges, weight_qparams
+from evolq_jax.calibration.links.ranges import RANGES, RangesConfig, weight_qparams
 from evolq_jax.calibration.observers import ends
 from evolq_jax.calibration.observers import uniform as observers
 from evolq_jax.network.run import forward
@@ -85,7 +86,7 @@ def test_both_ends_of_activations_are_searched_chunk_by_chunk(tiny: Tiny) -> Non
     site = "blocks/mlp/gelu"
     spec = QuantSpec(4, observer="omse_ends")
     calibrated = Calibration(tiny.parts, ((site, spec),), tiny.sites, [tiny.images], 4)
-    found = ranges(calibrated, State(tiny.params, tiny.params, {})).qparams[site]
+    found = RANGES(calibrated, State(tiny.params, tiny.params, {})).qparams[site]
 
     @jax.jit
     def whole(params: Params, images: Array) -> SiteQParams:
@@ -130,12 +131,12 @@ def test_gradients_at_sites_and_weights_are_those_of_the_projection(tiny: Tiny) 
     slope = (
         projection(unflatten(leaves | {name: moved[0]})) - projection(unflatten(leaves | {name: moved[1]}))
     ) / 0.04
-    gradients = site_gradients(tiny.parts, ("blocks/mlp/fc2", "norm"), tiny.params, images, keys)
+    gradients = site_gradients(tiny.parts, ("blocks/mlp/fc2", "norm"), tiny.params, images, keys=keys)
     assert gradients["blocks/mlp/fc2"].shape == (3, 4, 5, 32)
     np.testing.assert_allclose(gradients["blocks/mlp/fc2"][1, ..., 5].sum(), slope, rtol=2e-2)
     names = ("blocks/mlp/fc2/weight", "head/weight")
     found = weight_importance(
-        tiny.parts, names, tiny.params, tiny.images.reshape(3, 4, 16, 16, 3), jax.random.key(0)
+        tiny.parts, names, tiny.params, tiny.images.reshape(3, 4, 16, 16, 3), key=jax.random.key(0)
     )
     for weight in names:
         assert found[weight].shape == leaves[weight].shape
@@ -154,12 +155,15 @@ def test_importance_has_mean_two_over_every_image_and_leaves_no_value_out() -> N
 def test_the_option_changes_scored_ranges_alone(tiny: Tiny) -> None:
     config = QuantConfig(weight_bits=3, activation_bits=4, softmax_quantizer="twin", gelu_quantizer="twin")
     specs = resolve(config, tiny.sites)
-    calibration = Calibration(tiny.parts, specs, tiny.sites, [tiny.images], 6)
 
-    def run(**changes: Any) -> QParams:
-        return initialise(("ranges",), calibration._replace(**changes), tiny.params)[1]
+    def run(fisher: bool, chunk: int) -> QParams:
+        chain = [replace(RANGES, settings=RangesConfig(fisher))]
+        images, sites = [tiny.images], tiny.sites
+        return calibrate(
+            tiny.parts, specs, tiny.params, images, sites=sites, chain=chain, chunk=chunk
+        ).qparams
 
-    plain, weighed, other = run(), run(fisher=True), run(fisher=True, chunk=12)
+    plain, weighed, other = run(False, 6), run(True, 6), run(True, 12)
 
     def same(a: SiteQParams, b: SiteQParams) -> bool:
         return bool(np.allclose(a.scale, b.scale, rtol=1e-6) and np.array_equal(a.zero_point, b.zero_point))

@@ -1,23 +1,22 @@
 """Ranges by the error of the layer's own output."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.calibration.layer import Layer
-from evolq_jax.calibration.link import Calibration
-from evolq_jax.calibration.links.own_output import COARSE, FINE, WANTED, own_output_link, with_ends
+from evolq_jax.calibration.links.own_output import COARSE, FINE, WANTED, best_ranges, with_ends
 from evolq_jax.errors import UserError
-from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.quantizers.uniform import quantize
 from evolq_jax.quant.sites import fake_quant_weight
 from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve
 from evolq_jax.trees import flatten
-from evolq_jax.typing import Params
 from tests.calibration.test_layer import SPEC, Problem
 from tests.calibration.test_layerwise import divergence
 from tests.tiny import Tiny
@@ -40,7 +39,7 @@ def test_every_channel_gets_the_best_range_of_the_grids(signed: bool) -> None:
     start = problem.layer.site_qparams
     if signed:
         start = start._replace(zero_point=jnp.zeros_like(start.zero_point))
-    layer = own_output_link(spec, problem.moments, problem.layer._replace(site_qparams=start), 1.0)
+    layer = best_ranges(spec, problem.moments, problem.layer._replace(site_qparams=start), None)
     assert layer.site_qparams is not None
     np.testing.assert_array_equal(layer.weight, problem.layer.weight)
     np.testing.assert_array_equal(layer.bias, problem.layer.bias)
@@ -79,7 +78,7 @@ def test_decided_integers_keep_their_zero_point() -> None:
     assert problem.layer.site_qparams is not None
     codes = quantize(SPEC, problem.layer.site_qparams, problem.layer.weight)
     layer = problem.layer._replace(weight=codes, site_qparams=problem.layer.site_qparams)
-    found = own_output_link(spec, problem.moments, layer, 1.0)
+    found = best_ranges(spec, problem.moments, layer, None)
     assert found.site_qparams is not None
     np.testing.assert_array_equal(found.weight, codes)
     np.testing.assert_array_equal(found.site_qparams.zero_point, problem.layer.site_qparams.zero_point)
@@ -90,7 +89,7 @@ def test_one_range_for_all_channels_moves_as_one() -> None:
     weight = problem.layer.weight
     scale = jnp.asarray([[(weight.max() - weight.min()) / 7]])
     start = SiteQParams(scale, jnp.round(-weight.min() / scale))
-    layer = own_output_link(PER_TENSOR, problem.moments, problem.layer._replace(site_qparams=start), 1.0)
+    layer = best_ranges(PER_TENSOR, problem.moments, problem.layer._replace(site_qparams=start), None)
     assert layer.site_qparams is not None
     assert layer.site_qparams.scale.shape == (1, 1)
     got, before = (
@@ -104,10 +103,8 @@ def test_the_network_comes_nearer_to_the_float_one(tiny: Tiny) -> None:
     specs = resolve(QuantConfig("matmul", weight_bits=3, activation_observer="pow2"), tiny.sites)
     images = jnp.asarray(np.random.default_rng(1).standard_normal((48, 16, 16, 3)), jnp.float32) * 0.6
 
-    def run(*chain: str) -> tuple[Params, QParams]:
-        return initialise(chain, Calibration(tiny.parts, specs, tiny.sites, [images], 16), tiny.params)
-
-    (_, plain), (params, qparams) = run("ranges"), run("ranges", "own_output")
+    run = partial(calibrate, tiny.parts, specs, tiny.params, [images], sites=tiny.sites, chunk=16)
+    plain, (params, _, qparams) = run().qparams, run(chain=("ranges", "own_output"))
     jax.tree.map(np.testing.assert_array_equal, flatten(params), flatten(tiny.params))
     moved = {name for name in plain if not np.array_equal(plain[name].scale, qparams[name].scale)}
     layers = ("attn/qkv", "attn/proj", "mlp/fc1", "mlp/fc2")
@@ -117,9 +114,6 @@ def test_the_network_comes_nearer_to_the_float_one(tiny: Tiny) -> None:
 
 
 def test_it_may_not_come_after_a_link_that_rounds(tiny: Tiny) -> None:
+    chain = ("ranges", "gptq", "own_output")
     with pytest.raises(UserError, match="'own_output' after 'gptq': it would change the ranges"):
-        initialise(
-            ("ranges", "gptq", "own_output"),
-            Calibration(tiny.parts, (), tiny.sites, [tiny.images], 6),
-            tiny.params,
-        )
+        calibrate(tiny.parts, (), tiny.params, [tiny.images], sites=tiny.sites, chain=chain)

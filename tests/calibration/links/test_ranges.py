@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.link import Calibration
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.errors import UserError
 from evolq_jax.network.run import at
 from evolq_jax.network.sites import is_stacked, observe
@@ -44,14 +43,14 @@ def specs(tiny: Tiny) -> Specs:
     return resolve(CONFIG, tiny.sites)
 
 
-def calibrate(tiny: Tiny, specs: Specs, chunk: int, num_batches: int = 2) -> QParams:
-    batches = jnp.split(tiny.images, num_batches)
-    return initialise(["ranges"], Calibration(tiny.parts, specs, tiny.sites, batches, chunk), tiny.params)[1]
+def found_ranges(tiny: Tiny, specs: Specs, chunk: int) -> QParams:
+    batches = jnp.split(tiny.images, 2)
+    return calibrate(tiny.parts, specs, tiny.params, batches, sites=tiny.sites, chunk=chunk).qparams
 
 
 @pytest.fixture(scope="module")
 def qparams(tiny: Tiny, specs: Specs) -> QParams:
-    return calibrate(tiny, specs, 6)
+    return found_ranges(tiny, specs, 6)
 
 
 def test_every_site_has_the_scales_of_its_observer(tiny: Tiny, specs: Specs, qparams: QParams) -> None:
@@ -74,7 +73,9 @@ def test_every_site_has_the_scales_of_its_observer(tiny: Tiny, specs: Specs, qpa
 
 
 def test_the_chunk_changes_no_range(tiny: Tiny, specs: Specs, qparams: QParams) -> None:
-    for name, site_qparams in calibrate(tiny, specs, chunk=4).items():  # which does not divide a batch of 6
+    for name, site_qparams in found_ranges(
+        tiny, specs, chunk=4
+    ).items():  # which does not divide a batch of 6
         np.testing.assert_allclose(site_qparams.scale, qparams[name].scale, rtol=1e-5, err_msg=name)
         np.testing.assert_array_equal(site_qparams.zero_point, qparams[name].zero_point, err_msg=name)
 
@@ -82,18 +83,22 @@ def test_the_chunk_changes_no_range(tiny: Tiny, specs: Specs, qparams: QParams) 
 def test_weights_need_no_images_and_progress_is_told(tiny: Tiny) -> None:
     told: list[tuple[Any, ...]] = []
     weights_only = resolve(QuantConfig(rules=(Rule("*", bits=0), Rule("*/weight", bits=4))), tiny.sites)
-    params, qparams = initialise(
-        ["ranges"], Calibration(tiny.parts, weights_only, tiny.sites, [], 4), tiny.params
-    )
-    assert params is tiny.params
+    params, reference, qparams = calibrate(tiny.parts, weights_only, tiny.params, [], sites=tiny.sites)
+    assert params is reference is tiny.params
     assert set(qparams) == {name for name, _ in weights_only}
     one = resolve(QuantConfig(rules=(Rule("*", bits=0), Rule("head", bits=8))), tiny.sites)
     batches = jnp.split(tiny.images, 3)
-    calibration = Calibration(tiny.parts, one, tiny.sites, batches, 4)
-    initialise(["ranges"], calibration, tiny.params, lambda name: lambda *step: told.append((name, *step)))
+    calibrate(
+        tiny.parts,
+        one,
+        tiny.params,
+        batches,
+        sites=tiny.sites,
+        stage=lambda name: lambda *step: told.append((name, *step)),
+    )
     assert told == [("ranges", done, 4) for done in (1, 2, 3, 4)]
 
 
 def test_an_unknown_link_of_the_chain_is_refused(tiny: Tiny) -> None:
     with pytest.raises(UserError, match="unknown initialiser 'range'; did you mean 'ranges'"):
-        initialise(["range"], Calibration(tiny.parts, (), tiny.sites, [], 4), tiny.params)
+        calibrate(tiny.parts, (), tiny.params, [], sites=tiny.sites, chain=["range"])

@@ -4,10 +4,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.calibration.chain import initialise
+from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.calibration.link import State
-from evolq_jax.calibration.links.ranges import ranges, weight_qparams
-from evolq_jax.calibration.links.smooth import EXPONENTS, Sample, best_of_block, factors, smooth
+from evolq_jax.calibration.links.ranges import RANGES, weight_qparams
+from evolq_jax.calibration.links.smooth import (
+    EXPONENTS,
+    SMOOTH,
+    Found,
+    Read,
+    Sample,
+    best_of_block,
+    factors,
+)
 from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve
 from evolq_jax.trees import flatten
@@ -17,7 +25,6 @@ from tests.quant import reference
 
 ACTIVATION = QuantSpec(4)
 WEIGHT = QuantSpec(4, per_channel=True)
-Quantizers = tuple[SiteQParams, tuple[SiteQParams | None, ...]]
 
 
 def layer(spread: float) -> tuple[Sample, tuple[Array, ...]]:
@@ -25,11 +32,11 @@ def layer(spread: float) -> tuple[Sample, tuple[Array, ...]]:
     rng = np.random.default_rng(0)
     rows = jnp.asarray(rng.standard_normal((200, 12)) * 2 ** (spread * rng.random(12)), jnp.float32)
     weights = tuple(jnp.asarray(rng.standard_normal((12, out)) / 4, jnp.float32) for out in (8, 5))
-    return (rows, rows.min(0, keepdims=True), rows.max(0, keepdims=True)), weights
+    return Sample(rows, rows.min(0, keepdims=True), rows.max(0, keepdims=True)), weights
 
 
-def plain(rows: Array, weights: tuple[Array, ...]) -> Quantizers:
-    return weight_qparams(ACTIVATION, rows), tuple(weight_qparams(WEIGHT, w) for w in weights)
+def plain(rows: Array, weights: tuple[Array, ...]) -> Found:
+    return Found(weight_qparams(ACTIVATION, rows), tuple(weight_qparams(WEIGHT, w) for w in weights))
 
 
 def error(
@@ -51,10 +58,10 @@ def error(
 
 @pytest.mark.parametrize("spread", [0.0, 5.0])
 def test_the_best_of_the_grid_is_taken_and_is_not_worse_than_none(spread: float) -> None:
-    (rows, low, high), weights = layer(spread)
-    factor, site_qparams = best_of_block(
-        ACTIVATION, (WEIGHT, WEIGHT), (rows, low, high), weights, plain(rows, weights)
-    )
+    sample, weights = layer(spread)
+    rows, low, high = sample
+    read = Read(ACTIVATION, (WEIGHT, WEIGHT))
+    factor, site_qparams = best_of_block(read, sample, weights, plain(rows, weights))
     errors = [
         error(rows, weights, np.asarray(factors(jnp.asarray(e), low, high, weights)), None) for e in EXPONENTS
     ]
@@ -70,9 +77,8 @@ def test_where_nothing_is_better_everything_stays() -> None:
     (rows, low, high), weights = layer(0.0)
     rows = jnp.round(rows)  # the quantizer in place has no error, so nothing can be better
     exact = SiteQParams(jnp.ones((1, 1)), jnp.full((1, 1), 8.0))
-    factor, site_qparams = best_of_block(
-        ACTIVATION, (None, None), (rows, low, high), weights, (exact, (None, None))
-    )
+    read, current = Read(ACTIVATION, (None, None)), Found(exact, (None, None))
+    factor, site_qparams = best_of_block(read, Sample(rows, low, high), weights, current)
     assert (factor == 1).all()
     assert (site_qparams.scale, site_qparams.zero_point) == (1, 8)
 
@@ -92,8 +98,8 @@ def test_smoothing_leaves_the_float_network_as_it_is(name: str, scheme: str) -> 
     _, params, _, sites = network(name)
     config = QuantConfig(scheme, weight_bits=3, activation_bits=4, weight_observer="minmax")  # type: ignore[arg-type]
     calibrated = calibration(name, resolve(config, sites))
-    before = ranges(calibrated, State(params, params, {}))
-    after = smooth(calibrated, before)
+    before = RANGES(calibrated, State(params, params, {}))
+    after = SMOOTH(calibrated, before)
     want = logits(name, (), params, {})
     for changed in (after.params, after.reference):
         close(logits(name, (), changed, {}), want)
@@ -101,16 +107,17 @@ def test_smoothing_leaves_the_float_network_as_it_is(name: str, scheme: str) -> 
     proj = "blocks/attn/proj/weight" if name == "tiny_vit" else "layers.0/regular/attn/proj/weight"
     assert proj in rescaled  # the values' channels too
     # The scales fit the rescaled network: found anew, they are the same.
-    anew = ranges(calibrated, after._replace(qparams={})).qparams
+    anew = RANGES(calibrated, after._replace(qparams={})).qparams
     for site, site_qparams in after.qparams.items():
         assert site_qparams.scale.shape == before.qparams[site].scale.shape
         np.testing.assert_allclose(site_qparams.scale, anew[site].scale, rtol=1e-3, err_msg=site)
 
 
 def test_smoothing_then_folding_then_corrections() -> None:
-    _, params, _, sites = network("tiny_vit")
+    parts, params, images, sites = network("tiny_vit")
     specs = resolve(QuantConfig("matmul", weight_bits=8), sites)
-    chain = ("ranges", "smooth", "fold", "bias")
-    found = initialise(chain, calibration("tiny_vit", specs), params)
-    close(logits("tiny_vit", specs, *found), logits("tiny_vit", (), params, {}), 0.05)
-    assert all(leaf.shape == (3, 1, 1, 1) for leaf in found[1]["blocks/norm1"])
+    chain, batches = ("ranges", "smooth", "fold", "bias"), [images[:8], images[8:]]
+    found = calibrate(parts, specs, params, batches, sites=sites, chain=chain, chunk=4)
+    got = logits("tiny_vit", specs, found.params, found.qparams)
+    close(got, logits("tiny_vit", (), params, {}), 0.05)
+    assert all(leaf.shape == (3, 1, 1, 1) for leaf in found.qparams["blocks/norm1"])

@@ -10,13 +10,21 @@ import numpy as np
 import pytest
 
 from benchmarks.timing import count_compilations
-from evolq_jax.calibration.chain import initialise
-from evolq_jax.calibration.link import Calibration
+from evolq_jax.calibration.calibrate import calibrate
+from evolq_jax.calibration.reconstruction.brecq import BRECQ
 from evolq_jax.calibration.reconstruction.config import BrecqConfig
 from evolq_jax.calibration.reconstruction.importance import importance
-from evolq_jax.calibration.reconstruction.reconstruct import Data, Problem, begin, step
+from evolq_jax.calibration.reconstruction.reconstruct import (
+    Draw,
+    UnitData,
+    UnitInput,
+    UnitProblem,
+    begin,
+    learn,
+)
 from evolq_jax.calibration.reconstruction.units import (
     Unit,
+    Values,
     list_units,
     reads,
     run_unit,
@@ -33,7 +41,7 @@ from evolq_jax.quant.learned_rounding import soft_round
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.quantizers.uniform import dequantize, quantize
 from evolq_jax.quant.sites import FloatSite, QuantSite, fake_quant_weights, float_sites, quant_sites
-from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve, with_codes
+from evolq_jax.quant.spec import QuantConfig, QuantSpec, Specs, resolve, with_codes
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, Params, SiteInfo
 from tests import two_segments
@@ -41,7 +49,7 @@ from tests.families import ENTRIES, make_small
 from tests.tiny import make_tiny
 
 QUANT = QuantConfig("matmul", weight_bits=3, activation_bits=6, activation_observer="pow2")
-BRECQ = BrecqConfig(steps=80, batch_size=8, rounding_rate=0.05, step_rate=0.01, fisher=False)
+SETTINGS = BrecqConfig(steps=80, batch_size=8, rounding_rate=0.05, step_rate=0.01, fisher=False)
 NETWORKS = ("vit", "cnn")
 
 
@@ -66,33 +74,40 @@ def network(name: str) -> Network:
     return Network(parts, params, small.images, list_sites(parts, params, small.images.shape[1:]))
 
 
-def calibration(name: str) -> Calibration:
+def specs_of(name: str) -> Specs:
+    return resolve(QUANT, network(name).sites)
+
+
+def run(name: str, specs: Specs, *chain: str, seed: int = 0) -> tuple[Params, QParams]:
     net = network(name)
-    return Calibration(net.parts, resolve(QUANT, net.sites), net.sites, [net.images], 6, brecq=BRECQ)
+    links = [replace(BRECQ, settings=SETTINGS) if link == "brecq" else link for link in chain]
+    given = net.parts, specs, net.params, [net.images]
+    found = calibrate(*given, sites=net.sites, chain=links, chunk=6, seed=seed)
+    return found.params, found.qparams
 
 
 @cache
 def initialised(name: str, *chain: str) -> tuple[Params, QParams]:
-    return initialise(chain, calibration(name), network(name).params)
+    return run(name, specs_of(name), *chain)
 
 
 def unit_errors(name: str) -> Iterator[tuple[Unit, float, float]]:
     """Each unit's squared error at the ranges and reconstructed, on the reconstructed network's inputs."""
-    net, specs = network(name), calibration(name).specs
+    net, specs = network(name), specs_of(name)
     networks = initialised(name, "ranges"), initialised(name, "ranges", "brecq")
 
     @partial(jax.jit, static_argnames="unit")
-    def run(unit: Unit, params: Params, qparams: QParams, index: Array, x: Array) -> Array:
-        local_specs, local = unit_specs(net.parts, unit, specs), unit_params(net.parts, unit, params, index)
-        local_qparams = unit_qparams(net.parts, unit, qparams, index)
+    def output(unit: Unit, params: Params, qparams: QParams, index: Array, x: Array) -> Array:
+        local_specs, local = unit_specs(unit, specs), unit_params(unit, params, index)
+        local_qparams = unit_qparams(unit, qparams, index)
         site = QuantSite(dict(local_specs), local_qparams) if qparams else FloatSite()
         local = fake_quant_weights(local_specs, local, local_qparams) if qparams else local
-        return run_unit(net.parts, unit, local, site, x)
+        return run_unit(unit, local, site, x)
 
     x = want = net.images
     for unit, index in list_units(net.parts):
-        want = run(unit, net.params, {}, jnp.int32(index), want)
-        outputs = [run(unit, *quantized, jnp.int32(index), x) for quantized in networks]
+        want = output(unit, net.params, {}, jnp.int32(index), want)
+        outputs = [output(unit, *quantized, jnp.int32(index), x) for quantized in networks]
         nearest, learned = (float(((output - want) ** 2).mean()) for output in outputs)
         yield unit, nearest, learned
         x = outputs[1]
@@ -110,7 +125,7 @@ def test_learned_rounding_brings_every_unit_nearer_than_rounding_to_nearest(name
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_whole_network_comes_nearer_to_the_float_one(name: str) -> None:
-    net, specs = network(name), calibration(name).specs
+    net, specs = network(name), specs_of(name)
 
     @jax.jit
     def divergence(params: Params, qparams: QParams) -> Array:
@@ -124,7 +139,7 @@ def test_the_whole_network_comes_nearer_to_the_float_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_weights_lie_on_their_grid_next_to_where_they_were_and_biases_stay(name: str) -> None:
-    specs = dict(calibration(name).specs)
+    specs = dict(specs_of(name))
     params, qparams = initialised(name, "ranges", "brecq")
     _, start = initialised(name, "ranges")
     flipped = []
@@ -144,11 +159,10 @@ def test_weights_lie_on_their_grid_next_to_where_they_were_and_biases_stay(name:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_integers_are_kept_in_the_place_of_weights_and_are_exact(name: str) -> None:
-    net, rounded = network(name), calibration(name).specs
+    net, rounded = network(name), specs_of(name)
     specs = with_codes(rounded, [site for site, info in net.sites.items() if info.is_weight])
     on_grid, qparams = initialised(name, "ranges", "brecq")
-    setting = calibration(name)._replace(specs=specs)
-    params, same = initialise(["ranges", "brecq"], setting, net.params)
+    params, same = run(name, specs, "ranges", "brecq")
     larger = {site: q._replace(scale=1.37 * q.scale) for site, q in qparams.items()}
     back, moved = (flatten(fake_quant_weights(specs, params, s)) for s in (qparams, larger))
     weights = [(site, spec) for site, spec in specs if spec.codes]
@@ -166,7 +180,7 @@ def test_integers_are_kept_in_the_place_of_weights_and_are_exact(name: str) -> N
 
 def test_steps_of_activations_are_learned_by_one_factor_a_site() -> None:
     (_, start), (_, qparams) = initialised("vit", "ranges"), initialised("vit", "ranges", "brecq")
-    specs = calibration("vit").specs
+    specs = specs_of("vit")
     for site, spec in specs:
         ratio = np.asarray(qparams[site].scale / start[site].scale)
         np.testing.assert_array_equal(qparams[site].zero_point, start[site].zero_point)
@@ -184,8 +198,7 @@ def test_steps_of_activations_are_learned_by_one_factor_a_site() -> None:
 
 def test_the_seed_decides() -> None:
     def weights(seed: int) -> dict[str, Array]:
-        setting = calibration("vit")._replace(seed=seed)
-        return flatten(initialise(["ranges", "brecq"], setting, network("vit").params)[0])
+        return flatten(run("vit", specs_of("vit"), "ranges", "brecq", seed=seed)[0])
 
     first, again, other = flatten(initialised("vit", "ranges", "brecq")[0]), weights(0), weights(1)
     assert all(np.array_equal(first[name], again[name]) for name in first)
@@ -199,13 +212,12 @@ def test_one_program_serves_all_blocks() -> None:
         params = two_segments.make_params()
         params["b"]["weight"] = jax.random.normal(jax.random.key(0), (depth, 4, 4))
         images, sites = two_segments.make_inputs(12), list_sites(parts, params, (two_segments.WIDTH_A,))
-        brecq = replace(BRECQ, steps=2, fisher=True)
+        brecq = replace(BRECQ, settings=replace(SETTINGS, steps=2, fisher=True))
         specs = tuple((site, QuantSpec(3, per_channel=info.is_weight)) for site, info in sites.items())
         jax.clear_caches()
         with count_compilations() as found:
-            changed, _ = initialise(
-                ["ranges", "brecq"], Calibration(parts, specs, sites, [images], 12, brecq=brecq), params
-            )
+            chain = ("ranges", brecq)
+            changed = calibrate(parts, specs, params, [images], sites=sites, chain=chain, chunk=12).params
         assert not np.array_equal(changed["b"]["weight"], params["b"]["weight"])
         return len(found.seconds)
 
@@ -213,20 +225,21 @@ def test_one_program_serves_all_blocks() -> None:
 
 
 def test_the_regulariser_decides_every_rounding() -> None:
-    net, name = network("vit"), "vit"
-    unit, (_, qparams) = Unit("head"), initialised(name, "ranges")
-    params = unit_params(net.parts, unit, net.params, 0)
+    net, (_, qparams) = network("vit"), initialised("vit", "ranges")
+    unit = Unit(net.parts, "head")
+    values = Values(unit_params(unit, net.params, 0), unit_qparams(unit, qparams, 0))
     x = jax.random.normal(jax.random.key(0), (12, 5, 32))
-    want = run_unit(net.parts, unit, params, FloatSite(), x)
-    data = Data(params, unit_qparams(net.parts, unit, qparams, 0), x, x, want, None, jnp.float32(0.1))
-    specs = unit_specs(net.parts, unit, calibration(name).specs)
+    want = run_unit(unit, values.params, FloatSite(), x)
+    data = UnitData(jnp.int32(0), values, UnitInput(x, x), want, None, jnp.float32(0.1))
+    specs = unit_specs(unit, specs_of("vit"))
 
     def undecided(regulariser: float) -> float:
-        brecq = replace(BRECQ, steps=200, rounding_rate=0.05, regulariser=regulariser)
-        problem = Problem(net.parts, unit, specs, ("head/weight",), (), brecq)
-        learned = jax.jit(begin, static_argnames="problem")(problem, data)
-        for number in range(brecq.steps):
-            learned = step(problem, data, learned, jnp.arange(12), jnp.int32(number), jax.random.key(1))
+        settings = replace(SETTINGS, steps=200, rounding_rate=0.05, regulariser=regulariser)
+        problem = UnitProblem(unit, specs, ("head/weight",), (), 12, settings)
+        learned = jax.jit(begin, static_argnames="problem")(problem, values)
+        for number in range(settings.steps):
+            draw = Draw(jnp.arange(12), jnp.int32(number), jax.random.key(1))
+            learned = learn(problem, data, learned, draw)
         h = np.concatenate([np.ravel(soft_round(v)) for v in learned.theta.rounding.values()])
         return float(((h > 0.01) & (h < 0.99)).mean())
 
@@ -239,13 +252,13 @@ def test_units_read_every_weight_and_site_of_every_family(name: str) -> None:
     net = make_tiny() if name == "tiny" else make_small(name)
     x, weights, sites = jax.ShapeDtypeStruct(net.images.shape, net.images.dtype), list[str](), list[str]()
     for unit, index in list_units(net.parts):
-        found = reads(net.parts, unit, net.params, x)
+        found = reads(unit, net.params, x)
         prefix = net.parts.segments[unit.segment].name + "/" if unit.kind == "block" else ""
         if not index:  # a segment's blocks are one unit
             weights += [prefix + name for name in found.params]
             sites += [prefix + name for name in found.sites]
-        local = jax.eval_shape(lambda p, u=unit: unit_params(net.parts, u, p, 0), net.params)
-        x = jax.eval_shape(lambda p, x, u=unit: run_unit(net.parts, u, p, FloatSite(), x), local, x)
+        local = jax.eval_shape(lambda p, u=unit: unit_params(u, p, 0), net.params)
+        x = jax.eval_shape(lambda p, x, u=unit: run_unit(u, p, FloatSite(), x), local, x)
     assert sorted(weights) == sorted(flatten(net.params))
     assert sorted(sites) == sorted(name for name, info in net.sites.items() if not info.is_weight)
 
@@ -264,8 +277,8 @@ def test_importance_is_the_squared_gradient_with_mean_one(name: str) -> None:
         def projected(added: list[Array]) -> Array:
             x = images
             for (unit, index), extra in zip(units, added, strict=True):
-                local = unit_params(net.parts, unit, params, index)
-                x = run_unit(net.parts, unit, local, FloatSite(), x) + extra
+                local = unit_params(unit, params, index)
+                x = run_unit(unit, local, FloatSite(), x) + extra
             log_p = jax.nn.log_softmax(x)
             v = jax.vmap(lambda key: jax.random.normal(key, log_p.shape[1:]))(keys)
             return (v * jax.lax.stop_gradient(jnp.exp(log_p / 2)) * log_p).sum()
@@ -280,8 +293,7 @@ def test_importance_is_the_squared_gradient_with_mean_one(name: str) -> None:
 
 def test_without_quantizers_nothing_changes() -> None:
     net = network("vit")
-    setting = Calibration(net.parts, (), net.sites, [net.images], 6, brecq=BRECQ)
-    params, qparams = initialise(["ranges", "brecq"], setting, net.params)
+    params, qparams = run("vit", (), "ranges", "brecq")
     assert qparams == {}
     assert all(np.array_equal(leaf, flatten(net.params)[name]) for name, leaf in flatten(params).items())
 
@@ -299,4 +311,4 @@ def test_without_quantizers_nothing_changes() -> None:
 )
 def test_settings_that_mean_nothing_are_refused(field: str, value: float) -> None:
     with pytest.raises(UserError, match=re.escape(f"calibration.brecq.{field} must")):
-        replace(BRECQ, **{field: value})
+        replace(SETTINGS, **{field: value})

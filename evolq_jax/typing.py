@@ -18,23 +18,23 @@ FitnessFn = Callable[[Array, Array], Array]  # (student [B, C], teacher [B, C]) 
 
 
 class Site(Protocol):
-    """What a network calls at its quantization points (float, recording and quantized readings)."""
+    """What a network calls at its quantization points. There are float, recording and quantized sites."""
 
     def __call__(self, name: str, x: Array) -> Array:
-        """Returns `x`, observed or fake-quantized; the last axis of `x` is its channel axis."""
+        """Returns `x`, observed or fake-quantized. The last axis of `x` is its channel axis."""
         ...
 
     def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
-        """LayerNorm over the last axis, then the site `name`; `source` is the site that produced `x`."""
+        """LayerNorm over the last axis, then the site `name`. `source` is the site that gave `x`."""
         ...
 
     def softmax(self, name: str, source: str, logits: Array) -> Array:
-        """Softmax over the last axis, then the site `name`; `source` is the site that produced `logits`."""
+        """Softmax over the last axis, then the site `name`. `source` is the site that gave `logits`."""
         ...
 
 
 class SiteInfo(NamedTuple):
-    """A quantization point: `shape` of its tensor (for weights of one block where it is stacked)."""
+    """A quantization point. `shape` is that of its tensor; for stacked weights, that of one block."""
 
     shape: tuple[int, ...]
     depth: int | None  # L where the site belongs to a stacked segment
@@ -44,10 +44,10 @@ class SiteInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a checkpoint wants its images; travels with the checkpoint.
+    """How a checkpoint wants its images. It stays with the checkpoint.
 
-    `resize` is the length of the shorter side before the centre crop of `size` (None: images are used
-    at the size they have); `mean` and `std` are per channel on the [0, 1] scale.
+    `resize` is the length of the shorter side before the centre crop of `size`. None: images keep their
+    size. `mean` and `std` are per channel, on the [0, 1] scale.
     """
 
     size: int = 224
@@ -58,10 +58,10 @@ class Preprocessing:
 
 
 class Images(NamedTuple):
-    """Decoded images, resized and cropped but not normalised; `pixels` may be memory-mapped.
+    """Decoded images, resized and cropped but not normalised. `pixels` may be memory-mapped.
 
-    One of several processes may hold only its own rows: then `pixels` are those from `first` on of the B
-    images; labels and names are always of all.
+    One of several processes may hold only its own rows. Then `pixels` are the rows from `first` on of the B
+    images. Labels and names are always those of all images.
     """
 
     pixels: np.ndarray  # uint8 [B, height, width, channels]

@@ -1,4 +1,4 @@
-"""Networks as algorithms see them: segments of stacked blocks, a head, and what their sites are."""
+"""Networks as algorithms see them: segments of stacked blocks, a head, and the roles of the sites."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,21 +14,21 @@ BLOCK_INPUT = ""  # in `Linear`: what a block is given, which is no site of its 
 
 @dataclass(frozen=True)
 class SiteRoles:
-    """What the sites of a family of networks are to a quantization scheme: patterns of site names.
+    """The roles of a family's sites in a quantization scheme, as patterns of site names.
 
-    Patterns are shell style, and `*` also crosses `/`. Which sites are outputs of LayerNorm or softmax is
-    known from how they are called.
+    Patterns are shell style, and `*` also crosses `/`. Outputs of LayerNorm and softmax need no role: the way
+    in which a network calls these sites shows what they are.
 
     Attributes:
       operands: activations that matrix products and convolutions multiply.
       residual: the residual stream, where a block, a norm or a head receives it.
       edge_weights: weights of the first and the last layers.
-      edge_inputs: the operands that these multiply.
-      per_tensor: activations that cannot have a range for each channel: their last axis is tokens, or, for
-        logits, no calibration set has every class at its highest.
+      edge_inputs: the operands that these weights multiply.
+      per_tensor: activations that cannot have a range for each channel. Their last axis is tokens; or they
+        are logits, and no calibration set has every class at its highest.
       beyond_paper: sites that the official code does not quantize.
       gelu: outputs of GELU.
-      addends: what additions of the residual stream and of position embeddings add, where it is no operand.
+      addends: what additions of the residual stream and of position embeddings add, unless it is an operand.
     """
 
     operands: tuple[str, ...] = ()
@@ -42,18 +42,18 @@ class SiteRoles:
 
 
 class Linear(NamedTuple):
-    """A linear layer of a block, as calibration sees it: `params[name]` holds its weight and bias.
+    """A linear layer of a block, as calibration sees it. `params[name]` holds its weight and bias.
 
-    Or a convolution of odd size and stride 1 that keeps the image's size.
+    It can also be a convolution of odd size and stride 1 that keeps the image's size.
 
     Attributes:
       name: its path in the block's parameters.
       source: the site of its input, or `BLOCK_INPUT`.
-      residual: the same of what its output is added to, where it ends a branch.
+      residual: if the layer ends a branch, the site (or `BLOCK_INPUT`) to which its output is added.
       normed: whether a LayerNorm follows that sum.
-      importance: the site whose gradients say how much each of the layer's tokens counts; empty: its output,
-        the site of its own name; None: all count alike.
-      arrange: brings `residual` into the order of the layer's tokens, where that differs.
+      importance: the site whose gradients say how much each token of the layer counts. Empty: the layer's
+        output, which is the site of its own name. None: all tokens count alike.
+      arrange: brings `residual` into the order of the layer's tokens, if the orders differ.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Linear(NamedTuple):
 class Channels(NamedTuple):
     """An activation whose channels can be rescaled without changing the network's function.
 
-    What makes it is divided by a factor for each channel, what reads it is multiplied. Names are whole:
+    Its maker is divided by a factor for each channel, and its readers are multiplied. Names are complete:
     `blocks/norm1`.
     """
 
@@ -86,10 +86,10 @@ class Channels(NamedTuple):
 class Segment:
     """A run of `length` identical blocks whose parameters are stacked under `params[name]`.
 
-    `enter(params, site, x)` leads into the segment (embedding for the first, patch merging or nothing for
-    later ones) and gets the whole parameter tree; `block(block_params, site, x)` is one block, which keeps
-    the shape of `x` unless it is the segment's only one. `linears` are the layers that compensating
-    initialisers may change, in the order in which the block runs them.
+    - `enter(params, site, x)` leads into the segment: embedding for the first one, patch merging or nothing
+      for later ones. It gets the whole parameter tree.
+    - `block(block_params, site, x)` is one block. It keeps the shape of `x`, unless it is the only block.
+    - `linears` are the layers that links may correct, in the order in which the block runs them.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Segment:
 class ModelParts:
     """A network as algorithms see it: segments of stacked blocks, then a head that gives logits [B, C].
 
-    `features` is the site of the head that its classifiers read, [B, ...]; empty where none is declared.
+    `features` is the site of the head that its classifiers read, [B, ...]. Empty: none is declared.
     """
 
     segments: tuple[Segment, ...]
@@ -114,11 +114,11 @@ class ModelParts:
 
 
 def num_blocks(parts: ModelParts) -> int:
-    """Blocks of the whole network."""
+    """The number of blocks of the whole network."""
     return sum(segment.length for segment in parts.segments)
 
 
 def blocks_run(parts: ModelParts, segment_number: int, block: int) -> int:
-    """Blocks from block `block` of a segment on, that one included."""
+    """The number of blocks from block `block` of a segment on, including this block."""
     later = sum(segment.length for segment in parts.segments[segment_number + 1 :])
     return parts.segments[segment_number].length - block + later

@@ -1,8 +1,8 @@
-"""Running a network made of stacked segments: whole, in part, and with its sites observed.
+"""Runs a network made of stacked segments, whole or in part.
 
-One block is compiled per segment, whatever its depth: blocks run in a loop over their stacked
-parameters, and the loop's bounds may be traced. A segment of one block has no loop, so that block may give
-another shape than it gets, as those that begin a stage do.
+Blocks run in a loop over their stacked parameters, so one block is compiled per segment, whatever its depth.
+The loop's bounds may be traced. A segment of one block has no loop, so its block may change the shape. The
+blocks that begin a stage do.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from evolq_jax.typing import Array, Params, Preprocessing, PyTree, Site
 
 
 def normalize(preprocessing: Preprocessing, pixels: Array) -> Array:
-    """uint8 [B, height, width, channels] -> float32 images as the network wants them."""
+    """Normalises images: uint8 [B, height, width, channels] -> float32, as the network wants them."""
     mean, std = jnp.asarray(preprocessing.mean), jnp.asarray(preprocessing.std)
     return (pixels.astype(jnp.float32) / 255.0 - mean) / std
 
@@ -30,27 +30,27 @@ def at(stacked: PyTree, index: Array | int) -> PyTree:
 
 
 def run_block(segment: Segment, params: Params, site: Site, x: Array) -> Array:
-    """One block, plus the linear layer of its input that calibration may have added as a correction."""
+    """One block, plus the linear layer of its input if calibration has added one as a correction."""
     y = segment.block(params, site, x)
     added = params.get(CORRECTION)
     return y if added is None else y + x @ added["weight"] + added["bias"]
 
 
 def unchanged(params: Params, site: Site, x: Array) -> Array:
-    """The `enter` of a segment that takes what the one before gives as it is."""
+    """The `enter` of a segment that takes the output of the segment before as it is."""
     del params, site
     return x
 
 
 def index_in(segment: Segment, index: Array | int) -> Array | int:
-    """A block's index for `run_blocks`: traced as it is, but known where there is only one block."""
+    """A block's index for `run_blocks`: as it is, but 0 if there is only one block."""
     return 0 if segment.length == 1 else index
 
 
 def over_blocks(
     body: Callable[[Array, Any], tuple[Array, Any]], x: Array, blocks: PyTree, *, unroll: bool = False
 ) -> tuple[Array, Any]:
-    """`jax.lax.scan` over blocks stacked on a leading axis; a single one is no loop."""
+    """`jax.lax.scan` over blocks stacked on a leading axis. A single block runs without a loop."""
     if jax.tree.leaves(blocks)[0].shape[0] > 1:
         return jax.lax.scan(body, x, blocks, unroll=unroll)
     x, made = body(x, at(blocks, 0))
@@ -58,7 +58,7 @@ def over_blocks(
 
 
 def window(stacked: PyTree, index: Array | int, size: int) -> PyTree:
-    """`size` consecutive blocks of a tree whose leaves have a leading L axis, from block `index` on."""
+    """`size` consecutive blocks, from block `index` on, of a tree whose leaves have a leading L axis."""
     return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index, size), stacked)
 
 
@@ -77,7 +77,7 @@ def forward(
 def with_features(
     parts: ModelParts, make_site: SiteFactory, run: Callable[[SiteFactory], Array]
 ) -> tuple[Array, Array]:
-    """What `run(make_site)` gives, and the features [B, ...] that the network's head made on the way."""
+    """The result of `run(make_site)`, and the features [B, ...] that the network's head made on the way."""
     kept: dict[str, Array] = {}
 
     def recording(segment: str, entries: Mapping[str, Any]) -> Site:
@@ -96,10 +96,10 @@ def scan_blocks(
     *,
     unroll: bool = False,
 ) -> tuple[Array, Array]:
-    """All blocks of a segment; returns its output and the input of every block [L, *x.shape].
+    """Runs all blocks of a segment. Returns its output and the input of every block [L, *x.shape].
 
-    The inputs cost nothing where they are not used. Differentiable, unlike `run_blocks`. With `unroll` there
-    is no loop: every block is compiled.
+    Unused inputs cost nothing. Unlike `run_blocks` this has a reverse gradient. With `unroll` there is no
+    loop, and every block is compiled.
     """
 
     def body(x: Array, block: tuple[Params, QParams]) -> tuple[Array, Array]:
@@ -118,9 +118,9 @@ def run_blocks(
     start: Array | int,
     stop: Array | int,
 ) -> Array:
-    """Blocks `start` to `stop - 1` of a segment; the bounds may be traced (no reverse gradient then).
+    """Runs blocks `start` to `stop - 1` of a segment. With traced bounds there is no reverse gradient.
 
-    Not so in a segment of one block: whether that runs decides on the shape (`index_in`).
+    In a segment of one block the bounds must be known, because they decide on the shape (`index_in`).
     """
     stacked = params[segment.name], scope(qparams, segment.name)
 

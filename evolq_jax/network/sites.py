@@ -1,4 +1,4 @@
-"""A network's quantization points: listed, and observed while it runs."""
+"""Lists a network's quantization points, and observes them while the network runs."""
 
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
@@ -22,9 +22,9 @@ def observe(
     params: Params,
     images: Array,
 ) -> dict[str, PyTree]:
-    """Runs the float network and returns `observe_fn(site, x, stats[site])` of every site in `stats`.
+    """Runs the float network and returns `observe_fn(site, x, stats[site])` for every site in `stats`.
 
-    Entries of stacked sites have a leading L axis, in `stats` and in the result.
+    For stacked sites, entries have a leading L axis, in `stats` and in the result.
     """
 
     def recorder(segment: str, entries: Mapping[str, Any]) -> ObserveSite:

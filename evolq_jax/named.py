@@ -1,7 +1,7 @@
-"""Things that a config names and Python may pass itself, such as the links of the calibration chain.
+"""Things that a config names and Python can pass as objects, such as the links of the calibration chain.
 
-Every such thing has a `name`. What evolq_jax brings along is listed by name in a plain dict beside its kind.
-What else Python passes is recorded by its name alone, so it cannot be found again from there.
+Every such thing has a `name`. A plain dict beside each kind lists by name what evolq_jax brings along. A
+thing that Python passes is recorded by its name only, so it cannot be found again from the record.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,11 +11,11 @@ from evolq_jax.errors import UserError, suggestion
 
 
 class Named(Protocol):
-    """Whatever has a name."""
+    """A thing with a name."""
 
     @property
     def name(self) -> str:
-        """What configs call it."""
+        """The name that configs use."""
         ...
 
 
@@ -23,17 +23,17 @@ Thing = TypeVar("Thing", bound=Named)
 
 
 def name_of(thing: str | Named) -> str:
-    """The name, of a thing or given as such."""
+    """The name of a thing. A string is a name already."""
     return thing if isinstance(thing, str) else thing.name
 
 
 def find(given: str | Thing, known: Mapping[str, Thing], what: str) -> Thing:
-    """The known thing of a name; a thing itself is returned as it is.
+    """The known thing with a name. A thing itself is returned as it is.
 
     Args:
       given: a name, or a thing.
-      known: what names stand for.
-      what: how errors begin, as in `calibration.chain has the unknown initialiser`.
+      known: the known things, by name.
+      what: the beginning of an error, such as `calibration.chain has the unknown initialiser`.
 
     Raises:
       UserError: the name is unknown.
@@ -46,10 +46,10 @@ def find(given: str | Thing, known: Mapping[str, Thing], what: str) -> Thing:
 
 
 def check_names(given: Iterable[str | Thing], known: Mapping[str, Thing], where: str) -> None:
-    """Refuses a passed thing that has the name of another: its record would stand for that one.
+    """Refuses a passed thing that has the name of a known one, because its record would mean the known one.
 
     Raises:
-      UserError: there is one; the message names `where`, the dotted name of the field.
+      UserError: there is such a thing. The message names `where`, the dotted name of the field.
     """
     for thing in given:
         if not isinstance(thing, str) and known.get(thing.name, thing) != thing:

@@ -1,1 +1,1 @@
-"""From data to scales: observers, and the passes over calibration images that feed them."""
+"""From data to scales: the chain of links, observers, and block reconstruction."""

@@ -35,10 +35,10 @@ def calibrate(
     mesh: Mesh | None = None,
     stage: Callable[[str], Progress] = lambda name: _silent,
 ) -> State:
-    """Runs the links of a chain in order, starting from the float parameters and no scales.
+    """Runs the links of a chain in order. It starts from the float parameters, without scales.
 
-    Neighbouring layer links share one walk through the network. Links work on weights; those whose
-    spec says `codes` (`chain.specs_after`) become integers at the end, which is exact where a link left them
+    Neighbouring layer links share one walk through the network. Links work on weights. At the end, weights
+    whose spec says `codes` (`chain.specs_after`) become integers. This is exact for weights that a link left
     on their grid.
 
     Args:
@@ -48,20 +48,20 @@ def calibrate(
       batches: normalised calibration images, each [B, height, width, channels]. Smoothing observers update,
         and `omse` and `ptf` score, per batch.
       sites: the network's quantization points (`network.sites.list_sites`).
-      chain: names from `LINKS`, or links themselves; `dataclasses.replace` gives one other settings.
-      qparams: what the quantizers' numbers are before the first link; None: nothing.
+      chain: names from `LINKS`, or links themselves. `dataclasses.replace` gives a link other settings.
+      qparams: the quantizers' numbers before the first link; None: there are none.
       chunk: images run at once on a device (bounds memory; changes results by rounding at most).
       seed: of the random draws that links make.
-      mesh: whose data axis each batch's images are spread over, in equal shares; None: one device.
-      stage: gives, for the name of a step of the chain, what is told its progress.
+      mesh: devices; the images of each batch are spread over its data axis in equal shares. None: one device.
+      stage: gives, for the name of a step, a function that is called with (steps done, steps in all).
 
     Returns:
-      The parameters, changed where links rescale, correct or round; those of the float network that the
-      corrected ones imitate; and the quantizers' numbers.
+      The parameters, after links have rescaled, corrected or rounded them; the parameters of the float
+      network that the corrected ones imitate; and the quantizers' numbers.
 
     Raises:
-      UserError: a link's name is unknown, links stand in an order that makes no sense, or there is nothing
-        in this network that one could change.
+      UserError: a link's name is unknown, the order of the links makes no sense, or a link finds nothing in
+        this network that it could change.
     """
     links = find_links(chain)
     check_links(links, parts, specs)

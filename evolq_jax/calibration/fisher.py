@@ -1,9 +1,9 @@
 """How much the values of activations and weights matter to the network's output.
 
-The diagonal of the logits' Fisher information by one random vector for each image: with v standard normal
-and p the float network's probabilities, the gradient g of `sum_c v_c sqrt(p_c) log p_c` has E[g g^T] equal
-to the Hessian of the KL divergence from the float network. PTQ4ViT (Yuan et al., 2111.12293) and BRECQ
-weight errors by squared gradients in the same way, the latter's with labels; no labels are used here.
+This is the diagonal of the logits' Fisher information, estimated with one random vector for each image. Let v
+be standard normal and p the float network's probabilities. Then the gradient g of `sum_c v_c sqrt(p_c) log
+p_c` has E[g g^T] equal to the Hessian of the KL divergence from the float network. PTQ4ViT (Yuan et al.,
+2111.12293) and BRECQ weigh errors by squared gradients in the same way. BRECQ uses labels; we do not.
 """
 
 from functools import partial
@@ -23,7 +23,7 @@ TokenWeights = dict[str, Array]  # "segment/layer" -> [chunks, L, B, N]
 
 
 class _AddSite(FloatSite):
-    """The float network with something added at some sites, to take gradients at."""
+    """The float network with arrays added at some sites. Gradients are taken with respect to these."""
 
     def __init__(self, added: dict[str, Array]) -> None:
         self.added = added
@@ -38,8 +38,8 @@ def token_weights(
 ) -> TokenWeights:
     """Mean squared gradient at every token of every linear layer's output.
 
-    The weights of one image in one layer have mean 1: unsure images count no more than others. Layers
-    without a site to measure at (`Linear.importance`) have none.
+    The weights of one image in one layer have mean 1, so unsure images count no more than others. Layers
+    without a site for the measurement (`Linear.importance`) have no weights.
 
     Args:
       parts: the network.
@@ -72,7 +72,7 @@ def token_weights(
 def site_gradients(
     parts: ModelParts, names: tuple[str, ...], params: Params, images: Array, *, keys: Array
 ) -> dict[str, Array]:
-    """The random projection's gradient at sites, of their shape (with a leading L axis where stacked).
+    """The gradient of the random projection at sites, in their shape. Stacked sites have a leading L axis.
 
     `keys` has one PRNG key for each of the images [B, height, width, channels].
     """
@@ -83,11 +83,11 @@ def site_gradients(
 
 
 def importance(gradients: Array, num_images: int = 1) -> Array:
-    """What squared errors are weighed by: 1 plus the squared gradient relative to its mean over an image.
+    """The weights of squared errors: 1 plus the squared gradient, relative to its mean over an image.
 
-    One random vector an image makes a noisy estimate; the 1 keeps values in sight whose gradient happens to
-    be small. `gradients` has the images, or parts of images, on its leading axis; what all images share
-    (`num_images` does not divide that axis) counts as one.
+    One random vector per image gives a noisy estimate. The 1 keeps values that happen to have a small
+    gradient. The leading axis of `gradients` has the images, or parts of images. If `num_images` does not
+    divide that axis, all images share the values, and these count as one image.
     """
     count = num_images if gradients.shape[0] % num_images == 0 else 1
     squares = gradients.reshape(count, -1) ** 2
@@ -99,10 +99,10 @@ def importance(gradients: Array, num_images: int = 1) -> Array:
 def weight_importance(
     parts: ModelParts, names: tuple[str, ...], params: Params, images: Array, *, key: Array
 ) -> dict[str, Array]:
-    """`importance` of every value of the named parameters, squared gradients summed over all chunks.
+    """`importance` of every value of the named parameters. Squared gradients are summed over all chunks.
 
-    The sum's square stands for the sum of squares over a chunk's images, since their vectors are independent;
-    so chunks of another size give another estimate.
+    Within a chunk the square of the sum replaces the sum of squares over images, because the images' vectors
+    are independent. So chunks of another size give another estimate.
 
     Args:
       parts: the network.
@@ -131,7 +131,7 @@ def weight_importance(
 def _projected(
     parts: ModelParts, params: Params, images: Array, *, added: dict[str, Array], keys: Array
 ) -> Array:
-    """The scalar whose gradient is wanted, with something added at sites."""
+    """The scalar whose gradient is taken, with arrays added at sites."""
     logits = forward(parts, lambda segment, entries: _AddSite(dict(entries)), params, added, images)
     log_p = jax.nn.log_softmax(logits)
     v = jax.vmap(lambda key: jax.random.normal(key, log_p.shape[1:]))(keys)

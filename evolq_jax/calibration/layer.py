@@ -11,7 +11,7 @@ from evolq_jax.typing import Array
 
 
 class Moments(NamedTuple):
-    """Sums over tokens of a layer's input as the quantized network has it (x) and what is wanted."""
+    """Sums over tokens: of a layer's input x in the quantized network, and of the wanted output."""
 
     total: Array  # scalar: the sum of the tokens' weights
     x: Array  # [in]
@@ -32,23 +32,23 @@ class Layer(NamedTuple):
 
 
 def centred(moments: Moments) -> tuple[Array, Array]:
-    """Covariances, times the count, of input with input [in, in] and with the wanted output [in, out]."""
+    """Covariances times the count: of input with input [in, in], and with the wanted output [in, out]."""
     mean = moments.x / moments.total
     return moments.xx - jnp.outer(mean, moments.x), moments.xt - jnp.outer(mean, moments.target)
 
 
 def damped(xx: Array, damping: float | Array) -> Array:
-    """`xx` with `damping` of each channel's own second moment added; empty channels get a floor.
+    """`xx` plus `damping` times each channel's own second moment. Empty channels get a floor.
 
-    The usual share of the mean moment would let a few outlier channels, thousands of times the others,
-    set the strength for all.
+    The usual damping is a share of the mean moment. A few outlier channels, thousands of times larger than
+    the others, would then set its strength for all channels.
     """
     diagonal = jnp.diag(xx)
     return xx + jnp.diag(damping * diagonal + 1e-6 * diagonal.mean() + 1e-12)
 
 
 def finite(tree: Any) -> Array:
-    """Whether a solution can be used: moments that lost their definiteness in float32 give none."""
+    """Whether a solution can be used. Moments that lost their definiteness in float32 give none."""
     return jnp.all(jnp.asarray([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
 
 

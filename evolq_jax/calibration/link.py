@@ -1,7 +1,7 @@
-"""A link of the calibration chain as one record, and what links are given and change.
+"""A link of the calibration chain as one record; also what links are given, and what they change.
 
-A new link is one record more: a `NetworkLink` for a function of the whole network, a `LayerLink` for one of a
-single layer. It goes into a chain in the place of a name.
+To add a link, write one more record: a `NetworkLink` for a function of the whole network, or a `LayerLink`
+for a function of one layer. Put it into a chain in place of a name.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,8 +33,8 @@ class Calibration(NamedTuple):
       batches: normalised calibration images, each [B, height, width, channels].
       chunk: images run at once on a device (bounds memory; changes results by rounding at most).
       seed: of the random draws that links make.
-      mesh: whose data axis each batch's images are spread over, in equal shares; None: one device.
-      progress: told the steps done.
+      mesh: devices; the images of each batch are spread over its data axis in equal shares. None: one device.
+      progress: called with (steps done, steps in all).
     """
 
     parts: ModelParts
@@ -48,18 +48,18 @@ class Calibration(NamedTuple):
 
 
 def whole(calibration: Calibration) -> Calibration:
-    """The same with all images on every device, for what depends on how images are put together."""
+    """The same with all images on every device, for links that depend on how images are put together."""
     if calibration.mesh is None:
         return calibration
     return calibration._replace(batches=gather(calibration.mesh, list(calibration.batches)), mesh=None)
 
 
 class State(NamedTuple):
-    """What a link returns anew.
+    """The state that a link changes.
 
     Attributes:
-      params: parameters to quantize with `qparams`; corrected once a link has done so.
-      reference: float parameters of the network to imitate: folded where links fold, never corrected.
+      params: the parameters that are quantized with `qparams`. Links may correct them.
+      reference: the float parameters of the network to imitate. Links may rescale, but never correct them.
       qparams: the quantizers' numbers so far.
     """
 
@@ -69,21 +69,21 @@ class State(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a link costs, in images through the whole network: the float one, and the quantized one."""
+    """The cost of a link, in images through the whole float network and through the quantized one."""
 
     floating: float = 0
     quantized: float = 0
 
 
 class Need(NamedTuple):
-    """What a link needs of a network, and what it tells where that is missing."""
+    """What a link needs of a network, and the message if the network does not have it."""
 
     is_met: Callable[[ModelParts], bool]
     reason: str
 
 
 class NotAfter(NamedTuple):
-    """Which earlier links a link must not follow, and what it would do there."""
+    """The earlier links that a link must not follow, and what it would do to their work."""
 
     forbids: Callable[["Link"], bool]
     because: str
@@ -116,23 +116,23 @@ def _walk_cost(parts: ModelParts, specs: Specs, settings: Any, num_images: int) 
 
 @dataclass(frozen=True)
 class Link:
-    """What a chain knows of a link; `NetworkLink` and `LayerLink` add the function.
+    """What a chain knows about a link. `NetworkLink` and `LayerLink` add the function.
 
     Attributes:
-      name: what chains call it.
-      does: what it does, in one sentence without a full stop.
-      settings: its own settings, a frozen dataclass; None: it has none.
-      changes_params: whether it changes parameters.
-      corrects: whether it does so to make up, inside a layer, for what quantization loses.
-      rounds: whether it leaves weights on their grid: the integers of all weights are decided then.
-      first: whether it starts from no scales, so that a chain can begin with it.
-      last: whether it makes up for what all others leave, so that none may follow.
-      not_after: which earlier links it must not follow; None: it may follow any.
+      name: the name that chains use.
+      does: what the link does, in one sentence without a full stop.
+      settings: the link's own settings, a frozen dataclass; None: it has none.
+      changes_params: whether the link changes parameters.
+      corrects: whether it changes them to make up, inside a layer, for what quantization loses.
+      rounds: whether it leaves weights on their grid. Then the integers of all weights are decided.
+      first: whether it needs no scales, so that a chain can begin with it.
+      last: whether it makes up for what all others leave, so that no link may follow.
+      not_after: the earlier links that it must not follow; None: it may follow any link.
       needs: what it needs of a network.
-      shares_images: whether several devices each run their share of the images; otherwise each runs all.
-      cost: `(parts, specs, settings, num_images) -> Cost`; neighbouring layer links share one walk's.
-      check: `(parts, specs, settings)`: raises a UserError where the link cannot run; computes nothing.
-      added_parameters: `(parts, params, image_shape) -> int`: numbers that it adds to the network's own;
+      shares_images: whether several devices each run their share of the images. Otherwise each runs all.
+      cost: `(parts, specs, settings, num_images) -> Cost`. Neighbouring layer links share the cost of a walk.
+      check: `(parts, specs, settings)`; raises a UserError if the link cannot run. It computes nothing.
+      added_parameters: `(parts, params, image_shape) -> int`: the number of parameters that the link adds.
         None: it adds none.
     """
 
@@ -176,11 +176,11 @@ LayerFunction = Callable[[QuantSpec | None, Moments, Layer, Any], Layer]
 
 @dataclass(frozen=True)
 class WalkConfig:
-    """How a walk through the layers weighs what it sees (see `layerwise`).
+    """How a walk through the layers weighs errors (see `layerwise`).
 
     Attributes:
-      pull: share of the residual stream's error so far that is corrected at the end of each branch.
-      token_weights: what errors of tokens are weighed by.
+      pull: the share of the residual stream's error so far that is corrected at the end of each branch.
+      token_weights: what weighs the errors of tokens.
     """
 
     pull: float = 0.9
@@ -191,12 +191,13 @@ class WalkConfig:
 class LayerLink(Link):
     """A link that changes one layer after the other, in the order of the forward pass.
 
-    Neighbouring ones with the same `walk` share a walk: all of them change a layer before the next comes.
+    Neighbouring layer links with the same `walk` share one walk: all of them change a layer before the next
+    layer comes.
 
     Attributes:
-      function: `(spec, moments, layer, settings)` gives the layer anew; a spec of None is a float weight. It
-        runs inside `jit`, and `settings` are traced: make them a `flax.struct.dataclass`.
-      shared_ranges: whether it also serves a convolution whose groups share one range.
+      function: `(spec, moments, layer, settings)` gives the new layer. A spec of None is a float weight. The
+        function runs inside `jit`, and `settings` are traced, so make them a `flax.struct.dataclass`.
+      shared_ranges: whether the link also works on a convolution whose groups share one range.
       walk: how the walk weighs errors.
     """
 

@@ -1,4 +1,4 @@
-"""The activations of two networks side by side: the float one, and the one quantized and corrected so far."""
+"""The activations of two networks side by side: the float one, and the quantized one as corrected so far."""
 
 from functools import partial
 from typing import NamedTuple
@@ -25,7 +25,7 @@ class Streams(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Static: a segment; a traced index tells its blocks apart, so that they share programs."""
+    """A segment (static). A traced index selects the block, so that all blocks share programs."""
 
     parts: ModelParts
     specs: Specs

@@ -1,4 +1,4 @@
-"""The kinds of things that configs hold by name or as an object, for whatever reads or writes configs."""
+"""The kinds of things that configs hold by name or as an object, for code that reads or writes configs."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args
@@ -9,7 +9,7 @@ from evolq_jax.named import Named
 
 
 class NamedKind(NamedTuple):
-    """Things of one kind: their class, what a message calls one, and those that evolq_jax brings along."""
+    """Things of one kind: their class, a word for messages, and the things that evolq_jax brings along."""
 
     kind: type
     noun: str
@@ -20,6 +20,6 @@ KINDS = (NamedKind(Link, "link", LINKS),)
 
 
 def named_kind(hint: Any) -> NamedKind | None:
-    """The kind of a field's type, such as `str | Link`, or of a thing's class; None: of no such kind."""
+    """The kind of a field's type, such as `str | Link`, or of a thing's class. None: it has no such kind."""
     types = [part for part in (hint, *get_args(hint)) if isinstance(part, type)]
     return next((known for known in KINDS if any(issubclass(part, known.kind) for part in types)), None)

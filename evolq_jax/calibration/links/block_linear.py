@@ -1,11 +1,11 @@
-"""The link `block_linear`: what a block has lost, made up for by a linear map of its input, as in QwT.
+"""The link `block_linear`: a linear map of a block's input makes up for what the block has lost, as in QwT.
 
-Quantization without Tears (Fu et al., 2411.13918) adds to every block's output a linear layer of the block's
-input, fitted in closed form. It is kept as `correction` in the block's parameters (`network.run_block`). It
-cannot be folded, since the block has no other path from its input to its output but the identity; so it is a
-matrix product more, in float, and its numbers count (`added_parameters`). The bias alone could go into the
-last layer's; it stays with its weight, so that a block without its correction is the one that was corrected.
-Blocks that change the shape have no correction.
+Quantization without Tears (Fu et al., 2411.13918) adds a linear layer of the block's input to every block's
+output. It is fitted in closed form, and kept as `correction` in the block's parameters (`network.run_block`).
+It cannot be folded: besides the identity, the block has no other linear path from its input to its output. So
+it is one more matrix product, in float, and its numbers count (`added_parameters`). Its bias could go into
+the last layer's bias, but it stays with its weight: a block without its correction is then the block that
+was corrected. Blocks that change the shape have no correction.
 """
 
 from functools import partial
@@ -36,7 +36,7 @@ DAMPINGS = (0.01, 0.1, 1.0, 10.0)  # of the ridge regression, relative to each c
 
 
 class Half(NamedTuple):
-    """Sums over the tokens of every second image."""
+    """Sums over the tokens of one half of the images: every second one."""
 
     moments: Moments
     square: Array  # of what is wanted, over all channels
@@ -45,10 +45,10 @@ class Half(NamedTuple):
 def block_linear(calibration: Calibration, state: State, settings: None) -> State:
     """Fits and adds a correction to every block that keeps the shape, in the order of the forward pass.
 
-    Wanted is the float network's output of the block less the quantized one's. A token counts by the inverse
-    of its mean square in the float stream, as at the end of a branch in `layerwise`. The damping of a block
-    is that with which every second image's fit serves the others best; where none serves them, there is no
-    correction (it is zero).
+    The wanted output is that of the float block minus that of the quantized block. A token counts by the
+    inverse of its mean square in the float stream, as at the end of a branch in `layerwise`. To choose the
+    damping, one half of the images is fitted and the other half tests, both ways. If no damping helps, the
+    correction is zero.
 
     Returns:
       The state with `params[segment][CORRECTION]`: weight [L, D, D] and bias [L, D].
@@ -77,7 +77,7 @@ def block_linear(calibration: Calibration, state: State, settings: None) -> Stat
 
 
 def added_parameters(parts: ModelParts, params: Params, image_shape: tuple[int, ...]) -> int:
-    """How many numbers the corrections of all blocks have. Nothing is computed."""
+    """The number of parameters of all corrections. Nothing is computed."""
     count, site = 0, float_sites("", {})
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     for segment in parts.segments:
@@ -89,21 +89,21 @@ def added_parameters(parts: ModelParts, params: Params, image_shape: tuple[int, 
 
 
 def _output(segment: Segment, params: Params, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """What a segment's block gives for an input like `x`."""
+    """The shape of a block's output for an input like `x`."""
     block = jax.eval_shape(lambda p: at(p, 0), params[segment.name])
     return jax.eval_shape(lambda p, x: segment.block(p, float_sites(segment.name, {}), x), block, x)
 
 
 @partial(jax.jit, static_argnames=("place",))
 def _corrected(place: Place, state: State, streams: Streams, index: Array) -> tuple[Streams, Params]:
-    """Both networks' activations behind block `index`, and its correction, which the second one has."""
+    """Both networks' activations behind block `index`, and its correction, which the quantized one uses."""
     exact, rough = run_both(place, block_of(place, state, index), streams)
     weight, bias = fit(*(half_moments(parity, streams.quantized, exact, rough) for parity in (0, 1)))
     return Streams(exact, rough + streams.quantized @ weight + bias), {"weight": weight, "bias": bias}
 
 
 def half_moments(parity: int, inputs: Array, exact: Array, rough: Array) -> Half:
-    """Of the images whose number has this parity; all are [chunks, B, ..., D]."""
+    """The sums over the images whose number has this parity. All arrays are [chunks, B, ..., D]."""
     chunks, size, width = inputs.shape[0], inputs.shape[1], inputs.shape[-1]
     chosen = (jnp.arange(chunks * size) % 2 == parity).astype(jnp.float32).reshape(chunks, size)
 
@@ -124,7 +124,7 @@ def half_moments(parity: int, inputs: Array, exact: Array, rough: Array) -> Half
 
 
 def fit(even: Half, odd: Half) -> tuple[Array, Array]:
-    """Weight [D, D] and bias [D] of the damping with the least error crosswise; zeros where none helps."""
+    """Weight [D, D] and bias [D] for the damping with the least error across halves. Zeros: none helps."""
 
     def solve(half: Half, damping: Array) -> tuple[Array, Array]:
         weight = ridge(half.moments, jnp.zeros_like(half.moments.xx), damping)
@@ -142,7 +142,7 @@ def fit(even: Half, odd: Half) -> tuple[Array, Array]:
 
 
 def _error(half: Half, weight: Array, bias: Array) -> Array:
-    """Sum of squares of `x @ weight + bias` less what is wanted."""
+    """The sum of squares of `x @ weight + bias` minus the wanted output."""
     m = half.moments
     squares = (weight * (m.xx @ weight)).sum() + m.total * (bias**2).sum() + half.square
     return (

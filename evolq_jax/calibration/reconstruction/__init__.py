@@ -1,1 +1,1 @@
-"""Block reconstruction: rounding of weights and steps of activations learned block by block."""
+"""Block reconstruction: learns the rounding of weights and the steps of activations, block by block."""

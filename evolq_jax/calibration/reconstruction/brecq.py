@@ -1,8 +1,8 @@
-"""The link `brecq`: unit by unit in the order of the forward pass.
+"""The link `brecq`: reconstructs unit by unit, in the order of the forward pass.
 
-Each unit's output on what the quantized network feeds it is matched to the float network's output there,
-as in BRECQ and QDrop. Units are every block, what leads into each segment, and the head, whose logits are
-matched.
+A unit gets the inputs that the quantized network feeds it. Its output is matched to the float network's
+output at this place, as in BRECQ and QDrop. Units are every block, what leads into each segment, and the
+head. For the head the logits are matched.
 """
 
 from dataclasses import replace
@@ -53,9 +53,9 @@ STEP = 4  # forward passes that a step takes for each of its images
 def brecq(calibration: Calibration, state: State, settings: BrecqConfig) -> State:
     """Learns the rounding of all weights and the steps of all activations.
 
-    Afterwards every quantized weight that the network reads lies on its grid: rounding to nearest at the
-    scales gives the integers decided for. A unit whose output is no nearer to the float network's on
-    the calibration images (all of them, all activations quantized) stays as it was.
+    Afterwards every quantized weight that the network reads lies on its grid. Rounding it to nearest, at its
+    scale, gives the decided integers. A unit stays as it was if its output comes no nearer to the float
+    network's on all calibration images, with all activations quantized.
     """
     parts = calibration.parts
     images = jnp.concatenate(list(calibration.batches))

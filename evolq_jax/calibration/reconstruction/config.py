@@ -13,12 +13,12 @@ class BrecqConfig:
       steps: optimiser steps for each block; the paper's 20,000 are for GPUs.
       batch_size: images of one step, drawn anew for each.
       rounding_rate: Adam's learning rate for the rounding of weights.
-      step_rate: Adam's learning rate for the logarithm of activation steps, decayed to zero along a cosine;
-        0: they stay.
-      regulariser: weight of the pull towards 0 or 1, relative to the error that the block starts with.
+      step_rate: Adam's learning rate for the logarithm of activation steps, decayed to zero along a cosine.
+        0: the steps stay.
+      regulariser: weight of the pull towards 0 or 1, relative to the error with which the block starts.
       warmup: share of the steps without that pull.
-      power_start: exponent of the pull at first: high, so that only nearly decided weights feel it.
-      power_end: its exponent at last.
+      power_start: first exponent of the pull. It is high, so that only nearly decided weights feel the pull.
+      power_end: last exponent of the pull.
       fisher: weight errors of a block's output by the diagonal of the logits' Fisher information.
       drop: probability that an activation is not quantized in a step (QDrop); 0: all are.
     """

@@ -1,7 +1,7 @@
 """How much each element of a unit's output matters to the network's output: a diagonal Fisher weighting.
 
-The gradients are those of `calibration.fisher`: of the logits' Fisher information by one random vector an
-image, without labels (BRECQ, Li et al., 2102.05426, equation 10, has those of a loss with labels).
+The gradients are those of `calibration.fisher`: of the logits' Fisher information, with one random vector per
+image and without labels. BRECQ (Li et al., 2102.05426, equation 10) uses those of a loss with labels.
 """
 
 from functools import partial
@@ -17,11 +17,11 @@ from evolq_jax.typing import Array, Params
 
 
 def importance(parts: ModelParts, params: Params, images: Array, key: Array) -> list[Array]:
-    """Squared gradients at every unit's output, of mean 1 in each image and unit.
+    """Squared gradients at every unit's output, with mean 1 in each image and unit.
 
-    Goes back through the network unit by unit: nothing is differentiated inside a loop, where XLA's
-    convolution gradients on CPU are tens of times slower, and one program serves all blocks of a segment.
-    Holds the output of every unit for all images twice.
+    This goes back through the network unit by unit, and one program serves all blocks of a segment. Nothing
+    is differentiated inside a loop, because there XLA's convolution gradients on CPU are tens of times
+    slower. The output of every unit is held twice for all images.
 
     Args:
       parts: the network.
@@ -57,7 +57,7 @@ def _run(unit: Unit, params: Params, x: Array, index: Array) -> Array:
 
 @partial(jax.jit, static_argnames=("unit",))
 def _pull(unit: Unit, params: Params, index: Array, *, x: Array, gradient: Array) -> Array:
-    """The gradient at the unit's input from that at its output."""
+    """Turns the gradient at a unit's output into that at its input."""
     local = unit_params(unit, params, index)
     return jax.vjp(lambda x: run_unit(unit, local, FloatSite(), x), x)[1](gradient)[0]
 

@@ -1,7 +1,7 @@
-"""The units that are reconstructed: a network cut where activations are handed on.
+"""The units that are reconstructed. The network is cut where activations are handed on.
 
-What leads into a segment (where anything does), every block, and the head are units. They are run, read and
-written through the same few functions, so that nothing depends on a network's family.
+Units are: what leads into a segment (if anything does), every block, and the head. The same few functions
+run, read and write all of them, so nothing depends on a network's family.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -20,7 +20,7 @@ from evolq_jax.typing import Array, Params, Site
 
 
 class Unit(NamedTuple):
-    """Static: all blocks of a segment are one `Unit`, told apart by a traced index."""
+    """A unit (static). All blocks of a segment are one `Unit`; a traced index selects the block."""
 
     parts: ModelParts
     kind: Literal["enter", "block", "head"]
@@ -28,7 +28,7 @@ class Unit(NamedTuple):
 
     @property
     def scope(self) -> str:
-        """The segment's name for a block, "" for what is outside the blocks."""
+        """The segment's name for a block; "" for a unit outside the blocks."""
         return self.parts.segments[self.segment].name if self.kind == "block" else ""
 
 
@@ -63,7 +63,7 @@ def list_units(parts: ModelParts) -> list[tuple[Unit, int]]:
 
 
 def run_unit(unit: Unit, params: Params, site: Site, x: Array) -> Array:
-    """The unit's output; `params` and the site are of its scope."""
+    """The unit's output. `params` and the site belong to its scope."""
     if unit.kind == "head":
         return unit.parts.head(params, site, x)
     segment = unit.parts.segments[unit.segment]
@@ -71,7 +71,7 @@ def run_unit(unit: Unit, params: Params, site: Site, x: Array) -> Array:
 
 
 def unit_params(unit: Unit, params: Params, index: Array | int) -> Params:
-    """The parameters of the unit's scope, of one block where it is one."""
+    """The parameters of the unit's scope. For a block: those of the block."""
     return at(params[unit.scope], index) if unit.scope else _outside(unit.parts, params)
 
 
@@ -86,7 +86,7 @@ def unit_specs(unit: Unit, specs: Specs) -> Specs:
 
 
 def write_back(unit: Unit, state: State, index: Array | int, found: Decided) -> State:
-    """The state with what was found for one unit put in."""
+    """The state with the results of one unit."""
     prefix = unit.scope + "/" if unit.scope else ""
 
     def put(old: Any, new: Any) -> Any:
@@ -101,7 +101,7 @@ def write_back(unit: Unit, state: State, index: Array | int, found: Decided) -> 
 
 
 def reads(unit: Unit, params: Params, x: jax.ShapeDtypeStruct) -> Reads:
-    """What the unit reads of its scope's parameters and sites, its input being like `x`."""
+    """The parameters and sites of its scope that the unit reads, for an input like `x`."""
     leaves = flatten(jax.eval_shape(lambda p: unit_params(unit, p, 0), params))
     observer = _SiteNames()
 

@@ -3,10 +3,16 @@ PYTHON ?= python3
 CONFIG := configs/digits_w2a8.py
 BIN := .venv/bin
 DEV := .venv/.dev-installed
+PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4
+# The numerics, whole folders of them, so that a new test there is in unless it is marked `slow`; one tiny
+# search; one run. A test that is named here and no longer found is an error.
+FAST := tests/quant tests/objective tests/network tests/search/test_evolq.py \
+  tests/search/test_blockwise.py::test_segments_are_searched_last_to_first \
+  tests/verbs/test_search.py::test_a_run_holds_everything
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format format-check types check bench clean
+.PHONY: help setup quickstart test test-fast lint format format-check types check bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,8 +22,11 @@ setup: $(DEV) ## make .venv with everything for working on the code
 quickstart: .venv/.digits-installed ## set up, then search on a small ViT trained on the digits data
 	$(BIN)/evolq search $(CONFIG)
 
-test: $(DEV) ## run the tests
-	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4
+test: $(DEV) ## run the tests (under 12 minutes on two cores)
+	$(PYTEST)
+
+test-fast: $(DEV) ## numerics, a tiny search and a run (under two minutes on two cores)
+	$(PYTEST) -m 'not slow' $(FAST)
 
 lint: $(DEV) ## ruff's rules
 	$(BIN)/ruff check

@@ -36,7 +36,7 @@ LAYERS = {
     "gradient": f"{NUMERICS} search",
     "landscape": f"{NUMERICS} search figures",
     "training": NUMERICS,
-    "quantized": f"version {NUMERICS} models",
+    "quantized": f"version {NUMERICS} {ALGORITHMS} models",
     "config": f"{NUMERICS} {ALGORITHMS} data",
     "pipeline": f"{NUMERICS} {ALGORITHMS} data metrics models quantized config",
     "runs": f"version {NUMERICS} data quantized config pipeline",

@@ -10,10 +10,11 @@ from evolq_jax.calibration.links.own_output import NUM_CANDIDATES, OWN_OUTPUT
 from evolq_jax.devices.mesh import fetch, gather, replicate
 from evolq_jax.gradient.config import BACKWARD
 from evolq_jax.network.parts import Linear
-from evolq_jax.pipeline.calibrate import Calibrated, normalised
+from evolq_jax.pipeline.calibrate import Calibrated
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.pipeline.searched import searched_sites
 from evolq_jax.pipeline.watcher import Watcher
+from evolq_jax.quantized.calibrate import in_batches
 from evolq_jax.search.records import Proposal
 
 
@@ -43,7 +44,7 @@ def output_start(
         return None
     count = len(calibrated.images.pixels)
     count -= config.search.num_held_out(count)
-    batches = normalised(setup, calibrated.images.pixels[:count], count)
+    batches = in_batches(setup.model, calibrated.images.pixels[:count], count, setup.mesh)
     told = watcher.stage("searching ranges by outputs")
 
     def progress(done: int, total: int) -> None:

@@ -1,0 +1,102 @@
+"""From a float network and a few images to a quantized network."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from evolq_jax.calibration.calibrate import calibrate as run_chain
+from evolq_jax.calibration.chain import find_links, specs_after
+from evolq_jax.calibration.link import Link, Progress
+from evolq_jax.devices.mesh import DATA, fetch, gather, image_mesh, put_rows, replicate
+from evolq_jax.devices.precision import matmul_precision
+from evolq_jax.network.chunks import largest_divisor
+from evolq_jax.network.network import Network
+from evolq_jax.network.run import normalize
+from evolq_jax.quant.spec import QuantConfig, resolve
+from evolq_jax.quantized.network import QuantizedNetwork
+from evolq_jax.typing import Array, Images
+
+LARGEST_BATCH = 100  # images that observers see at once where no batch size is given
+
+
+class Batches(NamedTuple):
+    """Normalised images in batches, on the devices that share them (None: one)."""
+
+    images: list[Array]  # [B, height, width, channels] each
+    mesh: Mesh | None
+
+
+def in_batches(network: Network, pixels: np.ndarray, batch_size: int, mesh: Mesh | None = None) -> Batches:
+    """Images in batches of a size that divides them, as the network reads them."""
+    preprocess = jax.jit(partial(normalize, network.preprocessing))
+    mesh = None if mesh is None else image_mesh(mesh, batch_size)
+    batches = [pixels[i : i + batch_size] for i in range(0, len(pixels), batch_size)]
+    on_devices = (jnp.asarray(batch) if mesh is None else put_rows(mesh, DATA, batch) for batch in batches)
+    return Batches([preprocess(batch) for batch in on_devices], mesh)
+
+
+def pixels_of(images: Images | np.ndarray | Array) -> np.ndarray:
+    """uint8 pixels [B, height, width, channels], of loaded images or given as such."""
+    return np.asarray(images.pixels if isinstance(images, Images) else images)
+
+
+def _silent(done: int, total: int) -> None:
+    del done, total
+
+
+def calibrate(
+    network: Network,
+    images: Images | np.ndarray | Array,
+    quant: QuantConfig | None = None,
+    *,
+    chain: Sequence[str | Link] = ("ranges",),
+    batch_size: int | None = None,
+    image_chunk: int = 10,
+    seed: int = 0,
+    mesh: Mesh | None = None,
+    stage: Callable[[str], Progress] = lambda name: _silent,
+) -> QuantizedNetwork:
+    """Finds every quantizer's numbers by a chain of links, which may also correct and round weights.
+
+    Args:
+      network: the float network.
+      images: calibration images, uint8; labels play no part.
+      quant: which sites are quantized, and how; None: `QuantConfig()`.
+      chain: links in order, by name or as objects (`evolq_jax.calibration.chain.LINKS`).
+      batch_size: images that observers see at once, a divisor of their number; None: the largest divisor up
+        to `LARGEST_BATCH`.
+      image_chunk: images run at once on a device. It bounds memory, and changes results by rounding at most.
+      seed: of the random draws that links make.
+      mesh: devices that share the images; None: one.
+      stage: gives, for the name of a step of the chain, what is told its progress `(done, total)`.
+
+    Raises:
+      UserError: a link or a site pattern is unknown, links stand in an order that makes no sense, or a link
+        finds nothing in this network that it could change.
+    """
+    sites, links, pixels = network.sites, find_links(chain), pixels_of(images)
+    specs = specs_after(links, resolve(quant or QuantConfig(), sites), sites)
+    size = batch_size or largest_divisor(len(pixels), LARGEST_BATCH)
+    with matmul_precision(network.precision):
+        batches = in_batches(network, pixels, size, mesh)
+        found = run_chain(
+            network.parts,
+            specs,
+            replicate(batches.mesh, network.params),
+            batches.images,
+            sites=sites,
+            chain=links,
+            chunk=image_chunk,
+            seed=seed,
+            mesh=batches.mesh,
+            stage=stage,
+        )
+        params, qparams = fetch(batches.mesh, gather(batches.mesh, (found.params, found.qparams)))
+        jax.block_until_ready(qparams)
+    unchanged = found.params is network.params
+    return QuantizedNetwork(network, network.params if unchanged else params, qparams, specs)

@@ -1,4 +1,4 @@
-"""A search's scoring program compiled ahead of time, from shapes alone: no weights, no images."""
+"""Compiles a search's scoring program ahead of time, from shapes alone: no weights, no images."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -39,7 +39,7 @@ class Compiled:
 
 
 def abstract_setup(config: Experiment) -> Setup:
-    """As `load_model`, with shapes in the place of weights."""
+    """Like `load_model`, with shapes in place of weights."""
     entry = get_entry(config.model.name)
     parts = entry.family.make(entry.config)
     params = jax.eval_shape(lambda key: entry.family.init(key, entry.config), jax.random.key(0))

@@ -1,4 +1,4 @@
-"""The command line that every benchmark has: options in, tables and JSON out."""
+"""The command line of every benchmark: options in, tables and JSON out."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a search compiles, which must not grow with the network's depth, and the wait that it makes.
+"""How many programs a search compiles, and the wait. The number must not grow with the network's depth.
 
 python benchmarks/compilations.py
 """

@@ -1,7 +1,7 @@
-"""What a compiled program does on each device, read from its text: matrix products and collectives.
+"""The matrix products and collectives of a compiled program on each device, read from its text.
 
-Bodies of loops count as often as they run. Where that is not in the text (a loop over the blocks from the
-searched one on has traced bounds) the caller says how often.
+The body of a loop counts as often as it runs. For a loop with traced bounds, as over the blocks from the
+searched one on, this is not in the text; the caller says how often it runs.
 """
 
 import math

@@ -1,11 +1,11 @@
-"""How fast the gradients of a descent are: chunk by chunk, and as one program that loops over chunks.
+"""The speed of a descent's gradients: chunk by chunk, and as one program that loops over chunks.
 
     python -m benchmarks.descent
     python -m benchmarks.descent --models vit_tiny_patch16_224 --images 20 --chunk 10
 
-Seeded random weights and images, of which speed does not depend. XLA's CPU backend runs gradients of
-convolutions inside loops slowly, which is why `gradient.chunks` has none; `loops` is the same gradient with a
-loop over chunks and over blocks, as a line search has it.
+Weights and images are random, from a seed; the speed does not depend on them. XLA's CPU backend runs
+gradients of convolutions slowly inside loops, so `gradient.chunks` has no loops. `loops` is the same gradient
+with a loop over chunks and over blocks, as in a line search.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How the programs here begin: one line for what a user got wrong."""
+"""The entry of these programs: a user's error is one line."""
 
 from collections.abc import Callable
 

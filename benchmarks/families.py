@@ -1,11 +1,11 @@
-"""Memory and speed of searches of the other families, on seeded random weights and images.
+"""Memory and speed of searches of the other families, on random weights and images from a seed.
 
     python -m benchmarks.families
     python -m benchmarks.families --models swin_tiny_patch4_window7_224 --images 20
 
-Each network is a process of its own: it writes a checkpoint, then calibrates, searches one pass and evaluates
-as `evolq search` does. Candidate-images a second are the median over generations, most of which compile
-nothing. Random weights tell nothing of accuracy.
+Each network runs in its own process. It writes a checkpoint, then calibrates, searches one pass and
+evaluates, as `evolq search` does. Candidate-images per second are the median over generations; most of these
+compile nothing. Random weights say nothing about accuracy.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The float network's speed, which everything else is compared with.
+"""The speed of the float network. Everything else is compared with it.
 
 python benchmarks/float_forward.py
 """

@@ -1,8 +1,9 @@
-"""Kills a search again and again, and compares its end with the same one left in peace; what saving costs.
+"""Kills a search again and again, and compares its result with that of an undisturbed one. Measures saving.
 
     python benchmarks/kill.py --kills 100
 
-A ViT for the digits with random weights. Two to five seconds a kill, most of it the start of a process.
+The network is a ViT for the digits with random weights. A kill takes two to five seconds, mostly for the
+start of a process.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""A plane's speed: grid points times images a second, relative to the float forward.
+"""The speed of a plane: grid points times images per second, relative to the float forward pass.
 
     python benchmarks/landscape.py
 
-A small plane over the weight scales of all blocks, and of the last half: a point that moves block b and
-later ones runs only these. Compilation is not included, computing the cached prefix is.
+Small planes over the weight scales of all blocks, and of the last half. A point that moves block b and later
+blocks runs only these. The time to compute the cached prefix is included; compilation is not.
 """
 
 from functools import partial

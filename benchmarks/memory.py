@@ -1,4 +1,4 @@
-"""The most memory that a search takes, against what runs at once; each setting in a process of its own.
+"""The peak memory of a search, by how much runs at once. Each setting runs in its own process.
 
     python benchmarks/memory.py
 

@@ -1,4 +1,4 @@
-"""The machine's float32 matrix product in GFLOP/s, and what ViTs do of it.
+"""The machine's float32 matrix product in GFLOP/s, and the images per second that this allows ViTs.
 
 python benchmarks/peak.py
 """

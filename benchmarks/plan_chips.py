@@ -1,10 +1,10 @@
-"""What a search with the paper's budget takes on many chips, planned from a program compiled for 64 of them.
+"""Plans a search with the paper's budget on many chips, from a program compiled for 64 devices.
 
     python benchmarks/plan_chips.py --model vit_base_patch16_224 --population 16
 
-The scoring program is compiled ahead of time for virtual CPU devices, from shapes alone. What it does on
-each device (matrix products, collectives, memory) is held against the formulas below, which then give other
-numbers of chips. Times are computed, not measured: they rest on a chip's rates, which are options.
+The scoring program is compiled ahead of time for virtual CPU devices, from shapes alone. Its matrix products,
+collectives and memory on each device are compared with the formulas below. The formulas then give other
+numbers of chips. Times are computed, not measured. They rest on a chip's rates, which are options.
 """
 
 import math

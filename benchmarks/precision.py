@@ -1,11 +1,11 @@
-"""How many pairs of candidates change their order where matrix products are less precise than float32.
+"""How many pairs of candidates change their order if matrix products are less precise than float32.
 
 python benchmarks/precision.py
 python benchmarks/precision.py --emulate        where the hardware has float32 only
 
-Candidates are for the middle block at W4A8, with log ratios to the calibrated scales as a search draws them.
-Emulated, the operands of all quantized products are rounded to the format (11 or 8 bits of mantissa, the
-first one implied) and products and sums are float32: what tensor cores do, but for the order of sums.
+Candidates are for the middle block at W4A8. Their log ratios to the calibrated scales are drawn as in a
+search. `--emulate` rounds the operands of all quantized products to the format (11 or 8 bits of mantissa, the
+first one implied). Products and sums are float32. Tensor cores do the same, except for the order of sums.
 """
 
 from collections.abc import Callable

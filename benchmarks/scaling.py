@@ -1,11 +1,11 @@
-"""How scoring a population scales over devices: what each computes and receives, from the compiled program.
+"""How scoring a population scales over devices. The compiled program says what each computes and receives.
 
 python benchmarks/scaling.py                    virtual devices on a CPU, real ones where there are some
 python benchmarks/scaling.py --quick            one device and all
 python benchmarks/scaling.py --model vit_base_patch16_224
 
-The block searched is the middle one. Nothing is run on virtual devices, which share one machine: times are
-those of real ones.
+The searched block is the middle one. Virtual devices share one machine, so nothing is run on them; times are
+those of real devices.
 """
 
 import os

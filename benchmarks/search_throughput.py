@@ -1,11 +1,11 @@
-"""A search's speed: candidate images a second over a whole pass, relative to the float forward.
+"""The speed of a search: candidate-images per second over a whole pass, relative to the float forward pass.
 
     python benchmarks/search_throughput.py
 
-A pass is what the paper does: over all blocks, last to first, 3 generations of one child, fitness on all
-images. It includes the pass over the network that caches the blocks' inputs and the start's evaluation,
-of which only the children count; it does not include compilation. A candidate that changes block b runs
-only b and what follows, so that a ratio of 12 / 6.5 = 1.85 would be quantization for nothing.
+A pass is that of the paper: over all blocks, last to first, 3 generations of one child, fitness on all
+images. The time includes caching the blocks' inputs and evaluating the start, but only the children count. It
+does not include compilation. A candidate that changes block b runs only b and what follows. So a ratio of 12
+/ 6.5 = 1.85 would mean that quantization costs nothing.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""What is measured: ViT-Tiny with real weights and images where there are some, else seeded random ones."""
+"""What is measured: ViT-Tiny with real weights and images, or without them with random ones from a seed."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

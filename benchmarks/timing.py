@@ -1,4 +1,4 @@
-"""Seconds that can be compared on a machine that others use too: measured in turn, and medians taken."""
+"""Times that can be compared on a shared machine: tasks are measured in turn, and medians are taken."""
 
 import time
 from collections.abc import Callable, Generator, Mapping

@@ -1,10 +1,10 @@
-"""What a search adds to `strong` in docs/results.md: on the images that corrected the weights, and on others.
+"""What a search adds to `strong`, on the images that corrected the weights and on others; docs/results.md.
 
     python -m studies.after_strong --data ../shared/data --out runs/study
 
-The first search is the preset itself: its runs are those of `studies.vit_tiny --presets strong`. The second
-starts from its result, with as many images that calibration has not seen. Finished runs are not run again.
-Prints the table in Markdown.
+The first search is the preset itself. Its runs are those of `studies.vit_tiny --presets strong`. The second
+search starts from its result, with the same number of images that calibration has not seen. Finished runs are
+not repeated. Prints the table in Markdown.
 """
 
 import itertools

@@ -1,11 +1,11 @@
-"""Every step of the chain of initialisers, alone and cumulated, in docs/results.md: ViT-Tiny, no search.
+"""Every step of the calibration chain, alone and cumulated: ViT-Tiny, no search; docs/results.md.
 
     python -m studies.chain --data ../shared/data --out runs/chain_study --images 32 128 1000
 
-Alone, a step stands beside the plain ranges (squared error for weights, min-max for activations); cumulated,
-each comes on top of those before it. Scored on all validation images. Of 1,000 calibration images, which are
-all there are, there is nothing to draw, so one seed. Finished settings are not run again. Prints the table in
-Markdown.
+Alone, a step stands beside the plain ranges (squared error for weights, min-max for activations). Cumulated,
+each step comes on top of those before it. Scores are on all validation images. There are 1,000 calibration
+images in all; with all of them there is nothing to draw, so there is one seed. Finished settings are not
+repeated. Prints the table in Markdown.
 """
 
 import argparse

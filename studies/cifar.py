@@ -1,11 +1,11 @@
-"""The study of block reconstruction in docs/results.md: CIFAR-10 networks, from ranges to BRECQ and search.
+"""Block reconstruction on CIFAR-10 networks, from ranges to BRECQ and search; docs/results.md.
 
     python -m studies.cifar --data ../shared/data --out runs/cifar_study --tune
     python -m studies.cifar --data ../shared/data --out runs/cifar_study
 
-`--tune` compares settings of `brecq` on calibration images alone: half of them calibrate, the others judge.
-Without it, every setting is calibrated on 500 training images drawn by the seed and scored on test images.
-Finished runs are not run again, so a killed study goes on where it was. Prints tables in Markdown.
+`--tune` compares settings of `brecq` on calibration images alone: one half calibrates, the other half judges.
+Without it, every setting is calibrated on 500 training images, drawn by the seed, and scored on test images.
+Finished runs are not repeated, so a killed study goes on where it was. Prints tables in Markdown.
 """
 
 import itertools

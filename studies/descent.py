@@ -1,10 +1,10 @@
-"""The comparison of search with gradient descent in docs/results.md: real networks, one init, one budget.
+"""Search against gradient descent on real networks, with one init and one budget; docs/results.md.
 
     python -m studies.descent --data ../shared/data --out runs/descent_study --subject cifar_vit
 
-Learning rates are tuned first, at seed 0, by the fitness on calibration images held out; then every
-method runs with every seed (`evolq compare`). Prints the table in Markdown after every seed. A study that was
-stopped (SIGTERM saves the run that it is in) goes on; finished runs are not run again.
+First the learning rates are tuned at seed 0, by the fitness on held-out calibration images. Then every method
+runs with every seed (`evolq compare`). Prints the table in Markdown after every seed. SIGTERM saves the
+current run, and a stopped study goes on. Finished runs are not repeated.
 """
 
 import json
@@ -82,9 +82,9 @@ def make(data: Path, subject: str, weight_bits: int, activation_bits: int) -> Ex
 
 
 def tuned(config: Experiment, optimizer: str, subject: Subject, out: Path) -> BaselineConfig:
-    """The optimiser at the learning rate whose result is best on calibration images held out.
+    """The optimiser at the learning rate whose result is best on held-out calibration images.
 
-    By the images that are descended on, the rate that overfits them most would win.
+    The images descended on would choose the rate that overfits them most.
     """
 
     def held_out(rate: float) -> float:

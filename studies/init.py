@@ -1,9 +1,9 @@
-"""The study of initialisations in docs/results.md: ViT-Tiny before any search, by bits, scheme and preset.
+"""ViT-Tiny before any search, by bits, scheme and preset; docs/results.md.
 
     python -m studies.init --data ../shared/data --out runs/init_study
 
-Every setting is calibrated on 128 images drawn by the seed and scored on all validation images. Finished
-settings are not run again, so a killed study goes on where it was. Prints the tables in Markdown.
+Every setting is calibrated on 128 images, drawn by the seed, and scored on all validation images. Finished
+settings are not repeated, so a killed study goes on where it was. Prints the tables in Markdown.
 """
 
 import itertools

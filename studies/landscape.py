@@ -2,8 +2,9 @@
 
     python -m studies.landscape --data ../shared/data --out runs/landscapes
 
-A ViT and a ResNet-20 on the same CIFAR-10 images along the same kinds of directions, and ViT-Tiny layer by
-layer. About 40 minutes on two CPU cores. Finished scans are not run again. Prints a table in Markdown.
+They scan a ViT and a ResNet-20 on the same CIFAR-10 images, along the same kinds of directions, and ViT-Tiny
+layer by layer. This takes about 40 minutes on two CPU cores. Finished scans are not repeated. Prints a table
+in Markdown.
 """
 
 import json

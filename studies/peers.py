@@ -1,11 +1,11 @@
-"""`strong` counted as RepQ-ViT, PTQ4ViT, ERQ and AdaLog count, in docs/results.md: ViT-Tiny, no search.
+"""`strong`, counted like RepQ-ViT, PTQ4ViT, ERQ and AdaLog: ViT-Tiny, no search; docs/results.md.
 
     python -m studies.peers --data ../shared/data --out runs/peer_study
 
-32 calibration images, inputs and weights of matrix products, first and last layers at as few bits as the rest
-(the image stays the 8-bit pixels it comes as); scored on all validation images. Once with the preset's
-power-of-two factors by channel, once with one scale for each activation, as peers have it. Finished settings
-are not run again. Prints the table in Markdown.
+32 calibration images calibrate, and all validation images score. Inputs and weights of matrix products are
+quantized. First and last layers have as few bits as the rest, but the image stays the 8-bit pixels it comes
+as. One variant has the preset's power-of-two factors by channel, the other has one scale for each activation,
+like the peers. Finished settings are not repeated. Prints the table in Markdown.
 """
 
 import itertools
@@ -31,7 +31,7 @@ def alike(config: Experiment) -> Experiment:
 
 
 def by_tensor(config: Experiment) -> Experiment:
-    """The same without factors by channel: what is uneven after LayerNorm is folded into weights."""
+    """The same without factors by channel. What is uneven after LayerNorm is folded into weights."""
     config = alike(config)
     chain = ("ranges", "fold", *config.calibration.chain[1:])
     return replace(

@@ -1,10 +1,12 @@
-"""What else the presets `fast` and `strong` could do, in docs/results.md: ViT-Tiny, one addition at a time.
+"""What else could the presets `fast` and `strong` do? ViT-Tiny, one addition at a time; docs/results.md.
 
     python -m studies.presets --data ../shared/data --out runs/preset_study
 
-with `--schemes fully_quantized --bits W6A6 --variants strong "strong, shifted_log"` for those columns.
-Calibration images alone take part, so that the study may choose the presets: the seed draws 128 from one
-half, and all of the other half judge. Finished settings are not run again. Prints the table in Markdown.
+For the columns of `fully_quantized` add `--schemes fully_quantized --bits W6A6 --variants strong "strong,
+shifted_log"`.
+
+Only calibration images take part, so that the study may choose the presets: the seed draws 128 from one half,
+and the other half judges. Finished settings are not repeated. Prints the table in Markdown.
 """
 
 import itertools

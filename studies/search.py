@@ -1,9 +1,10 @@
-"""The study of the search's menu in docs/results.md: one thing changed at a time, one init, one budget.
+"""The search's menu, one thing changed at a time, with one init and one budget; docs/results.md.
 
     python -m studies.search --data ../shared/data --out runs/search_study --subject cifar_vit
 
-Calibration images alone take part, so that the study may choose the default: the seed draws those that
-calibrate from one half, the other half judges. Finished runs are not run again. Prints the table in Markdown.
+Only calibration images take part, so that the study may choose the default: the seed draws those that
+calibrate from one half, and the other half judges. Finished runs are not repeated. Prints the table in
+Markdown.
 """
 
 from dataclasses import replace

@@ -1,9 +1,9 @@
-"""The study of docs/results.md: ViT-Tiny at W4A8 and W3A8, both schemes, every preset, three seeds.
+"""ViT-Tiny at W4A8 and W3A8, both schemes, every preset, three seeds; docs/results.md.
 
     python -m studies.vit_tiny --data ../shared/data --out runs/study
 
-`faithful` gets about as many candidate-images as `plain` spends. Finished runs are not run again, so a
-killed study goes on where it was. Prints the table in Markdown.
+`faithful` gets about as many candidate-images as `plain` spends. Finished runs are not repeated, so a killed
+study goes on where it was. Prints the table in Markdown.
 """
 
 import itertools

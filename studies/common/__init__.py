@@ -1,1 +1,1 @@
-"""What the studies share: their subjects, runs already made, tables, and how a study begins."""
+"""What the studies share: subjects, finished runs, tables, and the options of their commands."""

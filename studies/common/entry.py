@@ -1,4 +1,4 @@
-"""How a study begins: the options that studies share, and one line for what a user got wrong."""
+"""The options that studies share, and one line for a user's error."""
 
 import argparse
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from evolq_jax.errors import UserError
 
 
 def study_parser(description: str | None, out: str, seeds: bool = True) -> argparse.ArgumentParser:
-    """The options that studies share; `out` is under `runs`."""
+    """The options that studies share. `out` lies in `runs`."""
     parser = argparse.ArgumentParser(description=str(description).splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="real weights and images")
     parser.add_argument(

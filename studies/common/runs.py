@@ -1,4 +1,4 @@
-"""Runs already made: found again where they have finished, else run, or continued after a kill."""
+"""Finished runs are found again. Others are run, or continued after a kill."""
 
 import json
 import time
@@ -26,7 +26,7 @@ Result = dict[str, Any]
 
 
 def searched(config: Experiment, run_dir: Path) -> Result:
-    """The result of a search, from its directory where it has finished.
+    """The result of a search. If the search has finished, it is read from its directory.
 
     Raises:
       UserError: as `run_search`; or the directory holds a finished run of another config.
@@ -41,7 +41,7 @@ def vit_tiny_run(bits: int, scheme: str, preset: str, seed: int) -> str:
 
 
 def kept(file: Path, make: Callable[[], Result]) -> Result:
-    """The result that a JSON file holds; made and written where there is no file."""
+    """The result that a JSON file holds. Without a file, it is made and written."""
     if not file.is_file():
         result = make()
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The networks that studies ask about, with their data: CIFAR-10 networks, and ViT-Tiny on ImageNet."""
+"""The networks of the studies, with their data: CIFAR-10 networks, and ViT-Tiny on ImageNet."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -104,9 +104,9 @@ def with_setting(config: Experiment, scheme: str, bits: str, images: int = IMAGE
 
 
 def on_halves(config: Experiment, out: Path) -> Experiment:
-    """The config on its calibration images alone: one half calibrates, all of the other half judges.
+    """The config on its calibration images alone: one half calibrates, the other half judges.
 
-    So a study may choose settings. The halves are two files in `out`, written where they are missing.
+    So a study may choose settings. The halves are two files in `out`. Missing files are written.
 
     Raises:
       UserError: the images are missing.

@@ -18,11 +18,14 @@ from evolq_jax.network.network import Network
 from evolq_jax.network.point import Quantized, at_qparams
 from evolq_jax.network.sites import list_sites
 from evolq_jax.network.walk import block_inputs
+from evolq_jax.objective.objective import Teacher
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import quant_sites
 from evolq_jax.quant.spec import resolve, scope
 from evolq_jax.search import programs
+from evolq_jax.search.population import Context
+from evolq_jax.search.problem import Runner
 from evolq_jax.typing import Params
 
 
@@ -65,31 +68,28 @@ def abstract_qparams(setup: Setup) -> QParams:
 def compile_scoring(setup: Setup, mesh: Mesh, num_images: int) -> Compiled:
     """The program that scores a generation's candidates for a block of a network of one segment."""
     search, parts = setup.config.search, setup.model.parts
-    population, (scoring, _) = search.population_size, search.scorings()
-    segment, layout = parts.segments[0], search.layout(mesh, num_images)
-    assert layout is not None
+    population, (objective, _) = search.population_size, search.objectives()
+    segment, placement = parts.segments[0], search.placement(mesh, num_images)
+    assert placement is not None
     qparams = abstract_qparams(setup)
     network = _on(mesh, P(), jax.eval_shape(partial(at_qparams, setup.specs), setup.model.params, qparams))
     blocks = scope(qparams, segment.name)
     candidates: Any = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((population, 1, *leaf.shape[1:]), leaf.dtype), blocks
     )
-    inputs = _inputs(setup, network, layout.devices * sum(layout.shares))
-    index, temperature = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
-    teacher = jax.ShapeDtypeStruct((num_images, setup.model.config.num_classes), jnp.float32)
-    arguments = (
-        network,
-        _on(mesh, P(), candidates),
-        index,
-        _on(mesh, P(None, DATA), inputs),
-        _on(mesh, P(), teacher),
-        temperature,
-        None,
-        None,
+    inputs = _inputs(setup, network, placement.devices * sum(placement.shares))
+    logits = jax.ShapeDtypeStruct((num_images, setup.model.config.num_classes), jnp.float32)
+    context: Any = Context(
+        network=network,
+        block=jax.ShapeDtypeStruct((), jnp.int32),  # type: ignore[arg-type]
+        x=_on(mesh, P(None, DATA), inputs),
+        teacher=Teacher(_on(mesh, P(), logits)),
+        temperature=jax.ShapeDtypeStruct((), jnp.float32),  # type: ignore[arg-type]
     )
+    runner = Runner(parts, setup.specs, *search.chunks(), placement)
+    candidates, static = _on(mesh, P(), candidates), {"number": 0, "num_images": num_images}
     with matmul_precision():
-        lowered = programs.score.lower(parts, setup.specs, scoring, 0, *arguments, num_images, layout)
-        compiled = lowered.compile()
+        compiled = programs.score.lower(runner, objective, context, candidates, **static).compile()
     text, memory = compiled.as_text() or "", compiled.memory_analysis()
     assert memory is not None  # every backend used here tells
     least, most = work(text, 0), work(text, segment.length - 1)
@@ -105,7 +105,8 @@ def _inputs(setup: Setup, network: Quantized, num_images: int) -> Any:
     def one(params: Params, qparams: QParams, image: Any) -> Any:
         make_site = quant_sites(setup.specs)
         tokens = parts.segments[0].enter(params, make_site("", qparams), image)
-        return block_inputs(parts, make_site, 1, params, qparams, tokens)[parts.segments[0].name]
+        inputs = block_inputs(parts, make_site, params, qparams, tokens=tokens, chunk=1)
+        return inputs[parts.segments[0].name]
 
     length, _, *shape = jax.eval_shape(one, network.quantized, network.qparams, image).shape
     return jax.ShapeDtypeStruct((length, num_images, *shape), jnp.float32)

@@ -56,10 +56,11 @@ def row(model: str, images: int, chunk: int, repeats: int) -> dict[str, Any]:
     @jax.jit
     def forwards(theta: Theta) -> Array:
         network = loss.straight_through_network(problem, data, theta)
-        return in_chunks(partial(loss.straight_through_ends, problem, *network), data.tokens, chunk).logits
+        outputs = in_chunks(partial(loss.straight_through_outputs, problem, *network), data.tokens, chunk)
+        return outputs.logits
 
     def whole(theta: Theta) -> Array:
-        return loss.straight_through_loss(problem, data, theta, data.tokens, data.wanted)
+        return loss.straight_through_loss(problem, data, theta, index)
 
     loops = jax.jit(jax.value_and_grad(whole))
     with patch.object(loss, "loops_are_slow", lambda blocks: False):

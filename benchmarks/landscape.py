@@ -23,8 +23,9 @@ from evolq_jax.devices.mesh import make_mesh
 from evolq_jax.landscape.config import LOSSES, LandscapeConfig
 from evolq_jax.landscape.directions import keep_blocks, random_directions
 from evolq_jax.landscape.grid import Grid, make_grid
-from evolq_jax.landscape.losses import computable
+from evolq_jax.landscape.losses import make_losses
 from evolq_jax.landscape.scan import Ground, Program, scan
+from evolq_jax.objective.objective import Teacher
 from evolq_jax.pipeline.logits import compute_logits
 from evolq_jax.quant.spec import select
 
@@ -60,19 +61,20 @@ def plane(subject: Subject, case: Case, points: int) -> tuple[Task, Grid]:
     blocks = tuple(range(int(case.first_block * depth), depth))
     config = LandscapeConfig(kind="plane", points=points, blocks=blocks)
     origin = {site: qparams[site] for site in moving}
-    directions = random_directions(parts, "gaussian", 2, origin, config.epsilon, jax.random.key(0))
+    key = jax.random.key(0)
+    directions = random_directions(parts, origin, key, name="gaussian", count=2, epsilon=config.epsilon)
     directions = keep_blocks(parts, directions, blocks)
-    losses = computable(LOSSES, with_labels=False)
-    log, chunks = (True, True), (case.image_chunk, case.point_chunk)
-    program = Program(parts, specs, subject.preprocessing, losses, len(pixels), *chunks, log)
+    losses = make_losses(LOSSES, batch_size=len(pixels), with_labels=False)
+    chunks = {"image_chunk": case.image_chunk, "point_chunk": case.point_chunk}
+    program = Program(parts, specs, subject.preprocessing, losses, (True, True), **chunks)
     temperatures = jnp.asarray(config.temperatures)
-    ground = Ground(params, qparams, directions, jnp.asarray(teacher), None, temperatures)
+    ground = Ground(params, qparams, directions, Teacher(jnp.asarray(teacher)), None, temperatures)
     grid = make_grid(config, parts, moving, 2)
     return timed(partial(_whole, program, ground, grid, pixels)), grid
 
 
 def _whole(program: Program, ground: Ground, grid: Grid, pixels: jax.Array) -> list[np.ndarray]:
-    return [losses for _, losses in scan(program, ground, grid, pixels, make_mesh())]
+    return [losses for _, losses in scan(program, ground, grid, pixels, mesh=make_mesh())]
 
 
 def row(subject: Subject, case: Case, points: int, float_forward: Task, repeats: int) -> dict[str, Any]:

@@ -29,11 +29,12 @@ from evolq_jax.network.parts import ModelParts, Segment
 from evolq_jax.network.point import at_qparams
 from evolq_jax.network.run import at, forward
 from evolq_jax.network.walk import block_inputs
-from evolq_jax.objective.scoring import Scoring
+from evolq_jax.objective.objective import Teacher, make_objective
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, Specs, scope
-from evolq_jax.search.population import population_fitness
+from evolq_jax.search.population import Context, population_fitness
+from evolq_jax.search.problem import Runner
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, Params, Site, SiteInfo
 
@@ -138,19 +139,20 @@ def fitness(
             ]
         )
         network, tokens = at_qparams(specs, params, qparams), subject.tokens(specs, qparams, options.chunk)
-        inputs = jax.jit(partial(block_inputs, parts, quant_sites(specs), options.chunk))
+        inputs = jax.jit(partial(block_inputs, parts, quant_sites(specs), chunk=options.chunk))
         segment = parts.segments[0]
         index = segment.length // 2
-        x = inputs(network.quantized, qparams, tokens)[segment.name][index]
+        x = inputs(network.quantized, qparams, tokens=tokens)[segment.name][index]
     candidates = population(options, at(scope(qparams, segment.name), index))
-    scoring = Scoring(options.fitness, len(images), options.chunk)
+    objective = make_objective(options.fitness)
+    context = Context(network, jnp.int32(index), x, Teacher(teacher), jnp.float32(3.0))
 
     def at_precision(precision: Precision) -> np.ndarray:
         emulate = options.emulate and precision != "float32"
         run = emulated(parts, specs, precision) if emulate else parts
-        score = jax.jit(partial(population_fitness, run, specs, scoring, 0))
+        score = jax.jit(partial(population_fitness, Runner(run, specs, options.chunk), objective))
         with matmul_precision("float32" if emulate else precision):
-            return np.asarray(score(network, candidates, jnp.int32(index), x, teacher, jnp.float32(3.0)))
+            return np.asarray(score(context, candidates))
 
     return at_precision
 

@@ -23,18 +23,20 @@ from jax.sharding import PartitionSpec as P
 from benchmarks.compiled import Work, work
 from benchmarks.entry import run_or_refuse
 from benchmarks.timing import timed
-from evolq_jax.devices.layout import Layout
 from evolq_jax.devices.mesh import DATA, make_mesh
+from evolq_jax.devices.placement import Placement
 from evolq_jax.models.registry import get_entry, param_shapes
 from evolq_jax.network.chunks import largest_divisor
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.point import Quantized
 from evolq_jax.network.sites import list_sites
-from evolq_jax.objective.scoring import Scoring
+from evolq_jax.objective.objective import Teacher, make_objective
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import QuantConfig, resolve, scope
 from evolq_jax.search import programs
+from evolq_jax.search.population import Context
+from evolq_jax.search.problem import Runner
 from evolq_jax.trees import unflatten
 from evolq_jax.typing import Params
 
@@ -106,8 +108,8 @@ def lower(subject: Subject, case: Case, image_chunk: int) -> tuple[Any, tuple[An
     sites = list_sites(parts, subject.params, subject.image)
     specs = resolve(QuantConfig("matmul", weight_bits=4), sites)
     mesh = make_mesh(case.mesh)
-    layout = None if mesh is None else Layout(mesh, (case.images, 0), image_chunk)
-    rows = case.images if layout is None else layout.shares[0] * layout.devices
+    placement = None if mesh is None else Placement(mesh, (case.images, 0), image_chunk)
+    rows = case.images if placement is None else placement.shares[0] * placement.devices
 
     def on_devices(shape: tuple[int, ...], spec: P = WHOLE, dtype: str = "float32") -> jax.ShapeDtypeStruct:
         sharding = None if mesh is None else NamedSharding(mesh, spec)
@@ -126,19 +128,17 @@ def lower(subject: Subject, case: Case, image_chunk: int) -> tuple[Any, tuple[An
     image = jax.ShapeDtypeStruct((1, *subject.image), "float32")
     token = jax.eval_shape(lambda p, x: segment.enter(p, float_sites("", {}), x), subject.params, image)
     classes = sites["head"].shape[-1]
-    arguments = (
-        Quantized(params, params, qparams),
-        candidates,
-        on_devices((), dtype="int32"),
-        on_devices((segment.length, rows, *token.shape[1:]), P(None, DATA)),
-        on_devices((case.images, classes)),
-        on_devices(()),
-        None,
-        None,
+    context: Any = Context(
+        network=Quantized(params, params, qparams),
+        block=on_devices((), dtype="int32"),  # type: ignore[arg-type]
+        x=on_devices((segment.length, rows, *token.shape[1:]), P(None, DATA)),  # type: ignore[arg-type]
+        teacher=Teacher(on_devices((case.images, classes))),  # type: ignore[arg-type]
+        temperature=on_devices(()),  # type: ignore[arg-type]
     )
-    scoring = Scoring("info_nce", largest_divisor(case.images, 100), image_chunk)
-    lowered = programs.score.lower(parts, specs, scoring, 0, *arguments, case.images, layout)
-    return lowered, arguments
+    runner = Runner(parts, specs, image_chunk, placement=placement)
+    objective = make_objective("info_nce", batch_size=largest_divisor(case.images, 100))
+    static = {"number": 0, "num_images": case.images}
+    return programs.score.lower(runner, objective, context, candidates, **static), (context, candidates)
 
 
 def measure(subject: Subject, case: Case, image_chunk: int) -> tuple[Work, float | None]:

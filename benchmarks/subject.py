@@ -73,9 +73,8 @@ class Subject(NamedTuple):
         @jax.jit
         def run(params: Params, qparams: QParams, pixels: Array) -> Array:
             quantized = fake_quant_weights(specs, params, qparams)
-            return embed(
-                self.parts, quant_sites(specs), chunk, self.preprocessing, quantized, qparams, pixels
-            )
+            reading = self.parts, quant_sites(specs), quantized, qparams
+            return embed(*reading, pixels=pixels, preprocessing=self.preprocessing, chunk=chunk)
 
         return run(self.params, qparams, self.pixels)
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from evolq_jax.objective.fitness import info_nce, kl_per_image
+from evolq_jax.objective.logits import info_nce, kl_per_image
 
 PER_IMAGE = ("top1", "top5", "agreement", "kl")
 CONTRASTIVE_BATCH = 100  # as in the paper's calibration

@@ -14,12 +14,10 @@ from evolq_jax.gradient.chunks import value_and_gradient
 from evolq_jax.gradient.config import BACKWARD
 from evolq_jax.gradient.loss import (
     Data,
-    Ends,
     Problem,
     Theta,
     decode,
     encode,
-    ends_of,
     spsa,
     straight_through_loss,
 )
@@ -28,6 +26,7 @@ from evolq_jax.gradient.records import Descent, Evaluation, Position
 from evolq_jax.network.chunks import in_chunks
 from evolq_jax.network.point import at_qparams
 from evolq_jax.network.walk import suffix_logits
+from evolq_jax.objective.objective import Outputs
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import SiteFactory, quant_sites
 from evolq_jax.search.config import SearchConfig
@@ -95,9 +94,9 @@ class _Descend:
     ) -> None:
         self.problem, self.data, self.budget, self.key = problem, data, budget, key
         self.on_evaluation, self.on_step = on_evaluation, on_step
-        baseline, self.total = problem.baseline, len(data.teacher)
+        baseline, self.total = problem.baseline, len(data.tokens)
         self.num_images = self.total - search.num_held_out(self.total)
-        self.size = baseline.check_minibatch(self.num_images, problem.batch_size)
+        self.size = baseline.check_minibatch(self.num_images, search.batch_size)
         self.cost = baseline.step_cost(self.size)
         self.optimizer = make_optimizer(baseline, baseline.num_steps(budget, self.size, self.total))
 
@@ -172,19 +171,19 @@ def _fitness(problem: Problem, num_images: int, data: Data, qparams: QParams) ->
     """Fitness of the quantized network on the first `num_images`, and on the others."""
     network = at_qparams(problem.specs, data.params, qparams)
 
-    def chunk_ends(x: Array) -> Ends:
-        def run(make_site: SiteFactory) -> Array:
-            return suffix_logits(problem.parts, make_site, 0, network.quantized, network.qparams, x, 0)
+    def one_chunk(x: Array) -> Outputs:
+        def logits(make_site: SiteFactory) -> Array:
+            return suffix_logits(problem.parts, make_site, network.quantized, network.qparams, x=x)
 
-        return ends_of(problem, quant_sites(problem.specs), run)
+        return problem.objective.outputs(problem.parts, quant_sites(problem.specs), logits)
 
-    ends = in_chunks(chunk_ends, data.tokens, problem.image_chunk)
+    outputs = in_chunks(one_chunk, data.tokens, problem.image_chunk)
 
     def score(part: slice) -> Array:
-        return problem.fitness_of(ends.rows(part), data.wanted.rows(part), data.temperature)
+        return problem.objective(outputs.rows(part), data.teacher.rows(part), data.temperature)
 
     searched = score(slice(num_images))
-    return searched, None if num_images == len(data.teacher) else score(slice(num_images, None))
+    return searched, None if num_images == len(data.tokens) else score(slice(num_images, None))
 
 
 def _apply(
@@ -214,10 +213,9 @@ def _whole_step(
     key: Array,
 ) -> tuple[Theta, Any, Array]:
     """A step as one program, which SPSA and line searches need, and the points that a line search tried."""
-    x, teacher = data.tokens[images], data.wanted.rows(images)
 
     def loss(theta: Theta) -> Array:
-        return straight_through_loss(problem, data, theta, x, teacher)
+        return straight_through_loss(problem, data, theta, images)
 
     if problem.baseline.gradient == "spsa":
         value, gradient = spsa(loss, theta, key, problem.baseline)

@@ -11,21 +11,14 @@ import jax.numpy as jnp
 from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.network.chunks import in_chunks
 from evolq_jax.network.parts import ModelParts
-from evolq_jax.network.run import scan_blocks, with_features
-from evolq_jax.objective.fitness import (
-    FEATURES,
-    batched,
-    logits_fitness,
-    parse_fitness,
-    relative_error,
-    weight_of,
-)
+from evolq_jax.network.run import scan_blocks
+from evolq_jax.objective.objective import Objective, Outputs, Teacher
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import SiteFactory
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.quant.straight_through import straight_through_sites, straight_through_weights
 from evolq_jax.search.space import SearchSpace, make_space
-from evolq_jax.typing import Array, FitnessFn, Params
+from evolq_jax.typing import Array, Params
 
 SMALLEST = 1e-12  # of a raw scale that lands on zero
 STACKED_KERNEL = 5  # axes of the kernels of several blocks: [L, height, width, in, out]
@@ -40,40 +33,9 @@ class Problem:
     parts: ModelParts
     specs: Specs
     sites: tuple[str, ...]
-    fitness: str
-    batch_size: int
+    objective: Objective
     image_chunk: int
     baseline: BaselineConfig
-    top_k: int = 10
-    functions: tuple[FitnessFn, ...] = ()
-
-    @property
-    def features_weight(self) -> float:
-        """Of the features' error in the fitness; 0 where it plays no part."""
-        return weight_of(FEATURES, parse_fitness(self.fitness, self.functions))
-
-    def fitness_of(self, ends: "Ends", teacher: "Ends", temperature: Array | float) -> Array:
-        """What descends: the mean over contrastive batches."""
-        terms, total = parse_fitness(self.fitness, self.functions), jnp.zeros(())
-        fitness_fn = logits_fitness(terms, temperature, self.top_k, self.functions)
-        if fitness_fn is not None:
-            total = batched(fitness_fn, ends.logits, teacher.logits, self.batch_size)
-        if ends.features is None:
-            return total
-        if teacher.features is None:
-            raise ValueError(f"the fitness '{self.fitness}' needs the teacher's features")
-        return total + self.features_weight * relative_error(ends.features, teacher.features).mean()
-
-
-class Ends(NamedTuple):
-    """What a network ends with: logits [B, C], and the features [B, ...] that they are made of, if needed."""
-
-    logits: Array
-    features: Array | None = None
-
-    def rows(self, index: Array | slice) -> "Ends":
-        """Those of some images."""
-        return Ends(self.logits[index], None if self.features is None else self.features[index])
 
 
 class Data(NamedTuple):
@@ -82,14 +44,8 @@ class Data(NamedTuple):
     params: Params
     start: QParams
     tokens: Array  # images at the first segment's entry [B, ...]
-    teacher: Array  # [B, C]
-    temperature: Array
-    features: Array | None = None  # the teacher's [B, ...], where the fitness has them
-
-    @property
-    def wanted(self) -> Ends:
-        """The teacher's."""
-        return Ends(self.teacher, self.features)
+    teacher: Teacher  # on the same images
+    temperature: Array | float = 3.0
 
 
 def encode(problem: Problem, qparams: QParams) -> Theta:
@@ -120,13 +76,6 @@ def _spaces(problem: Problem) -> dict[str, SearchSpace]:
     return {segment: make_space(sites, sites, kind, segment, problem.specs) for segment in segments}
 
 
-def ends_of(problem: Problem, make_site: SiteFactory, run: Callable[[SiteFactory], Array]) -> Ends:
-    """What `run` gives with these sites, and the features where the fitness asks for them."""
-    if not problem.features_weight:
-        return Ends(run(make_site))
-    return Ends(*with_features(problem.parts, make_site, run))
-
-
 def straight_through_network(problem: Problem, data: Data, theta: Theta) -> tuple[Params, QParams]:
     """The quantized network's weights and scales, with straight-through gradients to `theta`."""
     qparams = decode(problem, theta, data.start)
@@ -134,8 +83,8 @@ def straight_through_network(problem: Problem, data: Data, theta: Theta) -> tupl
     return straight_through_weights(problem.specs, data.params, qparams, lsq), qparams
 
 
-def straight_through_ends(problem: Problem, params: Params, qparams: QParams, x: Array) -> Ends:
-    """What that network ends with, of images at the first segment's entry [B, ...]: all run at once."""
+def straight_through_outputs(problem: Problem, params: Params, qparams: QParams, x: Array) -> Outputs:
+    """What that network makes of images at the first segment's entry [B, ...]: all run at once."""
     parts = problem.parts
 
     def logits(make_site: SiteFactory) -> Array:
@@ -146,7 +95,8 @@ def straight_through_ends(problem: Problem, params: Params, qparams: QParams, x:
             y, _ = scan_blocks(segment, make_site, params, qparams, y, unroll=unroll)
         return parts.head(params, outer, y)
 
-    return ends_of(problem, straight_through_sites(problem.specs, problem.baseline.lsq_scaling), logits)
+    make_site = straight_through_sites(problem.specs, problem.baseline.lsq_scaling)
+    return problem.objective.outputs(parts, make_site, logits)
 
 
 def loops_are_slow(blocks: Params) -> bool:
@@ -159,16 +109,16 @@ def loops_are_slow(blocks: Params) -> bool:
     return has_kernels and jax.default_backend() == "cpu"
 
 
-def straight_through_loss(problem: Problem, data: Data, theta: Theta, x: Array, teacher: Ends) -> Array:
-    """The fitness on images at the first segment's entry [B, ...], with straight-through gradients.
+def straight_through_loss(problem: Problem, data: Data, theta: Theta, images: Array) -> Array:
+    """The fitness on the images of these indices [B], with straight-through gradients.
 
     Chunks of images are run again in the backward pass, so that memory is one chunk's. They are a loop in one
     program, for SPSA and line searches, which need one; `gradient.chunks` has the same without.
     """
     network = straight_through_network(problem, data, theta)
-    chunk_ends = partial(jax.checkpoint(partial(straight_through_ends, problem)), *network)
-    ends = in_chunks(chunk_ends, x, problem.image_chunk)
-    return problem.fitness_of(ends, teacher, data.temperature)
+    one_chunk = partial(jax.checkpoint(partial(straight_through_outputs, problem)), *network)
+    outputs = in_chunks(one_chunk, data.tokens[images], problem.image_chunk)
+    return problem.objective(outputs, data.teacher.rows(images), data.temperature)
 
 
 def spsa(

@@ -6,10 +6,21 @@ from typing import Literal
 import jax
 
 from evolq_jax.errors import UserError, check_choices
+from evolq_jax.objective.terms import TERMS
 
 Kind = Literal["line", "plane", "layers"]
 DirectionName = Literal["uniform", "gaussian", "filter", "ratio", "between", "principal"]
-LossName = Literal["cross_entropy", "error_rate", "info_nce", "mse", "cosine", "kl", "features"]
+LossName = Literal[
+    "cross_entropy",
+    "error_rate",
+    "info_nce",
+    "mse",
+    "cosine",
+    "kl",
+    "features",
+    "centred_cosine",
+    "top_k_kl",
+]
 
 LOSSES: tuple[LossName, ...] = (
     "cross_entropy",
@@ -19,7 +30,6 @@ LOSSES: tuple[LossName, ...] = (
     "cosine",
     "kl",
 )  # by default
-WITH_LABELS = ("cross_entropy", "error_rate")
 MIN_POINTS = 3  # a second difference takes three
 
 
@@ -46,11 +56,12 @@ class LandscapeConfig:
       high: last coordinate of an axis.
       directions: the number of random directions of lines and layers, or of `principal` directions.
       losses: what is computed at every point. Losses that need labels are left out if there are none.
-        Beside the defaults there is `features`, the relative error of the features that the classifiers read.
+        Beside the defaults there are `features`, the relative error of the features that the classifiers
+        read, `centred_cosine` and `top_k_kl`.
       temperatures: of infoNCE. Each one gives a loss of its own.
       images: `calibration` or `evaluation` images. Folders of calibration images have no labels.
       num_images: the number of images, drawn by the seed; None: all.
-      batch_size: contrastive batch of infoNCE.
+      batch_size: contrastive batch of `info_nce` and `centred_cosine`.
       image_chunk: images run at once; None: chosen for the backend.
       point_chunk: grid points run at once on each device; None: chosen for the backend.
       plots: also draw pictures (needs matplotlib).
@@ -130,16 +141,17 @@ class LandscapeConfig:
         """The number of images that the scan uses, of `count` that there are.
 
         Raises:
-          UserError: there are too few images, or infoNCE's batches would not be whole.
+          UserError: there are too few images, or contrastive batches would not be whole.
         """
         number = self.num_images or count
         if number > count:
             raise UserError(
                 f"landscape.num_images asks for {number} images, but there are {count} {self.images} ones"
             )
-        if "info_nce" in self.losses and number % self.batch_size:
+        contrastive = [loss for loss in self.losses if loss in TERMS and TERMS[loss].contrastive]
+        if contrastive and number % self.batch_size:
             raise UserError(
-                f"{number} images are no whole number of infoNCE's batches of {self.batch_size}: "
+                f"{number} images are no whole number of {contrastive[0]}'s batches of {self.batch_size}: "
                 "change landscape.num_images or landscape.batch_size"
             )
         return number

@@ -39,7 +39,13 @@ class Points(NamedTuple):
 
 @partial(jax.jit, static_argnames=("parts", "name", "count"))
 def random_directions(
-    parts: ModelParts, name: DirectionName, count: int, origin: QParams, epsilon: Array | float, key: Array
+    parts: ModelParts,
+    origin: QParams,
+    key: Array,
+    *,
+    name: DirectionName,
+    count: int,
+    epsilon: Array | float,
 ) -> Directions:
     """Independent random directions of the sites in `origin`. The key is consumed.
 
@@ -47,13 +53,13 @@ def random_directions(
 
     Args:
       parts: the network; it tells which sites are stacked.
+      origin: the start; only the sites that move.
+      key: PRNG key.
       name: `uniform`: U(-epsilon, epsilon). `gaussian`: epsilon N(0, 1), for the logarithm. `filter`: normal;
         the norm of each site in each block is epsilon times the norm of its scales. Li et al. (2018, section
         4) do this by filters. Our unit is a quantizer, that is all scales of one site.
       count: M, the number of directions.
-      origin: the start; only the sites that move.
       epsilon: size (traced).
-      key: PRNG key.
     """
 
     def one_site(site: str, scale: Array) -> Array:
@@ -134,37 +140,37 @@ def keep_blocks(parts: ModelParts, directions: Directions, blocks: Sequence[int]
 
 
 def scales_at(
-    parts: ModelParts, log: Sequence[bool], origin: QParams, directions: Directions, point: Points
+    parts: ModelParts, origin: QParams, directions: Directions, point: Points, *, log: Sequence[bool]
 ) -> QParams:
     """All scales of the network at one point.
 
     Args:
       parts: the network; it tells which sites are stacked.
-      log: for each axis, whether it is in the logarithm (static).
       origin: all scales.
       directions: of the sites that move.
       point: one point; its arrays lack the P axis.
+      log: for each axis, whether it is in the logarithm (static).
     """
-    moved = _signed(parts, log, origin, directions, point)
+    moved = _signed(parts, origin, directions, point, log=log)
     positive = {site: jnp.maximum(jnp.abs(scale), SMALLEST) for site, scale in moved.items()}
     return origin | {site: SiteQParams(scale, origin[site].zero_point) for site, scale in positive.items()}
 
 
 @partial(jax.jit, static_argnames=("parts", "log"))
 def reflected_share(
-    parts: ModelParts, log: tuple[bool, ...], origin: QParams, directions: Directions, points: Points
+    parts: ModelParts, origin: QParams, directions: Directions, points: Points, *, log: tuple[bool, ...]
 ) -> Array:
     """The share of moving scales that the absolute value made positive: the largest over the points."""
 
     def share(point: Points) -> Array:
-        leaves = jax.tree.leaves(_signed(parts, log, origin, directions, point))
+        leaves = jax.tree.leaves(_signed(parts, origin, directions, point, log=log))
         return jnp.mean(jnp.concatenate([leaf.ravel() <= 0 for leaf in leaves]))
 
     return jnp.max(jax.lax.map(share, points))
 
 
 def _signed(
-    parts: ModelParts, log: Sequence[bool], origin: QParams, directions: Directions, point: Points
+    parts: ModelParts, origin: QParams, directions: Directions, point: Points, *, log: Sequence[bool]
 ) -> dict[str, Array]:
     """The moving sites' scales before the absolute value is taken."""
     moved: dict[str, Array] = {}

@@ -58,7 +58,7 @@ def make_grid(config: LandscapeConfig, parts: ModelParts, moving: Sequence[str],
     """
     axis = axis_coordinates(config)
     if config.kind == "layers":
-        return _layers(config, parts, moving, num_directions, axis)
+        return _layers(config, parts, moving, num_directions)
     start = _first_start(config, parts, moving)
     if config.kind == "plane":
         y, x = np.meshgrid(axis, axis, indexing="ij")
@@ -74,9 +74,8 @@ def make_grid(config: LandscapeConfig, parts: ModelParts, moving: Sequence[str],
     return Grid(points, (start,) * len(coordinates), shape, axis, ())
 
 
-def _layers(
-    config: LandscapeConfig, parts: ModelParts, moving: Sequence[str], num_directions: int, axis: np.ndarray
-) -> Grid:
+def _layers(config: LandscapeConfig, parts: ModelParts, moving: Sequence[str], num_directions: int) -> Grid:
+    axis = axis_coordinates(config)
     lines: list[Line] = []
     starts: list[Start] = []
     for number, segment in enumerate(parts.segments):

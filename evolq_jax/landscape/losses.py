@@ -1,41 +1,16 @@
-"""All losses of one point, computed from its logits."""
+"""The losses of one point: terms of a fitness, each an objective of its own, and losses that need labels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from evolq_jax.landscape.config import WITH_LABELS, LossName
-from evolq_jax.objective.fitness import FITNESS, batched, make_fitness
+from evolq_jax.landscape.config import LossName
+from evolq_jax.objective.objective import Objective, Outputs, Teacher
+from evolq_jax.objective.terms import TERMS, Term, Weighted
 from evolq_jax.typing import Array
-
-UNITS = {
-    "cross_entropy": "nats",
-    "error_rate": "share of images",
-    "info_nce": "1",
-    "mse": "squared logits",
-    "cosine": "1",
-    "kl": "nats",
-    "features": "1",
-}
-
-
-def computable(losses: Sequence[LossName], *, with_labels: bool) -> tuple[LossName, ...]:
-    """The losses that can be computed. Some need labels."""
-    return tuple(loss for loss in losses if with_labels or loss not in WITH_LABELS)
-
-
-def column_names(losses: Sequence[LossName], temperatures: Sequence[float]) -> tuple[str, ...]:
-    """The names of the numbers of `all_losses`. infoNCE's names have the temperature: `info_nce_t3`."""
-    names: list[str] = []
-    for loss in losses:
-        names += [f"info_nce_t{t:g}" for t in temperatures] if loss == "info_nce" else [loss]
-    return tuple(names)
-
-
-def unit_of(column: str) -> str:
-    """The unit of a column."""
-    return UNITS["info_nce" if column.startswith("info_nce") else column]
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
@@ -48,35 +23,96 @@ def error_rate(logits: Array, labels: Array) -> Array:
     return jnp.mean(jnp.argmax(logits, axis=-1) != labels)
 
 
-def all_losses(
-    losses: Sequence[LossName],
-    batch_size: int,
-    logits: Array,
-    teacher: Array,
-    labels: Array | None,
-    temperatures: Array,
-    features_error: Array | None = None,
-) -> Array:
-    """The losses in the order of `column_names`: [columns].
+@dataclass(frozen=True)
+class LabelledLoss:
+    """A loss that needs labels: `function` is `(logits [B, C], labels [B]) -> scalar`."""
+
+    name: str
+    function: Callable[[Array, Array], Array]
+    unit: str
+
+
+LABELLED = {
+    loss.name: loss
+    for loss in (
+        LabelledLoss("cross_entropy", cross_entropy, "nats"),
+        LabelledLoss("error_rate", error_rate, "share of images"),
+    )
+}
+Loss = Objective | LabelledLoss
+
+
+class Column(NamedTuple):
+    """One number of a point."""
+
+    name: str
+    unit: str
+
+
+def make_losses(
+    chosen: Sequence[LossName | Term | LabelledLoss], *, batch_size: int, with_labels: bool
+) -> tuple[Loss, ...]:
+    """The losses that can be computed: those that need labels are left out where there are none.
 
     Args:
-      losses: the losses to compute (static).
-      batch_size: infoNCE's contrastive batch (static); B is a multiple of it where infoNCE is asked for.
-      logits: of the quantized network [B, C].
-      teacher: logits [B, C] of the network that is imitated.
-      labels: int32 [B]; None only if no loss needs them.
-      temperatures: of infoNCE [temperatures] (traced).
-      features_error: the loss `features`; None only if it is not asked for.
+      chosen: names, or the things themselves.
+      batch_size: of losses that compare the images of a batch; others see all images as one batch.
+      with_labels: whether the images have labels.
     """
-    columns: list[Array] = []
+    known = TERMS | LABELLED
+    losses: list[Loss] = []
+    for given in chosen:
+        found = known[given] if isinstance(given, str) else given
+        if isinstance(found, Term):
+            losses.append(Objective((Weighted(1.0, found),), batch_size if found.contrastive else None))
+        elif with_labels:
+            losses.append(found)
+    return tuple(losses)
+
+
+def takes_temperature(loss: Loss) -> bool:
+    """Whether a loss has a value for each temperature."""
+    return isinstance(loss, Objective) and any("temperature" in term.takes for _, term in loss.terms)
+
+
+def columns_of(losses: Sequence[Loss], temperatures: Sequence[float]) -> tuple[Column, ...]:
+    """The numbers of `all_losses`; infoNCE's carry their temperature, as `info_nce_t3`."""
+    columns: list[Column] = []
     for loss in losses:
-        if loss == "info_nce":
-            for temperature in temperatures:
-                columns.append(batched(make_fitness(loss, temperature), logits, teacher, batch_size))
-        elif loss in FITNESS:
-            columns.append(FITNESS[loss](logits, teacher))
-        elif loss == "features" and features_error is not None:
-            columns.append(features_error)
-        elif labels is not None:
-            columns.append({"cross_entropy": cross_entropy, "error_rate": error_rate}[loss](logits, labels))
-    return jnp.stack(columns)
+        unit = loss.terms[0].term.unit if isinstance(loss, Objective) else loss.unit
+        names = [f"{loss.name}_t{t:g}" for t in temperatures] if takes_temperature(loss) else [loss.name]
+        columns += [Column(name, unit) for name in names]
+    return tuple(columns)
+
+
+def reading(losses: Sequence[Loss]) -> Objective:
+    """One objective that reads whatever the losses read."""
+    return Objective(tuple(term for loss in losses if isinstance(loss, Objective) for term in loss.terms))
+
+
+def all_losses(
+    losses: Sequence[Loss], outputs: Outputs, teacher: Teacher, *, labels: Array | None, temperatures: Array
+) -> Array:
+    """The losses in the order of `columns_of`: [columns].
+
+    Args:
+      losses: which (static).
+      outputs: of the quantized network on B images, whole batches of each loss.
+      teacher: what is imitated, on the same images.
+      labels: int32 [B]; None only where no loss needs them.
+      temperatures: of infoNCE [temperatures] (traced).
+
+    Raises:
+      ValueError: a loss needs features or labels that are not there.
+    """
+    values: list[Array] = []
+    for loss in losses:
+        if isinstance(loss, LabelledLoss):
+            if outputs.logits is None or labels is None:
+                raise ValueError(f"the loss '{loss.name}' needs labels")
+            values.append(loss.function(outputs.logits, labels))
+        elif takes_temperature(loss):
+            values += [loss(outputs, teacher, temperature) for temperature in temperatures]
+        else:
+            values.append(loss(outputs, teacher))
+    return jnp.stack(values)

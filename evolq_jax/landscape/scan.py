@@ -11,18 +11,17 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from evolq_jax.devices.mesh import AXES, one_device, replicate, spread
-from evolq_jax.landscape.config import LossName
 from evolq_jax.landscape.directions import Directions, Points, scales_at
 from evolq_jax.landscape.grid import Batch, Grid, Start, batches
-from evolq_jax.landscape.losses import all_losses
+from evolq_jax.landscape.losses import Loss, all_losses, reading
 from evolq_jax.network.chunks import in_chunks
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.point import Quantized, at_qparams
 from evolq_jax.network.run import at, index_in, normalize, run_blocks
-from evolq_jax.network.walk import embed, suffix_ends
-from evolq_jax.objective.fitness import relative_error
+from evolq_jax.network.walk import embed, suffix_logits
+from evolq_jax.objective.objective import Outputs, Teacher
 from evolq_jax.quant.qparams import QParams
-from evolq_jax.quant.sites import fake_quant_weights, quant_sites
+from evolq_jax.quant.sites import SiteFactory, fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import Specs
 from evolq_jax.typing import Array, Params, Preprocessing
 
@@ -34,11 +33,17 @@ class Program:
     parts: ModelParts
     specs: Specs
     preprocessing: Preprocessing
-    losses: tuple[LossName, ...]
-    batch_size: int
-    image_chunk: int
-    point_chunk: int
+    losses: tuple[Loss, ...]
     log: tuple[bool, ...]
+    image_chunk: int = 10
+    point_chunk: int = 1
+
+
+class Entry(NamedTuple):
+    """Where a batch of points enters the network: the input of the first block that moves, or the images."""
+
+    x: Array  # [B, ...]
+    block: Array  # its number in its segment
 
 
 class Ground(NamedTuple):
@@ -47,14 +52,13 @@ class Ground(NamedTuple):
     params: Params
     origin: QParams
     directions: Directions
-    teacher: Array  # [B, C]
+    teacher: Teacher
     labels: Array | None  # int32 [B]
     temperatures: Array  # [temperatures]
-    features: Array | None = None  # the teacher's [B, ...], where the losses have them
 
 
 def scan(
-    program: Program, ground: Ground, grid: Grid, pixels: Array, mesh: Mesh | None = None, first: int = 0
+    program: Program, ground: Ground, grid: Grid, pixels: Array, *, mesh: Mesh | None = None, first: int = 0
 ) -> Iterator[tuple[Batch, np.ndarray]]:
     """Yields the losses [points, columns] of one batch of grid points after the other.
 
@@ -80,49 +84,51 @@ def scan(
         x, segment = prefix.input_of(batch.start), batch.start.segment
         rows = np.minimum(np.arange(batch.first, batch.first + size), batch.last - 1)
         points = jax.tree.map(lambda leaf, rows=rows: leaf[rows], grid.points)
-        found = _losses(program, segment, mesh, ground, points, x, np.int32(batch.start.block))
+        entry = Entry(x, np.int32(batch.start.block))  # type: ignore[arg-type]
+        found = _losses(program, ground, points, entry, segment=segment, mesh=mesh)
         yield batch, np.asarray(found)[: batch.last - batch.first]
 
 
 @partial(jax.jit, static_argnames=("program", "segment", "mesh"))
 def _losses(
-    program: Program, segment: int | None, mesh: Mesh, ground: Ground, points: Points, x: Array, start: Array
+    program: Program, ground: Ground, points: Points, entry: Entry, *, segment: int | None, mesh: Mesh
 ) -> Array:
-    """Losses [P, columns] at `points`. `x` [B, ...] is the input of block `start` (segment None: images)."""
+    """Losses [P, columns] at `points`; `segment` None: from images."""
 
-    def on_device(ground: Ground, points: Points, x: Array, start: Array) -> Array:
+    def on_device(ground: Ground, points: Points, entry: Entry) -> Array:
         def one(point: Points) -> Array:
-            return _losses_at(program, segment, ground, point, x, start)
+            return _losses_at(program, ground, point, entry, segment=segment)
 
         # A mapped axis of one costs a slower matrix product on CPU.
         found = one(at(points, 0))[None] if program.point_chunk == 1 else jax.vmap(one)(points)
         return found if mesh.size == 1 else jax.lax.all_gather(found, AXES, tiled=True)
 
     out_specs = P() if mesh.size > 1 else P(AXES)
-    return spread(mesh, on_device, (P(), P(AXES), P(), P()), out_specs)(ground, points, x, start)
+    return spread(mesh, on_device, (P(), P(AXES), P()), out_specs)(ground, points, entry)
 
 
 def _losses_at(
-    program: Program, segment: int | None, ground: Ground, point: Points, x: Array, start: Array
+    program: Program, ground: Ground, point: Points, entry: Entry, *, segment: int | None
 ) -> Array:
     """Losses [columns] at one point."""
-    parts, make_site = program.parts, quant_sites(program.specs)
-    qparams = scales_at(parts, program.log, ground.origin, ground.directions, point)
+    parts, number = program.parts, segment or 0
+    qparams = scales_at(parts, ground.origin, ground.directions, point, log=program.log)
     params = fake_quant_weights(program.specs, ground.params, qparams)
 
-    def chunk_ends(x: Array) -> tuple[Array, Array | None]:
-        if segment is None:
-            images = normalize(program.preprocessing, x)
-            x = parts.segments[0].enter(params, make_site("", qparams), images)
-        at_start = params, qparams, x, index_in(parts.segments[segment or 0], start)
-        return suffix_ends(parts, make_site, segment or 0, *at_start, "features" in program.losses)
+    def one_chunk(x: Array) -> Outputs:
+        def logits(make_site: SiteFactory) -> Array:
+            y = x
+            if segment is None:
+                images = normalize(program.preprocessing, x)
+                y = parts.segments[0].enter(params, make_site("", qparams), images)
+            start = index_in(parts.segments[number], entry.block)
+            return suffix_logits(parts, make_site, params, qparams, x=y, number=number, start=start)
 
-    logits, features = in_chunks(chunk_ends, x, program.image_chunk)
-    error = None
-    if features is not None and ground.features is not None:
-        error = relative_error(features, ground.features).mean()
-    data = ground.teacher, ground.labels, ground.temperatures, error
-    return all_losses(program.losses, program.batch_size, logits, *data)
+        return reading(program.losses).outputs(parts, quant_sites(program.specs), logits)
+
+    outputs = in_chunks(one_chunk, entry.x, program.image_chunk)
+    labels, temperatures = ground.labels, ground.temperatures
+    return all_losses(program.losses, outputs, ground.teacher, labels=labels, temperatures=temperatures)
 
 
 class _Prefix:
@@ -143,16 +149,15 @@ class _Prefix:
 
     def _advance(self) -> None:
         """Moves on by one block, or into the next segment."""
-        (segment, block), args = self._place, (self._network, self._input)
-        if segment is None:
-            self._place, self._input = Start(0, 0), _enter(self._program, 0, *args)
-        elif block < self._program.parts.segments[segment].length:
-            self._place, self._input = (
-                Start(segment, block + 1),
-                _run_block(self._program, segment, *args, np.int32(block)),
-            )
+        (segment, block), program = self._place, self._program
+        if segment is not None and block < program.parts.segments[segment].length:
+            index = np.int32(block)
+            self._input = _run_block(program, self._network, self._input, index, number=segment)
+            self._place = Start(segment, block + 1)
         else:
-            self._place, self._input = Start(segment + 1, 0), _enter(self._program, segment + 1, *args)
+            number = 0 if segment is None else segment + 1
+            self._input = _enter(program, self._network, self._input, number=number)
+            self._place = Start(number, 0)
 
 
 @partial(jax.jit, static_argnames=("program",))
@@ -161,18 +166,18 @@ def _at_origin(program: Program, ground: Ground) -> Quantized:
 
 
 @partial(jax.jit, static_argnames=("program", "number"))
-def _enter(program: Program, number: int, network: Quantized, x: Array) -> Array:
+def _enter(program: Program, network: Quantized, x: Array, *, number: int) -> Array:
     """Enters a segment. The first one takes uint8 images, later ones the output of the one before."""
     make_site, (_, params, qparams) = quant_sites(program.specs), network
     if number == 0:
-        settings = program.parts, make_site, program.image_chunk, program.preprocessing
-        return embed(*settings, params, qparams, x)
+        reading, preprocessing = (program.parts, make_site, params, qparams), program.preprocessing
+        return embed(*reading, pixels=x, preprocessing=preprocessing, chunk=program.image_chunk)
     segment = program.parts.segments[number]
     return in_chunks(lambda x: segment.enter(params, make_site("", qparams), x), x, program.image_chunk)
 
 
 @partial(jax.jit, static_argnames=("program", "number"))
-def _run_block(program: Program, number: int, network: Quantized, x: Array, block: Array | int) -> Array:
+def _run_block(program: Program, network: Quantized, x: Array, block: Array | int, *, number: int) -> Array:
     segment, make_site = program.parts.segments[number], quant_sites(program.specs)
     block = index_in(segment, block)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from evolq_jax.network.chunks import in_chunks, join, split
 from evolq_jax.network.parts import ModelParts, Segment
-from evolq_jax.network.run import index_in, normalize, over_blocks, run_blocks, scan_blocks, with_features
+from evolq_jax.network.run import index_in, normalize, over_blocks, run_blocks, scan_blocks
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import FloatSite, SiteFactory
 from evolq_jax.typing import Array, Params, Preprocessing
@@ -16,15 +16,23 @@ from evolq_jax.typing import Array, Params, Preprocessing
 def block_inputs(
     parts: ModelParts,
     make_site: SiteFactory,
-    chunk: int,
     params: Params,
     qparams: QParams,
+    *,
     tokens: Array,
+    chunk: int,
     dtype: Any = jnp.float32,
 ) -> dict[str, Array]:
-    """Every block's input, by segment: [L, B, ...], from the first segment's entry [B, ...].
+    """Every block's input, by segment: [L, B, ...].
 
-    They are computed in float32 and kept in `dtype`.
+    Args:
+      parts: the network's functions.
+      make_site: how its quantization points are read.
+      params: its parameters, quantized where `make_site` quantizes.
+      qparams: the quantizers' numbers.
+      tokens: images at the first segment's entry [B, ...].
+      chunk: images run at once.
+      dtype: what the inputs are kept in; they are computed in float32.
     """
 
     def one_chunk(x: Array) -> dict[str, Array]:
@@ -42,19 +50,20 @@ def block_inputs(
 def prefix_outputs(
     parts: ModelParts,
     make_site: SiteFactory,
-    chunk: int,
-    segment_number: int,
     params: Params,
     qparams: QParams,
+    *,
     tokens: Array,
+    chunk: int,
+    number: int,
     stop: Array | int,
 ) -> Array:
-    """From the first segment's entry [B, ...] to the input of block `stop` (may be traced) of a segment."""
-    *before, last = parts.segments[: segment_number + 1]
+    """The input [B, ...] of block `stop` (may be traced) of segment `number`; else as `block_inputs`."""
+    *before, last = parts.segments[: number + 1]
 
     def one_chunk(x: Array) -> Array:
-        for number, segment in enumerate(before):
-            x = segment.enter(params, make_site("", qparams), x) if number else x
+        for place, segment in enumerate(before):
+            x = segment.enter(params, make_site("", qparams), x) if place else x
             x, _ = scan_blocks(segment, make_site, params, qparams, x)
         x = last.enter(params, make_site("", qparams), x) if before else x
         return run_blocks(last, make_site, params, qparams, x, 0, index_in(last, stop))
@@ -65,11 +74,12 @@ def prefix_outputs(
 def embed(
     parts: ModelParts,
     make_site: SiteFactory,
-    chunk: int,
-    preprocessing: Preprocessing,
     params: Params,
     qparams: QParams,
+    *,
     pixels: Array,
+    preprocessing: Preprocessing,
+    chunk: int,
 ) -> Array:
     """uint8 images [B, height, width, channels] -> the first segment's entry [B, ...]."""
 
@@ -82,37 +92,20 @@ def embed(
 def suffix_logits(
     parts: ModelParts,
     make_site: SiteFactory,
-    segment_number: int,
     params: Params,
     qparams: QParams,
+    *,
     x: Array,
-    start: Array | int,
+    number: int = 0,
+    start: Array | int = 0,
 ) -> Array:
-    """From the input of block `start` (may be traced, as in `run_blocks`) of a segment to logits [B, C]."""
-    segment = parts.segments[segment_number]
+    """Logits [B, C] from the input x [B, ...] of block `start` (may be traced) of segment `number`."""
+    segment = parts.segments[number]
     outer = make_site("", qparams)
     x = run_blocks(segment, make_site, params, qparams, x, start, segment.length)
-    for later in parts.segments[segment_number + 1 :]:
+    for later in parts.segments[number + 1 :]:
         x, _ = scan_blocks(later, make_site, params, qparams, later.enter(params, outer, x))
     return parts.head(params, outer, x)
-
-
-def suffix_ends(
-    parts: ModelParts,
-    make_site: SiteFactory,
-    segment_number: int,
-    params: Params,
-    qparams: QParams,
-    x: Array,
-    start: Array | int,
-    features: bool,
-) -> tuple[Array, Array | None]:
-    """`suffix_logits`, and where asked for the features [B, ...] that the classifiers read."""
-
-    def run(make_site: SiteFactory) -> Array:
-        return suffix_logits(parts, make_site, segment_number, params, qparams, x, start)
-
-    return with_features(parts, make_site, run) if features else (run(make_site), None)
 
 
 def float_outputs(segment: Segment, chunk: int, params: Params, x: Array) -> Array:

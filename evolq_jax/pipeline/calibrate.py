@@ -1,15 +1,14 @@
 """A network with first scales: calibrated, read from a run, or the result that another run ended with."""
 
 import time
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from evolq_jax.devices.layout import Layout
 from evolq_jax.devices.mesh import DATA, replicate, spread
+from evolq_jax.devices.placement import Placement
 from evolq_jax.network.walk import embed
 from evolq_jax.pipeline.images import check_batches, load_calibration
 from evolq_jax.pipeline.load import Setup
@@ -66,17 +65,21 @@ def calibrate_setup(setup: Setup, watcher: Watcher, *, for_search: bool) -> Cali
     return Calibrated(setup, quantized.params, quantized.qparams, images, seconds)
 
 
-def first_tokens(calibrated: Calibrated, layout: Layout | None = None) -> Array:
+def first_tokens(calibrated: Calibrated, placement: Placement | None = None) -> Array:
     """The calibration images at the first block's input, quantized at the first scales [B, ...].
 
-    With a layout they lie on the devices as it says.
+    With a placement they lie on the devices as it says.
     """
     setup, specs = calibrated.setup, calibrated.setup.specs
     chunk, _ = setup.config.search.chunks()
-    mesh = None if layout is None else layout.mesh
-    enter = partial(embed, setup.model.parts, quant_sites(specs), chunk, setup.model.preprocessing)
-    enter = jax.jit(spread(mesh, enter, (P(), P(), P(DATA)), P(DATA)))
+    mesh = None if placement is None else placement.mesh
+
+    def entered(params: Params, qparams: QParams, pixels: Array) -> Array:
+        reading, preprocessing = (setup.model.parts, quant_sites(specs)), setup.model.preprocessing
+        return embed(*reading, params, qparams, pixels=pixels, preprocessing=preprocessing, chunk=chunk)
+
+    enter = jax.jit(spread(mesh, entered, (P(), P(), P(DATA)), P(DATA)))
     params, qparams = replicate(mesh, (calibrated.params, calibrated.qparams))
     pixels = calibrated.images.pixels
-    on_devices = jnp.asarray(pixels) if layout is None else layout.put(pixels)
+    on_devices = jnp.asarray(pixels) if placement is None else placement.put(pixels)
     return enter(quantize_weights(specs, params, qparams), qparams, on_devices)

@@ -151,7 +151,7 @@ def _input_bytes(model: Network) -> tuple[int, int]:
 
     def inputs(params: Params, image: Array) -> dict[str, Array]:
         tokens = parts.segments[0].enter(params, float_sites("", {}), image)
-        return block_inputs(parts, float_sites, 1, params, {}, tokens)
+        return block_inputs(parts, float_sites, params, {}, tokens=tokens, chunk=1)
 
     image = jax.ShapeDtypeStruct((1, size, size, len(model.preprocessing.mean)), "float32")
     shapes = [leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(inputs, model.params, image))]

@@ -1,16 +1,21 @@
 """What of a network a search may vary, and what would stop it."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from evolq_jax.errors import UserError
+from evolq_jax.network.network import Network
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import is_stacked
-from evolq_jax.objective.fitness import make_fitness
+from evolq_jax.objective.objective import Objective, Outputs, Teacher
+from evolq_jax.objective.terms import TERMS, Term, Weighted, as_term
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import select
 from evolq_jax.search.space import SearchSpace
+from evolq_jax.typing import Array, Params
 
 
 def searched_sites(setup: Setup) -> tuple[str, ...]:
@@ -50,7 +55,7 @@ def check_search(setup: Setup) -> None:
     search = setup.config.search
     search_spaces(setup)
     rounding = [link.name for link in setup.config.calibration.links if link.rounds]
-    if rounding and any(scoring.has_local for scoring in search.scorings()):
+    if rounding and any(objective.is_local for objective in search.objectives()):
         raise UserError(
             "search.fitness 'local' compares a block with its float weights, which calibration.chain's "
             f"'{rounding[0]}' has replaced by integers: leave one of them out"
@@ -60,7 +65,7 @@ def check_search(setup: Setup) -> None:
 
 
 def _check_fitness(setup: Setup) -> None:
-    """Also traces the functions of a config file on logits of this network's shape.
+    """Also traces a user's terms on arrays of this network's shapes.
 
     Raises:
       UserError: a term is unknown, or a function fails or gives no scalar.
@@ -68,18 +73,40 @@ def _check_fitness(setup: Setup) -> None:
     search, model = setup.config.search, setup.model
     if search.has_features and not model.parts.features:
         raise UserError(f"search.fitness 'features': '{model.name}' does not say what its classifiers read")
-    if not search.fitness_functions:
-        return
-    size, channels = model.preprocessing.size, len(model.preprocessing.mean)
-    images = jax.ShapeDtypeStruct((search.batch_size, size, size, channels), "float32")
-    logits = jax.eval_shape(lambda p, x: forward(model.parts, float_sites, p, {}, x), model.params, images)
-    for function in search.fitness_functions:
-        try:
-            jax.eval_shape(make_fitness(function.__name__, functions=(function,)), logits, logits)
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(
-                f"search.fitness_functions: '{function.__name__}' fails on logits of shape {logits.shape}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+    given = [as_term(given) for given in search.fitness_functions]
+    given += [term for objective in search.objectives() for _, term in objective.terms]
+    for term in dict.fromkeys(term for term in given if term not in TERMS.values()):
+        _trace(model, term, search.batch_size)
+
+
+def _trace(model: Network, term: Term, batch_size: int) -> None:
+    """Tries a user's term on arrays of this network's shapes."""
+    images = jax.ShapeDtypeStruct((batch_size, *model.image_shape), "float32")
+    objective, parts = Objective((Weighted(1.0, term),)), model.parts
+
+    def made(params: Params, images: Array) -> tuple[Outputs, Array]:
+        run = lambda make_site: forward(parts, make_site, params, {}, images)  # noqa: E731
+        block_input = parts.segments[0].enter(params, float_sites("", {}), images)
+        return objective.outputs(parts, float_sites, run), block_input
+
+    def fitness(outputs: Outputs, x: Array) -> Array:
+        if objective.is_local:
+            outputs = outputs._replace(own_errors=objective.own_errors(x, x))
+        assert outputs.logits is not None
+        return objective(outputs, Teacher(outputs.logits, outputs.features))
+
+    outputs, block_output = jax.eval_shape(made, model.params, images)  # a block keeps its input's shape
+    read: dict[str, Any] = {
+        "logits": outputs.logits,
+        "features": outputs.features,
+        "own_output": block_output,
+    }
+    try:
+        jax.eval_shape(fitness, outputs, block_output)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"search.fitness: '{term.name}' fails on {term.reads.replace('_', ' ')} of shape "
+            f"{read[term.reads].shape}: {type(error).__name__}: {error}"
+        ) from error

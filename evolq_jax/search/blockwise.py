@@ -15,6 +15,7 @@ from evolq_jax.devices.mesh import fetch, replicate
 from evolq_jax.errors import UserError
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.point import Quantized
+from evolq_jax.objective.objective import Teacher
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.search import programs
@@ -23,6 +24,7 @@ from evolq_jax.search.budget import candidate_images
 from evolq_jax.search.config import SearchConfig, num_noise_copies
 from evolq_jax.search.halving import halve, image_counts
 from evolq_jax.search.prefixes import Prefixes
+from evolq_jax.search.problem import Runner
 from evolq_jax.search.records import Generation, Position, Proposal, SearchResult
 from evolq_jax.search.scorer import Score, Scorer
 from evolq_jax.search.segments import SearchedSegment, searched_segment
@@ -118,15 +120,20 @@ class _Search:
     ) -> None:
         self.config, self.parts, self.specs, self.key = config, parts, specs, key
         self.on_generation, self.on_visit = on_generation, on_visit
-        self.scoring, self.held_out_scoring = config.scorings()
+        self.objective, self.held_out_objective = config.objectives()
         self.step, self.density = jnp.float32(config.epsilon), jnp.float32(config.density)
         self.num_images = len(teacher)
         self.num_searched = len(teacher) - config.num_held_out(len(teacher))
         # Weights, scales and what the teacher makes lie on all devices; strategies run on the first alone.
-        self.layout = config.layout(mesh, len(teacher))
+        placement = config.placement(mesh, len(teacher))
+        self.runner = Runner(parts, specs, *config.chunks(), placement)
         self.put, self.fetch = partial(replicate, mesh), partial(fetch, mesh)
-        wanted = (teacher, features)
-        self.scorer = Scorer(parts, specs, wanted, self.num_searched, config.temperature, mesh, self.layout)
+        self.scorer = Scorer(
+            self.runner,
+            Teacher(teacher, features),
+            num_searched=self.num_searched,
+            temperature=config.temperature,
+        )
         self.image_counts = image_counts(config.halving, self.num_searched, config.batch_size)
 
     def __call__(
@@ -138,8 +145,7 @@ class _Search:
         segments = [searched_segment(*settings, number) for number in range(len(self.parts.segments))]
         searched = [segment for segment in reversed(segments) if segment is not None]
         first_pass, done = divmod(position.visits, sum(len(segment.firsts) for segment in searched))
-        run = self.parts, self.specs, self.scoring.image_chunk
-        prefixes = Prefixes(self.config.prefixes, *run, tokens, self.num_searched, self.layout)
+        prefixes = Prefixes(self.runner, tokens, num_searched=self.num_searched, kind=self.config.prefixes)
         if proposal is not None and not self.visits:
             network = self._consider(network, proposal, prefixes)
         for pass_number in self._passes(first_pass):
@@ -208,8 +214,9 @@ class _Search:
         name = self.parts.segments[segment.number].name
         blocks = programs.slice_blocks(scope(network.qparams, name), np.int32(block), segment.size)
         start_qparams = self.fetch(blocks)
-        scorings = self.scoring, self.held_out_scoring
-        score = self.scorer.on(network, segment.number, segment.size, inputs, block, scorings)
+        objectives = self.objective, self.held_out_objective
+        where = {"number": segment.number, "num_blocks": segment.size, "block": block}
+        score = self.scorer.on(network, inputs, objectives, **where)
         place = block + sum(before.length for before in self.parts.segments[: segment.number])
         visit = _Visit(network, segment, block, start_qparams, score, place)
         self._score_start(visit)
@@ -228,17 +235,17 @@ class _Search:
             if self._is_spent():
                 break
         network = self._accept(visit, strategy.best(state), strategy.best_fitness(state))
-        if not self.scoring.has_local:
+        if not self.objective.is_local:
             self.last[:] = np.nan
         self.last[place] = float(self.fitness)
         return network
 
     def _score_start(self, visit: _Visit) -> None:
         """Finds out the fitness of the network as it is, where it is not known from the visit before."""
-        start_qparams, has_local = _alone(visit.start), self.scoring.has_local
+        start_qparams, has_local = _alone(visit.start), self.objective.is_local
         if self.config.rescore_start or jnp.isinf(self.fitness) or has_local:
             self.fitness = visit.score(0, start_qparams)[0]
-        if self.config.holdout and (jnp.isinf(self.held_out_fitness) or self.held_out_scoring.has_local):
+        if self.config.holdout and (jnp.isinf(self.held_out_fitness) or self.held_out_objective.is_local):
             self.held_out_fitness = visit.score(1, start_qparams)[0]
         if np.isnan(self.first).all() or (has_local and np.isnan(self.first[visit.place])):
             self.first[visit.place] = float(self.fitness)
@@ -252,11 +259,11 @@ class _Search:
         inputs, ran_for_block = prefixes.begin_visit(network, number, 0)
         self.scorer.block_images += proposal.block_images + self.num_images * (ran + ran_for_block)
         size, _ = self.config.visits(segments[number].length)
-        whole = self.scoring.whole, self.held_out_scoring.whole
+        whole = self.objective.whole, self.held_out_objective.whole
 
         def scores(at: Quantized) -> list[Array]:
             blocks = programs.slice_blocks(scope(at.qparams, segments[number].name), np.int32(0), size)
-            score = self.scorer.on(at, number, size, inputs, 0, whole)
+            score = self.scorer.on(at, inputs, whole, number=number, num_blocks=size, block=0)
             return [
                 score(part, _alone(self.fetch(blocks)))[0] for part in range(1 + bool(self.config.holdout))
             ]
@@ -264,9 +271,9 @@ class _Search:
         before, after = scores(network), scores(proposed)
         is_better = all(bool(new < old) for new, old in zip(after, before, strict=True))
         known = after if is_better else before
-        if not self.scoring.has_local:
+        if not self.objective.is_local:
             self.fitness, self.first[0] = known[0], float(before[0])
-        if self.config.holdout and not self.held_out_scoring.has_local:
+        if self.config.holdout and not self.held_out_objective.is_local:
             self.held_out_fitness = known[1]
         self._tell_watcher(0, "all", 0, 0, after[0], known[0])
         return proposed if is_better else network

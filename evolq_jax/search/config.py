@@ -2,15 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import jax
 from evosax.algorithms.base import EvolutionaryAlgorithm
 from jax.sharding import Mesh
 
-from evolq_jax.devices.layout import Layout
+from evolq_jax.devices.placement import Placement
 from evolq_jax.errors import UserError
-from evolq_jax.objective.scoring import Scoring
+from evolq_jax.objective.objective import Objective, make_objective
 from evolq_jax.quant.spec import Specs
 from evolq_jax.search.algorithms import make_algorithm
 from evolq_jax.search.evolq import Mutation, Replacement
@@ -189,15 +190,21 @@ class SearchConfig:
         size = min(self.blocks_per_visit, length)
         return size, tuple(max(first, 0) for first in range(length - size, -size, -size))
 
-    def scorings(self) -> tuple[Scoring, Scoring]:
-        """How candidates are scored on the images searched on, and on those held out."""
-        sizes = self.batch_size, *self.chunks(), self.top_k, self.fitness_functions
-        return Scoring(self.fitness, *sizes), Scoring(self.holdout_fitness or self.fitness, *sizes)
+    def objectives(self) -> tuple[Objective, Objective]:
+        """What is minimised on the images searched on, and on those held out.
+
+        Raises:
+          UserError: a term is unknown, or its weight no positive number.
+        """
+        make = partial(
+            make_objective, more=self.fitness_functions, batch_size=self.batch_size, top_k=self.top_k
+        )
+        return make(self.fitness), make(self.holdout_fitness or self.fitness)
 
     @property
     def has_features(self) -> bool:
         """Whether the fitness, on either side, has the features that the classifiers read."""
-        return any(scoring.features_weight for scoring in self.scorings())
+        return any(objective.reads("features") for objective in self.objectives())
 
     def num_held_out(self, num_images: int) -> int:
         """Calibration images that only decide on moves.
@@ -213,12 +220,12 @@ class SearchConfig:
             )
         return count
 
-    def layout(self, mesh: Mesh | None, num_images: int) -> Layout | None:
+    def placement(self, mesh: Mesh | None, num_images: int) -> Placement | None:
         """How the calibration images lie over the devices: those searched on, then those held out."""
         if mesh is None:
             return None
         held_out = self.num_held_out(num_images)
-        return Layout(mesh, (num_images - held_out, held_out), self.chunks()[0])
+        return Placement(mesh, (num_images - held_out, held_out), self.chunks()[0])
 
     def chunks(self) -> tuple[int, int]:
         """Images and candidates run at once: the settings, or what suits the backend."""
@@ -235,17 +242,17 @@ def num_evaluations(
     `proposed`: the search is given a proposal.
     """
     visits = (config.passes + bool(config.grid_start)) * num_visits
-    scoring, held_out_scoring = config.scorings()
-    starts = visits if config.rescore_start or scoring.has_local else 1
-    held_out = visits + (visits if held_out_scoring.has_local else 1) if config.holdout else 0
+    searched, held_out = config.objectives()
+    starts = visits if config.rescore_start or searched.is_local else 1
+    decisions = visits + (visits if held_out.is_local else 1) if config.holdout else 0
     each = coordinates if config.algorithm == "Grid" else num_visits
     noise = visits * num_noise_copies(config) if config.min_gain else 0
     own = config.passes * config.generations * each * num_scored(config.halving, config.num_candidates)
     grid = config.grid_start * coordinates * num_scored(config.halving, config.population_size)
     proposal = 0
     if proposed:  # the start counts twice where visits score it again
-        proposal = 1 + scoring.has_local + bool(config.holdout) * (1 + held_out_scoring.has_local)
-    return own + grid + starts + held_out + noise + proposal
+        proposal = 1 + searched.is_local + bool(config.holdout) * (1 + held_out.is_local)
+    return own + grid + starts + decisions + noise + proposal
 
 
 def num_noise_copies(config: SearchConfig) -> int:

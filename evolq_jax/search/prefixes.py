@@ -8,11 +8,10 @@ from typing import Any, Literal, get_args
 import jax.numpy as jnp
 import numpy as np
 
-from evolq_jax.devices.layout import Layout
-from evolq_jax.network.parts import ModelParts, num_blocks
+from evolq_jax.network.parts import num_blocks
 from evolq_jax.network.point import Quantized
-from evolq_jax.quant.spec import Specs
 from evolq_jax.search import programs
+from evolq_jax.search.problem import Runner
 from evolq_jax.typing import Array
 
 # In the order in which memory is saved.
@@ -25,18 +24,15 @@ class Prefixes:
 
     def __init__(
         self,
-        kind: Kind,
-        parts: ModelParts,
-        specs: Specs,
-        chunk: int,
+        runner: Runner,
         tokens: Array,
+        *,
         num_searched: int,
-        layout: Layout | None,
+        kind: Kind = "float32",
     ) -> None:
         """`tokens` are the calibration images at the first segment's entry, as `search` takes them."""
         self._kind: Kind = kind
-        self._parts, self._layout = parts, layout
-        self._settings = parts, specs, chunk
+        self._runner, self._parts = runner, runner.parts
         self._tokens, self._num_searched = tokens, num_searched
         self._cached: dict[str, Array] = {}
         self._split: dict[str, list[Array]] = {}
@@ -51,7 +47,7 @@ class Prefixes:
         if self._kind == "recompute":
             return 0
         dtype: Any = jnp.dtype(self._kind)
-        self._cached = programs.cache_inputs(*self._settings, network, self._tokens, self._layout, dtype)
+        self._cached = programs.cache_inputs(self._runner, network, self._tokens, dtype=dtype)
         return num_blocks(self._parts)
 
     def begin_visit(self, network: Quantized, number: int, block: int) -> tuple[list[Array], int]:
@@ -62,11 +58,11 @@ class Prefixes:
         """
         name = self._parts.segments[number].name
         if self._kind == "recompute":
-            x = programs.block_input(
-                *self._settings, number, network, self._tokens, np.int32(block), self._layout
-            )
+            index = np.int32(block)
+            x = programs.block_input(self._runner, network, self._tokens, index, number=number)
             before = sum(segment.length for segment in self._parts.segments[:number])
-            return programs.split(x, self._num_searched, self._layout), before + block
+            return programs.split(self._runner, x, num_searched=self._num_searched), before + block
         if name not in self._split:
-            self._split = {name: programs.split(self._cached.pop(name), self._num_searched, self._layout)}
+            cached = self._cached.pop(name)
+            self._split = {name: programs.split(self._runner, cached, num_searched=self._num_searched)}
         return self._split[name], 0

@@ -6,169 +6,135 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from evolq_jax.devices.layout import Layout, even_chunk
 from evolq_jax.devices.mesh import CANDIDATE, DATA, spread
-from evolq_jax.network.parts import ModelParts
+from evolq_jax.devices.placement import even_chunk
 from evolq_jax.network.point import Quantized, at_qparams
 from evolq_jax.network.run import at, window
 from evolq_jax.network.walk import block_inputs, float_outputs, prefix_outputs
-from evolq_jax.objective.scoring import Scoring
+from evolq_jax.objective.objective import Objective, Teacher
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import quant_sites
 from evolq_jax.quant.spec import Specs
-from evolq_jax.search.population import population_fitness
+from evolq_jax.search.population import Context, population_fitness
+from evolq_jax.search.problem import Runner
 from evolq_jax.search.space import SearchSpace
 from evolq_jax.typing import Array, Params
 
 JITTER = 1e-6  # relative; float32 resolves 1.2e-7
 
 
-@partial(jax.jit, static_argnames=("parts", "specs", "chunk", "layout", "dtype"))
+@partial(jax.jit, static_argnames=("runner", "dtype"))
 def cache_inputs(
-    parts: ModelParts,
-    specs: Specs,
-    chunk: int,
-    network: Quantized,
-    tokens: Array,
-    layout: Layout | None,
-    dtype: Any = jnp.float32,
+    runner: Runner, network: Quantized, tokens: Array, *, dtype: Any = jnp.float32
 ) -> dict[str, Array]:
-    """Every block's input, by segment: [L, B, ...]. They stay on the devices that their images are on."""
+    """Every block's input, by segment: [L, B, ...]. They stay on the devices that their images are on.
+
+    `tokens` [B, ...] are the images at the first segment's entry.
+    """
 
     def on_device(network: Quantized, tokens: Array) -> dict[str, Array]:
-        make_site = quant_sites(specs)
-        return block_inputs(parts, make_site, chunk, network.quantized, network.qparams, tokens, dtype)
+        reading = runner.parts, quant_sites(runner.specs), network.quantized, network.qparams
+        return block_inputs(*reading, tokens=tokens, chunk=runner.image_chunk, dtype=dtype)
 
-    return spread(mesh_of(layout), on_device, (P(), P(DATA)), P(None, DATA))(network, tokens)
+    return spread(runner.mesh, on_device, (P(), P(DATA)), P(None, DATA))(network, tokens)
 
 
-@partial(jax.jit, static_argnames=("parts", "specs", "chunk", "number", "layout"))
-def block_input(
-    parts: ModelParts,
-    specs: Specs,
-    chunk: int,
-    number: int,
-    network: Quantized,
-    tokens: Array,
-    index: Array,
-    layout: Layout | None,
-) -> Array:
-    """The input of one block of segment `number` alone: [1, B, ...]."""
+@partial(jax.jit, static_argnames=("runner", "number"))
+def block_input(runner: Runner, network: Quantized, tokens: Array, index: Array, *, number: int) -> Array:
+    """The input of block `index` of segment `number` alone: [1, B, ...]."""
 
     def on_device(network: Quantized, tokens: Array, index: Array) -> Array:
-        make_site = quant_sites(specs)
-        return prefix_outputs(
-            parts, make_site, chunk, number, network.quantized, network.qparams, tokens, index
-        )[None]
+        reading = runner.parts, quant_sites(runner.specs), network.quantized, network.qparams
+        x = prefix_outputs(*reading, tokens=tokens, chunk=runner.image_chunk, number=number, stop=index)
+        return x[None]
 
     in_specs = P(), P(DATA), P()
-    return spread(mesh_of(layout), on_device, in_specs, P(None, DATA))(network, tokens, index)
+    return spread(runner.mesh, on_device, in_specs, P(None, DATA))(network, tokens, index)
 
 
-@partial(jax.jit, static_argnames=("num_searched", "layout"))
-def split(inputs: Array, num_searched: int, layout: Layout | None) -> list[Array]:
+@partial(jax.jit, static_argnames=("runner", "num_searched"))
+def split(runner: Runner, inputs: Array, *, num_searched: int) -> list[Array]:
     """[L, B, ...] of the images searched on, and of those held out."""
-    first = num_searched if layout is None else layout.shares[0]
+    first = num_searched if runner.placement is None else runner.placement.shares[0]
 
     def on_device(inputs: Array) -> list[Array]:
         return jnp.split(inputs, [first], axis=1)
 
-    return spread(mesh_of(layout), on_device, P(None, DATA), P(None, DATA))(inputs)
+    return spread(runner.mesh, on_device, P(None, DATA), P(None, DATA))(inputs)
 
 
-@partial(jax.jit, static_argnames=("parts", "chunk", "number", "size", "layout"))
+@partial(jax.jit, static_argnames=("runner", "number", "size"))
 def float_blocks(
-    parts: ModelParts,
-    chunk: int,
-    number: int,
-    size: int,
-    params: Params,
-    index: Array,
-    inputs: Array,
-    layout: Layout | None,
+    runner: Runner, params: Params, inputs: Array, index: Array, *, number: int, size: int
 ) -> Array:
-    """What `size` float blocks from `index` on make of their input in the quantized network: [B, ...]."""
-    segment = parts.segments[number]
+    """What `size` float blocks from `index` on make of their input [L, B, ...]: [B, ...]."""
+    segment = runner.parts.segments[number]
 
-    def on_device(params: Params, index: Array, inputs: Array) -> Array:
+    def on_device(params: Params, inputs: Array, index: Array) -> Array:
         x = _input_of(inputs, index)
-        return float_outputs(segment, chunk, window(params[segment.name], index, size), x)
+        return float_outputs(segment, runner.image_chunk, window(params[segment.name], index, size), x)
 
-    in_specs = P(), P(), P(None, DATA)
-    return spread(mesh_of(layout), on_device, in_specs, P(DATA))(params, index, inputs)
+    in_specs = P(), P(None, DATA), P()
+    return spread(runner.mesh, on_device, in_specs, P(DATA))(params, inputs, index)
 
 
-@partial(jax.jit, static_argnames=("parts", "specs", "scoring", "number", "num_images", "layout"))
+@partial(jax.jit, static_argnames=("runner", "objective", "number", "num_images"))
 def score(
-    parts: ModelParts,
-    specs: Specs,
-    scoring: Scoring,
-    number: int,
-    network: Quantized,
+    runner: Runner,
+    objective: Objective,
+    context: Context,
     candidates: QParams,
-    index: Array,
-    inputs: Array,
-    teacher: Array,
-    temperature: Array,
-    target: Array | None,
-    features: Array | None,
+    *,
+    number: int,
     num_images: int,
-    layout: Layout | None,
 ) -> Array:
-    """Fitness [P] of candidates for the scales of blocks from `index` on, on the first images.
+    """`population_fitness` [P] on the first images.
 
-    `inputs` [L, B, ...] are all blocks'; `target` [B, ...] is what `float_blocks` gives; `features` [B, ...]
-    are the teacher's. On several devices every one runs its share of the candidates on its share of the
-    images, or a single candidate on its share of these. Logits and features are gathered in the images'
-    order, so contrastive batches are what they are on one.
+    On several devices every one runs its share of the candidates on its share of the images, or a single
+    candidate on its share of these. Logits and features are gathered in the images' order, so contrastive
+    batches are what they are on one.
+
+    Args:
+      runner: how the network is run.
+      objective: what is minimised.
+      context: with the inputs of all blocks of the segment as `x` [L, B, ...], and the teacher's logits and
+        features of as many images or more.
+      candidates: local scales of the blocks, leading axes [P, blocks] on every leaf.
+      number: which segment the blocks are in.
+      num_images: scored on.
     """
-    size = jax.tree.leaves(candidates)[0].shape[0]
-    teacher, features = jax.tree.map(lambda leaf: leaf[:num_images], (teacher, features))
-    rows = 1 if layout is None else layout.mesh.shape[CANDIDATE]
+    size, placement = jax.tree.leaves(candidates)[0].shape[0], runner.placement
+    rows = 1 if runner.mesh is None else runner.mesh.shape[CANDIDATE]
     alone = size == 1 and rows > 1
-    share = num_images if layout is None else layout.share(num_images)
+    share = num_images if placement is None else placement.share(num_images)
+    teacher = context.teacher._replace(own_output=None).rows(slice(num_images))
+    context = context._replace(teacher=teacher._replace(own_output=context.teacher.own_output))
 
     def gather(found: Array) -> Array:
         if alone:
             found = jax.lax.all_gather(found, CANDIDATE, axis=1, tiled=True)[:, :share]
-        return found if layout is None else layout.in_order(found, num_images)
+        return found if placement is None else placement.in_order(found, num_images)
 
-    def on_device(
-        network: Quantized,
-        candidates: QParams,
-        index: Array,
-        inputs: Array,
-        teacher: Array,
-        temperature: Array,
-        target: Array | None,
-        features: Array | None,
-    ) -> Array:
-        x = _input_of(inputs, index)
-        x, target = jax.tree.map(lambda leaf: leaf[:share], (x, target))
+    def on_device(context: Context, candidates: QParams) -> Array:
+        x, own_output = _input_of(context.x, context.block), context.teacher.own_output
+        x, own_output = jax.tree.map(lambda leaf: leaf[:share], (x, own_output))
         if alone:
-            x, target = jax.tree.map(partial(_row, rows, scoring.image_chunk), (x, target))
+            x, own_output = jax.tree.map(partial(_row, rows, runner.image_chunk), (x, own_output))
         elif rows > 1:
             candidates = jax.tree.map(partial(_row, rows, 1), candidates)
-        at_block = candidates, index, x, teacher, temperature, target, features
-        fitness = population_fitness(parts, specs, scoring, number, network, *at_block, gather)
+        own = context._replace(x=x, teacher=context.teacher._replace(own_output=own_output))
+        fitness = population_fitness(runner, objective, own, candidates, number=number, gather=gather)
         return fitness if alone or rows == 1 else jax.lax.all_gather(fitness, CANDIDATE, tiled=True)
 
-    in_specs = P(), P(), P(), P(None, DATA), P(), P(), P(DATA), P()
-    arguments = network, candidates, index, inputs, teacher, temperature, target, features
-    return spread(mesh_of(layout), on_device, in_specs, P())(*arguments)[:size]
+    in_specs = Context(P(), P(), P(None, DATA), Teacher(P(), P(), P(DATA)), P()), P()  # type: ignore[arg-type]
+    return spread(runner.mesh, on_device, in_specs, P())(context, candidates)[:size]
 
 
 def _input_of(inputs: Array, index: Array) -> Array:
     """[L, B, ...] -> [B, ...]; of [1, B, ...] the only one, since an index that is too large is cut."""
     return jax.lax.dynamic_index_in_dim(inputs, index, keepdims=False).astype(jnp.float32)
-
-
-def mesh_of(layout: Layout | None) -> Mesh | None:
-    """None: one device."""
-    return None if layout is None else layout.mesh
 
 
 def _row(rows: int, chunk: int, x: Array) -> Array:

@@ -4,17 +4,15 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh
 
-from evolq_jax.devices.layout import Layout
 from evolq_jax.devices.mesh import fetch, replicate
-from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.parts import blocks_run
 from evolq_jax.network.point import Quantized
-from evolq_jax.objective.scoring import Scoring
+from evolq_jax.objective.objective import Objective, Teacher
 from evolq_jax.quant.qparams import QParams
-from evolq_jax.quant.spec import Specs
 from evolq_jax.search import programs
+from evolq_jax.search.population import Context
+from evolq_jax.search.problem import Runner
 from evolq_jax.typing import Array
 
 
@@ -34,66 +32,51 @@ class Scorer:
       block_images: images through one block so far; others add what they spend.
     """
 
-    def __init__(
-        self,
-        parts: ModelParts,
-        specs: Specs,
-        wanted: tuple[Array, Array | None],
-        num_searched: int,
-        temperature: float,
-        mesh: Mesh | None,
-        layout: Layout | None,
-    ) -> None:
-        """`wanted` are the teacher's logits [B, C] and features; the first `num_searched` are part 0."""
-        self.parts, self.specs, self.mesh, self.layout = parts, specs, mesh, layout
-        self.temperature = np.float32(temperature)
+    def __init__(self, runner: Runner, teacher: Teacher, *, num_searched: int, temperature: float) -> None:
+        """The first `num_searched` images of the teacher's [B, ...] are part 0."""
+        self.runner = runner
+        self.temperature = jnp.float32(temperature)
         self.evaluations = self.block_images = 0
-        teacher, features = wanted
-        self.teachers = replicate(mesh, jnp.split(teacher, [num_searched]))
-        halves = (None, None) if features is None else jnp.split(features, [num_searched])
-        self.features = replicate(mesh, halves)
+        split = [num_searched]
+        halves = (None, None) if teacher.features is None else jnp.split(teacher.features, split)
+        parts = zip(jnp.split(teacher.logits, split), halves, strict=True)
+        self.teachers = replicate(runner.mesh, [Teacher(logits, features) for logits, features in parts])
 
     def on(
         self,
         network: Quantized,
+        inputs: list[Array],
+        objectives: tuple[Objective, Objective],
+        *,
         number: int,
         num_blocks: int,
-        inputs: list[Array],
         block: int,
-        scorings: tuple[Scoring, Scoring],
     ) -> Score:
         """How candidates for a few blocks of segment `number` are scored; counts what it costs."""
-        index, targets = np.int32(block), dict[int, Array]()
+        runner, index, targets = self.runner, jnp.asarray(block, jnp.int32), dict[int, Array]()
 
         def score(part: int, candidates: QParams, num_images: int | None = None) -> Array:
-            scoring = scorings[part]
-            size, all_images = jax.tree.leaves(candidates)[0].shape[0], len(self.teachers[part])
+            objective, teacher = objectives[part], self.teachers[part]
+            size, all_images = jax.tree.leaves(candidates)[0].shape[0], len(teacher.logits)
             num_images = num_images or all_images
-            if scoring.has_local and part not in targets:
-                settings = self.parts, scoring.image_chunk, number, num_blocks
+            if objective.is_local and part not in targets:
                 targets[part] = programs.float_blocks(
-                    *settings, network.params, index, inputs[part], self.layout
+                    runner, network.params, inputs[part], index, number=number, size=num_blocks
                 )
                 self.block_images += all_images * num_blocks
             self.evaluations += size
-            blocks_run = scoring.blocks_run(self.parts, number, block, num_blocks)
-            self.block_images += size * num_images * blocks_run
-            fitness = programs.score(
-                self.parts,
-                self.specs,
-                scoring,
-                number,
-                network,
-                replicate(self.mesh, candidates),
-                index,
-                inputs[part],
-                self.teachers[part],
-                self.temperature,
+            ran = blocks_run(runner.parts, number, block) if objective.runs_all else num_blocks
+            self.block_images += size * num_images * ran
+            teacher = Teacher(
+                teacher.logits,
+                teacher.features if objective.reads("features") else None,
                 targets.get(part),
-                self.features[part] if scoring.features_weight else None,
-                num_images,
-                self.layout,
             )
-            return fetch(self.mesh, fitness)
+            context = Context(network, index, inputs[part], teacher, self.temperature)
+            candidates = replicate(runner.mesh, candidates)
+            fitness = programs.score(
+                runner, objective, context, candidates, number=number, num_images=num_images
+            )
+            return fetch(runner.mesh, fitness)
 
         return score

@@ -12,7 +12,7 @@ from evolq_jax.gradient.descend import descend, first_position
 from evolq_jax.gradient.loss import Data, Problem
 from evolq_jax.gradient.optimizers import make_optimizer
 from evolq_jax.gradient.records import Descent, Evaluation, Position
-from evolq_jax.objective.fitness import check_not_local
+from evolq_jax.objective.objective import Teacher
 from evolq_jax.pipeline.calibrate import Calibrated, first_tokens
 from evolq_jax.pipeline.cost import out_of_memory
 from evolq_jax.pipeline.images import count_calibration, count_evaluation, load_evaluation
@@ -106,7 +106,7 @@ def check_baseline(setup: Setup, num_images: int) -> None:
     """
     check_search(setup)
     search, baseline = setup.config.search, setup.config.baseline
-    check_not_local(search.fitness, search.fitness_functions)
+    search.objectives()[0].check_whole()
     make_optimizer(baseline, 1)
     size = baseline.check_minibatch(num_images - search.num_held_out(num_images), search.batch_size)
     baseline.check_budget(budget_of(setup, num_images), size, num_images)
@@ -155,10 +155,10 @@ def _descend(
 def make_data(calibrated: Calibrated, problem: Problem, watcher: Watcher) -> Data:
     """The arrays of a descent from a calibrated network."""
     temperature = jnp.float32(calibrated.setup.config.search.temperature)
-    teacher = teacher_logits(calibrated, watcher)
-    features = teacher_features(calibrated, watcher) if problem.features_weight else None
+    logits = teacher_logits(calibrated, watcher)
+    features = teacher_features(calibrated, watcher) if problem.objective.reads("features") else None
     tokens = first_tokens(calibrated)
-    return Data(calibrated.params, calibrated.qparams, tokens, teacher, temperature, features)
+    return Data(calibrated.params, calibrated.qparams, tokens, Teacher(logits, features), temperature)
 
 
 def make_problem(setup: Setup) -> Problem:
@@ -168,10 +168,7 @@ def make_problem(setup: Setup) -> Problem:
         parts=setup.model.parts,
         specs=setup.specs,
         sites=searched_sites(setup),
-        fitness=search.fitness,
-        top_k=search.top_k,
-        functions=search.fitness_functions,
-        batch_size=search.batch_size,
+        objective=search.objectives()[0],
         image_chunk=image_chunk,
         baseline=setup.config.baseline,
     )

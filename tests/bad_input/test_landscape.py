@@ -34,7 +34,7 @@ from tests.small_run import small_config
         (("--landscape.direction", "between"), "'between' needs two results"),
         (("--landscape.direction", "principal"), "needs 1 or more finished runs in landscape.results"),
         (("--landscape.towards", "nowhere", "--landscape.direction", "between"), "'nowhere' is no run"),
-        (("--landscape.num-images", "15"), "15 images are no whole number of infoNCE's batches of 10"),
+        (("--landscape.num-images", "15"), "15 images are no whole number of info_nce's batches of 10"),
         (("--landscape.num-images", "300"), "asks for 300 images, but there are 20 calibration ones"),
         (
             ("--lanscape.points", "3"),

@@ -21,7 +21,7 @@ from evolq_jax.calibration.links.ridge import RIDGE, RidgeConfig
 from evolq_jax.models.layers import conv
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.run import at, forward
-from evolq_jax.objective.fitness import mse
+from evolq_jax.objective.logits import mse
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.quantizers.uniform import fake_quant
 from evolq_jax.quant.sites import FloatSite, RecordSite, fake_quant_weights, float_sites, quant_sites

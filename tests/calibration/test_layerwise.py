@@ -14,7 +14,7 @@ from evolq_jax.calibration.links.bias import BIAS
 from evolq_jax.errors import UserError
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import observe
-from evolq_jax.objective.fitness import kl
+from evolq_jax.objective.logits import kl
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, Rule, Specs, resolve

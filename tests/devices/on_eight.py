@@ -14,10 +14,10 @@ import pytest
 
 from benchmarks.compiled import work
 from evolq_jax.calibration.calibrate import calibrate
-from evolq_jax.devices.layout import Layout
 from evolq_jax.devices.mesh import DATA, gather, image_mesh, make_mesh, put_rows, replicate
+from evolq_jax.devices.placement import Placement
 from evolq_jax.network.run import at, forward
-from evolq_jax.objective.scoring import Scoring
+from evolq_jax.objective.objective import Teacher, make_objective
 from evolq_jax.pipeline.logits import compute_logits
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import float_sites
@@ -25,6 +25,8 @@ from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve, scope
 from evolq_jax.search import programs
 from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import SearchConfig
+from evolq_jax.search.population import Context
+from evolq_jax.search.problem import Runner
 from evolq_jax.search.records import SearchResult
 from evolq_jax.typing import Array, Params
 from tests.tiny import PREPROCESSING, make_tiny
@@ -44,7 +46,8 @@ class Setting(NamedTuple):
 
 
 SPECS = tuple((name, QuantSpec(4)) for name in SITES)
-SCORING = Scoring("info_nce + 0.5*local + 0.5*features", BATCH, 4, 2)
+OBJECTIVE = make_objective("info_nce + 0.5*local + 0.5*features", batch_size=BATCH)
+IMAGE_CHUNK, POPULATION_CHUNK = 4, 2
 
 
 @cache
@@ -59,26 +62,28 @@ def make_setting() -> Setting:
     return Setting(params, qparams, x, forward(PARTS, float_sites, params, {}, x))
 
 
-def layout(text: str) -> Layout:
+def placement(text: str) -> Placement:
     mesh = make_mesh(text)
     assert mesh is not None
-    return Layout(mesh, (SEARCHED, HELD_OUT), SCORING.image_chunk)
+    return Placement(mesh, (SEARCHED, HELD_OUT), IMAGE_CHUNK)
 
 
-def scored(where: Layout | None, candidates: QParams, part: int, num_images: int) -> tuple[Array, str]:
+def scored(where: Placement | None, candidates: QParams, part: int, num_images: int) -> tuple[Array, str]:
     """Fitness of candidates for block 1 of the first segment, and the compiled text of what scores them."""
-    setting, index = make_setting(), np.int32(1)
+    setting, block = make_setting(), jnp.int32(1)
+    runner = Runner(PARTS, SPECS, IMAGE_CHUNK, POPULATION_CHUNK, where)
     put = (lambda tree: tree) if where is None else (lambda tree: replicate(where.mesh, tree))
     network = programs.quantize(SPECS, *put((setting.params, setting.qparams)))
     tokens = setting.x if where is None else where.put(np.asarray(setting.x))
-    inputs = programs.cache_inputs(PARTS, SPECS, 4, network, tokens, where)["a"]
-    inputs = programs.split(inputs, SEARCHED, where)[part]
-    target = programs.float_blocks(PARTS, 4, 0, 1, network.params, index, inputs, where)
-    teacher = put(jnp.split(setting.teacher, [SEARCHED])[part])
-    features = teacher  # this network's logits are what its head reads
-    arguments = network, put(candidates), index, inputs, teacher, np.float32(0.5), target, features
-    settings = PARTS, SPECS, SCORING, 0
-    compiled = programs.score.lower(*settings, *arguments, num_images, where).compile()
+    inputs = programs.cache_inputs(runner, network, tokens)["a"]
+    inputs = programs.split(runner, inputs, num_searched=SEARCHED)[part]
+    own_output = programs.float_blocks(runner, network.params, inputs, block, number=0, size=1)
+    logits = put(jnp.split(setting.teacher, [SEARCHED])[part])
+    features = logits  # this network's logits are what its head reads
+    teacher = Teacher(logits, features, own_output)
+    arguments = Context(network, block, inputs, teacher, jnp.float32(0.5)), put(candidates)
+    lowered = programs.score.lower(runner, OBJECTIVE, *arguments, number=0, num_images=num_images)
+    compiled = lowered.compile()
     return compiled(*arguments), compiled.as_text() or ""
 
 
@@ -99,22 +104,22 @@ def population(size: int) -> QParams:
 def test_candidates_score_as_on_one_device(mesh: str, size: int, part: int, num_images: int) -> None:
     candidates = population(size)
     want, _ = scored(None, candidates, part, num_images)
-    got, text = scored(layout(mesh), candidates, part, num_images)
+    got, text = scored(placement(mesh), candidates, part, num_images)
     assert got.sharding.is_fully_replicated
     np.testing.assert_allclose(got, want, rtol=RTOL)
     if size > 1:
         assert np.ptp(want) > 20 * RTOL * np.max(want)  # the candidates do differ
-    _check_collectives(text, layout(mesh), size, num_images)
+    _check_collectives(text, placement(mesh), size, num_images)
 
 
-def _check_collectives(text: str, where: Layout, size: int, num_images: int) -> None:
+def _check_collectives(text: str, where: Placement, size: int, num_images: int) -> None:
     """All that devices exchange are logits, features and errors of images, and the fitness of candidates."""
     done, classes, rows = work(text), 4, where.mesh.shape["candidate"]
     assert set(done.counts) == {"all-gather"}
     images = where.share(num_images) * where.devices
     if size == 1:
-        images += rows * SCORING.image_chunk * where.devices  # shares of shares are filled up as well
-    assert done.largest <= 4 * classes * images * (1 if size == 1 else SCORING.population_chunk)
+        images += rows * IMAGE_CHUNK * where.devices  # shares of shares are filled up as well
+    assert done.largest <= 4 * classes * images * (1 if size == 1 else POPULATION_CHUNK)
     if size > 1:  # of logits and of errors; of the fitness
         assert done.counts["all-gather"] >= 2 * (where.devices > 1) + (rows > 1)
 
@@ -148,7 +153,7 @@ ONE_CHILD = SearchConfig(
 
 def searched(config: SearchConfig, text: str | None) -> SearchResult:
     setting, mesh = make_setting(), None if text is None else make_mesh(text)
-    where = config.layout(mesh, len(setting.x))
+    where = config.placement(mesh, len(setting.x))
     tokens = setting.x if where is None else where.put(np.asarray(setting.x))
     arguments = setting.params, setting.qparams, tokens, setting.teacher
     return search(config, PARTS, SPECS, *arguments, jax.random.key(0), mesh=mesh)

@@ -3,8 +3,8 @@ import pytest
 from jax.sharding import AbstractMesh
 
 from evolq_jax.config.experiment import Experiment
-from evolq_jax.devices.layout import Layout, even_chunk
 from evolq_jax.devices.mesh import AXES, make_mesh, mesh_sizes, parse_mesh
+from evolq_jax.devices.placement import Placement, even_chunk
 from evolq_jax.errors import UserError
 
 
@@ -64,16 +64,16 @@ def test_chunks_are_even() -> None:
 @pytest.mark.parametrize("devices", [1, 2, 8])
 def test_every_device_holds_the_first_images_first(counts: tuple[int, int], chunk: int, devices: int) -> None:
     """A prefix of every device's share, dealt back, is a prefix of the part."""
-    layout = Layout(AbstractMesh((1, devices), AXES), counts, chunk)  # pyright: ignore[reportArgumentType]
-    assert all(share % layout.unit == 0 for share in layout.shares)
-    assert layout.unit <= chunk
-    rows = layout.rows().reshape(devices, -1)
+    placement = Placement(AbstractMesh((1, devices), AXES), counts, chunk)  # pyright: ignore[reportArgumentType]
+    assert all(share % placement.unit == 0 for share in placement.shares)
+    assert placement.unit <= chunk
+    rows = placement.rows().reshape(devices, -1)
     assert set(rows.ravel()) == set(range(sum(counts)))
     first = 0
     for part, count in enumerate(counts):
-        own = rows[:, sum(layout.shares[:part]) :][:, : layout.shares[part]]
+        own = rows[:, sum(placement.shares[:part]) :][:, : placement.shares[part]]
         for num_images in range(1, count + 1):
-            share = layout.share(num_images)
+            share = placement.share(num_images)
             dealt_back = own[:, :share].T.ravel()[:num_images]
             np.testing.assert_array_equal(dealt_back, first + np.arange(num_images))
         first += count

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evolq_jax.calibration.calibrate import calibrate
-from evolq_jax.objective.fitness import info_nce
+from evolq_jax.objective.logits import info_nce
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import SiteFactory, float_sites, integer_norm_sites, quant_sites
 from evolq_jax.quant.spec import Specs, resolve

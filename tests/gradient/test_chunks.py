@@ -16,20 +16,21 @@ from evolq_jax.gradient.loss import (
     Problem,
     Theta,
     encode,
-    straight_through_ends,
     straight_through_loss,
+    straight_through_outputs,
 )
 from evolq_jax.models.layers import conv
 from evolq_jax.network.parts import ModelParts, Segment, SiteRoles
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import list_sites
+from evolq_jax.objective.objective import Teacher, make_objective
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import QuantConfig, resolve
 from evolq_jax.typing import Array, Params, Site
 from tests.search.setting import BATCH, Setting
 
 CHUNK = 4  # three chunks for two contrastive batches of six
-FITNESS = "info_nce + 0.5*features"
+OBJECTIVE = make_objective("info_nce + 0.5*features", batch_size=BATCH)
 
 
 def _enter(params: Params, site: Site, x: Array) -> Array:
@@ -65,19 +66,17 @@ def cnn() -> tuple[Problem, Data]:
     specs = resolve(QuantConfig("matmul", weight_bits=3, weight_observer="minmax"), sites)
     qparams = calibrate(CNN, specs, params, [images], sites=sites, chunk=12).qparams
     names = ("blocks/conv/weight", "blocks/act")
-    problem = Problem(CNN, specs, names, FITNESS, BATCH, CHUNK, BaselineConfig())
-    teacher = forward(CNN, float_sites, params, {}, images), normal(12, 3)
-    return problem, Data(params, qparams, images, teacher[0], jnp.float32(3.0), teacher[1])
+    problem = Problem(CNN, specs, names, OBJECTIVE, CHUNK, BaselineConfig())
+    teacher = Teacher(forward(CNN, float_sites, params, {}, images), normal(12, 3))
+    return problem, Data(params, qparams, images, teacher)
 
 
 def vit(setting: Setting) -> tuple[Problem, Data]:
     names = ("blocks/attn/qkv/weight", "blocks/norm1")
-    problem = Problem(setting.tiny.parts, setting.specs, names, FITNESS, BATCH, CHUNK, BaselineConfig())
+    problem = Problem(setting.tiny.parts, setting.specs, names, OBJECTIVE, CHUNK, BaselineConfig())
     features = jnp.asarray(np.random.default_rng(0).standard_normal((12, 32)), jnp.float32)
-    temperature = jnp.float32(3.0)
-    return problem, Data(
-        setting.tiny.params, setting.qparams, setting.tokens, setting.teacher, temperature, features
-    )
+    teacher = Teacher(setting.teacher, features)
+    return problem, Data(setting.tiny.params, setting.qparams, setting.tokens, teacher)
 
 
 @pytest.mark.parametrize("network", ["cnn", "vit"])
@@ -87,8 +86,7 @@ def test_it_is_the_gradient_of_the_whole(setting: Setting, network: str) -> None
 
     @jax.jit
     def whole(theta: Theta) -> tuple[Array, Theta]:
-        x, teacher = data.tokens[images], data.wanted.rows(images)
-        loss = lambda theta: straight_through_loss(problem, data, theta, x, teacher)  # noqa: E731
+        loss = lambda theta: straight_through_loss(problem, data, theta, images)  # noqa: E731
         return jax.value_and_grad(loss)(theta)
 
     value, gradient = value_and_gradient(problem, data, theta, images)
@@ -106,8 +104,8 @@ def test_only_convolutions_are_unrolled(setting: Setting, network: str) -> None:
     """No loop is left around their gradients."""
     problem, data = cnn() if network == "cnn" else vit(setting)
 
-    def ends(params: Params, qparams: Any, x: Array) -> Array:
-        return straight_through_ends(problem, params, qparams, x).logits
+    def logits(params: Params, qparams: Any, x: Array) -> Array | None:
+        return straight_through_outputs(problem, params, qparams, x).logits
 
-    text = jax.jit(ends).lower(data.params, data.start, data.tokens[:CHUNK]).as_text()
+    text = jax.jit(logits).lower(data.params, data.start, data.tokens[:CHUNK]).as_text()
     assert ("stablehlo.while" in text) == (network == "vit")

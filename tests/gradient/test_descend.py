@@ -11,6 +11,7 @@ from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.gradient.descend import descend
 from evolq_jax.gradient.loss import Data, Problem, decode, encode, spsa, straight_through_loss
 from evolq_jax.gradient.records import Descent, Evaluation
+from evolq_jax.objective.objective import Teacher, make_objective
 from evolq_jax.search.config import SearchConfig
 from tests.search.setting import BATCH, Setting, fitness_loop
 
@@ -20,11 +21,12 @@ BASELINE = BaselineConfig(learning_rate=0.02, evaluate_every=2)
 
 
 def problem_of(setting: Setting, baseline: BaselineConfig = BASELINE, fitness: str = "info_nce") -> Problem:
-    return Problem(setting.tiny.parts, setting.specs, SITES, fitness, BATCH, 12, baseline)
+    objective = make_objective(fitness, batch_size=BATCH)
+    return Problem(setting.tiny.parts, setting.specs, SITES, objective, 12, baseline)
 
 
 def data_of(setting: Setting) -> Data:
-    return Data(setting.tiny.params, setting.qparams, setting.tokens, setting.teacher, jnp.float32(3.0))
+    return Data(setting.tiny.params, setting.qparams, setting.tokens, Teacher(setting.teacher))
 
 
 def run(
@@ -120,7 +122,7 @@ def test_the_loss_is_the_search_s_fitness_and_its_gradient_points_uphill(setting
 
     @jax.jit
     def value_and_grad(theta: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        loss = lambda t: straight_through_loss(problem, data, t, data.tokens, data.wanted)  # noqa: E731
+        loss = lambda t: straight_through_loss(problem, data, t, jnp.arange(12))  # noqa: E731
         return jax.value_and_grad(loss)(theta)
 
     value, gradient = value_and_grad(theta)

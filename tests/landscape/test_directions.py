@@ -29,7 +29,8 @@ def origin(setting: Setting) -> QParams:
 
 
 def draw(setting: Setting, origin: QParams, name: Any, count: int = 4, seed: int = 0) -> dict[str, Any]:
-    return random_directions(setting.tiny.parts, name, count, origin, EPSILON, jax.random.key(seed))
+    key = jax.random.key(seed)
+    return random_directions(setting.tiny.parts, origin, key, name=name, count=count, epsilon=EPSILON)
 
 
 def point(*coordinates: float, site: int = -1, block: int = -1, along: tuple[int, ...] = (0, 1)) -> Points:
@@ -79,11 +80,11 @@ def test_points_along_added_and_multiplied_axes(setting: Setting, origin: QParam
     scale = origin[HEAD].scale
     d = jnp.asarray(0.3 * rng.standard_normal((2, *scale.shape)), jnp.float32)
     at = partial(scales_at, setting.tiny.parts, origin=origin, directions={HEAD: d})
-    added = at((False, False), point=point(0.5, -1.0))[HEAD].scale
+    added = at(log=(False, False), point=point(0.5, -1.0))[HEAD].scale
     np.testing.assert_allclose(added, jnp.abs(scale + 0.5 * d[0] - d[1]), rtol=1e-5)
-    multiplied = at((True, False), point=point(0.5, -1.0))[HEAD].scale
+    multiplied = at(log=(True, False), point=point(0.5, -1.0))[HEAD].scale
     np.testing.assert_allclose(multiplied, jnp.abs(scale * jnp.exp(0.5 * d[0]) - d[1]), rtol=1e-5)
-    swapped = at((False, False), point=point(0.5, -1.0, along=(1, 0)))[HEAD].scale
+    swapped = at(log=(False, False), point=point(0.5, -1.0, along=(1, 0)))[HEAD].scale
     np.testing.assert_allclose(swapped, jnp.abs(scale + 0.5 * d[1] - d[0]), rtol=1e-5)
     assert float(jnp.abs(scale).max()) < float(jnp.abs(d).max())  # the box did reach below zero
     assert float(added.min()) > 0
@@ -91,7 +92,7 @@ def test_points_along_added_and_multiplied_axes(setting: Setting, origin: QParam
 
 def test_zero_points_and_other_sites_stay(setting: Setting, origin: QParams) -> None:
     d = ratio_direction({QKV: origin[QKV]}, 0.1)
-    found = scales_at(setting.tiny.parts, (True,), setting.qparams, d, point(1.0))
+    found = scales_at(setting.tiny.parts, setting.qparams, d, point(1.0), log=(True,))
     assert found.keys() == setting.qparams.keys()
     for site, site_qparams in setting.qparams.items():
         np.testing.assert_array_equal(found[site].zero_point, site_qparams.zero_point)
@@ -101,14 +102,14 @@ def test_zero_points_and_other_sites_stay(setting: Setting, origin: QParams) -> 
 
 def test_a_scale_at_zero_stays_positive(setting: Setting, origin: QParams) -> None:
     d = {HEAD: -origin[HEAD].scale[None]}
-    found = scales_at(setting.tiny.parts, (False,), origin, d, point(1.0))[HEAD].scale
+    found = scales_at(setting.tiny.parts, origin, d, point(1.0), log=(False,))[HEAD].scale
     assert float(found.min()) > 0
 
 
 def test_one_site_of_one_block_moves_alone(setting: Setting, origin: QParams) -> None:
     moving = ratio_direction(origin, 0.5)
     number = sorted(moving).index(QKV)
-    found = scales_at(setting.tiny.parts, (True,), origin, moving, point(1.0, site=number, block=1))
+    found = scales_at(setting.tiny.parts, origin, moving, point(1.0, site=number, block=1), log=(True,))
     ratios = {site: np.asarray(found[site].scale / origin[site].scale) for site in origin}
     np.testing.assert_array_equal(ratios[HEAD], 1.0)
     np.testing.assert_array_equal(ratios[GELU], 1.0)
@@ -120,7 +121,7 @@ def test_between_ends_where_it_should(setting: Setting, origin: QParams) -> None
     end = {site: SiteQParams(1.3 * q.scale, q.zero_point) for site, q in origin.items()}
     d = between(origin, end)
     for t, want in ((0.0, origin), (1.0, end)):
-        found = scales_at(setting.tiny.parts, (False,), origin, d, point(t))
+        found = scales_at(setting.tiny.parts, origin, d, point(t), log=(False,))
         for site in origin:
             np.testing.assert_allclose(found[site].scale, want[site].scale, rtol=1e-6)
 

@@ -3,18 +3,32 @@ import numpy as np
 import pytest
 
 from evolq_jax.landscape.config import LOSSES
-from evolq_jax.landscape.losses import all_losses, column_names, computable, unit_of
-from evolq_jax.objective.fitness import cosine, info_nce, kl, mse
+from evolq_jax.landscape.losses import LabelledLoss, Loss, all_losses, columns_of, make_losses
+from evolq_jax.objective.logits import cosine, info_nce, kl, mse
+from evolq_jax.objective.objective import Outputs, Teacher
+from evolq_jax.objective.terms import Term
+from evolq_jax.typing import Array
 
 RNG = np.random.default_rng(0)
 LOGITS, TEACHER = (jnp.asarray(RNG.standard_normal((12, 5)), jnp.float32) for _ in range(2))
 LABELS = jnp.asarray(RNG.integers(0, 5, 12))
 TEMPERATURES = (0.3, 3.0)
+ALL = make_losses(LOSSES, batch_size=6, with_labels=True)
+
+
+def values(losses: tuple[Loss, ...], labels: Array | None = LABELS) -> np.ndarray:
+    found = all_losses(
+        losses, Outputs(LOGITS), Teacher(TEACHER), labels=labels, temperatures=jnp.array(TEMPERATURES)
+    )
+    return np.asarray(found)
+
+
+def names(losses: tuple[Loss, ...]) -> list[str]:
+    return [column.name for column in columns_of(losses, TEMPERATURES)]
 
 
 def test_every_loss_is_what_its_name_says() -> None:
-    found = all_losses(LOSSES, 6, LOGITS, TEACHER, LABELS, jnp.array(TEMPERATURES))
-    named = dict(zip(column_names(LOSSES, TEMPERATURES), np.asarray(found), strict=True))
+    named = dict(zip(names(ALL), values(ALL), strict=True))
     p = np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)
     assert named["cross_entropy"] == pytest.approx(-np.log(p[np.arange(12), LABELS]).mean(), rel=1e-5)
     wrong = [int(np.argmax(row)) != label for row, label in zip(LOGITS, LABELS, strict=True)]
@@ -27,26 +41,44 @@ def test_every_loss_is_what_its_name_says() -> None:
 
 
 def test_the_order_is_that_of_the_names() -> None:
-    losses = ("kl", "error_rate", "mse")
-    found = all_losses(losses, 6, LOGITS, TEACHER, LABELS, jnp.array(TEMPERATURES))
-    assert column_names(losses, TEMPERATURES) == losses
-    assert float(found[2]) == pytest.approx(float(mse(LOGITS, TEACHER)))
+    losses = make_losses(("kl", "error_rate", "mse"), batch_size=6, with_labels=True)
+    assert names(losses) == ["kl", "error_rate", "mse"]
+    assert float(values(losses)[2]) == pytest.approx(float(mse(LOGITS, TEACHER)))
 
 
 def test_without_labels_the_others_remain() -> None:
-    rest = computable(LOSSES, with_labels=False)
-    assert rest == ("info_nce", "mse", "cosine", "kl")
-    assert computable(LOSSES, with_labels=True) == LOSSES
-    assert all_losses(rest, 6, LOGITS, TEACHER, None, jnp.array(TEMPERATURES)).shape == (5,)
+    rest = make_losses(LOSSES, batch_size=6, with_labels=False)
+    assert [loss.name for loss in rest] == ["info_nce", "mse", "cosine", "kl"]
+    assert tuple(loss.name for loss in ALL) == LOSSES
+    assert values(rest, labels=None).shape == (5,)
+    with pytest.raises(ValueError, match="'cross_entropy' needs labels"):
+        values(ALL, labels=None)
 
 
 def test_columns_have_units() -> None:
-    assert [unit_of(c) for c in ("kl", "info_nce_t0.3", "error_rate")] == ["nats", "1", "share of images"]
-    assert unit_of("features") == "1"
+    units = dict(columns_of(ALL, TEMPERATURES))
+    assert [units[c] for c in ("kl", "info_nce_t0.3", "error_rate")] == ["nats", "1", "share of images"]
+    (column,) = columns_of(make_losses(("features",), batch_size=6, with_labels=False), TEMPERATURES)
+    assert column == ("features", "1")
 
 
-def test_the_features_error_is_handed_on() -> None:
-    found = all_losses(
-        ("features", "kl"), 6, LOGITS, TEACHER, None, jnp.array(TEMPERATURES), jnp.float32(0.3)
+def test_a_term_or_a_labelled_loss_is_passed_itself() -> None:
+    """A contrastive term sees the images of a batch, another all at once."""
+
+    def largest(student: Array, teacher: Array) -> Array:
+        return jnp.abs(student - teacher).max()
+
+    def confidence(logits: Array, labels: Array) -> Array:
+        return jnp.take_along_axis(logits, labels[:, None], axis=-1).mean()
+
+    given = (
+        Term("by batch", largest, contrastive=True),
+        Term("largest", largest),
+        LabelledLoss("confidence", confidence, "logits"),
     )
-    assert found.tolist() == pytest.approx([0.3, float(kl(LOGITS, TEACHER))])
+    found = values(make_losses(given, batch_size=6, with_labels=True))
+    differences = np.abs(LOGITS - TEACHER)
+    want = [np.mean([differences[:6].max(), differences[6:].max()]), differences.max()]
+    np.testing.assert_allclose(found[:2], want, rtol=1e-6)
+    assert found[2] == pytest.approx(np.mean(np.asarray(LOGITS)[np.arange(12), LABELS]), rel=1e-5)
+    assert names(make_losses(given, batch_size=6, with_labels=False)) == ["by batch", "largest"]

@@ -15,11 +15,12 @@ from evolq_jax.devices.mesh import make_mesh
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.landscape.directions import Points, keep_blocks, random_directions, scales_at
 from evolq_jax.landscape.grid import Grid, make_grid
-from evolq_jax.landscape.losses import all_losses
+from evolq_jax.landscape.losses import all_losses, make_losses
 from evolq_jax.landscape.scan import Ground, Program, scan
 from evolq_jax.network.point import at_qparams
 from evolq_jax.network.run import forward
-from evolq_jax.objective.fitness import kl
+from evolq_jax.objective.logits import kl
+from evolq_jax.objective.objective import Outputs, Teacher
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import QuantSpec
@@ -31,20 +32,23 @@ from tests.two_segments import WITH_DOWN, make_inputs, params_with_down
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ("blocks/attn/qkv/weight", "blocks/mlp/fc2/weight")
 CONFIG = LandscapeConfig(points=3, directions=2)
-LOSSES = ("cross_entropy", "info_nce", "kl")
+LOSSES = make_losses(("cross_entropy", "info_nce", "kl"), batch_size=BATCH, with_labels=True)
 TEMPERATURES = jnp.array([1.0, 3.0])
 
 
 def program_of(setting: Setting, **changes: Any) -> Program:
     specs, parts = setting.specs, setting.tiny.parts
-    return replace(Program(parts, specs, PREPROCESSING, LOSSES, BATCH, 6, 1, (True,)), **changes)
+    return replace(Program(parts, specs, PREPROCESSING, LOSSES, (True,), image_chunk=6), **changes)
 
 
 def ground_of(setting: Setting, moving: Sequence[str], count: int = 2) -> Ground:
     origin = {site: setting.qparams[site] for site in moving}
-    directions = random_directions(setting.tiny.parts, "gaussian", count, origin, 0.2, jax.random.key(0))
+    directions = random_directions(
+        setting.tiny.parts, origin, jax.random.key(0), name="gaussian", count=count, epsilon=0.2
+    )
     labels = jnp.asarray(np.random.default_rng(0).integers(0, 10, 12), jnp.int32)
-    return Ground(setting.tiny.params, setting.qparams, directions, setting.teacher, labels, TEMPERATURES)
+    teacher = Teacher(setting.teacher)
+    return Ground(setting.tiny.params, setting.qparams, directions, teacher, labels, TEMPERATURES)
 
 
 def grid_of(setting: Setting, moving: Sequence[str], **changes: Any) -> Grid:
@@ -52,7 +56,7 @@ def grid_of(setting: Setting, moving: Sequence[str], **changes: Any) -> Grid:
 
 
 def run(program: Program, ground: Ground, grid: Grid, setting: Setting, first: int = 0) -> np.ndarray:
-    found = scan(program, ground, grid, setting.tiny.pixels, make_mesh(), first)
+    found = scan(program, ground, grid, setting.tiny.pixels, mesh=make_mesh(), first=first)
     return np.concatenate([losses for _, losses in found])
 
 
@@ -61,9 +65,10 @@ def by_whole_passes(setting: Setting, program: Program, ground: Ground, points: 
     rows: list[np.ndarray] = []
     for number in range(len(points.coordinates)):
         point = jax.tree.map(lambda leaf, n=number: jnp.asarray(leaf[n]), points)
-        qparams = scales_at(program.parts, program.log, ground.origin, ground.directions, point)
-        data = setting.logits(qparams), ground.teacher, ground.labels, ground.temperatures
-        rows.append(np.asarray(all_losses(program.losses, program.batch_size, *data)))
+        qparams = scales_at(program.parts, ground.origin, ground.directions, point, log=program.log)
+        outputs, labels, temperatures = Outputs(setting.logits(qparams)), ground.labels, ground.temperatures
+        found = all_losses(program.losses, outputs, ground.teacher, labels=labels, temperatures=temperatures)
+        rows.append(np.asarray(found))
     return np.stack(rows)
 
 
@@ -93,8 +98,10 @@ def test_points_score_as_whole_forward_passes_do(
 
 
 def test_features_are_a_loss_beside_the_others(setting: Setting) -> None:
-    ground = ground_of(setting, WEIGHTS)._replace(features=teacher_features())
-    program = program_of(setting, losses=("kl", "features"))
+    ground = ground_of(setting, WEIGHTS)
+    ground = ground._replace(teacher=Teacher(setting.teacher, teacher_features()))
+    losses = make_losses(("kl", "features"), batch_size=BATCH, with_labels=True)
+    program = program_of(setting, losses=losses)
     grid = grid_of(setting, WEIGHTS)
     found = run(program, ground, grid, setting)
     middle = np.flatnonzero(grid.points.coordinates[:, 0] == 0)[0]
@@ -125,7 +132,7 @@ def test_a_continued_scan_gives_the_same_bits(setting: Setting) -> None:
 
 
 def test_labels_are_not_needed_where_no_loss_has_them(setting: Setting) -> None:
-    program = program_of(setting, losses=("kl",))
+    program = program_of(setting, losses=make_losses(("kl",), batch_size=BATCH, with_labels=False))
     ground = ground_of(setting, WEIGHTS)._replace(labels=None)
     assert run(program, ground, grid_of(setting, WEIGHTS), setting).shape == (6, 1)
 
@@ -147,17 +154,19 @@ def test_segments_before_the_moved_one_are_run_once() -> None:
     grid = make_grid(LandscapeConfig(kind="layers", points=3, directions=1), parts, moving, 1)
     assert [line.block for line in grid.lines] == [0, 1, 0, 0, 1, 2]
     origin = {site: qparams[site] for site in moving}
-    directions = random_directions(parts, "gaussian", 1, origin, 0.3, jax.random.key(0))
+    key = jax.random.key(0)
+    directions = random_directions(parts, origin, key, name="gaussian", count=1, epsilon=0.3)
     preprocessing = replace(PREPROCESSING, mean=(0.0,), std=(1 / 255,))  # leaves the inputs as they are
     teacher = forward(parts, float_sites, params, {}, x)
-    ground = Ground(params, qparams, directions, teacher, None, TEMPERATURES)
-    program = Program(parts, specs, preprocessing, ("mse",), BATCH, 6, 1, (True,))
+    ground = Ground(params, qparams, directions, Teacher(teacher), None, TEMPERATURES)
+    losses = make_losses(("mse",), batch_size=BATCH, with_labels=False)
+    program = Program(parts, specs, preprocessing, losses, (True,), image_chunk=6)
     found = scan(program, ground, grid, x)
     got = np.concatenate([losses for _, losses in found])[:, 0]
 
     @jax.jit
     def mse_at(point: Points) -> jax.Array:
-        network = at_qparams(specs, params, scales_at(parts, (True,), qparams, directions, point))
+        network = at_qparams(specs, params, scales_at(parts, qparams, directions, point, log=(True,)))
         logits = forward(parts, quant_sites(specs), network.quantized, network.qparams, x)
         return jnp.mean((logits - teacher) ** 2)
 

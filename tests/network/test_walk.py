@@ -6,11 +6,13 @@ import pytest
 from evolq_jax.network.point import at_qparams
 from evolq_jax.network.run import at, forward, window
 from evolq_jax.network.walk import block_inputs, embed, float_outputs, suffix_logits
-from evolq_jax.objective.fitness import kl
-from evolq_jax.objective.scoring import Scoring
+from evolq_jax.objective.logits import kl
+from evolq_jax.objective.objective import Teacher, make_objective
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import FloatSite, fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantSpec, scope
+from evolq_jax.search.population import Context
+from evolq_jax.search.problem import Runner
 from tests.search.setting import BATCH, Setting, fitness_loop, quantized_forward, score, with_block
 from tests.tiny import PREPROCESSING
 from tests.two_segments import WITH_DOWN, make_inputs, params_with_down
@@ -37,14 +39,15 @@ def test_a_population_scores_as_whole_forward_passes_do(
     setting: Setting, image_chunk: int, population_chunk: int
 ) -> None:
     """For the first, a middle and the last block, in chunks of images and of candidates."""
-    scoring = Scoring("info_nce", BATCH, image_chunk, population_chunk)
     parts, specs, qparams = setting.tiny.parts, setting.specs, setting.qparams
+    runner = Runner(parts, specs, image_chunk, population_chunk)
+    objective = make_objective("info_nce", batch_size=BATCH)
     quantized, make_site = setting.network.quantized, quant_sites(specs)
-    inputs = block_inputs(parts, make_site, 12, quantized, qparams, setting.tokens)["blocks"]
+    inputs = block_inputs(parts, make_site, quantized, qparams, tokens=setting.tokens, chunk=12)["blocks"]
     for block in range(3):
         candidates = some_candidates(at(scope(qparams, "blocks"), block), block)
-        at_block = candidates, jnp.int32(block), inputs[block]
-        got = score(parts, specs, scoring, 0, setting.network, *at_block, setting.teacher)
+        context = Context(setting.network, jnp.int32(block), inputs[block], Teacher(setting.teacher))
+        got = score(runner, objective, context, candidates)
         want = [
             setting.fitness(with_block(qparams, "blocks", block, at(candidates, i)))
             for i in range(NUM_CANDIDATES)
@@ -59,18 +62,18 @@ def test_a_block_s_own_output_is_scored_against_the_float_block_s(
     setting: Setting, fitness: str, image_chunk: int, population_chunk: int
 ) -> None:
     """On the input that the quantized network gives to both."""
-    scoring = Scoring(fitness, BATCH, image_chunk, population_chunk)
     parts, specs, qparams, block = setting.tiny.parts, setting.specs, setting.qparams, 1
+    runner = Runner(parts, specs, image_chunk, population_chunk)
     make_site, segment = quant_sites(specs), setting.tiny.parts.segments[0]
-    x = block_inputs(parts, make_site, 12, setting.network.quantized, qparams, setting.tokens)["blocks"][
-        block
-    ]
+    reading = parts, make_site, setting.network.quantized, qparams
+    x = block_inputs(*reading, tokens=setting.tokens, chunk=12)["blocks"][block]
     float_block = at(setting.tiny.params["blocks"], block)
     target = float_outputs(segment, 5, window(setting.tiny.params["blocks"], block, 1), x)
     np.testing.assert_allclose(target, segment.block(float_block, FloatSite(), x), rtol=1e-4, atol=1e-4)
     candidates = some_candidates(at(scope(qparams, "blocks"), block), block)
-    at_block = candidates, jnp.int32(block), x
-    got = score(parts, specs, scoring, 0, setting.network, *at_block, setting.teacher, target)
+    teacher = Teacher(setting.teacher, own_output=target)
+    context = Context(setting.network, jnp.int32(block), x, teacher)
+    got = score(runner, make_objective(fitness, batch_size=BATCH), context, candidates)
     want = []
     for i in range(NUM_CANDIDATES):
         own, local = at(candidates, i), tuple(scope(specs, "blocks").items())
@@ -87,11 +90,12 @@ def test_a_block_s_own_output_is_scored_against_the_float_block_s(
 def test_the_cached_prefix_gives_the_logits_of_a_whole_pass(setting: Setting) -> None:
     parts, make_site, network = setting.tiny.parts, quant_sites(setting.specs), setting.network
     want = setting.logits(setting.qparams)
-    inputs = block_inputs(parts, make_site, 5, network.quantized, setting.qparams, setting.tokens)["blocks"]
+    reading = parts, make_site, network.quantized, setting.qparams
+    inputs = block_inputs(*reading, tokens=setting.tokens, chunk=5)["blocks"]
     assert inputs.shape == (3, 12, 5, 32)
     np.testing.assert_array_equal(inputs[0], setting.tokens)
     suffix = jax.jit(
-        lambda params, qparams, x, start: suffix_logits(parts, make_site, 0, params, qparams, x, start)
+        lambda params, qparams, x, start: suffix_logits(parts, make_site, params, qparams, x=x, start=start)
     )
     for block in range(3):
         got = suffix(network.quantized, setting.qparams, inputs[block], jnp.int32(block))
@@ -101,9 +105,8 @@ def test_the_cached_prefix_gives_the_logits_of_a_whole_pass(setting: Setting) ->
 @pytest.mark.parametrize("chunk", [1, 7, 12])
 def test_embedding_is_the_segments_entry_on_normalised_pixels(setting: Setting, chunk: int) -> None:
     tiny, make_site = setting.tiny, quant_sites(setting.specs)
-    got = embed(
-        tiny.parts, make_site, chunk, PREPROCESSING, setting.network.quantized, setting.qparams, tiny.pixels
-    )
+    reading = tiny.parts, make_site, setting.network.quantized, setting.qparams
+    got = embed(*reading, pixels=tiny.pixels, preprocessing=PREPROCESSING, chunk=chunk)
     want = tiny.parts.segments[0].enter(
         setting.network.quantized, make_site("", setting.qparams), tiny.images
     )
@@ -126,13 +129,13 @@ def test_segments_after_the_searched_one_are_run(number: int, block: int) -> Non
     network = at_qparams(specs, params, qparams)
     teacher = forward(parts, float_sites, params, {}, x)
     name = parts.segments[number].name
-    inputs = block_inputs(parts, quant_sites(specs), 4, network.quantized, qparams, x)
+    inputs = block_inputs(parts, quant_sites(specs), network.quantized, qparams, tokens=x, chunk=4)
     shapes = {segment: leaf.shape for segment, leaf in inputs.items()}
     assert shapes == {"a": (2, 12, 6), "down": (1, 12, 6), "b": (3, 12, 4)}
     candidates = some_candidates(at(scope(qparams, name), block), 0)
-    scoring = Scoring("info_nce", BATCH, 12, 2)
-    at_block = candidates, jnp.int32(block), inputs[name][block]
-    got = score(parts, specs, scoring, number, network, *at_block, teacher)
+    runner, objective = Runner(parts, specs, 12, 2), make_objective("info_nce", batch_size=BATCH)
+    context = Context(network, jnp.int32(block), inputs[name][block], Teacher(teacher))
+    got = score(runner, objective, context, candidates, number=number)
     run = quantized_forward(parts, specs)
     want = [
         fitness_loop(run(params, with_block(qparams, name, block, at(candidates, i)), x), teacher)

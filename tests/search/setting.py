@@ -13,13 +13,14 @@ from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.point import Quantized, at_qparams
 from evolq_jax.network.run import forward
 from evolq_jax.network.walk import embed
-from evolq_jax.objective.scoring import Scoring
+from evolq_jax.objective.objective import Objective
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, Specs, resolve
-from evolq_jax.search.population import population_fitness
+from evolq_jax.search.population import Context, population_fitness
+from evolq_jax.search.problem import Runner
 from evolq_jax.typing import Array, Params
-from tests.objective.test_fitness import info_nce_loop
+from tests.objective.test_logits import info_nce_loop
 from tests.tiny import PREPROCESSING, Tiny, make_tiny
 
 BATCH = 6  # two contrastive batches of the twelve images
@@ -78,24 +79,16 @@ def make_setting(depth: int = 3, activations: bool = True) -> Setting:
         specs = tuple((name, spec) for name, spec in specs if tiny.sites[name].is_weight)
     qparams = calibrate(tiny.parts, specs, tiny.params, [tiny.images], sites=tiny.sites, chunk=12).qparams
     network = at_qparams(specs, tiny.params, qparams)
-    tokens = embed(tiny.parts, quant_sites(specs), 12, PREPROCESSING, network.quantized, qparams, tiny.pixels)
+    reading = tiny.parts, quant_sites(specs), network.quantized, qparams
+    tokens = embed(*reading, pixels=tiny.pixels, preprocessing=PREPROCESSING, chunk=12)
     teacher = forward(tiny.parts, float_sites, tiny.params, {}, tiny.images)
     return Setting(tiny, specs, qparams, network, jnp.asarray(tokens), teacher)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@partial(jax.jit, static_argnames=("runner", "objective", "number"))
 def score(
-    parts: ModelParts,
-    specs: Specs,
-    scoring: Scoring,
-    number: int,
-    network: Quantized,
-    candidates: QParams,
-    block: Array,
-    x: Array,
-    teacher: Array,
-    target: Array | None = None,
+    runner: Runner, objective: Objective, context: Context, candidates: QParams, *, number: int = 0
 ) -> Array:
-    """`population_fitness` of one block's candidates at temperature 3, compiled."""
-    at_block = jax.tree.map(lambda leaf: leaf[:, None], candidates), block, x
-    return population_fitness(parts, specs, scoring, number, network, *at_block, teacher, 3.0, target)
+    """`population_fitness` of one block's candidates, compiled."""
+    of_one_block = jax.tree.map(lambda leaf: leaf[:, None], candidates)
+    return population_fitness(runner, objective, context, of_one_block, number=number)

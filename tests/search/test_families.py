@@ -12,16 +12,18 @@ from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.point import Quantized, at_qparams
 from evolq_jax.network.run import at, forward, index_in
 from evolq_jax.network.walk import block_inputs, suffix_logits
-from evolq_jax.objective.scoring import Scoring
+from evolq_jax.objective.objective import Teacher, make_objective
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import QuantConfig, Specs, scope
+from evolq_jax.search.population import Context
+from evolq_jax.search.problem import Runner
 from evolq_jax.search.space import make_space
 from evolq_jax.typing import Array
 from tests.families import ENTRIES, SEARCHED, Small, calibrate_small, make_small
 from tests.search.setting import BATCH, quantized_forward, score, with_block
 
-SCORING = Scoring("mse", BATCH, image_chunk=6, population_chunk=2)
+OBJECTIVE = make_objective("mse", batch_size=BATCH)
 pytestmark = pytest.mark.optimized
 ALL = pytest.mark.parametrize("name", ENTRIES)
 
@@ -45,7 +47,8 @@ def calibrated(name: str) -> Calibrated:
     @jax.jit
     def inputs(network: Quantized, images: Array) -> dict[str, Array]:
         tokens = first.enter(network.quantized, make_site("", network.qparams), images)
-        return block_inputs(small.parts, make_site, 6, network.quantized, network.qparams, tokens)
+        reading = small.parts, make_site, network.quantized, network.qparams
+        return block_inputs(*reading, tokens=tokens, chunk=6)
 
     return Calibrated(small, specs, qparams, network, inputs(network, small.images))
 
@@ -60,8 +63,8 @@ def float_logits(name: str) -> Array:
 def cached_logits(
     parts: ModelParts, specs: Specs, number: int, network: Quantized, x: Array, start: Array
 ) -> Array:
-    at_start = network.quantized, network.qparams, x, index_in(parts.segments[number], start)
-    return suffix_logits(parts, quant_sites(specs), number, *at_start)
+    reading = parts, quant_sites(specs), network.quantized, network.qparams
+    return suffix_logits(*reading, x=x, number=number, start=index_in(parts.segments[number], start))
 
 
 @ALL
@@ -103,8 +106,9 @@ def test_a_population_scores_as_whole_forward_passes_do(name: str) -> None:
             factor = rng.uniform(0.9, 1.1, (2, *start[site].scale.shape)).astype(np.float32)
             factor[1] *= 2
             candidates[site] = SiteQParams(start[site].scale * factor, candidates[site].zero_point)
-        x = inputs[segment.name][block]
-        got = score(small.parts, specs, SCORING, number, network, candidates, jnp.int32(block), x, teacher)
+        context = Context(network, jnp.int32(block), inputs[segment.name][block], Teacher(teacher))
+        runner = Runner(small.parts, specs, image_chunk=6, population_chunk=2)
+        got = score(runner, OBJECTIVE, context, candidates, number=number)
         logits = [
             whole(small.params, with_block(qparams, segment.name, block, at(candidates, i)), small.images)
             for i in range(2)

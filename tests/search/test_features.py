@@ -14,16 +14,17 @@ from evolq_jax.gradient.loss import Data, Problem
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.run import at, forward, with_features
 from evolq_jax.network.walk import block_inputs
-from evolq_jax.objective.fitness import kl
-from evolq_jax.objective.scoring import Scoring
+from evolq_jax.objective.logits import kl
+from evolq_jax.objective.objective import Teacher, make_objective
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.search.blockwise import search
-from evolq_jax.search.population import population_fitness
+from evolq_jax.search.population import Context
+from evolq_jax.search.problem import Runner
 from evolq_jax.search.records import Generation, SearchResult
 from evolq_jax.typing import Array, Params
-from tests.search.setting import BATCH, Setting, with_block
+from tests.search.setting import BATCH, Setting, score, with_block
 from tests.search.test_blockwise import SNES
 from tests.tiny import make_tiny
 
@@ -67,28 +68,22 @@ def search_by(setting: Setting, fitness: str) -> tuple[SearchResult, list[Genera
 
 def test_a_population_scores_as_whole_forward_passes_do(setting: Setting) -> None:
     tiny, qparams = setting.tiny, setting.qparams
-    inputs = block_inputs(
-        tiny.parts, quant_sites(setting.specs), 12, setting.network.quantized, qparams, setting.tokens
-    )["blocks"]
+    reading = tiny.parts, quant_sites(setting.specs), setting.network.quantized, qparams
+    inputs = block_inputs(*reading, tokens=setting.tokens, chunk=12)["blocks"]
     start = at(scope(qparams, "blocks"), 1)
     candidates = {
         name: SiteQParams(jnp.stack([q.scale, 1.2 * q.scale]), jnp.stack([q.zero_point] * 2))
         for name, q in start.items()
     }
-    scoring = Scoring(SUM, BATCH, image_chunk=6, population_chunk=2)
-
-    @partial(jax.jit, static_argnums=0)
-    def score(scoring: Scoring, candidates: QParams, features: Array) -> Array:
-        stacked = jax.tree.map(lambda leaf: leaf[:, None], candidates)
-        settings = tiny.parts, setting.specs, scoring, 0, setting.network, stacked, jnp.int32(1), inputs[1]
-        return population_fitness(*settings, setting.teacher, 3.0, None, features)
-
-    got = score(scoring, candidates, teacher_features())
+    objective = make_objective(SUM, batch_size=BATCH)
+    runner = Runner(tiny.parts, setting.specs, image_chunk=6, population_chunk=2)
+    context = Context(setting.network, jnp.int32(1), inputs[1], Teacher(setting.teacher, teacher_features()))
+    got = score(runner, objective, context, candidates)
     want = [sum_of(setting, with_block(qparams, "blocks", 1, at(candidates, i))) for i in range(2)]
     np.testing.assert_allclose(got, want, rtol=1e-3)
     assert abs(want[0] - want[1]) > 1e-2 * want[0]
     with pytest.raises(ValueError, match="needs the teacher's features"):
-        score(scoring, candidates, None)  # type: ignore[arg-type]
+        score(runner, objective, context._replace(teacher=Teacher(setting.teacher)), candidates)
 
 
 def test_a_search_by_features_runs_the_whole_network(setting: Setting) -> None:
@@ -107,12 +102,13 @@ def test_a_search_by_a_sum(setting: Setting) -> None:
 
 def test_a_descent_by_a_sum(setting: Setting) -> None:
     baseline = BaselineConfig(learning_rate=0.02, evaluate_every=2)
-    problem = Problem(setting.tiny.parts, setting.specs, ("blocks/mlp/fc2/weight",), SUM, BATCH, 6, baseline)
-    arrays = setting.tiny.params, setting.qparams, setting.tokens, setting.teacher, jnp.float32(3.0)
-    config = replace(SNES, fitness=SUM)
-    found = descend(problem, config, Data(*arrays, teacher_features()), 300, jax.random.key(0))
+    sites, objective = ("blocks/mlp/fc2/weight",), make_objective(SUM, batch_size=BATCH)
+    problem = Problem(setting.tiny.parts, setting.specs, sites, objective, 6, baseline)
+    arrays = setting.tiny.params, setting.qparams, setting.tokens
+    config, data = replace(SNES, fitness=SUM), Data(*arrays, Teacher(setting.teacher, teacher_features()))
+    found = descend(problem, config, data, 300, jax.random.key(0))
     assert found.start_fitness == pytest.approx(sum_of(setting, setting.qparams), rel=1e-3)
     assert found.fitness == pytest.approx(sum_of(setting, found.qparams), rel=5e-3)  # values next to an edge
     assert found.fitness < 0.98 * found.start_fitness
     with pytest.raises(ValueError, match="needs the teacher's features"):
-        descend(problem, config, Data(*arrays), 300, jax.random.key(0))
+        descend(problem, config, Data(*arrays, Teacher(setting.teacher)), 300, jax.random.key(0))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.objective.fitness import kl
+from evolq_jax.objective.logits import kl
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.search import programs
 from evolq_jax.search.config import num_evaluations

@@ -12,6 +12,7 @@ from evolq_jax.search import programs
 from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import SearchConfig
 from evolq_jax.search.prefixes import KINDS, Kind, Prefixes
+from evolq_jax.search.problem import Runner
 from evolq_jax.search.records import Generation, SearchResult
 from tests.search.setting import BATCH, Setting
 from tests.two_segments import WITH_DOWN, make_inputs, params_with_down
@@ -44,7 +45,8 @@ def test_recomputed_inputs_are_those_of_the_cache() -> None:
     lengths = {"a/h": 2, "b/h": 3}
     qparams = {name: SiteQParams(jnp.full((n, 1), 0.2), jnp.full((n, 1), 3.0)) for name, n in lengths.items()}
     network, tokens = programs.quantize(specs, params_with_down(), qparams), make_inputs(6)
-    kept = {kind: Prefixes(kind, WITH_DOWN, specs, 3, tokens, 4, None) for kind in KINDS}
+    runner = Runner(WITH_DOWN, specs, image_chunk=3)
+    kept = {kind: Prefixes(runner, tokens, num_searched=4, kind=kind) for kind in KINDS}
     ran = [prefixes.begin_pass(network) for prefixes in kept.values()]
     assert ran == [6, 6, 0]
     for number, block in [(2, 2), (2, 0), (1, 0), (0, 1), (0, 0)]:

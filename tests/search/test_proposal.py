@@ -10,7 +10,7 @@ from evolq_jax.quant.qparams import QParams
 from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import SearchConfig, num_evaluations
 from evolq_jax.search.records import Generation, Proposal, SearchResult
-from tests.objective.test_fitness import info_nce_loop
+from tests.objective.test_logits import info_nce_loop
 from tests.search.setting import Setting
 from tests.search.test_blockwise import EVOLQ
 

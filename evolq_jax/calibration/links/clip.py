@@ -22,12 +22,13 @@ from evolq_jax.network.chunks import in_chunks, largest_divisor
 from evolq_jax.network.parts import ModelParts, blocks_run
 from evolq_jax.network.point import at_qparams
 from evolq_jax.network.run import forward, index_in, run_blocks
-from evolq_jax.objective.scoring import Scoring
+from evolq_jax.objective.objective import Teacher, make_objective
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import Specs, scope, select
 from evolq_jax.search.budget import candidate_images
-from evolq_jax.search.population import population_fitness
+from evolq_jax.search.population import Context, population_fitness
+from evolq_jax.search.problem import Runner
 from evolq_jax.typing import Array, Params
 
 COARSE = (0.0, -0.75, -0.5, -0.25, 0.25)  # octaves, the range as it is first
@@ -166,10 +167,9 @@ def _visit(visit: Visit, state: State, judged: Judged, index: Array) -> tuple[St
         """KL [P] with the range of one site (a number among `names`) moved by so many octaves [P]."""
         candidates = moved(names, own, site, octaves)
         candidates = jax.tree.map(lambda leaf: leaf[:, None], candidates)  # of one block
-        scoring = Scoring("kl", len(images.x), largest_divisor(len(images.x), sizes.chunk), sizes.population)
-        return population_fitness(
-            parts, specs, scoring, number, network, candidates, index, images.x, images.teacher, 1.0
-        )
+        runner = Runner(parts, specs, largest_divisor(len(images.x), sizes.chunk), sizes.population)
+        context = Context(network, index, images.x, Teacher(images.teacher), 1.0)
+        return population_fitness(runner, make_objective("kl"), context, candidates, number=number)
 
     def one_site(own: QParams, site: Array) -> tuple[QParams, None]:
         def refined(middle: Array, grid: Array) -> tuple[Array, None]:

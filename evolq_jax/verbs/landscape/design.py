@@ -8,10 +8,10 @@ from typing import NamedTuple
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.data import open_source
 from evolq_jax.errors import UserError
-from evolq_jax.landscape.config import LandscapeConfig, LossName
+from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.landscape.directions import IN_LOGARITHM, RANDOM
 from evolq_jax.landscape.grid import Grid, make_grid
-from evolq_jax.landscape.losses import column_names, computable
+from evolq_jax.landscape.losses import Column, Loss, columns_of, make_losses
 from evolq_jax.network.sites import is_stacked
 from evolq_jax.pipeline.images import count_calibration, count_evaluation
 from evolq_jax.pipeline.load import Setup
@@ -36,8 +36,8 @@ class Design(NamedTuple):
 
     grid: Grid
     moving: tuple[str, ...]  # sites
-    losses: tuple[LossName, ...]
-    columns: tuple[str, ...]
+    losses: tuple[Loss, ...]
+    columns: tuple[Column, ...]
     left_out: tuple[str, ...]  # losses that need labels, where there are none
     num_images: int
     num_directions: int
@@ -72,7 +72,7 @@ def make_design(setup: Setup, run: RunDirectory | None) -> Design:
     moving = moving_sites(setup)
     _check_qparams(settings, run)
     num_images, labelled = _count_images(setup, run)
-    losses = computable(settings.losses, with_labels=labelled)
+    losses = make_losses(settings.losses, batch_size=settings.batch_size, with_labels=labelled)
     if not losses:
         raise UserError(
             f"the {settings.images} images have no labels, which {' and '.join(settings.losses)} need: "
@@ -83,8 +83,8 @@ def make_design(setup: Setup, run: RunDirectory | None) -> Design:
         grid=make_grid(settings, setup.model.parts, moving, number),
         moving=moving,
         losses=losses,
-        columns=column_names(losses, settings.temperatures),
-        left_out=tuple(loss for loss in settings.losses if loss not in losses),
+        columns=columns_of(losses, settings.temperatures),
+        left_out=tuple(name for name in settings.losses if name not in {loss.name for loss in losses}),
         num_images=settings.check_batches(num_images),
         num_directions=number,
         log=tuple(name in IN_LOGARITHM for name in settings.axes),

@@ -19,7 +19,9 @@ from evolq_jax.landscape.directions import (
     random_directions,
     ratio_direction,
 )
+from evolq_jax.landscape.losses import reading
 from evolq_jax.landscape.scan import Ground
+from evolq_jax.objective.objective import Teacher
 from evolq_jax.pipeline.calibrate import Calibrated, calibrate_setup
 from evolq_jax.pipeline.images import load_calibration, load_evaluation
 from evolq_jax.pipeline.load import Setup
@@ -60,12 +62,12 @@ def load_inputs(setup: Setup, run: RunDirectory | None, design: Design, watcher:
         check_fingerprints(run, {f"{settings.images} images": fingerprint(images)})
     images = _subset(images, settings.check_batches(len(images.pixels)), setup.config.seed)
     calibrated = Calibrated(setup, params, saved.init, images, 0.0)
-    teacher = teacher_logits(calibrated, watcher)
-    features = teacher_features(calibrated, watcher) if "features" in design.losses else None
+    logits, needs_features = teacher_logits(calibrated, watcher), reading(design.losses).reads("features")
+    teacher = Teacher(logits, teacher_features(calibrated, watcher) if needs_features else None)
     directions, explained = _directions(setup, design.moving, saved)
     labels = None if images.labels is None else jnp.asarray(images.labels, jnp.int32)
     temperatures = jnp.asarray(settings.temperatures, jnp.float32)
-    ground = Ground(params, saved.named(settings.origin), directions, teacher, labels, temperatures, features)
+    ground = Ground(params, saved.named(settings.origin), directions, teacher, labels, temperatures)
     return Inputs(ground, np.asarray(images.pixels), explained)
 
 
@@ -112,7 +114,7 @@ def _directions(
             first = settings.axes[:axis].count("principal")
             return {site: leaf[first : first + count] for site, leaf in principal.items()}
         key = jax.random.fold_in(jax.random.key(setup.config.seed), axis)
-        return random_directions(parts, name, count, origin, settings.epsilon, key)
+        return random_directions(parts, origin, key, name=name, count=count, epsilon=settings.epsilon)
 
     by_axis = [along(axis, name) for axis, name in enumerate(settings.axes)]
     directions = {site: jnp.concatenate([leaves[site] for leaves in by_axis]) for site in moving}

@@ -50,7 +50,7 @@ def plan_landscape(
         "moving_sites": ", ".join(design.moving),
         "points": points,
         "grid": " × ".join(map(str, design.grid.shape)),
-        "losses": ", ".join(design.columns),
+        "losses": ", ".join(column.name for column in design.columns),
         "left_out_without_labels": ", ".join(design.left_out) or "nothing",
         "images": f"{design.num_images} {settings.images} images",
         "network_share_per_point": round(share, 3),

@@ -65,7 +65,7 @@ def run_landscape(
             for name, content in draw(arrays, metadata):
                 run.write(name, content)
         summary = metadata | {
-            "jaggedness": summarise(arrays, design.columns),
+            "jaggedness": summarise(arrays, metadata["columns"]),
             "seconds": round(time.monotonic() - began, 2),
         }
         run.write_json(SUMMARY, summary)
@@ -81,10 +81,9 @@ def program_of(setup: Setup, design: Design) -> Program:
         specs=setup.specs,
         preprocessing=setup.model.preprocessing,
         losses=design.losses,
-        batch_size=settings.batch_size,
+        log=design.log,
         image_chunk=image_chunk,
         point_chunk=point_chunk,
-        log=design.log,
     )
 
 
@@ -96,7 +95,8 @@ def _compute(setup: Setup, design: Design, inputs: Inputs, run: RunDirectory, wa
     log = PointLog(run, header, len(design.columns))
     progress = watcher.stage("landscape")
     progress(log.done, total)
-    for batch, losses in scan(program, ground, design.grid, jax.numpy.asarray(pixels), mesh, log.done):
+    images = jax.numpy.asarray(pixels)
+    for batch, losses in scan(program, ground, design.grid, images, mesh=mesh, first=log.done):
         log.append(losses)
         progress(batch.last, total)
     return log.losses()

@@ -11,7 +11,6 @@ import numpy as np
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.landscape.directions import Directions, Points, reflected_share
 from evolq_jax.landscape.jaggedness import by_resolution, lines_of_plane, spread
-from evolq_jax.landscape.losses import unit_of
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.runs.provenance import environment
 from evolq_jax.verbs.landscape.design import Design, Target
@@ -22,9 +21,8 @@ def describe(setup: Setup, target: Target, design: Design, inputs: Inputs) -> di
     """The metadata: all that a figure's caption needs. The same for a scan and its continuation."""
     config, (ground, _, explained) = setup.config, inputs
     settings = config.landscape
-    share = reflected_share(
-        setup.model.parts, design.log, ground.origin, ground.directions, _corners(settings, design)
-    )
+    corners = _corners(settings, design)
+    share = reflected_share(setup.model.parts, ground.origin, ground.directions, corners, log=design.log)
     return {
         "name": config.name,
         "target": target.name,
@@ -38,8 +36,8 @@ def describe(setup: Setup, target: Target, design: Design, inputs: Inputs) -> di
         "landscape": json.loads(json.dumps(dataclasses.asdict(settings))),
         "axes": list(settings.axes),
         "axis_labels": [axis_label(settings, number) for number in range(len(settings.axes))],
-        "columns": list(design.columns),
-        "units": [unit_of(column) for column in design.columns],
+        "columns": [column.name for column in design.columns],
+        "units": [column.unit for column in design.columns],
         "left_out": list(design.left_out),
         "num_images": design.num_images,
         "moving_sites": list(design.moving),
@@ -69,7 +67,8 @@ def arrays_of(design: Design, losses: np.ndarray) -> dict[str, np.ndarray]:
     """The arrays of `landscape.npz`: axes, losses [columns, ...] and every number of every line."""
     grid = design.grid
     cube = np.moveaxis(losses.reshape(*grid.shape, -1), -1, 0)
-    arrays = {"x": grid.axis, "losses": cube, "columns": np.array(design.columns)}
+    names = np.array([column.name for column in design.columns])
+    arrays = {"x": grid.axis, "losses": cube, "columns": names}
     plane = not grid.lines and grid.points.coordinates.shape[1] == 2
     if plane:
         arrays["y"] = grid.axis

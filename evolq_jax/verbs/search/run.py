@@ -98,8 +98,8 @@ def _search(
 ) -> SearchResult:
     setup, config, qparams = calibrated.setup, calibrated.setup.config, calibrated.qparams
     features = teacher_features(calibrated, watcher) if config.search.has_features else None
-    layout = config.search.layout(setup.mesh, len(calibrated.images.pixels))
-    teacher, tokens = teacher_logits(calibrated, watcher), first_tokens(calibrated, layout)
+    placement = config.search.placement(setup.mesh, len(calibrated.images.pixels))
+    teacher, tokens = teacher_logits(calibrated, watcher), first_tokens(calibrated, placement)
     total, budget, key = num_total(setup), config.search.budget, jax.random.key(config.seed)
     with open_checkpoints(run.path, config.checkpoint, SEARCH.verb) as checkpoints:
         first = Position.first(setup.model.parts, qparams)

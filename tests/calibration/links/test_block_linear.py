@@ -17,7 +17,7 @@ from evolq_jax.errors import UserError
 from evolq_jax.network.parts import CORRECTION, SiteRoles
 from evolq_jax.network.run import forward, run_blocks
 from evolq_jax.network.sites import list_sites
-from evolq_jax.objective.fitness import kl
+from evolq_jax.objective.logits import kl
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantSpec, resolve
 from evolq_jax.trees import flatten

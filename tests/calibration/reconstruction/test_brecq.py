@@ -36,7 +36,7 @@ from evolq_jax.errors import UserError
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import list_sites
-from evolq_jax.objective.fitness import kl
+from evolq_jax.objective.logits import kl
 from evolq_jax.quant.learned_rounding import soft_round
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.quantizers.uniform import dequantize, quantize

@@ -16,7 +16,7 @@ def even_chunk(count: int, at_most: int) -> int:
 
 
 @dataclass(frozen=True)
-class Layout:
+class Placement:
     """How images, in parts one after the other, lie over the devices of the data axis.
 
     Each part is dealt out in turn: image i of a part is the (i // devices)-th of device i % devices, so the

@@ -1,25 +1,8 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.errors import UserError
-from evolq_jax.objective.fitness import (
-    FITNESS,
-    Term,
-    batched,
-    centred_cosine,
-    cosine,
-    info_nce,
-    kl,
-    kl_per_image,
-    make_fitness,
-    mse,
-    parse_fitness,
-    relative_error,
-    top_k_kl,
-)
-from evolq_jax.typing import Array
+from evolq_jax.objective.logits import centred_cosine, cosine, info_nce, kl, kl_per_image, mse, top_k_kl
 
 RNG = np.random.default_rng(0)
 STUDENT, TEACHER = (3 * RNG.standard_normal((12, 7)).astype(np.float32) for _ in range(2))
@@ -83,25 +66,6 @@ def test_mse_and_cosine() -> None:
     np.testing.assert_allclose(cosine(7 * teacher, teacher), 0, atol=1e-6)
 
 
-def test_a_fitness_by_name_with_a_traced_temperature() -> None:
-    student, teacher = jnp.asarray(STUDENT), jnp.asarray(TEACHER)
-    run = jax.jit(lambda t: make_fitness("info_nce", t)(student, teacher))
-    for temperature in (0.5, 3.0):
-        np.testing.assert_allclose(run(temperature), info_nce_loop(STUDENT, TEACHER, temperature), rtol=1e-5)
-    assert run._cache_size() == 1  # type: ignore[attr-defined]
-    np.testing.assert_allclose(make_fitness("kl")(student, teacher), kl(student, teacher))
-    with pytest.raises(UserError, match="unknown fitness 'infonce'; did you mean 'info_nce'"):
-        make_fitness("infonce")
-
-
-def test_batches_are_scored_apart_and_averaged() -> None:
-    got = batched(make_fitness("info_nce"), jnp.asarray(STUDENT), jnp.asarray(TEACHER), 4)
-    want = [info_nce_loop(STUDENT[i : i + 4], TEACHER[i : i + 4], 3.0) for i in (0, 4, 8)]
-    np.testing.assert_allclose(got, np.mean(want), rtol=1e-5)
-    whole = info_nce_loop(STUDENT, TEACHER, 3.0)
-    assert abs(float(got) - whole) > 0.1
-
-
 def top_k_kl_loop(student: np.ndarray, teacher: np.ndarray, k: int) -> float:
     total = 0.0
     for s, t in zip(student.astype(np.float64), teacher.astype(np.float64), strict=True):
@@ -132,65 +96,3 @@ def test_centred_cosine_sees_only_what_tells_images_apart() -> None:
     shifted = student + 10.0 * RNG.standard_normal(7).astype(np.float32)
     np.testing.assert_allclose(centred_cosine(shifted, teacher), centred_cosine(student, teacher), rtol=1e-4)
     assert abs(float(cosine(shifted, teacher) - cosine(student, teacher))) > 1e-2
-
-
-def test_a_token_s_error_counts_by_its_own_size() -> None:
-    wanted = RNG.standard_normal((2, 3, 5)).astype(np.float32)
-    wanted[0, 0] *= 1000  # a massive activation
-    wanted[1, 2] = 0  # a dead token: not divided by zero
-    output = wanted + 0.1 * RNG.standard_normal(wanted.shape).astype(np.float32)
-    sizes = (wanted.astype(np.float64) ** 2).mean(-1)
-    floor = 1e-3 * sizes.mean()
-    errors = ((output.astype(np.float64) - wanted) ** 2).mean(-1)
-    want = [np.mean([errors[i, n] / max(sizes[i, n], floor) for n in range(3)]) for i in range(2)]
-    np.testing.assert_allclose(relative_error(jnp.asarray(output), jnp.asarray(wanted)), want, rtol=1e-4)
-
-
-def worst(student: Array, teacher: Array) -> Array:
-    """A user's own."""
-    return jnp.abs(student - teacher).max()
-
-
-def rows(student: Array, teacher: Array) -> Array:
-    return jnp.abs(student - teacher).max(-1)
-
-
-def test_sums_of_terms_and_functions_of_a_user() -> None:
-    student, teacher = jnp.asarray(STUDENT), jnp.asarray(TEACHER)
-    assert parse_fitness("kl + 0.5*local") == (Term(1.0, "kl"), Term(0.5, "local"))
-    got = make_fitness("2*info_nce+ 0.25 * worst +top_k_kl", 0.5, top_k=2, functions=(worst,))(
-        student, teacher
-    )
-    want = 2 * info_nce_loop(STUDENT, TEACHER, 0.5) + 0.25 * np.abs(STUDENT - TEACHER).max()
-    np.testing.assert_allclose(got, want + top_k_kl_loop(STUDENT, TEACHER, 2), rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("kl + 0.5*locl", "unknown fitness 'locl'; did you mean 'local'"),
-        ("-1*kl", "the weight '-1' of 'kl' is no positive number"),
-        ("x*kl", "the weight 'x' of 'kl' is no positive number"),
-        ("kl + ", "unknown fitness ''"),
-        ("kl + local", "'local' is known to the block-wise search only"),
-        ("kl + features", "'features' is no function of logits"),
-        ("rows", "fitness 'rows' must give one number, not an array of shape .12,."),
-    ],
-)
-def test_fitness_that_means_nothing_is_refused(text: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        make_fitness(text, functions=(rows,))(jnp.asarray(STUDENT), jnp.asarray(TEACHER))
-
-
-def test_a_function_may_not_take_another_term_s_name() -> None:
-    def kl(student: Array, teacher: Array) -> Array:
-        return worst(student, teacher)
-
-    with pytest.raises(UserError, match="two terms of a fitness have one name"):
-        make_fitness("kl", functions=(kl,))
-
-
-@pytest.mark.parametrize("name", FITNESS)
-def test_fitness_of_a_dead_network_is_finite(name: str) -> None:
-    dead = jnp.zeros((4, 7))
-    assert bool(jnp.isfinite(make_fitness(name)(dead, jnp.asarray(TEACHER[:4]))))

@@ -1,0 +1,22 @@
+"""How far activations are from the float network's: features before the classifiers, a block's own output."""
+
+import jax.numpy as jnp
+
+from evolq_jax.typing import Array
+
+FLOOR = 1e-3  # of a token's mean square, relative to the mean over all tokens
+
+
+def relative_error(output: Array, wanted: Array) -> Array:
+    """Each token's mean squared error over the token's own mean square, averaged over tokens: [B].
+
+    What follows a block is mostly a norm, to which a token's size means nothing. A plain mean would be that
+    of the few tokens with massive activations.
+
+    Args:
+      output: of the quantized network [B, ..., channels].
+      wanted: of the float network, of the same shape.
+    """
+    size = (wanted**2).mean(-1)
+    error = ((output - wanted) ** 2).mean(-1) / jnp.maximum(size, FLOOR * size.mean())
+    return error.reshape(len(error), -1).mean(-1)

@@ -1,0 +1,72 @@
+"""How far the quantized network's logits are from the float network's. Always minimised.
+
+Each is a pure function `(student [B, C], teacher [B, C]) -> scalar` over one batch of images.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from evolq_jax.typing import Array
+
+
+def _unit(x: Array) -> Array:
+    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
+def info_nce(student: Array, teacher: Array, temperature: Array | float = 3.0) -> Array:
+    """Contrastive loss against the batch (Evol-Q, equation 3; official code's form and factor 2T).
+
+    Positives are the same image's float logits, negatives the other images' of the batch:
+    `2T mean_i CE(s_i . K^T / T, i)` over L2-normalised rows.
+    """
+    similarity = _unit(student) @ _unit(teacher).T / temperature
+    positives = jnp.diagonal(similarity)
+    return 2.0 * temperature * jnp.mean(jax.nn.logsumexp(similarity, axis=-1) - positives)
+
+
+def mse(student: Array, teacher: Array) -> Array:
+    """Mean squared difference of the logits."""
+    return jnp.mean((student - teacher) ** 2)
+
+
+def cosine(student: Array, teacher: Array) -> Array:
+    """One minus the mean cosine similarity of the rows."""
+    return 1.0 - jnp.mean(jnp.sum(_unit(student) * _unit(teacher), axis=-1))
+
+
+def kl_per_image(student: Array, teacher: Array) -> Array:
+    """`KL(softmax(teacher) || softmax(student))` of every row, in nats: [B]."""
+    log_p, log_q = jax.nn.log_softmax(teacher, axis=-1), jax.nn.log_softmax(student, axis=-1)
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+def kl(student: Array, teacher: Array) -> Array:
+    """Mean Kullback-Leibler divergence from the float network's class probabilities, in nats."""
+    return jnp.mean(kl_per_image(student, teacher))
+
+
+def centred_cosine(student: Array, teacher: Array) -> Array:
+    """`cosine` of what tells an image from the others: the batch's mean is taken off each network's rows.
+
+    At a high temperature this is what infoNCE comes to.
+    """
+    return cosine(student - student.mean(0), teacher - teacher.mean(0))
+
+
+def top_k_kl(student: Array, teacher: Array, top_k: int = 10) -> Array:
+    """`kl` of distributions over the teacher's `top_k` most likely classes and all others as one, in nats.
+
+    At most `kl`, and equal to it where there are top_k + 1 classes or fewer: the tail's noise is not seen.
+    """
+    if top_k >= teacher.shape[-1]:
+        return kl(student, teacher)
+    _, chosen = jax.lax.top_k(teacher, top_k)
+    likely = jnp.zeros(teacher.shape, bool).at[jnp.arange(len(teacher))[:, None], chosen].set(True)
+
+    def log_probabilities(logits: Array) -> Array:
+        log_p = jax.nn.log_softmax(logits, axis=-1)
+        tail = jax.nn.logsumexp(jnp.where(likely, -jnp.inf, log_p), axis=-1, keepdims=True)
+        return jnp.concatenate([jnp.take_along_axis(log_p, chosen, axis=-1), tail], axis=-1)
+
+    log_p, log_q = log_probabilities(teacher), log_probabilities(student)
+    return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1))

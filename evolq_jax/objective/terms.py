@@ -1,0 +1,106 @@
+"""The terms of a fitness: records in one dict, and sums of them by name.
+
+A config names a term or a sum, such as `kl` or `info_nce + 0.5*features`. Python may pass a term itself: a
+`Term`, or a plain function of logits.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from evolq_jax.errors import UserError, suggestion
+from evolq_jax.objective.activations import relative_error
+from evolq_jax.objective.logits import centred_cosine, cosine, info_nce, kl, mse, top_k_kl
+from evolq_jax.typing import Array, FitnessFn
+
+Reads = Literal["logits", "features", "own_output"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One way to say how far the quantized network is from the float network. Minimised.
+
+    Attributes:
+      name: what a config calls it.
+      function: pure. Of logits: `(student [B, C], teacher [B, C]) -> scalar`, over one batch. Of features or
+        a block's own output: `(student [B, ...], teacher [B, ...]) -> [B]`, an error for each image.
+      reads: what `function` is given: the logits, the features that the classifiers read, or the output of
+        the searched block beside that of the float block on the same input.
+      unit: of the value.
+      contrastive: whether `function` compares the images of a batch with each other, so that its value
+        depends on which images are in one batch.
+      takes: settings that `function` takes as keywords: `temperature` (traced) or `top_k` (static).
+    """
+
+    name: str
+    function: Callable[..., Array]
+    reads: Reads = "logits"
+    unit: str = "1"
+    contrastive: bool = False
+    takes: tuple[str, ...] = ()
+
+
+class Weighted(NamedTuple):
+    """A term of a sum."""
+
+    weight: float
+    term: Term
+
+
+TERMS = {
+    term.name: term
+    for term in (
+        Term("info_nce", info_nce, contrastive=True, takes=("temperature",)),
+        Term("mse", mse, unit="squared logits"),
+        Term("cosine", cosine),
+        Term("kl", kl, unit="nats"),
+        Term("centred_cosine", centred_cosine, contrastive=True),
+        Term("top_k_kl", top_k_kl, unit="nats", takes=("top_k",)),
+        Term("features", relative_error, reads="features"),
+        Term("local", relative_error, reads="own_output"),
+    )
+}
+
+
+def as_term(given: Term | FitnessFn) -> Term:
+    """A term as it is; a plain function of logits as a term of the function's name."""
+    return given if isinstance(given, Term) else Term(given.__name__, given, contrastive=True)
+
+
+def parse_fitness(
+    fitness: str | Term | FitnessFn, more: Sequence[Term | FitnessFn] = ()
+) -> tuple[Weighted, ...]:
+    """The terms of a fitness, with their weights.
+
+    Args:
+      fitness: a name, or a sum such as `kl + 0.5*local`; or a term or function itself.
+      more: terms and functions that a sum may name beside those of `TERMS`.
+
+    Raises:
+      UserError: a name is unknown or stands for two terms, or a weight is no positive number.
+    """
+    if not isinstance(fitness, str):
+        return (Weighted(1.0, as_term(fitness)),)
+    own = [as_term(given) for given in more]
+    known = TERMS | {term.name: term for term in own}
+    if len(known) < len(TERMS) + len(own):
+        names = ", ".join(term.name for term in own)
+        raise UserError(f"two terms of a fitness have one name: rename one of the functions {names}")
+    return tuple(_parse_part(part, fitness, known) for part in fitness.split("+"))
+
+
+def _parse_part(part: str, fitness: str, known: dict[str, Term]) -> Weighted:
+    """One summand: `kl` or `0.5*kl`."""
+    factor, _, name = (piece.strip() for piece in part.rpartition("*"))
+    if name not in known:
+        raise UserError(
+            f"unknown fitness '{name}'{suggestion(name, known)} (known: {', '.join(known)}; or a sum, "
+            "kl+0.5*local)"
+        )
+    try:
+        weight = float(factor or 1)
+    except ValueError:
+        weight = 0.0
+    if not 0 < weight < float("inf"):
+        raise UserError(f"fitness '{fitness}': the weight '{factor}' of '{name}' is no positive number")
+    return Weighted(weight, known[name])

@@ -56,7 +56,8 @@ def check_choices(config: Any, prefix: str = "") -> None:
 @cache
 def _choices(kind: type) -> dict[str, tuple[tuple[str, ...], tuple[type, ...]]]:
     """For each field of a dataclass: the words that it takes (none: any), and the other types it takes."""
-    return {name: _alternatives(hint) for name, hint in get_type_hints(kind).items()}
+    hints = get_type_hints(kind)
+    return {field.name: _alternatives(hints[field.name]) for field in dataclasses.fields(kind)}
 
 
 def _alternatives(hint: Any) -> tuple[tuple[str, ...], tuple[type, ...]]:

@@ -18,6 +18,11 @@ class Named(Protocol):
         """The name that configs use."""
         ...
 
+    @property
+    def does(self) -> str:
+        """What it does, in one sentence without a full stop."""
+        ...
+
 
 Thing = TypeVar("Thing", bound=Named)
 

@@ -35,7 +35,7 @@ def find_links(chain: Iterable[str | Link]) -> tuple[Link, ...]:
     return tuple(find(link, LINKS, "calibration.chain has the unknown initialiser") for link in chain)
 
 
-def check_order(links: Sequence[Link]) -> None:
+def check_chain(links: Sequence[Link]) -> None:
     """Refuses chains in which a link would undo or could not see what another has done.
 
     Raises:
@@ -67,7 +67,7 @@ def check_links(links: Sequence[Link], parts: ModelParts, specs: Specs) -> None:
     Raises:
       UserError: they stand in an order that makes no sense, or one finds nothing here that it could change.
     """
-    check_order(links)
+    check_chain(links)
     for link in links:
         for need in link.needs:
             if not need.is_met(parts):

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from evolq_jax.cli.arguments import OPTIONS, VERBS, check_order, make_parser
-from evolq_jax.cli.override import override, print_fields
+from evolq_jax.cli.override import override, print_fields, print_names
 from evolq_jax.cli.progress import make_watcher
 from evolq_jax.cli.tables import (
     comparison_table,
@@ -288,6 +288,8 @@ def _print_help(options: argparse.Namespace) -> None:
     field = "--train.epochs 3" if options.verb == "train" else "--search.passes 3"
     print(f"\nEvery field of the config can be set as in {field}:\n", flush=True)
     print_fields(kind, config, options.verb)
+    if kind is Experiment:
+        print_names()
 
 
 def _models_table() -> Table:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from evolq_jax.config.named import named_kind
+from evolq_jax.config.named import KINDS, named_kind
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.named import name_of
 
@@ -88,6 +88,14 @@ def _field_names(kind: type, prefix: str = "") -> list[str]:
         elif not any(dataclasses.is_dataclass(part) for part in get_args(hint)):
             names.append((prefix + name).replace("_", "-"))
     return names
+
+
+def print_names() -> None:
+    """What names of links and the like stand for."""
+    for known in KINDS:
+        print(f"\n{known.noun}s:")
+        for name, thing in known.things.items():
+            print(f"  {name:<14} {thing.does}")
 
 
 def print_fields(kind: type, config: Any, verb: str) -> None:

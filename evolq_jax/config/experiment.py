@@ -6,7 +6,7 @@ Config files (`configs/*.py`) hold `config = Experiment(...)`; the command line 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from evolq_jax.calibration.chain import LINKS, check_order, find_links
+from evolq_jax.calibration.chain import LINKS, check_chain, find_links
 from evolq_jax.calibration.link import FLOAT_STREAM, LayerLink, Link, TokenWeighting, WalkConfig
 from evolq_jax.calibration.links.clip import ClipConfig
 from evolq_jax.calibration.links.ranges import RangesConfig
@@ -100,7 +100,7 @@ class CalibrationConfig:
         if not 0 <= self.pull <= 1:
             raise UserError(f"calibration.pull must be from 0 to 1, not {self.pull}")
         check_names(self.chain, LINKS, "calibration.chain")
-        check_order(self.links)
+        check_chain(self.links)
 
     @property
     def walk(self) -> WalkConfig:

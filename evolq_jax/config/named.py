@@ -16,7 +16,7 @@ class NamedKind(NamedTuple):
     things: Mapping[str, Named]
 
 
-KINDS = (NamedKind(Link, "link", LINKS),)
+KINDS = (NamedKind(Link, "link", LINKS),)  # one line for each kind
 
 
 def named_kind(hint: Any) -> NamedKind | None:

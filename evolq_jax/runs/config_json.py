@@ -50,7 +50,7 @@ def _found(name: Any, kind: Any) -> Any:
     if isinstance(name, str) and known is not None and name not in known.things:
         raise UserError(
             f"'{name}' is no {known.noun} that evolq_jax brings along: Python passed it to the run, and only "
-            "its name is recorded"
+            "its name is recorded; make the run anew from there"
         )
     return name
 

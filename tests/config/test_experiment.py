@@ -5,9 +5,15 @@ from typing import Any
 
 import pytest
 
+from evolq_jax.calibration.chain import LINKS
+from evolq_jax.calibration.link import LayerLink, WalkConfig
+from evolq_jax.calibration.links.ranges import RangesConfig
+from evolq_jax.calibration.links.ridge import RidgeConfig
 from evolq_jax.config.comparison import Comparison, Method
 from evolq_jax.config.experiment import (
+    BrecqConfig,
     CalibrationConfig,
+    ClipConfig,
     DataConfig,
     Experiment,
     LandscapeConfig,
@@ -125,6 +131,10 @@ def test_presets_by_name() -> None:
             "calibration.chain's 'gptq' needs quant.bias_correction off",
         ),
         (lambda: CalibrationConfig(chain=("range",)), "unknown initialiser 'range'; did you mean 'ranges'?"),
+        (
+            lambda: CalibrationConfig(chain=("ranges", replace(LINKS["bias"], walk=WalkConfig(0.5)))),
+            "calibration.chain has 'bias', which is not the one that evolq_jax knows by that name",
+        ),
         (lambda: Experiment(evaluation_batch=0), "evaluation_batch must be at least 1"),
         (lambda: Experiment(seed=-1), "seed must be from 0 to 4294967295, not -1"),
         (lambda: Experiment(seed=2**32), "seed must be from 0 to 4294967295"),
@@ -240,3 +250,25 @@ def test_strong_is_fast_with_corrected_weights_at_the_config_s_bits(
     assert first.search == replace(config.search, generations=config.search.generations // 2)
     assert longest.search == replace(config.search, passes=3 * config.search.passes)
     assert longest.calibration == first.calibration
+
+
+def test_links_get_the_settings_of_the_config_and_keep_those_of_python() -> None:
+    mine = LayerLink("mine", "does nothing", lambda spec, moments, layer, settings: layer, settings=3)
+    config = CalibrationConfig(
+        ("ranges", "fold", "clip", LINKS["ridge"], "gptq", mine),
+        damping=1.5,
+        pull=0.25,
+        token_weights="equal",
+        fisher=True,
+        clip=ClipConfig(("a",)),
+    )
+    ranges, fold, clip, ridge, gptq, own = config.links
+    assert ranges.settings == fold.settings == RangesConfig(fisher=True)
+    assert clip.settings == ClipConfig(("a",))
+    assert ridge.settings == RidgeConfig(1.5)
+    assert gptq.settings is None
+    for link in (ridge, gptq):
+        assert isinstance(link, LayerLink)
+        assert link.walk == WalkConfig(0.25, "equal")
+    assert own == mine
+    assert CalibrationConfig(chain=("ranges", "brecq")).links[1].settings == BrecqConfig()

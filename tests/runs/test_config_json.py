@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from evolq_jax.config.experiment import Experiment, QuantConfig, Rule, SearchConfig
+from evolq_jax.calibration.chain import LINKS
+from evolq_jax.calibration.link import NetworkLink
+from evolq_jax.config.experiment import CalibrationConfig, Experiment, QuantConfig, Rule, SearchConfig
 from evolq_jax.config.load import load_config
 from evolq_jax.config.presets import faithful
 from evolq_jax.errors import UserError
@@ -82,6 +84,20 @@ def test_what_is_no_object_is_no_config(text: str, message: str) -> None:
     with pytest.raises(UserError, match="it: ") as caught:
         from_json(text, "it")
     assert message in str(caught.value)
+
+
+MINE = NetworkLink("mine", "does nothing", lambda calibration, state, settings: state)
+
+
+def test_a_link_of_python_is_recorded_by_name_and_not_found_again() -> None:
+    config = Experiment(calibration=CalibrationConfig(chain=("ranges", MINE, LINKS["bias"])))
+    text = to_json(config)
+    assert json.loads(text)["calibration"]["chain"] == ["ranges", "mine", "bias"]
+    with pytest.raises(UserError, match="'mine' is no link that evolq_jax brings along") as caught:
+        from_json(text, "run/config.json")
+    assert "\n" not in str(caught.value)
+    known = to_json(Experiment(calibration=CalibrationConfig(chain=("ranges", LINKS["bias"]))))
+    assert from_json(known, "it").calibration.chain == ("ranges", "bias")
 
 
 def my_loss(student: Any, teacher: Any) -> Any:

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.timing import count_compilations
 from evolq_jax.calibration.calibrate import calibrate
-from evolq_jax.calibration.chain import check_order, find_links
+from evolq_jax.calibration.chain import check_chain, find_links
 from evolq_jax.calibration.link import Calibration, Link, State
 from evolq_jax.calibration.links.clip import CLIP, COARSE, FINE, ClipConfig, clip, clip_cost
 from evolq_jax.calibration.links.ranges import RANGES
@@ -156,10 +156,10 @@ def links(*names: str) -> tuple[Link, ...]:
 @pytest.mark.parametrize("rounding", ["gptq", "brecq"])
 def test_clipping_comes_before_rounding_and_after_folding(rounding: str) -> None:
     with pytest.raises(UserError, match=f"'clip' after '{rounding}'.*put 'clip' before '{rounding}'"):
-        check_order(links("ranges", rounding, "clip"))
+        check_chain(links("ranges", rounding, "clip"))
     with pytest.raises(UserError, match="put 'fold' before 'clip'"):
-        check_order(links("ranges", "clip", "fold"))
-    check_order(links("ranges", "fold", "clip", "ridge", rounding))
+        check_chain(links("ranges", "clip", "fold"))
+    check_chain(links("ranges", "fold", "clip", "ridge", rounding))
 
 
 @pytest.mark.parametrize(("field", "value"), [("num_images", 0), ("held_out", 1.0)])

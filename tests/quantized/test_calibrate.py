@@ -8,7 +8,7 @@ import pytest
 from evolq_jax.calibration.chain import LINKS
 from evolq_jax.errors import UserError
 from evolq_jax.network.network import Network
-from evolq_jax.objective.fitness import kl
+from evolq_jax.objective.logits import kl
 from evolq_jax.quant.spec import QuantConfig
 from evolq_jax.quantized.calibrate import calibrate
 from evolq_jax.quantized.network import QuantizedNetwork

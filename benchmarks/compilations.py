@@ -14,7 +14,8 @@ from benchmarks.search_throughput import MATMUL, Case, paper_search
 from benchmarks.subject import Options, Subject
 from benchmarks.timing import count_compilations
 from evolq_jax.calibration.calibrate import calibrate
-from evolq_jax.pipeline.logits import compute_logits
+from evolq_jax.network.network import Network
+from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.search.blockwise import search
 
 DEPTHS = (4, 8, 12)
@@ -28,7 +29,7 @@ def row(subject: Subject, case: Case = CASE) -> dict[str, Any]:
     qparams = calibrate(parts, specs, params, [subject.normalised()[:10]], sites=sites).qparams
     tokens = subject.tokens(specs, qparams, 10)
     pixels = np.asarray(subject.pixels)
-    teacher = compute_logits(parts, (), subject.preprocessing, params, {}, pixels, 10)
+    teacher = compute_logits(Network(parts, params, subject.preprocessing), pixels, 10)
     ends: list[float] = []
 
     def note_end(_: Any) -> None:

@@ -25,9 +25,10 @@ from evolq_jax.landscape.directions import keep_blocks, random_directions
 from evolq_jax.landscape.grid import Grid, make_grid
 from evolq_jax.landscape.losses import make_losses
 from evolq_jax.landscape.scan import Ground, Program, scan
+from evolq_jax.network.network import Network
 from evolq_jax.objective.objective import Teacher
-from evolq_jax.pipeline.logits import compute_logits
 from evolq_jax.quant.spec import select
+from evolq_jax.quantized.logits import compute_logits
 
 SITES = ("*/attn/*/weight", "*/mlp/*/weight")
 
@@ -55,7 +56,7 @@ def plane(subject: Subject, case: Case, points: int) -> tuple[Task, Grid]:
     parts, params, pixels = subject.parts, subject.params, subject.pixels
     sites, specs = subject.quantizers(SCHEMES[case.scheme])
     qparams = calibrate(parts, specs, params, [subject.normalised()[:10]], sites=sites).qparams
-    teacher = compute_logits(parts, (), subject.preprocessing, params, {}, np.asarray(pixels), 10)
+    teacher = compute_logits(Network(parts, params, subject.preprocessing), np.asarray(pixels), 10)
     moving = select(SITES, qparams)
     depth = subject.config.depth
     blocks = tuple(range(int(case.first_block * depth), depth))

@@ -20,8 +20,9 @@ from benchmarks.peak import block_flops, peak_flops
 from benchmarks.subject import Options, Subject
 from benchmarks.timing import Task, count_compilations, interleave
 from evolq_jax.calibration.calibrate import calibrate
-from evolq_jax.pipeline.logits import compute_logits
+from evolq_jax.network.network import Network
 from evolq_jax.quant.spec import QuantConfig
+from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import ATTENTION_WEIGHTS, SearchConfig
 
@@ -73,7 +74,7 @@ def one_pass(subject: Subject, case: Case) -> Task:
     qparams = calibrate(parts, specs, params, [subject.normalised()[:10]], sites=sites).qparams
     tokens = subject.tokens(specs, qparams, 10)
     pixels = np.asarray(subject.pixels)
-    teacher = compute_logits(parts, (), subject.preprocessing, params, {}, pixels, 10)
+    teacher = compute_logits(Network(parts, params, subject.preprocessing), pixels, 10)
     run = partial(search, parts=parts, specs=specs, params=params, qparams=qparams, tokens=tokens)
 
     def task(case: Case = case) -> float:

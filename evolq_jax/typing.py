@@ -14,6 +14,7 @@ import numpy as np
 Array = jax.Array
 PyTree = Any
 Params = dict[str, Any]  # nested dicts of arrays; blocks of a segment are stacked on a leading L axis
+Progress = Callable[[int, int], None]  # (done, total)
 FitnessFn = Callable[[Array, Array], Array]  # (student [B, C], teacher [B, C]) -> scalar, minimised
 
 
@@ -69,3 +70,8 @@ class Images(NamedTuple):
     names: tuple[str, ...]  # file (or array index) of each image, for messages and records
     skipped: tuple[str, ...] = ()  # files that could not be read and were left out on request
     first: int = 0
+
+
+def no_progress(done: int, total: int) -> None:
+    """Tells nobody how far something is."""
+    del done, total

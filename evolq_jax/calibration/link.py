@@ -15,9 +15,8 @@ from evolq_jax.devices.mesh import gather
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.spec import QuantSpec, Specs
-from evolq_jax.typing import Array, Params, SiteInfo
+from evolq_jax.typing import Array, Params, Progress, SiteInfo
 
-Progress = Callable[[int, int], None]  # (steps done, steps in all)
 TokenWeighting = Literal["fisher", "stream", "equal"]
 
 WALK = 20  # forward passes for each image that a walk through the layers takes, measured on ViT-Tiny

@@ -12,13 +12,13 @@ from evolq_jax.devices.placement import Placement
 from evolq_jax.network.walk import embed
 from evolq_jax.pipeline.images import check_batches, load_calibration
 from evolq_jax.pipeline.load import Setup
-from evolq_jax.pipeline.logits import quantize_weights
-from evolq_jax.pipeline.watcher import Progress, Watcher
+from evolq_jax.pipeline.watcher import Watcher
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import quant_sites
 from evolq_jax.quantized.calibrate import calibrate
+from evolq_jax.quantized.logits import quantize_weights
 from evolq_jax.quantized.network import QuantizedNetwork
-from evolq_jax.typing import Array, Images, Params
+from evolq_jax.typing import Array, Images, Params, Progress
 
 
 class Calibrated(NamedTuple):

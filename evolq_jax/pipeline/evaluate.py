@@ -7,11 +7,12 @@ import numpy as np
 
 from evolq_jax.devices import hosts
 from evolq_jax.metrics import Scores, paired_delta, score, summary
+from evolq_jax.network.network import Network
 from evolq_jax.pipeline.load import Setup
-from evolq_jax.pipeline.logits import compute_logits
 from evolq_jax.pipeline.watcher import Watcher
 from evolq_jax.quant.qparams import QParams
-from evolq_jax.quant.spec import Specs
+from evolq_jax.quantized.logits import compute_logits
+from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.typing import Images, Params
 
 
@@ -27,19 +28,22 @@ def score_networks(
       evaluation: images, with or without labels.
       watcher: follows the progress.
     """
-    parts, preprocessing = setup.model.parts, setup.model.preprocessing
 
-    def logits(name: str, specs: Specs, params: Params, qparams: QParams) -> np.ndarray:
-        batch, progress = setup.config.evaluation_batch, watcher.stage(f"evaluating {name}")
-        network = parts, specs, preprocessing, params, qparams
-        shared = evaluation.first if hosts.num_processes() > 1 else None
-        pixels = evaluation.pixels
-        return compute_logits(*network, pixels, batch, progress, mesh=setup.mesh, first=shared)
+    def logits(name: str, network: Network | QuantizedNetwork) -> np.ndarray:
+        return compute_logits(
+            network,
+            evaluation.pixels,
+            setup.config.evaluation_batch,
+            mesh=setup.mesh,
+            first=evaluation.first if hosts.num_processes() > 1 else None,
+            progress=watcher.stage(f"evaluating {name}"),
+        )
 
-    teacher = logits("float", (), setup.model.params, {})
+    teacher = logits("float", setup.model)
     scores: dict[str, Scores] = {"float": score(teacher, teacher, evaluation.labels)}
     for name, qparams in networks.items():
-        scores[name] = score(logits(name, setup.specs, params, qparams), teacher, evaluation.labels)
+        quantized = QuantizedNetwork(setup.model, params, qparams, setup.specs)
+        scores[name] = score(logits(name, quantized), teacher, evaluation.labels)
     result: dict[str, Any] = {name: summary(value) for name, value in scores.items()}
     if "final" in scores:
         result["delta"] = paired_delta(scores["init"], scores["final"], setup.config.seed)

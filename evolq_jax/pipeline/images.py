@@ -6,8 +6,7 @@ from evolq_jax.config.experiment import DataConfig, Experiment
 from evolq_jax.data import check_draw, load_images, open_source
 from evolq_jax.errors import UserError
 from evolq_jax.pipeline.load import Setup
-from evolq_jax.pipeline.watcher import Progress, no_progress
-from evolq_jax.typing import Images, Preprocessing
+from evolq_jax.typing import Images, Preprocessing, Progress, no_progress
 
 
 def count_calibration(setup: Setup, *, for_search: bool) -> int:

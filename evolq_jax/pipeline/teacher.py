@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 
 from evolq_jax.pipeline.calibrate import Calibrated
-from evolq_jax.pipeline.logits import compute_logits
-from evolq_jax.pipeline.watcher import Progress, Watcher
-from evolq_jax.typing import Array
+from evolq_jax.pipeline.watcher import Watcher
+from evolq_jax.quantized.logits import compute_logits
+from evolq_jax.typing import Array, Progress
 
 
 def teacher_logits(calibrated: Calibrated, watcher: Watcher) -> Array:
@@ -22,16 +22,12 @@ def _teacher(calibrated: Calibrated, progress: Progress, *, features: bool) -> A
     setup, config = calibrated.setup, calibrated.setup.config
     integer = config.search.teacher == "integer_layer_norm"
     found = compute_logits(
-        setup.model.parts,
-        setup.specs if integer else (),
-        setup.model.preprocessing,
-        setup.model.params,
-        calibrated.qparams if integer else {},
+        calibrated.quantized if integer else setup.model,
         calibrated.images.pixels,
         config.calibration.image_chunk,
-        progress,
         integer_norm_only=integer,
         features=features,
         mesh=setup.mesh,
+        progress=progress,
     )
     return jnp.asarray(found)

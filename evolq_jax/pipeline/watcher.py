@@ -1,11 +1,9 @@
 """A watcher follows a run: the command line's progress bars, or nobody."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 from evolq_jax.search.records import Generation
-
-Progress = Callable[[int, int], None]  # (done, total)
+from evolq_jax.typing import Progress, no_progress
 
 
 class Watcher(Protocol):
@@ -31,8 +29,3 @@ class Silent:
     def generation(self, record: Generation, total_evaluations: int) -> None:
         """Nothing."""
         del record, total_evaluations
-
-
-def no_progress(done: int, total: int) -> None:
-    """Shows no progress."""
-    del done, total

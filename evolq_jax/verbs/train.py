@@ -14,10 +14,10 @@ from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.errors import UserError
 from evolq_jax.models.checkpoint import save_params
 from evolq_jax.models.registry import get_entry, param_shapes
-from evolq_jax.pipeline.logits import compute_logits
-from evolq_jax.pipeline.watcher import no_progress
+from evolq_jax.network.network import Network
+from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.training import TrainConfig, TrainExperiment, train
-from evolq_jax.typing import Images, Preprocessing
+from evolq_jax.typing import Images, Preprocessing, no_progress
 from evolq_jax.version import __version__
 
 __all__ = ["TrainConfig", "TrainExperiment", "Trained", "run_training"]
@@ -63,7 +63,7 @@ def run_training(
             parts, params, entry.preprocessing, learnt.pixels, learnt.labels, config.train,
             lambda epoch: progress(epoch.number, epochs),
         )  # fmt: skip
-        logits = compute_logits(parts, (), entry.preprocessing, params, {}, tested.pixels, EVALUATION_BATCH)
+        logits = compute_logits(Network(parts, params, entry.preprocessing), tested.pixels, EVALUATION_BATCH)
     top1 = float((logits.argmax(-1) == tested.labels).mean())
     metadata = {
         "model": entry.name,

@@ -18,8 +18,8 @@ from evolq_jax.metrics import score, summary
 from evolq_jax.pipeline.calibrate import calibrate_setup
 from evolq_jax.pipeline.images import load_evaluation
 from evolq_jax.pipeline.load import load_model
-from evolq_jax.pipeline.logits import compute_logits
 from evolq_jax.pipeline.watcher import Silent
+from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.verbs.search.run import ensure_search
 
 Result = dict[str, Any]
@@ -67,16 +67,12 @@ def _init(key: dict[str, Any], config: Experiment, teacher: dict[str, np.ndarray
     with matmul_precision(config.precision):
         setup = load_model(config)
         evaluation = load_evaluation(setup)
-        parts, preprocessing = setup.model.parts, setup.model.preprocessing
         if "logits" not in teacher:
-            teacher["logits"] = compute_logits(
-                parts, (), preprocessing, setup.model.params, {}, evaluation.pixels, 20
-            )
+            teacher["logits"] = compute_logits(setup.model, evaluation.pixels, 20)
         jax.clear_caches()
         began = time.monotonic()
         calibrated = calibrate_setup(setup, Silent(), for_search=False)
         seconds = time.monotonic() - began
-        arguments = setup.specs, preprocessing, calibrated.params, calibrated.qparams, evaluation.pixels, 20
-        logits = compute_logits(parts, *arguments)
+        logits = compute_logits(calibrated.quantized, evaluation.pixels, 20)
     scores = summary(score(logits, teacher["logits"], evaluation.labels))
     return key | scores | {"seconds": round(seconds, 1), "num_evaluation_images": len(evaluation.pixels)}

@@ -16,12 +16,13 @@ from benchmarks.compiled import work
 from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.devices.mesh import DATA, gather, image_mesh, make_mesh, put_rows, replicate
 from evolq_jax.devices.placement import Placement
+from evolq_jax.network.network import Network
 from evolq_jax.network.run import at, forward
 from evolq_jax.objective.objective import Teacher, make_objective
-from evolq_jax.pipeline.logits import compute_logits
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve, scope
+from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.search import programs
 from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import SearchConfig
@@ -200,8 +201,8 @@ def test_calibration_gives_what_it_gives_on_one_device() -> None:
 def test_logits_of_images_on_all_devices() -> None:
     """Sixteen at once, of twelve: the rest is filled up and dropped."""
     tiny = make_tiny(depth=1)
-    network = tiny.parts, (), PREPROCESSING, tiny.params, {}, np.asarray(tiny.pixels)
-    want = compute_logits(*network, 12)
+    network, pixels = Network(tiny.parts, tiny.params, PREPROCESSING), np.asarray(tiny.pixels)
+    want = compute_logits(network, pixels, 12)
     for text in ("data=8", "candidate=4,data=2"):
-        got = compute_logits(*network, 2, mesh=make_mesh(text))
+        got = compute_logits(network, pixels, 2, mesh=make_mesh(text))
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)

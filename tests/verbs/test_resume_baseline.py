@@ -10,8 +10,9 @@ import pytest
 
 from evolq_jax.config.experiment import BaselineConfig, CheckpointConfig, Experiment
 from evolq_jax.errors import UserError
-from evolq_jax.pipeline.watcher import Progress, Silent
+from evolq_jax.pipeline.watcher import Silent
 from evolq_jax.runs.preemption import Preempted
+from evolq_jax.typing import Progress
 from evolq_jax.verbs.baseline import ensure_baseline, resume_baseline, run_baseline
 from tests.killing import Killed
 from tests.small_run import BATCH, small_config

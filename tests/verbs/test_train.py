@@ -9,7 +9,7 @@ import evolq_jax.models
 from evolq_jax.data import load_images
 from evolq_jax.errors import UserError
 from evolq_jax.models.checkpoint import load_checkpoint
-from evolq_jax.pipeline.logits import compute_logits
+from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.verbs.train import TrainConfig, TrainExperiment, run_training
 
 WEIGHTS = Path(evolq_jax.models.__file__).parent / "weights" / "vit_digits.safetensors"
@@ -35,9 +35,7 @@ def metadata(path: Path) -> dict[str, str]:
 def top1(path: Path, source: str) -> float:
     model = load_checkpoint("vit_digits", path)
     images = load_images(source, model.preprocessing)
-    logits = compute_logits(
-        model.parts, (), model.preprocessing, model.params, {}, images.pixels, batch_size=100
-    )
+    logits = compute_logits(model, images.pixels, batch_size=100)
     return float((logits.argmax(-1) == images.labels).mean())
 
 

@@ -14,9 +14,9 @@ from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.pipeline.cost import MIB, fit_memory, memory, process_bytes
 from evolq_jax.pipeline.images import count_calibration, count_evaluation
 from evolq_jax.pipeline.load import Setup, load_model
-from evolq_jax.pipeline.logits import compute_logits
 from evolq_jax.pipeline.output_start import block_images, searched_weights
 from evolq_jax.pipeline.searched import check_search, search_spaces, searched_sites
+from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.search.budget import candidate_images
 from evolq_jax.search.config import num_evaluations
 
@@ -143,13 +143,12 @@ def _work(setup: Setup, num_images: int, num_evaluation: int) -> float:
 
 def float_speed(setup: Setup, batch: int) -> tuple[float, float]:
     """Seconds to compile the float forward, and the images it then does in a second."""
-    parts, preprocessing, params = setup.model.parts, setup.model.preprocessing, setup.model.params
-    shape = (4 * batch, preprocessing.size, preprocessing.size, len(preprocessing.mean))
+    shape = (4 * batch, *setup.model.image_shape)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
     def seconds(pixels: np.ndarray) -> float:
         began = time.monotonic()
-        compute_logits(parts, (), preprocessing, params, {}, pixels, batch)
+        compute_logits(setup.model, pixels, batch)
         return time.monotonic() - began
 
     first, run = seconds(pixels[:batch]), seconds(pixels)

@@ -17,11 +17,11 @@ from evolq_jax.config.experiment import CheckpointConfig, Experiment
 from evolq_jax.errors import UserError
 from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.output_start import searched_weights
-from evolq_jax.pipeline.watcher import Progress, no_progress
 from evolq_jax.runs.lock import locked
 from evolq_jax.runs.preemption import Preempted, preemptible
 from evolq_jax.runs.unfinished import difference
 from evolq_jax.search.records import Generation
+from evolq_jax.typing import Progress, no_progress
 from evolq_jax.verbs.search.plan import plan_search
 from evolq_jax.verbs.search.run import ensure_search, resume_search, run_search
 from tests.small_run import BLOCKS, small_config, write_weights

@@ -9,9 +9,9 @@ from evolq_jax.network.run import forward, normalize
 from evolq_jax.pipeline.calibrate import Calibrated, calibrate_setup
 from evolq_jax.pipeline.images import load_evaluation
 from evolq_jax.pipeline.load import load_model
-from evolq_jax.pipeline.logits import compute_logits
 from evolq_jax.pipeline.watcher import Silent
 from evolq_jax.quant.sites import float_sites
+from evolq_jax.quantized.logits import compute_logits
 from tests.small_run import BATCH, small_config
 
 
@@ -30,10 +30,8 @@ def pixels(calibrated: Calibrated) -> np.ndarray:
 def logits_of(
     calibrated: Calibrated, pixels: np.ndarray, quantized: bool, batch_size: int = BATCH
 ) -> np.ndarray:
-    setup = calibrated.setup
-    specs, qparams = (setup.specs, calibrated.qparams) if quantized else ((), {})
-    model = setup.model
-    return compute_logits(model.parts, specs, model.preprocessing, model.params, qparams, pixels, batch_size)
+    network = calibrated.quantized if quantized else calibrated.setup.model
+    return compute_logits(network, pixels, batch_size)
 
 
 @pytest.mark.parametrize("quantized", [False, True])
@@ -57,7 +55,6 @@ def test_progress_counts_images_not_padding(calibrated: Calibrated, pixels: np.n
     calls: list[tuple[int, int]] = []
     model = calibrated.setup.model
     compute_logits(
-        model.parts, (), model.preprocessing, model.params, {}, pixels[: BATCH + 3], BATCH,
-        lambda done, total: calls.append((done, total)),
-    )  # fmt: skip
+        model, pixels[: BATCH + 3], BATCH, progress=lambda done, total: calls.append((done, total))
+    )
     assert calls == [(BATCH, BATCH + 3), (BATCH + 3, BATCH + 3)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,36 +12,37 @@ from jax.sharding import PartitionSpec as P
 
 from evolq_jax.devices import hosts
 from evolq_jax.devices.mesh import AXES, put_rows, replicate, spread
+from evolq_jax.network.network import Network
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.run import forward, normalize, with_features
-from evolq_jax.pipeline.watcher import Progress, no_progress
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import SiteFactory, fake_quant_weights, integer_norm_sites, quant_sites
 from evolq_jax.quant.spec import Specs
-from evolq_jax.typing import Array, Params, Preprocessing
+from evolq_jax.quantized.network import QuantizedNetwork
+from evolq_jax.typing import Array, Params, Preprocessing, Progress, no_progress
 
 
-@partial(
-    jax.jit, static_argnames=("parts", "specs", "preprocessing", "integer_norm_only", "features", "mesh")
-)
+class _Static(NamedTuple):
+    """What one batch's program is compiled for."""
+
+    parts: ModelParts
+    specs: Specs
+    preprocessing: Preprocessing
+    integer_norm_only: bool
+    features: bool
+
+
+@partial(jax.jit, static_argnames=("static", "mesh"))
 def _batch_logits(
-    parts: ModelParts,
-    specs: Specs,
-    preprocessing: Preprocessing,
-    integer_norm_only: bool,
-    params: Params,
-    qparams: QParams,
-    pixels: Array,
-    features: bool,
-    mesh: Mesh | None,
+    static: _Static, mesh: Mesh | None, params: Params, qparams: QParams, pixels: Array
 ) -> Array:
-    make_site = integer_norm_sites(specs) if integer_norm_only else quant_sites(specs)
+    make_site = (integer_norm_sites if static.integer_norm_only else quant_sites)(static.specs)
 
     def on_device(params: Params, qparams: QParams, pixels: Array) -> Array:
         def run(make_site: SiteFactory) -> Array:
-            return forward(parts, make_site, params, qparams, normalize(preprocessing, pixels))
+            return forward(static.parts, make_site, params, qparams, normalize(static.preprocessing, pixels))
 
-        found = with_features(parts, make_site, run)[1] if features else run(make_site)
+        found = with_features(static.parts, make_site, run)[1] if static.features else run(make_site)
         return found if mesh is None else jax.lax.all_gather(found, AXES, tiled=True)
 
     return spread(mesh, on_device, (P(), P(), P(AXES)), P())(params, qparams, pixels)
@@ -53,31 +55,35 @@ def quantize_weights(specs: Specs, params: Params, qparams: QParams) -> Params:
 
 
 def compute_logits(
-    parts: ModelParts,
-    specs: Specs,
-    preprocessing: Preprocessing,
-    params: Params,
-    qparams: QParams,
+    network: Network | QuantizedNetwork,
     pixels: np.ndarray,
     batch_size: int,
-    progress: Progress = no_progress,
     *,
     integer_norm_only: bool = False,
     features: bool = False,
     mesh: Mesh | None = None,
     first: int | None = None,
+    progress: Progress = no_progress,
 ) -> np.ndarray:
-    """Logits [B, C] of uint8 images [B, height, width, channels]. `specs=()` means the float network.
+    """Logits [B, C] of a float or a quantized network on uint8 images [B, height, width, channels].
 
-    The last batch is padded, and the padding is dropped. With a mesh, each device runs `batch_size` images.
+    The last batch is padded, and the padding is dropped.
 
-    - `integer_norm_only` gives the released code's teacher: float weights and activations, integer LayerNorm.
-    - `features` gives the features [B, ...] that the classifiers read, in place of the logits.
-    - With `first`, a process has only its own rows of the B images, from this row on. All get all logits.
+    Args:
+      network: the network.
+      pixels: the images; they may be memory-mapped.
+      batch_size: images that run at once, on each device of a mesh.
+      integer_norm_only: of a quantized network, give the released code's teacher: float weights and
+        activations, integer LayerNorm.
+      features: give the features [B, ...] that the classifiers read, in place of the logits.
+      mesh: devices that share each batch; None: one.
+      first: with it, a process has only its own rows of the B images, from this row on. All get all logits.
+      progress: told the images done.
     """
+    static, params, qparams = _parts_of(network, integer_norm_only, features)
     params, qparams = replicate(mesh, (params, qparams))
     if not integer_norm_only:
-        params = quantize_weights(specs, params, qparams)
+        params = quantize_weights(static.specs, params, qparams)
     held = np.asarray([[first or 0, len(pixels)]])
     shares = held if first is None else hosts.gather(held)
     found: np.ndarray | None = None
@@ -95,8 +101,7 @@ def compute_logits(
     for rows, mask in _batch_rows(mesh, shares, batch_size):
         own = rows - held[0, 0]
         images = jnp.asarray(pixels[own]) if mesh is None else put_rows(mesh, AXES, pixels, own)
-        settings = parts, specs, preprocessing, integer_norm_only
-        logits = _batch_logits(*settings, params, qparams, images, features, mesh)
+        logits = _batch_logits(static, mesh, params, qparams, images)
         if running is not None:  # one batch behind: the next is read from disk while the device works
             collect(*running)
         running = logits, rows, mask
@@ -104,6 +109,17 @@ def compute_logits(
         collect(*running)
     assert found is not None  # no set of images is empty
     return found
+
+
+def _parts_of(
+    network: Network | QuantizedNetwork, integer_norm_only: bool, features: bool
+) -> tuple[_Static, Params, QParams]:
+    """Static settings, parameters and quantizers' numbers; a float network has no quantizers."""
+    if isinstance(network, Network):
+        return _Static(network.parts, (), network.preprocessing, False, features), network.params, {}
+    floats = network.network
+    static = _Static(floats.parts, network.specs, floats.preprocessing, integer_norm_only, features)
+    return static, floats.params if integer_norm_only else network.params, network.qparams
 
 
 def _batch_rows(

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from evolq_jax.calibration.chain import chain_cost
+from evolq_jax.calibration.links.own_output import block_images
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.memory import DEVICE, limit_bytes
 from evolq_jax.devices.mesh import mesh_text
@@ -14,7 +15,7 @@ from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.pipeline.cost import MIB, fit_memory, memory, process_bytes
 from evolq_jax.pipeline.images import count_calibration, count_evaluation
 from evolq_jax.pipeline.load import Setup, load_model
-from evolq_jax.pipeline.output_start import block_images, searched_weights
+from evolq_jax.pipeline.output_start import searched_weights
 from evolq_jax.pipeline.searched import check_search, search_spaces, searched_sites
 from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.search.budget import candidate_images
@@ -119,8 +120,10 @@ def budget_of_search(setup: Setup, num_images: int) -> float:
     if search.budget is not None:
         return search.budget
     searched = num_images - search.num_held_out(num_images)
-    start = candidate_images(setup.model.parts, block_images(setup, searched_weights(setup), searched))
-    return num_total(setup) * searched * network_share(setup) + search.passes * num_images + start
+    parts = setup.model.parts
+    start = block_images(parts, setup.sites, searched_weights(setup), searched)
+    visits = num_total(setup) * searched * network_share(setup) + search.passes * num_images
+    return visits + candidate_images(parts, start)
 
 
 def network_share(setup: Setup) -> float:

@@ -33,7 +33,7 @@ from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.watcher import Silent
 from evolq_jax.typing import Array
 from evolq_jax.verbs.baseline import make_data, make_problem
-from evolq_jax.verbs.init_network import first_qparams
+from evolq_jax.verbs.init_network import make_init
 
 
 def begin(model: str, images: int, chunk: int) -> tuple[Problem, Data]:
@@ -45,7 +45,7 @@ def begin(model: str, images: int, chunk: int) -> tuple[Problem, Data]:
         )
         setup = load_model(config)
         problem = make_problem(setup)
-        return problem, make_data(first_qparams(setup, Silent()), problem, Silent())
+        return problem, make_data(make_init(setup, Silent()), problem, Silent())
 
 
 def row(model: str, images: int, chunk: int, repeats: int) -> dict[str, Any]:

@@ -86,8 +86,8 @@ def child(model: str, images: int) -> None:
         "before": before,
         "peak": peak_mib(),
         "rate": float(np.median(spent / seconds)),
-        "float": plan["float_images_per_second"],
-        "seconds": result["seconds"],
+        "float": plan.float_images_per_second,
+        "seconds": result.seconds,
     }
     print(json.dumps(numbers))
 

@@ -82,7 +82,7 @@ def measure_saving(folder: Path) -> dict[str, float | int | str]:
     every = CheckpointConfig().every_seconds
     return {
         "checkpoints": len(waits),
-        "seconds of search": result["seconds_search"],
+        "seconds of search": result.seconds_search,
         "milliseconds a checkpoint, median": round(1e3 * median(waits), 1),
         "milliseconds a checkpoint, worst": round(1e3 * max(waits), 1),
         f"% of search time, one in {every:g} s, median": round(100 * median(waits) / every, 3),

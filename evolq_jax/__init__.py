@@ -4,7 +4,7 @@
 
     config = load_config("configs/digits_w2a8.py")
     result = run_search(config)
-    print(result["init"]["top1"], result["final"]["top1"], result["delta"]["top1"])
+    print(result.init.top1, result.final.top1, result.delta.top1)
 
 Names are imported when they are first used, JAX with them: what JAX reads from the environment when it
 starts (`JAX_PLATFORMS`, `XLA_FLAGS`) can be set after `import evolq_jax`.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from evolq_jax.config.presets import faithful, fast, strong, thorough, with_preset
     from evolq_jax.errors import UserError
     from evolq_jax.pipeline.load import list_models
-    from evolq_jax.runs.result import read_result
+    from evolq_jax.runs.results.files import read_result
     from evolq_jax.verbs.baseline import run_baseline
     from evolq_jax.verbs.calibrate import run_calibrate
     from evolq_jax.verbs.compare.plan import plan_compare
@@ -73,7 +73,7 @@ _MODULES = {
     "evolq_jax.verbs.landscape.record": ("read_landscape",),
     "evolq_jax.verbs.landscape.run": ("run_landscape",),
     "evolq_jax.verbs.search.plan": ("plan_search",),
-    "evolq_jax.runs.result": ("read_result",),
+    "evolq_jax.runs.results.files": ("read_result",),
     "evolq_jax.verbs.calibrate": ("run_calibrate",),
     "evolq_jax.verbs.evaluate": ("run_evaluate",),
     "evolq_jax.verbs.search.run": ("ensure_search", "resume_search", "run_search"),

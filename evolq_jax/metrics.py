@@ -1,5 +1,6 @@
 """Scores of a quantized network, and intervals for the difference of two networks."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -11,10 +12,46 @@ PER_IMAGE = ("top1", "top5", "agreement", "kl")
 CONTRASTIVE_BATCH = 100  # as in the paper's calibration
 CHUNK_IMAGES = 10_000  # ranked at once
 
-Interval = dict[str, float]  # {"mean", "low", "high"}
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its confidence interval; without ends where one number is all there is."""
+
+    mean: float
+    low: float | None
+    high: float | None
 
 
-class Scores(NamedTuple):
+@dataclass(frozen=True)
+class Scores:
+    """How good one network is on the evaluation images. Accuracies are None where there are no labels.
+
+    Attributes:
+      top1: share of images whose label is the most likely class.
+      top5: share of images whose label is among the five most likely classes.
+      agreement: share of images with the same most likely class as the float network.
+      kl: mean KL(float || this), nats.
+      info_nce: mean over whole batches of `CONTRASTIVE_BATCH` consecutive images.
+    """
+
+    top1: float | None
+    top5: float | None
+    agreement: float
+    kl: float
+    info_nce: float
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What changed from one network to another. Accuracies are None where there are no labels."""
+
+    top1: Interval | None
+    top5: Interval | None
+    agreement: Interval
+    kl: Interval
+
+
+class ImageScores(NamedTuple):
     """The per-image scores [B] of one network on the evaluation images. None: there are no labels."""
 
     top1: np.ndarray | None  # 1.0 where the label is the most likely class
@@ -24,7 +61,7 @@ class Scores(NamedTuple):
     info_nce: float  # mean over whole batches of CONTRASTIVE_BATCH consecutive images
 
 
-def score(logits: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None) -> Scores:
+def score(logits: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None) -> ImageScores:
     """Scores of logits [B, C] against the float network's logits [B, C] and, if given, labels [B].
 
     Among equal logits the class of the lower index comes first; a quantized head has many equal logits.
@@ -33,7 +70,7 @@ def score(logits: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None) ->
     chunks = [slice(start, start + CHUNK_IMAGES) for start in range(0, len(logits), CHUNK_IMAGES)]
     parts = [_score(logits[c], teacher[c], None if labels is None else labels[c]) for c in chunks]
     per_image = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return Scores(
+    return ImageScores(
         top1=per_image.get("top1"),
         top5=per_image.get("top5"),
         agreement=per_image["agreement"],
@@ -65,15 +102,21 @@ def _info_nce(logits: np.ndarray, teacher: np.ndarray) -> float:
     return float(np.mean([float(loss) for loss in losses]))
 
 
-def summary(scores: Scores) -> dict[str, float | None]:
-    """The means that `result.json` holds: fractions between 0 and 1, KL in nats."""
+def mean_scores(scores: ImageScores) -> Scores:
+    """The means over all images."""
     means = {name: float(values.mean()) for name, values in _per_image(scores).items()}
-    return dict.fromkeys(PER_IMAGE) | means | {"info_nce": scores.info_nce}
+    return Scores(
+        top1=means.get("top1"),
+        top5=means.get("top5"),
+        agreement=means["agreement"],
+        kl=means["kl"],
+        info_nce=scores.info_nce,
+    )
 
 
 def paired_delta(
-    init: Scores, final: Scores, seed: int, num_resamples: int = 10_000, level: float = 0.95
-) -> dict[str, Interval | None]:
+    init: ImageScores, final: ImageScores, *, seed: int, num_resamples: int = 10_000, level: float = 0.95
+) -> Delta:
     """`final - init` with percentile bootstrap intervals (Efron 1979). Both have the same resampled images.
 
     Args:
@@ -82,18 +125,15 @@ def paired_delta(
       seed: of the resampling.
       num_resamples: how often B of the B images are drawn with replacement.
       level: of the interval, which goes from quantile `(1 - level) / 2` to `(1 + level) / 2`.
-
-    Returns:
-      `{"mean", "low", "high"}` for each score except infoNCE. None: there are no labels.
     """
     before, after = _per_image(init), _per_image(final)
     differences = np.stack([after[name] - before[name] for name in before], axis=1)
     low, high = _bootstrap(differences, seed, num_resamples, level)
-    intervals: dict[str, Interval | None] = dict.fromkeys(PER_IMAGE)
-    for column, name in enumerate(before):
-        mean = float(differences[:, column].mean())
-        intervals[name] = {"mean": mean, "low": float(low[column]), "high": float(high[column])}
-    return intervals
+    found = {
+        name: Interval(float(differences[:, column].mean()), float(low[column]), float(high[column]))
+        for column, name in enumerate(before)
+    }
+    return Delta(found.get("top1"), found.get("top5"), found["agreement"], found["kl"])
 
 
 def _bootstrap(values: np.ndarray, seed: int, num_resamples: int, level: float) -> np.ndarray:
@@ -106,7 +146,7 @@ def _bootstrap(values: np.ndarray, seed: int, num_resamples: int, level: float) 
     return np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
 
-def _per_image(scores: Scores) -> dict[str, np.ndarray]:
+def _per_image(scores: ImageScores) -> dict[str, np.ndarray]:
     """The scores that each image has by itself, without those that lack labels."""
     found = {name: getattr(scores, name) for name in PER_IMAGE}
     return {name: values for name, values in found.items() if values is not None}

@@ -17,8 +17,9 @@ from evolq_jax.config.experiment import Experiment
 from evolq_jax.data import load_images
 from evolq_jax.data.cache import atomic
 from evolq_jax.models.registry import get_entry
+from evolq_jax.runs.results.networks import SearchResult
 from studies.common.entry import run_or_refuse, study_parser
-from studies.common.runs import Result, searched, vit_tiny_run
+from studies.common.runs import searched, vit_tiny_run
 from studies.common.subjects import vit_tiny
 from studies.common.tables import changes, markdown, mean
 
@@ -41,16 +42,16 @@ def other_images(config: Experiment, out: Path) -> str:
     return str(file)
 
 
-def row(bits: int, images: str, runs: list[Result]) -> list[str]:
+def row(bits: int, images: str, runs: list[SearchResult]) -> list[str]:
     """One search's row: the seeds side by side."""
-    ends = [run["calibration_fitness"] for run in runs]
+    ends = [run.calibration_fitness for run in runs]
     return [
         f"W{bits}A8",
         images,
-        "; ".join(f"{end['init']:.4f} → {end['final']:.4f}" for end in ends),
+        "; ".join(f"{end.init:.4f} → {end.final:.4f}" for end in ends),
         f"{mean(runs, 'init', 'kl'):.4f}",
         changes(runs, "kl", digits=4),
-        "; ".join(f"{run['moves']['kept']} of {run['moves']['visits']}" for run in runs),
+        "; ".join(f"{run.moves.kept} of {run.moves.visits}" for run in runs),
     ]
 
 
@@ -58,7 +59,7 @@ def main() -> None:
     """Runs what is missing, then prints the table."""
     args = study_parser(__doc__, "study").parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    found: dict[tuple[int, str], list[Result]] = {}
+    found: dict[tuple[int, str], list[SearchResult]] = {}
     for seed, bits in itertools.product(args.seeds, BITS):
         config = vit_tiny(args.data, bits, "matmul", "strong", seed)
         first = args.out / vit_tiny_run(bits, "matmul", "strong", seed)

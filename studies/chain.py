@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.config.presets import fast
 from studies.common.entry import run_or_refuse, study_parser
-from studies.common.runs import Result, calibrated_inits
+from studies.common.runs import Row, calibrated_inits
 from studies.common.subjects import ALL_IMAGES, BATCH, BITS, SCHEMES, vit_tiny, with_setting
 from studies.common.tables import init_cells, markdown
 
@@ -83,7 +83,7 @@ def settings(args: argparse.Namespace) -> list[tuple[int, int, str, str]]:
     ]
 
 
-def tables(results: list[Result]) -> str:
+def tables(results: list[Row]) -> str:
     """Markdown, a table for each scheme."""
     schemes = [scheme for scheme in SCHEMES if any(result["scheme"] == scheme for result in results)]
     return "\n\n".join(
@@ -92,7 +92,7 @@ def tables(results: list[Result]) -> str:
     )
 
 
-def table(results: list[Result]) -> str:
+def table(results: list[Row]) -> str:
     """A row a step, columns by number of images; means over seeds."""
     numbers = sorted({result["images"] for result in results})
     found = {result["name"] for result in results}

@@ -10,17 +10,22 @@ Finished runs are not repeated, so a killed study goes on where it was. Prints t
 
 import itertools
 import time
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evolq_jax.config.experiment import BrecqConfig, CalibrationConfig, Experiment
+from evolq_jax.runs.results.networks import EvaluationResult, SearchResult
+from evolq_jax.runs.typed_json import from_plain, to_plain
 from evolq_jax.verbs.evaluate import run_evaluate
 from studies.common.entry import run_or_refuse, study_parser
-from studies.common.runs import Result, kept, searched
+from studies.common.runs import Row, kept, searched
 from studies.common.subjects import CIFAR, cifar, on_halves
 from studies.common.tables import changes, markdown, mean, spread
+
+# By network, bits and init, one for each seed.
+Results = dict[tuple[str, str, str], list[SearchResult | EvaluationResult]]
 
 BITS = {"W4A8": (4, 8), "W3A8": (3, 8), "W2A8": (2, 8), "W4A4": (4, 4)}
 INITS = {
@@ -68,20 +73,27 @@ def make(data: Path, subject: str, bits: str, init: str, seed: int) -> Experimen
     )
 
 
-def run(config: Experiment, init: str, out: Path) -> Result:
-    """A setting's result: of the search that starts there, or of the init alone."""
-    if init in SEARCHED:
-        return searched(config, out)
-    return kept(out.with_name(f"{out.name}.json"), partial(evaluated, config))
-
-
-def evaluated(config: Experiment) -> Result:
+class Evaluated(NamedTuple):
     """The scores of an init, and the seconds that calibration and scoring took."""
-    began = time.monotonic()
-    return run_evaluate(config) | {"seconds": round(time.monotonic() - began, 1)}
+
+    result: EvaluationResult
+    seconds: float
 
 
-def table(results: dict[tuple[str, str, str], list[Result]]) -> str:
+def evaluated(config: Experiment, out: Path) -> Evaluated:
+    """Of a config's init; from its file where it has been scored already."""
+
+    def evaluate() -> Row:
+        began = time.monotonic()
+        result = run_evaluate(config)
+        return {"result": to_plain(result), "seconds": round(time.monotonic() - began, 1)}
+
+    file = out.with_name(f"{out.name}.json")
+    row = kept(file, evaluate)
+    return Evaluated(from_plain(row["result"], EvaluationResult, str(file), "result"), row["seconds"])
+
+
+def table(results: Results) -> str:
     """Markdown: of all seeds top-1 (mean, lowest to highest) and mean KL, a column for each set of scales."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for (subject, bits, init), runs in results.items():
@@ -95,19 +107,23 @@ def table(results: dict[tuple[str, str, str], list[Result]]) -> str:
     return markdown(head, [[*names, *cells.values()] for names, cells in rows.items()])
 
 
-def cell(runs: list[Result], network: str) -> str:
+def cell(runs: Sequence[SearchResult | EvaluationResult], network: str) -> str:
     """One setting's numbers."""
-    top1 = spread([100 * run[network]["top1"] for run in runs], digits=1)
+    top1 = spread([100 * getattr(run, network).top1 for run in runs], digits=1)
     return f"{top1}, {mean(runs, network, 'kl'):.3g}"
 
 
-def changes_table(results: dict[tuple[str, str, str], list[Result]]) -> str:
+def changes_table(results: Results) -> str:
     """Markdown: what the search changed, by seed with its interval over images, and what it took."""
     rows: list[list[str]] = []
     for (subject, bits, init), runs in results.items():
-        if init in SEARCHED:
-            seconds = [f"{min(r[f'seconds_{what}'] for r in runs):.0f}" for what in ("calibration", "search")]
-            rows.append([subject, bits, SEARCHED[init], changes(runs, "kl", digits=3), *seconds])
+        searches = [run for run in runs if run.kind == "search"]
+        if searches:
+            calibration, search = zip(
+                *((r.seconds_calibration, r.seconds_search) for r in searches), strict=True
+            )
+            seconds = f"{min(calibration):.0f}", f"{min(search):.0f}"
+            rows.append([subject, bits, SEARCHED[init], changes(searches, "kl", digits=3), *seconds])
     head = "network", "bits", "scales", "KL change by seed [95 %]", "calibration s, least", "search s, least"
     return markdown(head, rows)
 
@@ -119,9 +135,9 @@ def tune(data: Path, subjects: list[str], bits: list[str], out: Path) -> None:
         config = on_halves(make(data, subject, number, "brecq", 0), out)
         calibration = replace(config.calibration, brecq=replace(TUNING, **change))
         name = "-".join([subject, number, *(f"{key}={value}" for key, value in change.items())])
-        result = run(replace(config, calibration=calibration), "", out / name)
+        found = evaluated(replace(config, calibration=calibration), out / name)
         setting = ", ".join(f"{key} {value}" for key, value in change.items()) or "default"
-        rows.append([subject, number, setting, f"{result['init']['kl']:.4f}", f"{result['seconds']:.0f}"])
+        rows.append([subject, number, setting, f"{found.result.init.kl:.4f}", f"{found.seconds:.0f}"])
     print(markdown(["network", "bits", "setting", "KL", "seconds"], rows))
 
 
@@ -136,11 +152,12 @@ def main() -> None:
     if args.tune:
         tune(args.data, args.subjects, args.bits, args.out / "tuning")
         return
-    results: dict[tuple[str, str, str], list[Result]] = {}
+    results: Results = {}
     for seed, subject, bits, init in itertools.product(args.seeds, args.subjects, args.bits, args.inits):
         out = args.out / f"{subject}-{bits}-{init.replace(', ', '-')}-{seed}"
-        result = run(make(args.data, subject, bits, init, seed), init, out)
-        print(out.name, result["init"], result.get("final"), flush=True)
+        config = make(args.data, subject, bits, init, seed)
+        result = searched(config, out) if init in SEARCHED else evaluated(config, out).result
+        print(out.name, result.init, result.final, flush=True)
         results.setdefault((subject, bits, init), []).append(result)
     print(table(results), changes_table(results), sep="\n\n")
 

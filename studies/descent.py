@@ -10,12 +10,14 @@ current run, and a stopped study goes on. Finished runs are not repeated.
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from evolq_jax.cli.progress import make_watcher
 from evolq_jax.config.comparison import Comparison, Method, Stage, greedy
 from evolq_jax.config.experiment import BaselineConfig, Experiment, SearchConfig
+from evolq_jax.metrics import Interval
 from evolq_jax.runs.preemption import Preempted
+from evolq_jax.runs.results.comparison import ComparisonResult
 from evolq_jax.verbs.baseline import ensure_baseline
 from evolq_jax.verbs.compare.run import run_compare
 from studies.common.entry import run_or_refuse, study_parser
@@ -118,24 +120,23 @@ def comparison(
     return Comparison(name, tuple(methods), reference, budget=subject.budget, milestones=1)
 
 
-def table(summary: dict[str, Any]) -> str:
+def table(result: ComparisonResult) -> str:
     """Markdown: means over seeds, the change with its interval, wins against init and greedy."""
-    seeds = len(summary["seeds"])
-    first = next(iter(summary["methods"].values()))
-    init = {metric: {"final": first[metric]["init"]} for metric in METRICS}
-    rows: list[list[str]] = []
-    for name, numbers in {"init": init, **summary["methods"]}.items():
-        fitness, kl, agreement, top1 = (
-            form.format((100 if metric in PERCENT else 1) * numbers[metric]["final"]["mean"])
-            for metric, form in METRICS.items()
-        )
-        change = wins = seconds = ""
-        if "change" in numbers["kl"]:
-            change = interval(numbers["kl"]["change"], digits=4)
-            wins = ", ".join(f"{share * seeds:.0f}/{seeds}" for share in numbers["kl"]["wins"].values())
-            seconds = f"{numbers['seconds_search']:.0f}"
+    first, seeds = next(iter(result.methods.values())), len(result.seeds)
+    init = [cell(metric, getattr(first, metric).init) for metric in METRICS]
+    rows = [["init", *init[:2], "", "", *init[2:], ""]]
+    for name, method in result.methods.items():
+        fitness, kl, agreement, top1 = (cell(metric, getattr(method, metric).final) for metric in METRICS)
+        shares = [share for share in (method.kl.wins.init, method.kl.wins.reference) if share is not None]
+        wins = ", ".join(f"{share * seeds:.0f}/{seeds}" for share in shares)
+        change, seconds = interval(method.kl.change, digits=4), f"{method.seconds_search:.0f}"
         rows.append([name, fitness, kl, change, wins, agreement, top1, seconds])
     return markdown(HEAD, rows)
+
+
+def cell(metric: str, number: Interval) -> str:
+    """A mean over seeds."""
+    return METRICS[metric].format((100 if metric in PERCENT else 1) * number.mean)
 
 
 def main() -> None:
@@ -158,8 +159,8 @@ def main() -> None:
         compared = comparison(config, subject, args.methods, baselines, out.name)
         for count in range(1, len(args.seeds) + 1):
             with make_watcher() as watcher:
-                summary = run_compare(replace(compared, seeds=tuple(args.seeds[:count])), out, watcher)
-            print(table(summary), flush=True)
+                result = run_compare(replace(compared, seeds=tuple(args.seeds[:count])), out, watcher)
+            print(table(result), flush=True)
     except Preempted as stopped:
         raise SystemExit(f"{stopped} (or the study's own command)") from stopped
 

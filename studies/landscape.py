@@ -7,14 +7,14 @@ layer by layer. This takes about 40 minutes on two CPU cores. Finished scans are
 in Markdown.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from evolq_jax.cli.progress import make_watcher
 from evolq_jax.config.experiment import Experiment, LandscapeConfig
-from evolq_jax.verbs.landscape.record import SUMMARY
+from evolq_jax.runs.directory import LANDSCAPE
+from evolq_jax.runs.results.files import read_result
+from evolq_jax.runs.results.landscape import LandscapeResult
 from evolq_jax.verbs.landscape.run import run_landscape
 from studies.common.entry import run_or_refuse, study_parser
 from studies.common.subjects import cifar, vit_tiny
@@ -48,15 +48,15 @@ def scans(data: Path) -> dict[str, tuple[Experiment, LandscapeConfig]]:
     return found
 
 
-def table(summaries: dict[str, dict[str, Any]]) -> str:
+def table(results: dict[str, LandscapeResult]) -> str:
     """Markdown: range, roughness and minima of each scan's losses at the grid's spacing."""
     rows: list[list[str]] = []
-    for name, summary in summaries.items():
-        for loss in filter(summary["jaggedness"].__contains__, LOSSES):
-            numbers = summary["jaggedness"][loss]
-            cells = [f"{numbers['range']['1']['mean']:.3g}"]
-            for number in ("roughness", "minima_per_unit"):
-                cells += [f"{numbers[number][stride]['mean']:.2g}" for stride in ("1", "4")]
+    for name, result in results.items():
+        for loss in filter(result.jaggedness.__contains__, LOSSES):
+            numbers = result.jaggedness[loss]
+            cells = [f"{numbers.range[1].mean:.3g}"]
+            for number in (numbers.roughness, numbers.minima_per_unit):
+                cells += [f"{number[stride].mean:.2g}" for stride in (1, 4)]
             rows.append([name, loss, *cells])
     head = "scan", "loss", "range", "roughness", "at 4 spacings", "minima per unit", "at 4 spacings"
     return markdown(head, rows)
@@ -65,14 +65,14 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     """Runs what is missing, then prints the table."""
     args = study_parser(__doc__, "landscapes", seeds=False).parse_args()
-    summaries: dict[str, dict[str, Any]] = {}
+    results: dict[str, LandscapeResult] = {}
     for name, (config, scan) in scans(args.data).items():
         path = args.out / name.replace(", ", "-").replace(" %", "pct").replace(" ", "")
-        if not (path / SUMMARY).is_file():
+        if not (path / LANDSCAPE).is_file():
             with make_watcher() as watcher:
                 run_landscape(config, scan, path, watcher)
-        summaries[name] = json.loads((path / SUMMARY).read_text())
-    print(table(summaries))
+        results[name] = read_result(path, LandscapeResult)
+    print(table(results))
 
 
 if __name__ == "__main__":

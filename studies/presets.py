@@ -21,7 +21,7 @@ from evolq_jax.config.experiment import Experiment
 from evolq_jax.config.presets import fast, strong
 from evolq_jax.quant.spec import Scheme
 from studies.common.entry import run_or_refuse, study_parser
-from studies.common.runs import Result, calibrated_inits
+from studies.common.runs import Row, calibrated_inits
 from studies.common.subjects import BITS, SCHEMES, on_halves, vit_tiny, with_setting
 from studies.common.tables import markdown
 
@@ -74,7 +74,7 @@ def make(config: Experiment, scheme: Scheme, bits: str, name: str, seed: int) ->
     return replace(config, quant=quant, calibration=calibration)
 
 
-def table(results: list[Result]) -> str:
+def table(results: list[Row]) -> str:
     """Markdown: a row a variant, columns by scheme and bits: KL (lowest to highest over seeds), agreement."""
     columns = dict.fromkeys((result["scheme"], result["bits"]) for result in results)
     heads = [f"{what}, `{scheme}` {bits}" for scheme, bits in columns for what in ("KL", "agreement")]
@@ -89,7 +89,7 @@ def table(results: list[Result]) -> str:
     return markdown(["initialisation", *heads], rows)
 
 
-def _cells(runs: list[Result]) -> list[str]:
+def _cells(runs: list[Row]) -> list[str]:
     kl, agreement = ([run[key] for run in runs] for key in ("kl", "agreement"))
     spread = f" ({min(kl):.3f} to {max(kl):.3f}; {len(kl)} seeds)" if len(kl) > 1 else ""
     return [f"{np.mean(kl):.3f}{spread}", f"{100 * np.mean(agreement):.1f}"]

@@ -14,6 +14,7 @@ from typing import Any
 from evolq_jax.cli.progress import make_watcher
 from evolq_jax.config.comparison import Comparison, Method, greedy
 from evolq_jax.config.experiment import Experiment, SearchConfig
+from evolq_jax.runs.results.comparison import ComparisonResult
 from evolq_jax.search.config import ATTENTION_WEIGHTS
 from evolq_jax.verbs.compare.run import run_compare
 from studies.common.entry import run_or_refuse, study_parser
@@ -111,18 +112,18 @@ def methods(config: Experiment, names: list[str]) -> tuple[Method, ...]:
     return tuple(Method(name, row) for name, row in rows.items() if not names or name in names)
 
 
-def table(summary: dict[str, Any]) -> str:
+def table(result: ComparisonResult) -> str:
     """Markdown: means over seeds, in the study's order."""
     rows: list[list[str]] = []
-    for name, numbers in summary["methods"].items():
-        kl, fitness = numbers["kl"], numbers["calibration_fitness"]
-        start, end = kl["init"]["mean"], kl["final"]["mean"]
+    for name, method in result.methods.items():
+        kl, fitness = method.kl, method.calibration_fitness
+        start, end = kl.init.mean, kl.final.mean
         cells = [
-            f"{fitness['init']['mean']:.4f} → {fitness['final']['mean']:.4f}",
+            f"{fitness.init.mean:.4f} → {fitness.final.mean:.4f}",
             f"{start:.4f} → {end:.4f}",
             f"{100 * (end / start - 1):+.1f}",
-            f"{kl['wins']['init'] * len(summary['seeds']):.0f} of {len(summary['seeds'])}",
-            f"{numbers['seconds_search']:.0f}",
+            f"{kl.wins.init * len(result.seeds):.0f} of {len(result.seeds)}",
+            f"{method.seconds_search:.0f}",
         ]
         rows.append([name, *cells])
     head = (
@@ -149,10 +150,10 @@ def main() -> None:
     budget = args.budget or BUDGET[args.subject]
     chosen = methods(config, args.only)
     with make_watcher() as watcher:
-        summary = run_compare(
+        result = run_compare(
             Comparison(out.name, chosen, None, tuple(args.seeds), budget, milestones=1), out, watcher
         )
-    print(table(summary))
+    print(table(result))
 
 
 if __name__ == "__main__":

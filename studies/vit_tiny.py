@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from evolq_jax.runs.directory import RESULT
-from evolq_jax.runs.result import read_result
+from evolq_jax.runs.results.files import read_result
+from evolq_jax.runs.results.networks import SearchResult
 from studies.common.entry import run_or_refuse, study_parser
-from studies.common.runs import Result, searched, vit_tiny_run
+from studies.common.runs import searched, vit_tiny_run
 from studies.common.subjects import PRESETS, SCHEMES, vit_tiny
 from studies.common.tables import changes, markdown, mean, means
 
@@ -30,13 +31,13 @@ def table(out: Path, seeds: list[int]) -> str:
     rows: list[list[str]] = []
     for bits, scheme, preset in itertools.product(BITS, SCHEMES, PRESETS):
         run_dirs = [out / vit_tiny_run(bits, scheme, preset, seed) for seed in seeds]
-        runs = [read_result(run_dir) for run_dir in run_dirs if (run_dir / RESULT).is_file()]
+        runs = [read_result(run_dir, SearchResult) for run_dir in run_dirs if (run_dir / RESULT).is_file()]
         if runs:
             rows.append([f"W{bits}A8", scheme, preset, *cells(runs)])
     return markdown(HEAD, rows)
 
 
-def cells(runs: list[Result]) -> list[str]:
+def cells(runs: list[SearchResult]) -> list[str]:
     """One setting's numbers."""
     return [
         means(runs, "top1", digits=1, factor=100),
@@ -45,9 +46,9 @@ def cells(runs: list[Result]) -> list[str]:
         f"{100 * (mean(runs, 'final', 'kl') / mean(runs, 'init', 'kl') - 1):+.0f}",
         changes(runs, "kl", digits=3),
         changes(runs, "top1", digits=1, factor=100),
-        f"{np.mean([run['budget_spent'] for run in runs]):,.0f}",
-        f"{np.mean([run['seconds_search'] for run in runs]):.0f}",
-        f"{np.mean([run['seconds'] for run in runs]):.0f}",
+        f"{np.mean([run.budget_spent for run in runs]):,.0f}",
+        f"{np.mean([run.seconds_search for run in runs]):.0f}",
+        f"{np.mean([run.seconds for run in runs]):.0f}",
     ]
 
 
@@ -60,7 +61,7 @@ def main() -> None:
     for seed, bits, scheme, preset in itertools.product(args.seeds, BITS, args.schemes, args.presets):
         run_dir = args.out / vit_tiny_run(bits, scheme, preset, seed)
         result = searched(vit_tiny(args.data, bits, scheme, preset, seed), run_dir)
-        print(run_dir.name, result["init"], result["final"], result["seconds"], flush=True)
+        print(run_dir.name, result.init, result.final, result.seconds, flush=True)
     print(table(args.out, args.seeds))
 
 

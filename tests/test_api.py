@@ -30,6 +30,6 @@ def test_six_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     model = ModelConfig("vit_digits", "weights.safetensors")
     config = Experiment(model=model, data=DataConfig("digits:train", "digits:test", num_evaluation=100))
-    assert plan_search(config)["evaluation_images"] == 100
+    assert plan_search(config).evaluation_images == 100
     scores = run_evaluate(config)
-    assert scores["float"]["kl"] == 0.0 < scores["init"]["kl"]
+    assert scores.float.kl == 0.0 < scores.init.kl

@@ -39,10 +39,10 @@ LAYERS = {
     "quantized": f"version {NUMERICS} {ALGORITHMS} models",
     "config": f"{NUMERICS} {ALGORITHMS} data",
     "pipeline": f"{NUMERICS} {ALGORITHMS} data metrics models quantized config",
-    "runs": f"version {NUMERICS} data quantized config pipeline",
+    "runs": f"version {NUMERICS} data metrics landscape quantized config",
     "verbs": f"version figures {NUMERICS} {ALGORITHMS} data metrics models quantized config pipeline runs",
     "configs": "config",
-    "cli": "version errors named devices typing training config pipeline runs verbs",
+    "cli": "version errors named devices typing metrics landscape training config pipeline runs verbs",
     "__main__": "errors devices cli",
     "": f"version {NUMERICS} {ALGORITHMS} data metrics models config pipeline runs verbs",
 }

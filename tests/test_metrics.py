@@ -1,9 +1,9 @@
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pytest
 
-from evolq_jax.metrics import CONTRASTIVE_BATCH, Scores, paired_delta, score, summary
+from evolq_jax.metrics import CONTRASTIVE_BATCH, ImageScores, mean_scores, paired_delta, score
 
 
 @dataclass
@@ -21,10 +21,10 @@ def case() -> Case:
     return Case(logits, teacher, rng.integers(0, 10, 30).astype(np.int32))
 
 
-def make_scores(seed: int, count: int = 40, labels: bool = True) -> Scores:
+def make_scores(seed: int, count: int = 40, labels: bool = True) -> ImageScores:
     rng = np.random.default_rng(seed)
     hits = rng.integers(0, 2, (3, count)).astype(np.float64)
-    return Scores(
+    return ImageScores(
         hits[0] if labels else None, hits[1] if labels else None, hits[2], rng.exponential(1.0, count), 1.0
     )
 
@@ -60,8 +60,8 @@ def test_equal_logits_are_ranked_by_index() -> None:
 def test_fewer_than_five_classes_are_all_in_the_top_five() -> None:
     logits = np.eye(3, dtype=np.float32)
     scores = score(logits, logits, np.array([0, 0, 0], np.int32))
-    assert summary(scores)["top5"] == 1.0
-    assert summary(scores)["top1"] == pytest.approx(1 / 3)
+    assert mean_scores(scores).top5 == 1.0
+    assert mean_scores(scores).top1 == pytest.approx(1 / 3)
 
 
 def test_info_nce_is_over_whole_batches_only() -> None:
@@ -73,12 +73,12 @@ def test_info_nce_is_over_whole_batches_only() -> None:
 
 
 def test_without_labels_accuracies_are_none(case: Case) -> None:
-    means = summary(score(case.logits, case.teacher, None))
+    means = asdict(mean_scores(score(case.logits, case.teacher, None)))
     assert [name for name, value in means.items() if value is None] == ["top1", "top5"]
     assert list(means) == ["top1", "top5", "agreement", "kl", "info_nce"]
-    delta = paired_delta(make_scores(0, labels=False), make_scores(1, labels=False), 0, 10)
-    assert delta["top1"] is None
-    assert delta["kl"] is not None
+    init, final = (make_scores(seed, labels=False) for seed in (0, 1))
+    delta = asdict(paired_delta(init, final, seed=0, num_resamples=10))
+    assert [name for name, value in delta.items() if value is None] == ["top1", "top5"]
 
 
 def test_the_bootstrap_is_that_of_a_plain_loop() -> None:
@@ -88,28 +88,27 @@ def test_the_bootstrap_is_that_of_a_plain_loop() -> None:
         difference = getattr(final, name) - getattr(init, name)
         generator = np.random.Generator(np.random.PCG64(3))
         means = [difference[generator.integers(0, 40, 40)].mean() for _ in range(200)]
-        interval = delta[name]
-        assert interval is not None
-        assert interval["mean"] == pytest.approx(difference.mean())
-        assert interval["low"] == pytest.approx(np.quantile(means, 0.025))
-        assert interval["high"] == pytest.approx(np.quantile(means, 0.975))
+        interval = getattr(delta, name)
+        assert interval.mean == pytest.approx(difference.mean())
+        assert interval.low == pytest.approx(np.quantile(means, 0.025))
+        assert interval.high == pytest.approx(np.quantile(means, 0.975))
 
 
 def test_the_bootstrap_is_paired() -> None:
     """A constant change is certain, however much the images differ."""
     init = make_scores(0)
-    delta = paired_delta(init, init._replace(kl=init.kl - 0.25), seed=0, num_resamples=100)["kl"]
-    assert delta is not None
-    assert list(delta.values()) == pytest.approx([-0.25] * 3)
+    delta = paired_delta(init, init._replace(kl=init.kl - 0.25), seed=0, num_resamples=100).kl
+    assert [delta.mean, delta.low, delta.high] == pytest.approx([-0.25] * 3)
 
 
 def test_the_interval_has_the_width_of_the_normal_approximation() -> None:
     rng = np.random.default_rng(0)
     init = make_scores(0, 1000)
     final = init._replace(kl=init.kl + rng.normal(0.0, 2.0, 1000))
-    delta = paired_delta(init, final, seed=0, num_resamples=2000)["kl"]
-    assert delta is not None
-    assert delta["high"] - delta["low"] == pytest.approx(2 * 1.96 * 2.0 / np.sqrt(1000), rel=0.1)
+    delta = paired_delta(init, final, seed=0, num_resamples=2000).kl
+    assert delta.low is not None
+    assert delta.high is not None
+    assert delta.high - delta.low == pytest.approx(2 * 1.96 * 2.0 / np.sqrt(1000), rel=0.1)
 
 
 @pytest.mark.parametrize("labelled", [False, True])

@@ -18,7 +18,9 @@ from evolq_jax.cli.tables import (
     comparison_table,
     duration,
     fact_table,
+    facts_of,
     jaggedness_table,
+    plan_table,
     result_table,
     row_table,
 )
@@ -117,8 +119,8 @@ def _pack(console: Console, options: argparse.Namespace, overrides: list[str]) -
     if overrides:
         raise UserError(f"`evolq pack` takes no argument '{overrides[0]}'")
     with make_watcher() as watcher:
-        summary = run_pack(options.folder, options.out, options.class_index, watcher)
-    console.print(fact_table("packed", summary))
+        packed = run_pack(options.folder, options.out, options.class_index, watcher)
+    console.print(fact_table("packed", facts_of(packed)))
 
 
 def _search(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
@@ -129,14 +131,14 @@ def _search(console: Console, options: argparse.Namespace, overrides: list[str])
     else:
         config = _experiment(options, overrides)
         if options.dry_run:
-            console.print(fact_table(f"plan of {config.name}", plan_search(config)))
+            console.print(plan_table(f"plan of {config.name}", plan_search(config)))
             return
         with make_watcher() as watcher:
             result = run_search(config, options.run_dir, watcher)
     console.print(result_table(result))
     console.print(
-        f"{result['evaluations']} evaluations in {duration(result['seconds_search'])}, "
-        f"all in {duration(result['seconds'])}; everything is in {result['run_dir']}"
+        f"{result.evaluations} evaluations in {duration(result.seconds_search)}, "
+        f"all in {duration(result.seconds)}; everything is in {result.run_dir}"
     )
 
 
@@ -157,8 +159,10 @@ def _check_resume(options: argparse.Namespace, overrides: list[str]) -> None:
 def _calibrate(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
     config = _experiment(options, overrides)
     with make_watcher() as watcher:
-        summary = run_calibrate(config, options.run_dir, watcher)
-    console.print(fact_table(f"calibrated {config.name}", summary))
+        result = run_calibrate(config, options.run_dir, watcher)
+    setting = {"model": result.setting.model, "scheme": result.setting.scheme}
+    facts = {name: value for name, value in facts_of(result).items() if name not in ("setting", "run_dir")}
+    console.print(fact_table(f"calibrated {config.name}", setting | facts | {"run_dir": result.run_dir}))
 
 
 def _evaluate(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
@@ -182,10 +186,10 @@ def _baseline(console: Console, options: argparse.Namespace, overrides: list[str
         with make_watcher() as watcher:
             result = run_baseline(config, options.run_dir, watcher)
     console.print(result_table(result))
-    spent = f"{result['budget_spent']:,} candidate-images of {result['budget']:,}"
+    spent = f"{result.budget_spent:,.0f} candidate-images of {result.budget:,}"
     console.print(
-        f"{result['steps']} steps of {result['optimizer']}, {spent} in "
-        f"{duration(result['seconds_search'])}; everything is in {result['run_dir']}"
+        f"{result.steps} steps of {result.optimizer}, {spent} in "
+        f"{duration(result.seconds_search)}; everything is in {result.run_dir}"
     )
 
 
@@ -202,13 +206,13 @@ def _compare(console: Console, options: argparse.Namespace, overrides: list[str]
     seeds = {"seeds": tuple(options.seeds)} if options.seeds else {}
     comparison = replace(comparison, methods=methods, **given, **seeds)
     if options.dry_run:
-        facts = plan_compare(comparison, options.run_dir)
-        console.print(fact_table(f"plan of {comparison.name}", facts))
+        plan = plan_compare(comparison, options.run_dir)
+        console.print(plan_table(f"plan of {comparison.name}", plan))
         return
     with make_watcher() as watcher:
-        summary = run_compare(comparison, options.run_dir, watcher)
-    console.print(comparison_table(summary))
-    console.print(f"everything is in {summary['run_dir']}")
+        result = run_compare(comparison, options.run_dir, watcher)
+    console.print(comparison_table(result))
+    console.print(f"everything is in {result.run_dir}")
 
 
 def _landscape(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
@@ -218,19 +222,19 @@ def _landscape(console: Console, options: argparse.Namespace, overrides: list[st
     else:
         settings = _landscape_of_run(target, options, overrides)
     if options.dry_run:
-        console.print(fact_table("plan of a landscape", plan_landscape(target, settings)))
+        console.print(plan_table("plan of a landscape", plan_landscape(target, settings)))
         return
     with make_watcher() as watcher:
-        summary = run_landscape(target, settings, options.run_dir, watcher)
-    console.print(jaggedness_table(summary))
-    if summary["left_out"]:
-        console.print(f"left out, since the images have no labels: {', '.join(summary['left_out'])}")
-    if summary["reflected_share"]:
+        result = run_landscape(target, settings, options.run_dir, watcher)
+    console.print(jaggedness_table(result))
+    if result.left_out:
+        console.print(f"left out, since the images have no labels: {', '.join(result.left_out)}")
+    if result.reflected_share:
         console.print(
-            f"up to {100 * summary['reflected_share']:.1f} % of the moved scales were reflected at zero; "
+            f"up to {100 * result.reflected_share:.1f} % of the moved scales were reflected at zero; "
             "a smaller --landscape.epsilon keeps them positive"
         )
-    console.print(f"all in {duration(summary['seconds'])}; everything is in {summary['run_dir']}")
+    console.print(f"all in {duration(result.seconds)}; everything is in {result.run_dir}")
 
 
 def _landscape_of_run(target: str, options: argparse.Namespace, overrides: list[str]) -> LandscapeConfig:

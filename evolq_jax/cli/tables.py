@@ -5,6 +5,15 @@ from typing import Any
 
 from rich.table import Table
 
+from evolq_jax.landscape.jaggedness import Spread
+from evolq_jax.metrics import Interval
+from evolq_jax.runs.results.comparison import ComparisonResult, MetricOverSeeds
+from evolq_jax.runs.results.landscape import LandscapeResult
+from evolq_jax.runs.results.networks import EvaluationResult, Improvement
+from evolq_jax.verbs.compare.plan import ComparisonPlan
+from evolq_jax.verbs.landscape.plan import LandscapePlan
+from evolq_jax.verbs.search.plan import SearchPlan
+
 PERCENT = ("top1", "top5", "agreement")
 TITLES = {
     "top1": "top-1 %",
@@ -30,69 +39,73 @@ JAGGEDNESS = {
 }
 
 
-def result_table(result: Mapping[str, Any]) -> Table:
-    """Float, init and final side by side, and the change that the search made, with its interval."""
-    edges = result["edge_weight_bits"]
-    differ = f" (edges W{edges})" if edges not in (None, result["weight_bits"]) else ""
+# What the facts of a landscape's plan are called, where not as in the plan.
+SCAN_FACTS = {"scan": "kind", "num_directions": "directions", "left_out": "left_out_without_labels"}
+
+
+def result_table(result: Improvement | EvaluationResult) -> Table:
+    """Float, init and final next to each other, and what the search changed with its interval."""
+    setting = result.setting
+    edges = setting.edge_weight_bits
+    differ = f" (edges W{edges})" if edges not in (None, setting.weight_bits) else ""
     title = (
-        f"{result['name']}: {result['scheme']} W{result['weight_bits']}A{result['activation_bits']}{differ}, "
-        f"seed {result['seed']}, {result['num_evaluation_images']} images"
+        f"{setting.name}: {setting.scheme} W{setting.weight_bits}A{setting.activation_bits}{differ}, "
+        f"seed {setting.seed}, {result.num_evaluation_images} images"
     )
     table = Table(title=title)
     table.add_column("")
-    networks = [name for name in ("float", "init", "final") if name in result]
-    for name in networks:
+    networks = {"float": result.float, "init": result.init, "final": result.final}
+    columns = {name: scores for name, scores in networks.items() if scores is not None}
+    for name in columns:
         table.add_column(name, justify="right")
-    if "delta" in result:
+    if result.delta is not None:
         table.add_column("final - init [95 %]", justify="right")
     for metric, heading in TITLES.items():
-        cells = [_cell(metric, result[name][metric]) for name in networks]
-        if "delta" in result:
-            cells.append(_interval(metric, result["delta"].get(metric)))
+        cells = [_cell(metric, getattr(scores, metric)) for scores in columns.values()]
+        if result.delta is not None:
+            cells.append(_interval(metric, getattr(result.delta, metric, None)))
         table.add_row(heading, *cells)
     return table
 
 
-def jaggedness_table(summary: Mapping[str, Any]) -> Table:
-    """How jagged every loss of a scan is, over its lines (docs/landscapes.md has the definitions)."""
-    scanned = f"{summary['kind']}, {summary['num_images']} images"
-    title = f"{summary['name']}: {scanned}; mean ± deviation over lines"
+def jaggedness_table(result: LandscapeResult) -> Table:
+    """How jagged each loss of a scan is, over its lines (docs/landscapes.md has the definitions)."""
+    scanned = f"{result.landscape.kind}, {result.num_images} images"
+    title = f"{result.setting.name}: {scanned}; mean ± deviation over lines"
     table = Table(title=title, box=None, padding=(0, 2, 0, 0), pad_edge=False, title_justify="left")
     table.add_column("loss", no_wrap=True, min_width=14)
     for heading in JAGGEDNESS.values():
         table.add_column(heading, justify="right", no_wrap=True, min_width=13)
-    for column, numbers in summary["jaggedness"].items():
-        table.add_row(column, *(_spread(numbers[name]["1"]) for name in JAGGEDNESS))
+    for column, jaggedness in result.jaggedness.items():
+        table.add_row(column, *(_spread(getattr(jaggedness, name)[1]) for name in JAGGEDNESS))
     return table
 
 
-def comparison_table(summary: Mapping[str, Any]) -> Table:
-    """Every method's metrics over its seeds, and its wins against its init and against the reference.
-
-    Args:
-      summary: the content of `comparison.json`.
-    """
-    against = f" and {summary['reference']}" if summary["reference"] else ""
+def comparison_table(result: ComparisonResult) -> Table:
+    """The metrics of each method over its seeds, and how often it beat its init and the reference."""
+    against = f" and {result.reference}" if result.reference else ""
     title = (
-        f"{summary['name']}: {summary['budget']:,} candidate-images a run, {len(summary['seeds'])} seeds\n"
+        f"{result.name}: {result.budget:,} candidate-images a run, {len(result.seeds)} seeds\n"
         f"means over seeds; wins against init{against}"
     )
     table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
     for heading in ("method", "", "init", "final", "change [95 %]", "wins"):
         table.add_column(heading, justify="left" if heading in ("method", "") else "right", no_wrap=True)
-    for method, numbers in summary["methods"].items():
+    for method, numbers in result.methods.items():
         name = method
         for metric, heading in COMPARED.items():
-            if metric in numbers:
-                table.add_row(name, heading, *_compared(metric, numbers[metric], len(summary["seeds"])))
+            found: MetricOverSeeds | None = getattr(numbers, metric)
+            if found is not None:
+                table.add_row(name, heading, *_compared(metric, found, len(result.seeds)))
                 name = ""
     return table
 
 
-def _compared(metric: str, numbers: Mapping[str, Any], seeds: int) -> list[str]:
-    wins = [f"{share * seeds:.0f}/{seeds}" for share in numbers["wins"].values()]
-    cells = [_cell(metric, numbers[name]["mean"]) for name in ("init", "final")]
-    return [*cells, _interval(metric, numbers["change"]), " ".join(wins)]
+def _compared(metric: str, numbers: MetricOverSeeds, seeds: int) -> list[str]:
+    shares = (numbers.wins.init, numbers.wins.reference)
+    wins = [f"{share * seeds:.0f}/{seeds}" for share in shares if share is not None]
+    cells = [_cell(metric, each.mean) for each in (numbers.init, numbers.final)]
+    return [*cells, _interval(metric, numbers.change), " ".join(wins)]
 
 
 def fact_table(title: str, facts: Mapping[str, Any]) -> Table:
@@ -105,8 +118,37 @@ def fact_table(title: str, facts: Mapping[str, Any]) -> Table:
         if name.endswith("seconds"):
             table.add_row(label.removesuffix("seconds") + "time", duration(value))
         else:
-            table.add_row(label, f"{value:,}" if isinstance(value, int | float) else str(value))
+            table.add_row(label, _fact(value))
     return table
+
+
+def facts_of(record: Any) -> dict[str, Any]:
+    """The fields of a result or a plan, without its kind."""
+    return {name: value for name, value in vars(record).items() if name != "kind"}
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    if value is None:
+        return "none"
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def plan_table(title: str, plan: SearchPlan | ComparisonPlan | LandscapePlan) -> Table:
+    """What a verb would do, a fact a line."""
+    facts = facts_of(plan)
+    if isinstance(plan, LandscapePlan):
+        facts |= {
+            "num_directions": f"{plan.num_directions} ({', '.join(plan.axes)})",
+            "grid": " × ".join(map(str, plan.grid)),
+            "left_out": plan.left_out or "nothing",
+            "images": f"{plan.num_images} {plan.images} images",
+        }
+        facts = {
+            SCAN_FACTS.get(name, name): facts[name] for name in facts if name not in ("axes", "num_images")
+        }
+    return fact_table(title, facts)
 
 
 def row_table(title: str, headings: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
@@ -134,16 +176,16 @@ def _cell(metric: str, value: float | None) -> str:
     return f"{100 * value:.1f}" if metric in PERCENT else f"{value:.4f}"
 
 
-def _spread(numbers: Mapping[str, Any]) -> str:
-    if numbers["mean"] is None:
+def _spread(spread: Spread) -> str:
+    if spread.mean is None:
         return "-"
-    return f"{numbers['mean']:.3g}" + ("" if numbers["std"] is None else f" ± {numbers['std']:.1g}")
+    return f"{spread.mean:.3g}" + ("" if spread.std is None else f" ± {spread.std:.1g}")
 
 
-def _interval(metric: str, delta: Mapping[str, float | None] | None) -> str:
+def _interval(metric: str, delta: Interval | None) -> str:
     if delta is None:
         return "-"
     factor, digits = (100, 1) if metric in PERCENT else (1, 4)
-    values = (delta[key] for key in ("mean", "low", "high"))
+    values = (delta.mean, delta.low, delta.high)
     mean, *ends = (f"{factor * value:+.{digits}f}" for value in values if value is not None)
     return f"{mean} [{', '.join(ends)}]" if ends else mean

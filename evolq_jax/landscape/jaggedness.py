@@ -5,11 +5,39 @@ with a NaN or an infinity gives NaN. The lines of a plane are its rows and its c
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 STRIDES = (1, 2, 4, 8)
 FEWEST_POINTS = 5  # of a subsampled line, else what is counted is the sampling
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number over lines.
+
+    Attributes:
+      mean: None: no line has the number.
+      std: standard deviation (n - 1); None: fewer than two lines have the number.
+      lines: how many have it.
+    """
+
+    mean: float | None
+    std: float | None
+    lines: int
+
+
+@dataclass(frozen=True)
+class Jaggedness:
+    """Every number of `measure` for one loss, over all lines, by stride of the grid."""
+
+    range: dict[int, Spread]
+    minima_per_unit: dict[int, Spread]
+    total_variation: dict[int, Spread]
+    roughness: dict[int, Spread]
+    autocorrelation_length: dict[int, Spread]
+    lipschitz: dict[int, Spread]
 
 
 def value_range(lines: np.ndarray) -> np.ndarray:
@@ -100,15 +128,23 @@ def by_resolution(
     return {stride: measure(lines[..., ::stride], spacing * stride) for stride in enough}
 
 
-def spread(values: np.ndarray) -> dict[str, float | int | None]:
-    """Mean and standard deviation (n - 1) over the lines that have the number. None: too few lines."""
+def summarise(numbers: Mapping[int, Mapping[str, np.ndarray]]) -> Jaggedness:
+    """What `by_resolution` gives for the lines of one loss, over all lines."""
+    names = next(iter(numbers.values()))
+    return Jaggedness(
+        **{name: {stride: spread(values[name]) for stride, values in numbers.items()} for name in names}
+    )
+
+
+def spread(values: np.ndarray) -> Spread:
+    """Over the lines that have the number."""
     finite = np.asarray(values, np.float64).ravel()
     finite = finite[np.isfinite(finite)]
-    return {
-        "mean": float(finite.mean()) if len(finite) else None,
-        "std": float(finite.std(ddof=1)) if len(finite) > 1 else None,
-        "lines": len(finite),
-    }
+    return Spread(
+        mean=float(finite.mean()) if len(finite) else None,
+        std=float(finite.std(ddof=1)) if len(finite) > 1 else None,
+        lines=len(finite),
+    )
 
 
 def lines_of_plane(plane: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,39 +17,48 @@ from evolq_jax.figures import (
     one_column,
     render,
 )
+from evolq_jax.landscape.config import Kind
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+class Labels(NamedTuple):
+    """What the pictures of a scan say."""
+
+    kind: Kind
+    axis_labels: Sequence[str]
+    columns: Sequence[str]  # the losses, in the order of the arrays
+    units: Sequence[str]  # of the columns
+
+
+def draw(arrays: Mapping[str, np.ndarray], labels: Labels) -> Iterator[tuple[str, bytes]]:
     """The PNG and SVG files of a scan: (name, content).
 
     Args:
       arrays: as in `landscape.npz`.
-      metadata: as in `landscape.npz`.
+      labels: what they mean.
     """
-    return render(_figures(arrays, metadata))
+    return render(_figures(arrays, labels))
 
 
-def _figures(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
-    x, losses, labels = arrays["x"], arrays["losses"], metadata["axis_labels"]
-    if metadata["kind"] == "line":
-        yield "losses", losses_figure(x, losses[:, 0], metadata["columns"], labels[0])
-    for column, unit, values in zip(metadata["columns"], metadata["units"], losses, strict=True):
+def _figures(arrays: Mapping[str, np.ndarray], says: Labels) -> Iterator[tuple[str, Figure]]:
+    x, losses, labels = arrays["x"], arrays["losses"], says.axis_labels
+    if says.kind == "line":
+        yield "losses", losses_figure(x, losses[:, 0], says.columns, labels[0])
+    for number, (column, unit, values) in enumerate(zip(says.columns, says.units, losses, strict=True)):
         name = f"{column} ({unit})"
-        if metadata["kind"] == "line":
+        if says.kind == "line":
             yield f"lines_{column}", lines_figure(x, values, labels[0], name)
-        elif metadata["kind"] == "plane":
-            yield f"contour_{column}", contour_figure(x, arrays["y"], values, labels, name)
-            yield f"surface_{column}", surface_figure(x, arrays["y"], values, labels, name)
+        elif says.kind == "plane":
+            yield f"contour_{column}", contour_figure(x, arrays["y"], values, labels=labels, name=name)
+            yield f"surface_{column}", surface_figure(x, arrays["y"], values, labels=labels, name=name)
         else:
-            number = metadata["columns"].index(column)
             roughness = arrays["roughness_stride1"][number].mean(-1)
             yield f"roughness_{column}", layer_figure(arrays["sites"], arrays["blocks"], roughness, column)
 
 
-def losses_figure(x: np.ndarray, lines: np.ndarray, columns: list[str], label: str) -> Figure:
+def losses_figure(x: np.ndarray, lines: np.ndarray, columns: Sequence[str], label: str) -> Figure:
     """Several losses [columns, T] along one line, each scaled to [0, 1]."""
     figure, axes = one_column(2.4)
     for number, (column, line) in enumerate(zip(columns, lines, strict=True)):
@@ -71,7 +80,9 @@ def lines_figure(x: np.ndarray, lines: np.ndarray, label: str, name: str) -> Fig
     return figure
 
 
-def contour_figure(x: np.ndarray, y: np.ndarray, losses: np.ndarray, labels: list[str], name: str) -> Figure:
+def contour_figure(
+    x: np.ndarray, y: np.ndarray, losses: np.ndarray, *, labels: Sequence[str], name: str
+) -> Figure:
     """Filled contours of losses [y, x]; a cross marks the origin."""
     figure, axes = one_column(2.7)
     filled = axes.contourf(x, y, np.ma.masked_invalid(losses), levels=20, cmap=COLOUR_MAP)
@@ -81,7 +92,9 @@ def contour_figure(x: np.ndarray, y: np.ndarray, losses: np.ndarray, labels: lis
     return figure
 
 
-def surface_figure(x: np.ndarray, y: np.ndarray, losses: np.ndarray, labels: list[str], name: str) -> Figure:
+def surface_figure(
+    x: np.ndarray, y: np.ndarray, losses: np.ndarray, *, labels: Sequence[str], name: str
+) -> Figure:
     """Losses [y, x] as a surface in three dimensions."""
     from matplotlib.figure import Figure
 

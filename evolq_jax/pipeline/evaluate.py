@@ -1,12 +1,11 @@
-"""Scores of a network over many images, in bounded memory."""
+"""Scores of networks over many images, in bounded memory."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from evolq_jax.devices import hosts
-from evolq_jax.metrics import Scores, paired_delta, score, summary
+from evolq_jax.metrics import ImageScores, score
 from evolq_jax.network.network import Network
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.pipeline.watcher import Watcher
@@ -15,16 +14,18 @@ from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.typing import Images, Params
 
+FLOAT = "float"
+
 
 def score_networks(
-    setup: Setup, params: Params, networks: Mapping[str, QParams], evaluation: Images, watcher: Watcher
-) -> dict[str, Any]:
-    """Scores of the float network and of `params` at each of the scales, and `final - init`.
+    setup: Setup, params: Params, networks: Mapping[str, QParams], *, evaluation: Images, watcher: Watcher
+) -> dict[str, ImageScores]:
+    """Scores of the float network, under `FLOAT`, and of `params` at each of the qparams, under their names.
 
     Args:
       setup: the float network and the quantizers.
-      params: the float parameters that belong to the scales (after calibration's chain).
-      networks: `init` and, after a search, `final`.
+      params: the float parameters that belong to the qparams (after calibration's chain).
+      networks: qparams by name.
       evaluation: images, with or without labels.
       watcher: follows the progress.
     """
@@ -39,12 +40,9 @@ def score_networks(
             progress=watcher.stage(f"evaluating {name}"),
         )
 
-    teacher = logits("float", setup.model)
-    scores: dict[str, Scores] = {"float": score(teacher, teacher, evaluation.labels)}
+    teacher = logits(FLOAT, setup.model)
+    scores = {FLOAT: score(teacher, teacher, evaluation.labels)}
     for name, qparams in networks.items():
         quantized = QuantizedNetwork(setup.model, params, qparams, setup.specs)
         scores[name] = score(logits(name, quantized), teacher, evaluation.labels)
-    result: dict[str, Any] = {name: summary(value) for name, value in scores.items()}
-    if "final" in scores:
-        result["delta"] = paired_delta(scores["init"], scores["final"], setup.config.seed)
-    return result
+    return scores

@@ -19,11 +19,13 @@ from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices import hosts
 from evolq_jax.errors import UserError
 from evolq_jax.quant.qparams import QParams, SiteQParams
-from evolq_jax.runs.config_json import from_json, to_json
+from evolq_jax.runs.config_json import from_json
 from evolq_jax.runs.lock import LOCK, locked
 from evolq_jax.runs.preemption import Preempted
+from evolq_jax.runs.typed_json import to_json, to_plain
 
-CONFIG, LOG, RESULT = "config.json", "log.jsonl", "result.json"
+CONFIG, LOG = "config.json", "log.jsonl"
+RESULT, LANDSCAPE, COMPARISON = "result.json", "landscape.json", "comparison.json"
 INIT_SCALES, FINAL_SCALES = "init_scales.safetensors", "scales.safetensors"
 PARAMS = "params.safetensors"  # where calibration changed them
 PARTIAL = ".partial"  # the end of what is being written, or was when its process was killed
@@ -87,11 +89,11 @@ class RunDirectory:
             file.write(content)
 
     def write_json(self, name: str, content: Any) -> None:
-        """One JSON file, in one step."""
-        self.write(name, (json.dumps(content, indent=2) + "\n").encode())
+        """One JSON file of a dataclass or of dictionaries and lists of them, in one step."""
+        self.write(name, to_json(content).encode())
 
     @contextmanager
-    def open_log(self, keep: int = 0) -> Generator[Callable[[dict[str, Any]], None], None, None]:
+    def open_log(self, keep: int = 0) -> Generator[Callable[[Mapping[str, Any]], None], None, None]:
         """Gives a function that appends one line, at once on disk, to the run's log.
 
         Of the lines that are there, the first `keep` stay.
@@ -102,9 +104,9 @@ class RunDirectory:
         with _reported(file):
             log = file.open("a" if keep else "w", encoding="utf-8")
 
-        def append(record: dict[str, Any]) -> None:
+        def append(record: Mapping[str, Any]) -> None:
             with _reported(file):
-                log.write(json.dumps(record) + "\n")
+                log.write(json.dumps(to_plain(record), allow_nan=False) + "\n")
                 log.flush()
 
         try:

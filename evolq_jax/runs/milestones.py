@@ -2,12 +2,27 @@
 
 import json
 import math
-from typing import Any
+from dataclasses import dataclass
 
+from evolq_jax.errors import UserError
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.runs.directory import RunDirectory
+from evolq_jax.runs.typed_json import from_plain
 
 MILESTONES = "milestones.json"
+
+
+@dataclass(frozen=True)
+class Milestone:
+    """A time on the way of a run.
+
+    Attributes:
+      candidate_images: the share of the budget that had been spent.
+      calibration_fitness: of the best scales until then; None: those of the start, not scored yet.
+    """
+
+    candidate_images: float
+    calibration_fitness: float | None = None
 
 
 class Milestones:
@@ -34,23 +49,28 @@ class Milestones:
     def _write(self, number: int, mark: float, fitness: float, qparams: QParams) -> None:
         self._run.write_qparams(_file(number), qparams)
         known = _read(self._run)[:number]
-        # Before the first visit the fitness is not known yet; the scales are those of the start.
-        known_fitness = {"calibration_fitness": fitness} if math.isfinite(fitness) else {}
-        self._run.write_json(MILESTONES, [*known, known_fitness | {"candidate_images": mark}])
+        reached = Milestone(mark, fitness if math.isfinite(fitness) else None)
+        self._run.write_json(MILESTONES, [*known, reached])
 
 
-def read_milestones(run: RunDirectory) -> tuple[list[dict[str, Any]], list[QParams]]:
-    """Of every milestone passed: budget and calibration fitness, and the scales.
+def read_milestones(run: RunDirectory) -> list[tuple[Milestone, QParams]]:
+    """Every milestone passed, with its scales.
 
     Raises:
       UserError: a file is damaged.
     """
-    entries = _read(run)
-    return entries, [run.read_qparams(_file(number)) for number in range(len(entries))]
+    return [(passed, run.read_qparams(_file(number))) for number, passed in enumerate(_read(run))]
 
 
-def _read(run: RunDirectory) -> list[dict[str, Any]]:
-    return json.loads(run.read(MILESTONES)) if run.has(MILESTONES) else []
+def _read(run: RunDirectory) -> list[Milestone]:
+    if not run.has(MILESTONES):
+        return []
+    where = f"'{run.path / MILESTONES}'"
+    try:
+        entries = json.loads(run.read(MILESTONES))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where} is damaged ({error}); start anew") from error
+    return [from_plain(entry, Milestone, where, "milestone") for entry in entries]
 
 
 def _file(number: int) -> str:

@@ -1,9 +1,10 @@
-"""A record of what went into a run, and of the devices and versions that ran it."""
+"""What the bits of a run depend on beside its config: what went in, and on what it ran."""
 
 import hashlib
 import importlib.metadata
 import json
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 import jax
 import numpy as np
@@ -11,50 +12,61 @@ from jax.sharding import Mesh
 
 from evolq_jax.data import fingerprint
 from evolq_jax.devices.mesh import describe_mesh
-from evolq_jax.pipeline.load import Setup
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Images, Params
 from evolq_jax.version import __version__
 
-
-def describe(setup: Setup, num_evaluation_images: int) -> dict[str, Any]:
-    """The caption of a table of scores: the setting, the seed, the images."""
-    config = setup.config
-    corrections = {"added_parameters": setup.added_parameters} if setup.added_parameters else {}
-    return corrections | {
-        "seed": config.seed,
-        "num_evaluation_images": num_evaluation_images,
-        "name": config.name,
-        "model": setup.model.name,
-        "scheme": config.quant.scheme,
-        "weight_bits": config.quant.weight_bits,
-        "edge_weight_bits": config.quant.edge_weight_bits,
-        "activation_bits": config.quant.activation_bits,
-    }
+PACKAGES = ("jax", "jaxlib", "evosax", "numpy", "pillow")
 
 
-def inputs(setup: Setup, calibration: Images, evaluation: Images) -> dict[str, Any]:
-    """The inputs of a run, so that they can be recognised: numbers and fingerprints of images and weights."""
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What the bits of a run depend on beside its config.
+
+    Attributes:
+      fingerprints: of weights and images, by what they are of.
+      chunks: what runs at once, and how the inputs of blocks are kept.
+      device: its kind.
+      mesh: devices by axis.
+      processes: that worked together.
+      versions: of the packages that decide the numbers.
+    """
+
+    fingerprints: dict[str, str]
+    chunks: dict[str, int | str] = field(default_factory=dict)
+    device: str
+    mesh: dict[str, int]
+    processes: int
+    versions: dict[str, str]
+
+
+def provenance(
+    mesh: Mesh | None, *, fingerprints: Mapping[str, str], chunks: Mapping[str, int | str]
+) -> Provenance:
+    """The provenance of what this process runs on a mesh."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return Provenance(
+        fingerprints=dict(fingerprints),
+        chunks=dict(chunks),
+        device=jax.devices()[0].device_kind,
+        mesh=describe_mesh(mesh),
+        processes=jax.process_count(),
+        versions={"evolq_jax": __version__, **versions},
+    )
+
+
+def changes(then: Provenance, now: Provenance) -> list[str]:
+    """The names of what differs, such as `weights` or `versions/jax`."""
+    before, after = flatten(asdict(then)), flatten(asdict(now))
+    return [name.removeprefix("fingerprints/") for name, value in after.items() if before.get(name) != value]
+
+
+def input_fingerprints(params: Params, calibration: Images, evaluation: Images) -> dict[str, str]:
+    """Of what went in, so that it can be known again."""
     return {
-        "num_calibration_images": len(calibration.pixels),
-        "skipped_images": {"calibration": len(calibration.skipped), "evaluation": len(evaluation.skipped)},
-        "fingerprints": {
-            "weights": weights_fingerprint(setup.model.params),
-            "calibration images": fingerprint(calibration),
-            "evaluation images": fingerprint(evaluation),
-        },
-    }
-
-
-def environment(mesh: Mesh | None = None) -> dict[str, Any]:
-    """The devices, and the versions of the packages that decide the numbers."""
-    packages = ("jax", "jaxlib", "evosax", "numpy", "pillow")
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    return {
-        "device": jax.devices()[0].device_kind,
-        "mesh": describe_mesh(mesh),
-        "processes": jax.process_count(),
-        "versions": {"evolq_jax": __version__, **versions},
+        "weights": weights_fingerprint(params),
+        "calibration images": fingerprint(calibration),
+        "evaluation images": fingerprint(evaluation),
     }
 
 

@@ -1,16 +1,16 @@
 """A run that a killed process left: it is continued with the same config, inputs and versions only."""
 
 import json
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.errors import UserError
 from evolq_jax.runs.config_json import to_json
 from evolq_jax.runs.directory import RunDirectory, begin_run, hold_directory
+from evolq_jax.runs.provenance import Provenance, changes
 from evolq_jax.trees import flatten
 
 
@@ -61,13 +61,13 @@ def difference(then: Experiment, now: Experiment) -> str:
     return ""
 
 
-def check_unchanged(run: RunDirectory, verb: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Holds what the bits of a result depend on, beside the config, against what it was at the beginning.
+def check_unchanged(run: RunDirectory, verb: str, then: Provenance, now: Provenance) -> None:
+    """Holds the provenance of what is continued against that of its beginning.
 
     Raises:
       UserError: something has changed.
     """
-    changed = [what for what, value in now.items() if then.get(what) != value]
+    changed = changes(then, now)
     if changed:
         raise UserError(
             f"the {verb} in '{run.path}' cannot be continued, since this has changed: "

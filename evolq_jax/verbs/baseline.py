@@ -1,7 +1,6 @@
 """The verb `baseline`: gradient descent in the search's place, all else being equal."""
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,16 +25,17 @@ from evolq_jax.runs.clock import Clock
 from evolq_jax.runs.directory import RunDirectory, open_run
 from evolq_jax.runs.milestones import Milestones
 from evolq_jax.runs.preemption import Preemption, preemptible
-from evolq_jax.runs.result import finished_result
+from evolq_jax.runs.results.files import finished_result, write_result
+from evolq_jax.runs.results.networks import BaselineResult
 from evolq_jax.runs.unfinished import continued_run
 from evolq_jax.verbs.init_network import BASELINE, init_network, remove_attempts
-from evolq_jax.verbs.scores import end_run, score_run
+from evolq_jax.verbs.scores import score_run
 from evolq_jax.verbs.search.plan import budget_of_search
 
 
 def run_baseline(
     config: Experiment, run_dir: str | Path | None = None, watcher: Watcher | None = None
-) -> dict[str, Any]:
+) -> BaselineResult:
     """Calibrates, descends and evaluates: `run_search` with gradients, and continued as that is.
 
     Same scales, init, calibration images, fitness, teacher and held-out images as the search of this
@@ -46,9 +46,6 @@ def run_baseline(
       run_dir: where to write: a new directory, or one with an unfinished baseline of the same config, which
         is then continued. None: the next free `runs/NAME-NNN`.
       watcher: told how it goes on.
-
-    Returns:
-      The content of `result.json`, with the run's path under `run_dir`.
 
     Raises:
       UserError: something in the config, the weights, the images or the run directory is wrong.
@@ -69,33 +66,29 @@ def run_baseline(
         with preemption.deferred(), out_of_memory("--search.image-chunk"):
             found = _descend(calibrated, budget, run, clock, preemption, watcher)
         with out_of_memory("--evaluation-batch"):
-            result = score_run(run, calibrated, found, evaluation, watcher)
-        result |= {
-            "optimizer": config.baseline.optimizer,
-            "steps": found.steps,
-            "budget": budget,
-            "seconds": round(clock.seconds(), 2),
-        }
-        result = end_run(run, result)
+            scored = score_run(run, calibrated, found, evaluation, clock=clock, watcher=watcher)
+        result = BaselineResult(
+            **vars(scored), budget=budget, optimizer=config.baseline.optimizer, steps=found.steps
+        )
+        write_result(run, result)
         remove_attempts(run, BASELINE.verb)
     return result
 
 
-def resume_baseline(run_dir: str | Path, watcher: Watcher | None = None) -> dict[str, Any]:
+def resume_baseline(run_dir: str | Path, watcher: Watcher | None = None) -> BaselineResult:
     """Goes on with the baseline of a run directory, as its config says; see `run_baseline`."""
     return run_baseline(open_run(run_dir).config(), run_dir, watcher)
 
 
 def ensure_baseline(
     config: Experiment, run_dir: str | Path, watcher: Watcher | None = None
-) -> dict[str, Any]:
+) -> BaselineResult:
     """The result of a config's baseline in this directory: read where it has finished, else run or continued.
 
     Raises:
       UserError: as `run_baseline`; or the directory holds a finished run of another config or verb.
     """
-    finished = finished_result(config, run_dir, "baseline", mark="optimizer")
-    return finished or run_baseline(config, run_dir, watcher)
+    return finished_result(config, run_dir, BaselineResult) or run_baseline(config, run_dir, watcher)
 
 
 def check_baseline(setup: Setup, num_images: int) -> None:

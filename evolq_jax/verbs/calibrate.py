@@ -1,7 +1,6 @@
 """The verb `calibrate`."""
 
 from pathlib import Path
-from typing import Any
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.precision import matmul_precision
@@ -10,13 +9,15 @@ from evolq_jax.pipeline.images import count_calibration
 from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.runs.directory import new_run
+from evolq_jax.runs.results.common import setting_of
+from evolq_jax.runs.results.networks import CalibrationResult
 from evolq_jax.runs.saved_network import write_calibrated
 
 
 def run_calibrate(
     config: Experiment, run_dir: str | Path | None = None, watcher: Watcher | None = None
-) -> dict[str, Any]:
-    """Calibrates and writes the first scales; returns a summary with the run's path.
+) -> CalibrationResult:
+    """Calibrates and writes the first scales.
 
     Raises:
       UserError: something in the config, the weights, the images or the run directory is wrong.
@@ -26,12 +27,11 @@ def run_calibrate(
         count_calibration(setup, for_search=False)
         calibrated = calibrate_setup(setup, watcher or Silent(), for_search=False)
         write_calibrated(run, config, calibrated.params, calibrated.qparams)
-    return {
-        "model": setup.model.name,
-        "scheme": config.quant.scheme,
-        "sites": len(setup.specs),
-        "scales": sum(int(site_qparams.scale.size) for site_qparams in calibrated.qparams.values()),
-        "num_calibration_images": len(calibrated.images.pixels),
-        "seconds": round(calibrated.seconds, 2),
-        "run_dir": str(run.path),
-    }
+    return CalibrationResult(
+        run_dir=run.path,
+        setting=setting_of(config, setup.model.name, setup.added_parameters),
+        sites=len(setup.specs),
+        scales=sum(int(site_qparams.scale.size) for site_qparams in calibrated.qparams.values()),
+        num_calibration_images=len(calibrated.images.pixels),
+        seconds=round(calibrated.seconds, 2),
+    )

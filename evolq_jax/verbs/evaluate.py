@@ -1,31 +1,30 @@
 """The verb `evaluate`."""
 
 from pathlib import Path
-from typing import Any
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.data import fingerprint
 from evolq_jax.devices.precision import matmul_precision
+from evolq_jax.metrics import mean_scores, paired_delta
 from evolq_jax.pipeline.calibrate import calibrate_setup
-from evolq_jax.pipeline.evaluate import score_networks
+from evolq_jax.pipeline.evaluate import FLOAT, score_networks
 from evolq_jax.pipeline.images import count_calibration, count_evaluation, load_evaluation
 from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.runs.directory import open_run
-from evolq_jax.runs.provenance import describe, weights_fingerprint
-from evolq_jax.runs.result import check_fingerprints
+from evolq_jax.runs.provenance import weights_fingerprint
+from evolq_jax.runs.results.common import setting_of
+from evolq_jax.runs.results.files import check_fingerprints
+from evolq_jax.runs.results.networks import EvaluationResult
 from evolq_jax.runs.saved_network import SavedScales, read_params, read_scales
 
 
-def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None) -> dict[str, Any]:
+def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None) -> EvaluationResult:
     """Scores on the evaluation images, computed anew: of a config's float and init, or of a run's scales.
 
     Args:
       target: a config, which is calibrated first, or the directory of a calibrated or searched run.
       watcher: told how it goes on.
-
-    Returns:
-      The part of `result.json` that says how good the networks are.
 
     Raises:
       UserError: it is no run directory, or its weights or images are not what they were.
@@ -48,6 +47,14 @@ def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None
             count_evaluation(setup)
             evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
             check_fingerprints(run, {"evaluation images": fingerprint(evaluation)})
-        networks = {"init": saved.init} | ({} if saved.final is None else {"final": saved.final})
-        result = score_networks(setup, params, networks, evaluation, watcher)
-    return result | describe(setup, len(evaluation.names))
+        networks = {name: qparams for name, qparams in saved._asdict().items() if qparams is not None}
+        scores = score_networks(setup, params, networks, evaluation=evaluation, watcher=watcher)
+    init, final = scores["init"], scores.get("final")
+    return EvaluationResult(
+        setting=setting_of(config, setup.model.name, setup.added_parameters),
+        num_evaluation_images=len(evaluation.names),
+        float=mean_scores(scores[FLOAT]),
+        init=mean_scores(init),
+        final=None if final is None else mean_scores(final),
+        delta=None if final is None else paired_delta(init, final, seed=config.seed),
+    )

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from typing import Any, NamedTuple
+from dataclasses import dataclass
 
 from evolq_jax.devices import hosts
 from evolq_jax.errors import UserError
@@ -15,22 +15,22 @@ from evolq_jax.pipeline.watcher import Watcher
 from evolq_jax.runs.checkpoints import CHECKPOINTS
 from evolq_jax.runs.clock import Clock
 from evolq_jax.runs.directory import CONFIG, INIT_SCALES, PARAMS, RESULT, RunDirectory, open_run
-from evolq_jax.runs.provenance import environment, inputs
+from evolq_jax.runs.provenance import Provenance, input_fingerprints, provenance
 from evolq_jax.runs.saved_network import read_params, read_scales, write_calibrated
+from evolq_jax.runs.typed_json import from_plain
 from evolq_jax.runs.unfinished import VerbFiles, check_unchanged
-from evolq_jax.trees import flatten
 from evolq_jax.typing import Images
 
 
 def _files(verb: str) -> VerbFiles:
     def is_begun(names: set[str]) -> bool:
         """Killed during calibration, it left no more than `calibrate` does."""
-        return _begun(verb) in names or (CONFIG in names and names <= {CONFIG, INIT_SCALES, PARAMS})
+        return _record_file(verb) in names or (CONFIG in names and names <= {CONFIG, INIT_SCALES, PARAMS})
 
     return VerbFiles(verb, RESULT, is_begun)
 
 
-def _begun(verb: str) -> str:
+def _record_file(verb: str) -> str:
     """The file that is written once calibration is over, and gone when the run is."""
     return f"{verb}.json"
 
@@ -38,21 +38,29 @@ def _begun(verb: str) -> str:
 SEARCH, BASELINE = _files("search"), _files("baseline")
 
 
-class Begun(NamedTuple):
-    """What `search.json` or `baseline.json` holds."""
+@dataclass(frozen=True)
+class InitRecord:
+    """What `search.json` or `baseline.json` holds.
 
-    depends_on: dict[str, Any]
+    Attributes:
+      provenance: what the init depends on beside the config.
+      seconds_calibration: that it took.
+      seconds: of the whole run until then.
+    """
+
+    provenance: Provenance
     seconds_calibration: float
-    seconds: float  # of the whole run until then
+    seconds: float
 
 
-def depends_on(setup: Setup, calibration: Images, evaluation: Images) -> dict[str, Any]:
-    """What the bits of a result depend on, beside the config."""
-    return {
-        **inputs(setup, calibration, evaluation)["fingerprints"],
-        "chunks": [*setup.config.search.chunks(), setup.config.search.prefixes],
-        **flatten(environment(setup.mesh)),
-    }
+def provenance_of(setup: Setup, calibration: Images, evaluation: Images) -> Provenance:
+    """What the bits of a search or a descent depend on beside the config."""
+    images, candidates = setup.config.search.chunks()
+    return provenance(
+        setup.mesh,
+        fingerprints=input_fingerprints(setup.model.params, calibration, evaluation),
+        chunks={"images": images, "candidates": candidates, "inputs": setup.config.search.prefixes},
+    )
 
 
 def init_network(
@@ -61,36 +69,32 @@ def init_network(
     """The calibrated network: that of an earlier attempt, or a new one.
 
     Raises:
-      UserError: as `first_qparams`; or an earlier attempt began with other inputs, on another device or with
+      UserError: as `make_init`; or an earlier attempt began with other inputs, on another device or with
         other versions.
     """
-    if run.has(_begun(files.verb)):
+    if run.has(_record_file(files.verb)):
         images = load_calibration(setup, watcher.stage("decoding calibration images"))
-        begun = _read_begun(run, files.verb, depends_on(setup, images, evaluation))
-        clock.earlier = begun.seconds
+        kept = _read_record(run, files.verb)
+        check_unchanged(run, files.verb, kept.provenance, provenance_of(setup, images, evaluation))
+        clock.earlier = kept.seconds
         params, qparams = read_params(run, setup.model.params), read_scales(run, setup.specs).init
-        return Calibrated(setup, params, qparams, images, begun.seconds_calibration)
+        return Calibrated(setup, params, qparams, images, kept.seconds_calibration)
     with out_of_memory("--calibration.image-chunk", "--calibration.batch-size"):
-        calibrated = first_qparams(setup, watcher)
+        calibrated = make_init(setup, watcher)
     write_calibrated(run, setup.config, calibrated.params, calibrated.qparams)
-    inputs_now = depends_on(setup, calibrated.images, evaluation)
-    run.write_json(_begun(files.verb), Begun(inputs_now, calibrated.seconds, clock.seconds())._asdict())
+    now = provenance_of(setup, calibrated.images, evaluation)
+    run.write_json(_record_file(files.verb), InitRecord(now, calibrated.seconds, clock.seconds()))
     return calibrated
 
 
-def _read_begun(run: RunDirectory, verb: str, now: dict[str, Any]) -> Begun:
-    """What an earlier attempt wrote.
-
-    Raises:
-      UserError: it began with other inputs, on another device or with other versions; or it is damaged.
-    """
-    name = _begun(verb)
+def _read_record(run: RunDirectory, verb: str) -> InitRecord:
+    path = run.path / _record_file(verb)
     try:
-        begun = Begun(**json.loads(run.read(name)))
-    except (json.JSONDecodeError, TypeError) as error:
-        raise UserError(f"'{run.path / name}' is damaged ({error}); start anew") from error
-    check_unchanged(run, verb, begun.depends_on, now)
-    return begun
+        return from_plain(json.loads(run.read(path.name)), InitRecord, f"'{path}'", "record of an init")
+    except json.JSONDecodeError as error:
+        raise UserError(f"'{path}' is damaged ({error}); start anew") from error
+    except UserError as error:
+        raise UserError(f"{error}; start anew, or go on with the version that began") from error
 
 
 def remove_attempts(run: RunDirectory, verb: str) -> None:
@@ -98,10 +102,10 @@ def remove_attempts(run: RunDirectory, verb: str) -> None:
     if not hosts.is_first():
         return
     shutil.rmtree(run.path / CHECKPOINTS, ignore_errors=True)
-    (run.path / _begun(verb)).unlink(missing_ok=True)
+    (run.path / _record_file(verb)).unlink(missing_ok=True)
 
 
-def first_qparams(setup: Setup, watcher: Watcher) -> Calibrated:
+def make_init(setup: Setup, watcher: Watcher) -> Calibrated:
     """What a search or a descent begins with: the calibrated network, or the result of `config.start`.
 
     Raises:

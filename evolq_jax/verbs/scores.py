@@ -1,53 +1,80 @@
-"""The end of a run: its last scales, its scores, and `result.json`."""
-
-from collections.abc import Mapping
-from typing import Any
+"""The scores of a run: its float network, its init, what it passed on the way, and what it ended with."""
 
 from evolq_jax.gradient.records import Descent
+from evolq_jax.metrics import Scores, mean_scores, paired_delta
 from evolq_jax.pipeline.calibrate import Calibrated
-from evolq_jax.pipeline.evaluate import score_networks
+from evolq_jax.pipeline.evaluate import FLOAT, score_networks
 from evolq_jax.pipeline.watcher import Watcher
-from evolq_jax.runs.directory import FINAL_SCALES, RESULT, RunDirectory
-from evolq_jax.runs.milestones import read_milestones
-from evolq_jax.runs.provenance import describe, environment, inputs
-from evolq_jax.search.records import SearchResult
+from evolq_jax.runs.clock import Clock
+from evolq_jax.runs.directory import FINAL_SCALES, RunDirectory
+from evolq_jax.runs.milestones import Milestone, read_milestones
+from evolq_jax.runs.results.common import setting_of
+from evolq_jax.runs.results.networks import Fitness, Improvement, SkippedImages, TrajectoryPoint
+from evolq_jax.search import records
 from evolq_jax.typing import Images
+from evolq_jax.verbs.init_network import provenance_of
+
+Found = records.SearchResult | Descent
 
 
 def score_run(
     run: RunDirectory,
     calibrated: Calibrated,
-    found: SearchResult | Descent,
+    found: Found,
     evaluation: Images,
+    *,
+    clock: Clock,
     watcher: Watcher,
-) -> dict[str, Any]:
-    """Writes the scales that a run ends with; gives the scores of float, init and final, and what went in.
+) -> Improvement:
+    """Writes the scales that a run ends with, and scores it: what a search's and a baseline's result share.
 
-    With milestones, `trajectory` has the scores from init over these to final.
+    Args:
+      run: its milestones make the trajectory.
+      calibrated: the init.
+      found: the final.
+      evaluation: the images to score on.
+      clock: of the run.
+      watcher: told of each network.
     """
     setup = calibrated.setup
     run.write_qparams(FINAL_SCALES, found.qparams)
-    entries, kept = read_milestones(run)
-    names = [f"milestone {number + 1}" for number in range(len(kept))]
-    networks = {"init": calibrated.qparams, **dict(zip(names, kept, strict=True)), "final": found.qparams}
-    result = score_networks(setup, calibrated.params, networks, evaluation, watcher)
-    scores = [result["init"], *(result.pop(name) for name in names), result["final"]]
-    begin = {"candidate_images": 0, "calibration_fitness": found.start_fitness}
-    end = {"candidate_images": found.candidate_images, "calibration_fitness": found.fitness}
-    points = [begin, *({**begin, **entry} for entry in entries), end]
-    trajectory = [point | score for point, score in zip(points, scores, strict=True)]
-    result |= describe(setup, len(evaluation.names)) | environment(setup.mesh)
-    result |= inputs(setup, calibrated.images, evaluation)
-    result |= {
-        "budget_spent": found.candidate_images,
-        "calibration_fitness": {"init": found.start_fitness, "final": found.fitness},
-        "seconds_calibration": round(calibrated.seconds, 2),
-        "seconds_search": round(found.seconds, 2),
-    }
-    return result | ({"trajectory": trajectory} if setup.config.milestones else {})
+    passed = read_milestones(run)
+    on_the_way = {f"milestone {number + 1}": qparams for number, (_, qparams) in enumerate(passed)}
+    networks = {"init": calibrated.qparams, **on_the_way, "final": found.qparams}
+    scores = score_networks(setup, calibrated.params, networks, evaluation=evaluation, watcher=watcher)
+    means = {name: mean_scores(each) for name, each in scores.items()}
+    begin, end = Milestone(0.0, found.start_fitness), Milestone(found.candidate_images, found.fitness)
+    points = [begin, *(milestone for milestone, _ in passed), end]
+    return Improvement(
+        run_dir=run.path,
+        setting=setting_of(setup.config, setup.model.name, setup.added_parameters),
+        float=means[FLOAT],
+        init=means["init"],
+        final=means["final"],
+        delta=paired_delta(scores["init"], scores["final"], seed=setup.config.seed),
+        calibration_fitness=Fitness(found.start_fitness, found.fitness),
+        budget_spent=float(found.candidate_images),
+        num_calibration_images=len(calibrated.images.pixels),
+        num_evaluation_images=len(evaluation.names),
+        skipped_images=SkippedImages(len(calibrated.images.skipped), len(evaluation.skipped)),
+        seconds=round(clock.seconds(), 2),
+        seconds_calibration=round(calibrated.seconds, 2),
+        seconds_search=round(found.seconds, 2),
+        provenance=provenance_of(setup, calibrated.images, evaluation),
+        trajectory=tuple(
+            _point(milestone, means[name], found.start_fitness)
+            for milestone, name in zip(points, networks, strict=True)
+        )
+        if setup.config.milestones
+        else (),
+    )
 
 
-def end_run(run: RunDirectory, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes `result.json`, which says that a run has finished."""
-    run.write_json(RESULT, result)
-    return {**result, "run_dir": str(run.path)}
+def _point(milestone: Milestone, scores: Scores, start_fitness: float) -> TrajectoryPoint:
+    """Where a milestone has no fitness, its scales are those of the start."""
+    fitness = milestone.calibration_fitness
+    return TrajectoryPoint(
+        **vars(scores),
+        candidate_images=float(milestone.candidate_images),
+        calibration_fitness=start_fitness if fitness is None else fitness,
+    )

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -20,22 +20,30 @@ from evolq_jax.training import TrainConfig, TrainExperiment, train
 from evolq_jax.typing import Images, Preprocessing, no_progress
 from evolq_jax.version import __version__
 
-__all__ = ["TrainConfig", "TrainExperiment", "Trained", "run_training"]
+__all__ = ["TrainConfig", "TrainExperiment", "TrainingResult", "run_training"]
 
 EVALUATION_BATCH = 100
 
 
-class Trained(NamedTuple):
-    """The weights that a training wrote, and their accuracy."""
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """The weights that a training wrote, and their accuracy.
 
+    Attributes:
+      path: of the weights.
+      top1: between 0 and 1, on the test images.
+      num_test: images tested on.
+    """
+
+    kind: Literal["training"] = "training"
     path: Path
-    top1: float  # between 0 and 1, on the test images
+    top1: float
     num_test: int
 
 
 def run_training(
     config: TrainExperiment, progress: Callable[[int, int], None] = no_progress, command: str = ""
-) -> Trained:
+) -> TrainingResult:
     """Trains, measures top-1 on the test images, and writes `config.out`. `load_checkpoint` can read it.
 
     The file's metadata has the model, the config, the command, the accuracy and the versions.
@@ -74,7 +82,7 @@ def run_training(
         "versions": f"evolq_jax {__version__}, jax {jax.__version__}",
     }
     save_params(out, params, {key: value for key, value in metadata.items() if value})
-    return Trained(out, top1, len(logits))
+    return TrainingResult(path=out, top1=top1, num_test=len(logits))
 
 
 class _Labelled(NamedTuple):

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,19 @@ from evolq_jax.cli.progress import make_watcher
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.data.cache import atomic
 from evolq_jax.devices.precision import matmul_precision
-from evolq_jax.metrics import score, summary
+from evolq_jax.metrics import mean_scores, score
 from evolq_jax.pipeline.calibrate import calibrate_setup
 from evolq_jax.pipeline.images import load_evaluation
 from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.watcher import Silent
 from evolq_jax.quantized.logits import compute_logits
+from evolq_jax.runs.results.networks import SearchResult
 from evolq_jax.verbs.search.run import ensure_search
 
-Result = dict[str, Any]
+Row = dict[str, Any]  # what a study keeps of a setting in a file of its own
 
 
-def searched(config: Experiment, run_dir: Path) -> Result:
+def searched(config: Experiment, run_dir: Path) -> SearchResult:
     """The result of a search. If the search has finished, it is read from its directory.
 
     Raises:
@@ -40,29 +42,29 @@ def vit_tiny_run(bits: int, scheme: str, preset: str, seed: int) -> str:
     return f"w{bits}a8-{scheme}-{preset}-seed{seed}"
 
 
-def kept(file: Path, make: Callable[[], Result]) -> Result:
-    """The result that a JSON file holds. Without a file, it is made and written."""
+def kept(file: Path, make: Callable[[], Row]) -> Row:
+    """The row that a JSON file holds. Without a file, it is made and written."""
     if not file.is_file():
-        result = make()
+        row = make()
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic(file) as open_file:
-            open_file.write((json.dumps(result) + "\n").encode())
-        print(file.stem, result, flush=True)
+            open_file.write((json.dumps(row) + "\n").encode())
+        print(file.stem, row, flush=True)
     return json.loads(file.read_text())
 
 
-def calibrated_inits(out: Path, wanted: Iterable[tuple[dict[str, Any], Experiment]]) -> list[Result]:
+def calibrated_inits(out: Path, wanted: Iterable[tuple[dict[str, Any], Experiment]]) -> list[Row]:
     """What each (key, config) scores when calibrated, without a search; `out` has a file for each key."""
     out.mkdir(parents=True, exist_ok=True)
     teacher: dict[str, np.ndarray] = {}
-    results: list[Result] = []
+    rows: list[Row] = []
     for key, config in wanted:
         name = "-".join(map(str, key.values())).replace(" ", "_")
-        results.append(kept(out / f"{name}.json", partial(_init, key, config, teacher)))
-    return results
+        rows.append(kept(out / f"{name}.json", partial(_init, key, config, teacher)))
+    return rows
 
 
-def _init(key: dict[str, Any], config: Experiment, teacher: dict[str, np.ndarray]) -> Result:
+def _init(key: dict[str, Any], config: Experiment, teacher: dict[str, np.ndarray]) -> Row:
     """Calibrates and scores, under the key; `teacher` keeps the float network's logits between settings."""
     with matmul_precision(config.precision):
         setup = load_model(config)
@@ -74,5 +76,5 @@ def _init(key: dict[str, Any], config: Experiment, teacher: dict[str, np.ndarray
         calibrated = calibrate_setup(setup, Silent(), for_search=False)
         seconds = time.monotonic() - began
         logits = compute_logits(calibrated.quantized, evaluation.pixels, 20)
-    scores = summary(score(logits, teacher["logits"], evaluation.labels))
+    scores = asdict(mean_scores(score(logits, teacher["logits"], evaluation.labels)))
     return key | scores | {"seconds": round(seconds, 1), "num_evaluation_images": len(evaluation.pixels)}

@@ -1,10 +1,12 @@
 """Markdown tables of results, and the numbers that their cells hold."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from studies.common.runs import Result
+from evolq_jax.metrics import Interval
+from evolq_jax.runs.results.networks import EvaluationResult, Improvement
+from studies.common.runs import Row
 from studies.common.subjects import BITS
 
 
@@ -14,27 +16,27 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def means(runs: Sequence[Result], metric: str, *, digits: int, factor: float = 1) -> str:
+def means(runs: Sequence[Improvement], metric: str, *, digits: int, factor: float = 1) -> str:
     """A metric before and after a search, means over runs."""
     init, final = (mean(runs, network, metric) for network in ("init", "final"))
     return f"{factor * init:.{digits}f} → {factor * final:.{digits}f}"
 
 
-def mean(runs: Sequence[Result], network: str, metric: str) -> float:
+def mean(runs: Sequence[Improvement | EvaluationResult], network: str, metric: str) -> float:
     """Of the network `init`, `final` or `float` the mean over runs."""
-    return float(np.mean([run[network][metric] for run in runs]))
+    return float(np.mean([getattr(getattr(run, network), metric) for run in runs]))
 
 
-def changes(runs: Sequence[Result], metric: str, *, digits: int, factor: float = 1) -> str:
+def changes(runs: Sequence[Improvement], metric: str, *, digits: int, factor: float = 1) -> str:
     """What each run's search changed, with its bootstrap interval over images."""
-    return "; ".join(interval(run["delta"][metric], digits=digits, factor=factor) for run in runs)
+    return "; ".join(interval(getattr(run.delta, metric), digits=digits, factor=factor) for run in runs)
 
 
-def interval(change: Mapping[str, float | None], *, digits: int, factor: float = 1) -> str:
+def interval(change: Interval, *, digits: int, factor: float = 1) -> str:
     """A change with its interval; without one where it has no ends (of a single seed)."""
     mean, *ends = (
         f"{factor * value:+.{digits}f}"
-        for value in (change["mean"], change["low"], change["high"])
+        for value in (change.mean, change.low, change.high)
         if value is not None
     )
     return f"{mean} [{', '.join(ends)}]" if ends else mean
@@ -46,7 +48,7 @@ def spread(values: Sequence[float], *, digits: int) -> str:
     return f"{np.mean(values):.{digits}f}{around}"
 
 
-def init_table(results: Sequence[Result]) -> str:
+def init_table(results: Sequence[Row]) -> str:
     """Initialisations by scheme, bits and name: means over seeds, with the lowest and highest top-1."""
     keys = list(dict.fromkeys((r["scheme"], r["bits"], r["name"]) for r in results))
     rows: list[list[str]] = []
@@ -57,7 +59,7 @@ def init_table(results: Sequence[Result]) -> str:
     return markdown(head, rows)
 
 
-def init_cells(runs: Sequence[Result]) -> list[str]:
+def init_cells(runs: Sequence[Row]) -> list[str]:
     """Top-1 (with its range over seeds), agreement, KL and seconds of a setting."""
     agreement, kl, seconds = (np.mean([run[key] for run in runs]) for key in ("agreement", "kl", "seconds"))
     top1 = spread([100 * run["top1"] for run in runs], digits=1)

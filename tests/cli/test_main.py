@@ -20,10 +20,33 @@ from evolq_jax.config.presets import faithful
 from evolq_jax.search.records import Generation
 from evolq_jax.training import TrainExperiment
 from evolq_jax.typing import Progress
-from evolq_jax.verbs.train import Trained
+from evolq_jax.verbs.search.plan import SearchPlan
+from evolq_jax.verbs.train import TrainingResult
+from tests.sample_results import COMPARISON
 from tests.small_run import BLOCKS
 
 Evolq = Callable[..., str]
+PLAN = SearchPlan(
+    model="vit_digits",
+    scheme="matmul W3A8",
+    quantized_sites=9,
+    searched_sites=("a", "b"),
+    searched_scales=768,
+    calibration_images=20,
+    evaluation_images=30,
+    evaluations=1,
+    network_share_per_evaluation=0.625,
+    image_chunk=10,
+    population_chunk=1,
+    block_inputs="cached in float32",
+    memory_limit="none",
+    float_images_per_second=28.5,
+    added_parameters=0,
+    estimated_seconds=4000.0,
+    estimated_memory_mib=700,
+    device="cpu",
+    mesh="candidate=1,data=1",
+)
 
 
 @pytest.fixture
@@ -44,11 +67,11 @@ def evolq(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     return run
 
 
-def caught(monkeypatch: pytest.MonkeyPatch, verb: str, result: dict[str, Any]) -> list[Any]:
+def caught(monkeypatch: pytest.MonkeyPatch, verb: str, result: Any) -> list[Any]:
     """Puts a recorder in the place of a verb's function; gives its calls' arguments."""
     calls: list[Any] = []
 
-    def record(*args: Any) -> dict[str, Any]:
+    def record(*args: Any) -> Any:
         calls.append(args)
         return result
 
@@ -189,7 +212,7 @@ def test_a_landscape_is_planned(evolq: Evolq, here: Path) -> None:
 
 
 def test_search_passes_on_what_it_was_given(evolq: Evolq, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = caught(monkeypatch, "plan_search", {"evaluations": 1})
+    calls = caught(monkeypatch, "plan_search", PLAN)
     changes = ("--seed", "3", "--quant.weight-bits=4", "--data.num_calibration", "None")
     evolq("search", "config.py", "--dry-run", *changes, "--quant.bias-correction", "--search.sites", "a", "b")
     (config,) = calls[0]
@@ -200,7 +223,7 @@ def test_search_passes_on_what_it_was_given(evolq: Evolq, monkeypatch: pytest.Mo
 
 
 def test_the_preset_sees_the_fields_and_the_fields_win(evolq: Evolq, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = caught(monkeypatch, "plan_search", {"evaluations": 1})
+    calls = caught(monkeypatch, "plan_search", PLAN)
     preset = ("search", "config.py", "--preset", "faithful", "--dry-run", "--quant.scheme", "fully_quantized")
     evolq(*preset, "--quant.weight-bits", "8")
     evolq(*preset, "--search.epsilon", "0.5")
@@ -233,9 +256,9 @@ def test_no_fields_change_nothing() -> None:
 def test_training_is_told_the_command(evolq: Evolq, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
 
-    def record(config: TrainExperiment, progress: Any, command: str) -> Trained:
+    def record(config: TrainExperiment, progress: Any, command: str) -> TrainingResult:
         calls.append((config, command))
-        return Trained(Path(config.out), 0.975, 697)
+        return TrainingResult(path=Path(config.out), top1=0.975, num_test=697)
 
     monkeypatch.setattr(cli, "run_training", record)
     (here / "train.py").write_text(
@@ -285,21 +308,11 @@ def test_help(evolq: Evolq, args: tuple[str, ...], words: tuple[str, ...]) -> No
 def test_compare_puts_fields_into_every_method(
     evolq: Evolq, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number = {"mean": 0.5, "low": 0.4, "high": 0.6}
-    numbers = {"init": number, "final": number, "change": number, "wins": {"init": 1.0, "reference": 0.5}}
-    summary = {
-        "name": "comparison",
-        "budget": 12345,
-        "seeds": [4, 5],
-        "reference": "small",
-        "methods": {"a_method_of_16_ch": {"kl": numbers, "top1": numbers}},
-        "run_dir": "runs/x",
-    }
-    calls = caught(monkeypatch, "run_compare", summary)
+    calls = caught(monkeypatch, "run_compare", COMPARISON)
     shown = evolq("compare", "config.py", "--search.passes", "7", "--seeds", "4", "5", "--budget", "9")
     ((comparison, run_dir, _),) = calls
     assert [method.config.search.passes for method in comparison.methods] == [7]
     assert (comparison.seeds, comparison.budget, run_dir) == ((4, 5), 9, None)
     assert "12,345 candidate-images a run, 2 seeds" in shown
     assert "2/2 1/2" in shown
-    assert "+0.5000 [+0.4000, +0.6000]" in shown
+    assert "+0.0100 [-0.0020, +0.0300]" in shown

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -6,23 +7,11 @@ from rich.console import Console
 
 from evolq_jax.cli.progress import LineWatcher, TerminalWatcher
 from evolq_jax.cli.tables import duration, fact_table, jaggedness_table, result_table, row_table
+from evolq_jax.landscape.jaggedness import Spread
+from evolq_jax.runs.results.networks import EvaluationResult
 from evolq_jax.search.records import Generation
+from tests.sample_results import DELTA, LANDSCAPE, SCORES, SEARCH, SETTING
 
-SCORES = {"top1": 0.5, "top5": 0.75, "agreement": 1.0, "kl": 0.125, "info_nce": 7.0}
-DELTA = {"mean": 0.01, "low": -0.002, "high": 0.03}
-RESULT = {
-    "name": "vit_tiny_w4a8",
-    "scheme": "fully_quantized",
-    "weight_bits": 4,
-    "edge_weight_bits": 8,
-    "activation_bits": 8,
-    "seed": 0,
-    "num_evaluation_images": 1300,
-    "float": SCORES,
-    "init": SCORES,
-    "final": SCORES,
-    "delta": {"top1": DELTA, "top5": DELTA, "agreement": DELTA, "kl": DELTA},
-}
 LAST = Generation(9, "blocks", 11, 2, 1081, 8.1234567, 8.1234567, 3600.0, 600000.0)
 
 
@@ -35,7 +24,7 @@ def shown(renderable: Any) -> str:
 
 
 def test_a_result_shows_every_network_and_what_changed() -> None:
-    text = shown(result_table(RESULT))
+    text = shown(result_table(SEARCH))
     assert "vit_tiny_w4a8: fully_quantized W4A8 (edges W8), seed 0, 1300 images" in text
     row = next(line for line in text.splitlines() if "top-1 %" in line)
     assert [cell.strip() for cell in row.split("│")[2:-1]] == ["50.0"] * 3 + ["+1.0 [-0.2, +3.0]"]
@@ -44,21 +33,25 @@ def test_a_result_shows_every_network_and_what_changed() -> None:
 
 def test_edges_are_named_where_they_differ() -> None:
     for bits in (4, None):
-        assert "fully_quantized W4A8, seed" in shown(result_table(RESULT | {"edge_weight_bits": bits}))
+        result = replace(SEARCH, setting=replace(SETTING, edge_weight_bits=bits))
+        assert "fully_quantized W4A8, seed" in shown(result_table(result))
 
 
 def test_accuracies_without_labels_are_dashes() -> None:
-    unlabelled = SCORES | {"top1": None, "top5": None}
-    delta = RESULT["delta"] | {"top1": None, "top5": None}  # type: ignore[operator]
-    changes = {"float": unlabelled, "init": unlabelled, "final": unlabelled, "delta": delta}
-    text = shown(result_table(RESULT | changes))
+    unlabelled = replace(SCORES, top1=None, top5=None)
+    delta = replace(DELTA, top1=None, top5=None)
+    text = shown(
+        result_table(replace(SEARCH, float=unlabelled, init=unlabelled, final=unlabelled, delta=delta))
+    )
     row = next(line for line in text.splitlines() if "top-1 %" in line)
     assert [cell.strip() for cell in row.split("│")[2:-1]] == ["-"] * 4
     assert "100.0" in text  # agreement needs no labels
 
 
 def test_an_evaluated_config_has_no_final() -> None:
-    text = shown(result_table({k: v for k, v in RESULT.items() if k not in ("final", "delta")}))
+    text = shown(
+        result_table(EvaluationResult(setting=SETTING, num_evaluation_images=9, float=SCORES, init=SCORES))
+    )
     assert "final" not in text
     assert "init" in text
 
@@ -92,12 +85,9 @@ def test_rows_hold_eight_columns_in_a_narrow_terminal() -> None:
 
 
 def test_jaggedness_fits_a_narrow_terminal() -> None:
-    names = ("minima_per_unit", "total_variation", "roughness", "autocorrelation_length")
-    numbers = {name: {"1": {"mean": 0.12345, "std": 0.0678, "lines": 5}} for name in names}
-    single = {name: {"1": {"mean": 0.5, "std": None, "lines": 1}} for name in names}
-    single["autocorrelation_length"]["1"]["mean"] = None
-    losses = {"info_nce_t0.3": numbers, "kl": single}
-    text = shown(jaggedness_table({"name": "x", "kind": "line", "num_images": 9, "jaggedness": losses}))
+    single = replace(LANDSCAPE.jaggedness["kl"], autocorrelation_length={1: Spread(None, None, 0)})
+    result = replace(LANDSCAPE, jaggedness=LANDSCAPE.jaggedness | {"kl": single})
+    text = shown(jaggedness_table(result))
     row = next(line for line in text.splitlines() if line.startswith("info_nce_t0.3"))
     assert row.count("0.123 ± 0.07") == 4
     row = next(line for line in text.splitlines() if line.startswith("kl"))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from evolq_jax.landscape.jaggedness import (
+    Spread,
     autocorrelation_length,
     by_resolution,
     lines_of_plane,
@@ -96,9 +97,10 @@ def test_short_lines_are_not_subsampled() -> None:
 
 
 def test_spread_over_lines() -> None:
-    assert spread(np.array([1.0, 3.0, np.nan])) == {"mean": 2.0, "std": pytest.approx(2**0.5), "lines": 2}
-    assert spread(np.array([np.nan])) == {"mean": None, "std": None, "lines": 0}
-    assert spread(np.array([1.0])) == {"mean": 1.0, "std": None, "lines": 1}
+    two = spread(np.array([1.0, 3.0, np.nan]))
+    assert (two.mean, two.std, two.lines) == (2.0, pytest.approx(2**0.5), 2)
+    assert spread(np.array([np.nan])) == Spread(None, None, 0)
+    assert spread(np.array([1.0])) == Spread(1.0, None, 1)
 
 
 def test_a_plane_is_its_rows_and_columns() -> None:

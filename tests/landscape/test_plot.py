@@ -1,5 +1,4 @@
 import io
-from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +7,7 @@ from PIL import Image
 
 from evolq_jax import figures
 from evolq_jax.landscape import plot
+from evolq_jax.landscape.config import Kind
 
 X = np.linspace(-1, 1, 9)
 BOWL = X**2
@@ -15,9 +15,9 @@ SITES = np.array(["a/qkv/weight", "a/proj/weight", "a/qkv/weight", "a/proj/weigh
 BLOCKS = np.array([0, 0, 1, 1])
 
 
-def metadata(kind: str, **changes: Any) -> dict[str, Any]:
-    labels = ["along x", "along y"][: 1 + (kind == "plane")]
-    return {"kind": kind, "columns": ["kl", "mse"], "units": ["nats", "1"], "axis_labels": labels, **changes}
+def labels(kind: Kind) -> plot.Labels:
+    axes = ["along x", "along y"][: 1 + (kind == "plane")]
+    return plot.Labels(kind, axes, columns=["kl", "mse"], units=["nats", "1"])
 
 
 def arrays(kind: str) -> dict[str, np.ndarray]:
@@ -39,8 +39,8 @@ def arrays(kind: str) -> dict[str, np.ndarray]:
         ("layers", ["roughness_kl", "roughness_mse"]),
     ],
 )
-def test_every_kind_has_its_pictures(kind: str, names: list[str]) -> None:
-    files = dict(plot.draw(arrays(kind), metadata(kind)))
+def test_every_kind_has_its_pictures(kind: Kind, names: list[str]) -> None:
+    files = dict(plot.draw(arrays(kind), labels(kind)))
     assert sorted(files) == sorted(f"{name}.{ending}" for name in names for ending in ("png", "svg"))
     for name, content in files.items():
         if name.endswith("png"):
@@ -48,7 +48,7 @@ def test_every_kind_has_its_pictures(kind: str, names: list[str]) -> None:
             assert 0.6 * figures.COLUMN_WIDTH < width < 1.2 * figures.COLUMN_WIDTH
         else:
             assert b"<svg" in content
-    assert files == dict(plot.draw(arrays(kind), metadata(kind)))
+    assert files == dict(plot.draw(arrays(kind), labels(kind)))
 
 
 def labels_of(figure: Figure) -> list[str]:
@@ -73,17 +73,17 @@ def test_lines_and_planes_name_their_axes_and_units() -> None:
         "kl (nats)",
     ]
     plane = arrays("plane")["losses"][0]
-    contour = plot.contour_figure(X, X, plane, ["along x", "along y"], "kl (nats)")
+    contour = plot.contour_figure(X, X, plane, labels=["along x", "along y"], name="kl (nats)")
     assert labels_of(contour) == ["along x", "along y"]
     assert contour.axes[1].get_ylabel() == "kl (nats)"
-    surface = plot.surface_figure(X, X, plane, ["along x", "along y"], "kl (nats)")
+    surface = plot.surface_figure(X, X, plane, labels=["along x", "along y"], name="kl (nats)")
     assert labels_of(surface) == ["along x", "along y"]
 
 
 def test_a_plane_with_a_hole_can_be_drawn() -> None:
     plane = arrays("plane")["losses"].copy()
     plane[0, 3, 3] = np.nan
-    assert dict(plot.draw(arrays("plane") | {"losses": plane}, metadata("plane")))
+    assert dict(plot.draw(arrays("plane") | {"losses": plane}, labels("plane")))
 
 
 def test_layers_are_a_table_of_kind_and_block() -> None:

@@ -164,7 +164,7 @@ def test_out_of_memory_is_one_line() -> None:
 @pytest.mark.parametrize(
     ("module", "stage", "setting"),
     [
-        (init_module, "first_qparams", "--calibration.image-chunk"),
+        (init_module, "make_init", "--calibration.image-chunk"),
         (run_module, "search", "--search.image-chunk"),
         (run_module, "score_run", "--evaluation-batch"),
     ],

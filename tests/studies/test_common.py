@@ -1,21 +1,24 @@
 """What studies share: finished results are found again, halves are apart, tables say what runs hold."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from evolq_jax.config.experiment import DataConfig, Experiment, ModelConfig
-from studies.common.runs import Result, kept
+from evolq_jax.metrics import Interval
+from evolq_jax.runs.results.networks import SearchResult
+from studies.common.runs import Row, kept
 from studies.common.subjects import on_halves
 from studies.common.tables import changes, init_table, interval, markdown, mean, means
+from tests.sample_results import DELTA, SCORES, SEARCH
 
 
 def test_a_result_is_made_once(tmp_path: Path) -> None:
-    made: list[Result] = []
+    made: list[Row] = []
 
-    def make() -> Result:
+    def make() -> Row:
         made.append({"kl": 0.5})
         return made[-1]
 
@@ -36,9 +39,14 @@ def test_halves_are_all_images_and_drawn_once(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.concatenate(parts), pixels)
 
 
-def run(init: float, final: float) -> dict[str, Any]:
-    delta = {"mean": final - init, "low": final - init - 0.01, "high": final - init + 0.01}
-    return {"init": {"kl": init}, "final": {"kl": final}, "delta": {"kl": delta}}
+def run(init: float, final: float) -> SearchResult:
+    change = Interval(final - init, final - init - 0.01, final - init + 0.01)
+    return replace(
+        SEARCH,
+        init=replace(SCORES, kl=init),
+        final=replace(SCORES, kl=final),
+        delta=replace(DELTA, kl=change),
+    )
 
 
 def test_numbers_of_searches() -> None:
@@ -50,7 +58,7 @@ def test_numbers_of_searches() -> None:
 
 
 def test_a_change_without_an_interval() -> None:
-    assert interval({"mean": 0.25, "low": None, "high": None}, digits=2) == "+0.25"
+    assert interval(Interval(0.25, None, None), digits=2) == "+0.25"
 
 
 def test_a_table() -> None:

@@ -1,9 +1,10 @@
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
 from evolq_jax.config.experiment import Experiment
+from evolq_jax.runs.results.networks import SearchResult
 from evolq_jax.verbs.search.run import run_search
 from tests.small_run import small_config
 
@@ -11,7 +12,7 @@ from tests.small_run import small_config
 class Finished(NamedTuple):
     config: Experiment
     path: Path
-    result: dict[str, Any]
+    result: SearchResult
 
 
 @pytest.fixture(scope="session")

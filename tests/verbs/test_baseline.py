@@ -21,18 +21,18 @@ def test_a_baseline_is_a_run_like_a_search_s(finished: Finished, tmp_path: Path)
     assert (path / "init_scales.safetensors").read_bytes() == (
         finished.path / "init_scales.safetensors"
     ).read_bytes()
-    assert result["budget"] == pytest.approx(finished.result["budget_spent"], rel=0.05)
-    assert result["budget_spent"] <= result["budget"]
-    for name in ("float", "init", "fingerprints"):
-        assert result[name] == finished.result[name]
-    fitness, of_search = result["calibration_fitness"], finished.result["calibration_fitness"]
-    assert fitness["init"] == pytest.approx(of_search["init"], rel=1e-3)
-    assert fitness["final"] < fitness["init"]
+    assert result.budget == pytest.approx(finished.result.budget_spent, rel=0.05)
+    assert result.budget_spent <= result.budget
+    for name in ("float", "init", "provenance"):
+        assert getattr(result, name) == getattr(finished.result, name)
+    fitness, of_search = result.calibration_fitness, finished.result.calibration_fitness
+    assert fitness.init == pytest.approx(of_search.init, rel=1e-3)
+    assert fitness.final < fitness.init
     lines = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
-    assert lines[-1]["candidate_images"] == result["budget_spent"]
-    assert lines[-1]["best_fitness"] == fitness["final"]
+    assert lines[-1]["candidate_images"] == result.budget_spent
+    assert lines[-1]["best_fitness"] == fitness.final
     again = run_evaluate(path)
-    assert again["final"] == result["final"]
+    assert again.final == result.final
     moved = open_run(path).read_qparams("scales.safetensors")
     init = open_run(path).read_qparams("init_scales.safetensors")
     changed = {name for name in moved if (moved[name].scale != init[name].scale).any()}
@@ -49,7 +49,7 @@ def test_a_baseline_keeps_the_parameters_that_calibration_corrected(
     )
     result = run_baseline(config, tmp_path / "run")
     again = run_evaluate(tmp_path / "run")
-    assert (again["init"], again["final"]) == (result["init"], result["final"])
+    assert (again.init, again.final) == (result.init, result.final)
 
 
 def test_features_count_in_search_and_baseline_alike(finished: Finished, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_features_count_in_search_and_baseline_alike(finished: Finished, tmp_pat
     search = replace(config.search, passes=1, fitness=f"{config.search.fitness} + 2*features")
     config = replace(config, search=search, baseline=BaselineConfig(minibatch=BATCH, budget=110))
     results = [run(config, tmp_path / run.__name__) for run in (run_search, run_baseline)]
-    first, second = (result["calibration_fitness"]["init"] for result in results)
+    first, second = (result.calibration_fitness.init for result in results)
     assert first == pytest.approx(second, rel=1e-3)
-    alone = finished.result["calibration_fitness"]["init"]
+    alone = finished.result.calibration_fitness.init
     assert first > 1.01 * alone

@@ -49,10 +49,11 @@ def test_a_search_runs_and_can_be_evaluated_again(
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     blocks = [(segment.name, block) for segment in segments for block in range(segment.length)]
     assert [(line["segment"], line["block"]) for line in log] == blocks[::-1]
-    assert result["moves"]["visits"] == visits
-    assert result["evaluations"] == plan["evaluations"]
-    fitness = result["calibration_fitness"]
-    assert fitness["final"] <= fitness["init"]
-    assert 0 < result["init"]["kl"] < np.inf
+    assert result.moves.visits == visits
+    assert result.evaluations == plan.evaluations
+    fitness = result.calibration_fitness
+    assert fitness.final <= fitness.init
+    assert 0 < result.init.kl < np.inf
     again = run_evaluate(tmp_path / "run")
-    assert again["final"]["kl"] == pytest.approx(result["final"]["kl"], rel=1e-6)
+    assert again.final is not None
+    assert again.final.kl == pytest.approx(result.final.kl, rel=1e-6)

@@ -12,6 +12,7 @@ from evolq_jax.config.experiment import BaselineConfig, CheckpointConfig, Experi
 from evolq_jax.errors import UserError
 from evolq_jax.pipeline.watcher import Silent
 from evolq_jax.runs.preemption import Preempted
+from evolq_jax.runs.results.networks import BaselineResult
 from evolq_jax.typing import Progress
 from evolq_jax.verbs.baseline import ensure_baseline, resume_baseline, run_baseline
 from tests.killing import Killed
@@ -55,12 +56,12 @@ def stop(config: Experiment, path: Path, when: int | str) -> None:
     assert not (path / ".lock").exists()
 
 
-def outcome(path: Path, result: dict[str, Any]) -> dict[str, Any]:
+def outcome(path: Path, result: BaselineResult) -> dict[str, Any]:
     """Every file and the result, but for times."""
     files = {file.name: file.read_bytes() for file in path.iterdir()}
     lines = files.pop("log.jsonl").decode().splitlines()
     del files["result.json"]
-    kept = {k: v for k, v in result.items() if "seconds" not in k and k != "run_dir"}
+    kept = {k: v for k, v in vars(result).items() if "seconds" not in k and k != "run_dir"}
     return {"files": files, "log": [json.loads(line) | {"seconds": 0} for line in lines], "result": kept}
 
 
@@ -68,13 +69,13 @@ def outcome(path: Path, result: dict[str, Any]) -> dict[str, Any]:
 def test_a_stopped_baseline_ends_as_if_left_in_peace(weights: Path, tmp_path: Path, name: str) -> None:
     config, path = config_of(weights, name), tmp_path / "run"
     whole = run_baseline(config, tmp_path / "whole")
-    assert whole["steps"] >= 3
-    when = int(np.random.default_rng(0).integers(1, whole["steps"]))
+    assert whole.steps >= 3
+    when = int(np.random.default_rng(0).integers(1, whole.steps))
     stop(config, path, when)
     assert [file.name for file in (path / "checkpoints").iterdir()] == [str(when)]
     watcher = Terminating("never")
     result = resume_baseline(path, watcher)
-    assert watcher.steps == whole["steps"] - when - 1
+    assert watcher.steps == whole.steps - when - 1
     assert "calibrating (ranges)" not in watcher.stages
     found = outcome(path, result)
     assert found == outcome(tmp_path / "whole", whole)

@@ -1,8 +1,8 @@
 """What a comparison would do, before it does it."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from evolq_jax.config.comparison import Comparison, Method
 from evolq_jax.config.experiment import Experiment
@@ -13,7 +13,37 @@ from evolq_jax.runs.directory import RESULT
 from evolq_jax.verbs.search.plan import budget_of_search, plan_search
 
 
-def plan_compare(comparison: Comparison, run_dir: str | Path | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class ComparisonPlan:
+    """What a comparison would do. The time is an estimate.
+
+    Attributes:
+      methods: their names.
+      reference: the method that the others are held against.
+      seeds: each runs every method.
+      candidate_images_a_run: the budget.
+      runs: methods times seeds.
+      finished_runs: which are not run again.
+      calibration_images: used by each run.
+      evaluation_images: scored at the end of each.
+      estimated_seconds: of what is left; a backward pass counts as two forwards, so that the unit is time.
+      device: its kind.
+    """
+
+    kind: Literal["comparison plan"] = "comparison plan"
+    methods: tuple[str, ...]
+    reference: str | None
+    seeds: tuple[int, ...]
+    candidate_images_a_run: int
+    runs: int
+    finished_runs: int
+    calibration_images: int
+    evaluation_images: int
+    estimated_seconds: float
+    device: str
+
+
+def plan_compare(comparison: Comparison, run_dir: str | Path | None = None) -> ComparisonPlan:
     """What a comparison would do; writes nothing.
 
     Raises:
@@ -28,19 +58,18 @@ def plan_compare(comparison: Comparison, run_dir: str | Path | None = None) -> d
             done += all((path / RESULT).is_file() for path in stage_paths(method, place))
     first = comparison.methods[0].config
     plan = plan_search(replace(first, search=replace(first.search, budget=budget)))
-    return {
-        "methods": ", ".join(method.name for method in comparison.methods),
-        "reference": comparison.reference or "none",
-        "seeds": ", ".join(map(str, comparison.seeds)),
-        "candidate_images_a_run": budget,
-        "runs": len(runs),
-        "finished_runs": done,
-        "calibration_images": plan["calibration_images"],
-        "evaluation_images": plan["evaluation_images"],
-        # A backward pass counts as two forwards, so that the unit is one of time.
-        "estimated_seconds": (len(runs) - done) * plan["estimated_seconds"],
-        "device": plan["device"],
-    }
+    return ComparisonPlan(
+        methods=tuple(method.name for method in comparison.methods),
+        reference=comparison.reference,
+        seeds=comparison.seeds,
+        candidate_images_a_run=budget,
+        runs=len(runs),
+        finished_runs=done,
+        calibration_images=plan.calibration_images,
+        evaluation_images=plan.evaluation_images,
+        estimated_seconds=(len(runs) - done) * plan.estimated_seconds,
+        device=plan.device,
+    )
 
 
 def default_budget(config: Experiment) -> int:

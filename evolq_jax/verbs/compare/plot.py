@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evolq_jax.figures import COLOURS, COLUMN_WIDTH, STYLES, name_axes, render
+from evolq_jax.runs.results.networks import TrajectoryPoint
 from evolq_jax.verbs.compare.summary import HIGHER_IS_BETTER
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Trajectory = Sequence[Mapping[str, Any]]  # points of one run, each with `candidate_images` and metrics
+Trajectory = Sequence[TrajectoryPoint]  # of one run
 LABELS = {
     "calibration_fitness": "calibration fitness",
     "kl": "held-out KL (nats)",
@@ -37,7 +38,7 @@ def quality_figure(trajectories: Mapping[str, Sequence[Trajectory]]) -> Figure:
     from matplotlib.figure import Figure
 
     points = [point for runs in trajectories.values() for run in runs for point in run]
-    metrics = [metric for metric in LABELS if all(point.get(metric) is not None for point in points)]
+    metrics = [metric for metric in LABELS if all(getattr(point, metric) is not None for point in points)]
     figure = Figure(figsize=(COLUMN_WIDTH, 1.5 * len(metrics) + 0.4), layout="constrained")
     panels = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
     for axes, metric in zip(panels, metrics, strict=True):
@@ -57,14 +58,14 @@ def spread(runs: Sequence[Trajectory], metric: str) -> tuple[np.ndarray, np.ndar
 
     The budgets are those at which any run has a point, from where all runs have begun.
     """
-    budgets = np.unique(np.concatenate([[point["candidate_images"] for point in run] for run in runs]))
-    first = max(run[0]["candidate_images"] for run in runs)
+    budgets = np.unique(np.concatenate([[point.candidate_images for point in run] for run in runs]))
+    first = max(run[0].candidate_images for run in runs)
     budgets = budgets[budgets >= first]
     factor = 100 if metric in HIGHER_IS_BETTER else 1
     rows = []
     for run in runs:
-        own = np.array([point["candidate_images"] for point in run])
-        values = factor * np.array([point[metric] for point in run], float)
+        own = np.array([point.candidate_images for point in run])
+        values = factor * np.array([getattr(point, metric) for point in run], float)
         rows.append(values[np.searchsorted(own, budgets, side="right") - 1])
     table = np.stack(rows)
     return budgets, table.min(0), table.mean(0), table.max(0)

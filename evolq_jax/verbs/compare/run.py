@@ -1,26 +1,34 @@
 """The verb `compare`."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from evolq_jax.config.comparison import Comparison, Method
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.runs.directory import hold_directory
+from evolq_jax.runs.results.comparison import ComparisonResult
+from evolq_jax.runs.results.files import write_result
+from evolq_jax.runs.results.networks import (
+    BaselineResult,
+    Fitness,
+    Improvement,
+    SearchResult,
+    TrajectoryPoint,
+)
 from evolq_jax.verbs.baseline import ensure_baseline
 from evolq_jax.verbs.compare.plan import default_budget, stage_paths
-from evolq_jax.verbs.compare.plot import Trajectory, draw
+from evolq_jax.verbs.compare.plot import draw
 from evolq_jax.verbs.compare.summary import Run, summarise
 from evolq_jax.verbs.search.run import ensure_search
 
-COMPARISON = "comparison.json"
 VERBS = {"search": ensure_search, "baseline": ensure_baseline}
 
 
 def run_compare(
     comparison: Comparison, run_dir: str | Path | None = None, watcher: Watcher | None = None
-) -> dict[str, Any]:
+) -> ComparisonResult:
     """Runs every method with every seed at one budget, and sums up; finished runs are not run again.
 
     Args:
@@ -30,9 +38,6 @@ def run_compare(
         `METHOD/seed-N/STAGE`.
       watcher: told how it goes on.
 
-    Returns:
-      The content of `comparison.json`, with the path under `run_dir`.
-
     Raises:
       UserError: something in a config, the weights, the images or the directory is wrong, or what is there
         is of another comparison.
@@ -41,34 +46,34 @@ def run_compare(
     watcher = watcher or Silent()
     budget = comparison.budget or default_budget(comparison.methods[0].config)
     runs: list[Run] = []
-    trajectories: dict[str, list[Trajectory]] = {}
+    trajectories: dict[str, list[tuple[TrajectoryPoint, ...]]] = {}
     with hold_directory(run_dir, comparison.name) as directory:
         progress, total = watcher.stage("comparing (runs)"), len(comparison.methods) * len(comparison.seeds)
         for seed in comparison.seeds:  # all methods of a seed first, so that a part can be read early
             for method in comparison.methods:
                 place = directory.path / method.name / f"seed-{seed}"
-                configs = stage_configs(comparison, method, seed, budget, place)
-                stages = [VERBS[verb](config, path, watcher) for verb, config, path in configs]
-                runs.append(Run(method.name, seed, _joined(stages)))
-                trajectories.setdefault(method.name, []).append(_trajectory(stages))
+                configs = stage_configs(comparison, method, seed=seed, budget=budget, place=place)
+                joined = _joined([VERBS[verb](config, path, watcher) for verb, config, path in configs])
+                runs.append(Run(method.name, seed, joined))
+                trajectories.setdefault(method.name, []).append(joined.trajectory)
                 progress(len(runs), total)
-        names = [method.name for method in comparison.methods]
-        summary = {
-            "name": comparison.name,
-            "budget": budget,
-            "seeds": list(comparison.seeds),
-            "reference": comparison.reference,
-            "methods": summarise(names, runs, comparison.reference),
-            "trajectories": trajectories,
-        }
-        for name, content in draw(trajectories):
+        result = ComparisonResult(
+            run_dir=directory.path,
+            name=comparison.name,
+            budget=budget,
+            seeds=comparison.seeds,
+            reference=comparison.reference,
+            methods=summarise(list(trajectories), runs, comparison.reference),
+            trajectories={method: tuple(of_seeds) for method, of_seeds in trajectories.items()},
+        )
+        for name, content in draw(result.trajectories):
             directory.write(name, content)
-        directory.write_json(COMPARISON, summary)
-    return summary | {"run_dir": str(directory.path)}
+        write_result(directory, result)
+    return result
 
 
 def stage_configs(
-    comparison: Comparison, method: Method, seed: int, budget: int, place: Path
+    comparison: Comparison, method: Method, *, seed: int, budget: int, place: Path
 ) -> list[tuple[str, Experiment, Path]]:
     """(verb, config, directory) of each stage; it starts where the one before ended, with an equal budget."""
     share, start = budget // len(method.stages), method.config.start
@@ -88,23 +93,24 @@ def stage_configs(
     return stages
 
 
-def _joined(results: list[dict[str, Any]]) -> dict[str, Any]:
+def _joined(stages: Sequence[SearchResult | BaselineResult]) -> Improvement:
     """The result of stages as that of one run: from the first's init to the last's final."""
-    first, last = results[0], results[-1]
-    fitness = {"init": first["calibration_fitness"]["init"], "final": last["calibration_fitness"]["final"]}
-    return last | {
-        "init": first["init"],
-        "calibration_fitness": fitness,
-        "budget_spent": sum(result["budget_spent"] for result in results),
-        "seconds_search": sum(result["seconds_search"] for result in results),
-    }
+    first, last = stages[0], stages[-1]
+    return replace(
+        last,
+        init=first.init,
+        calibration_fitness=Fitness(first.calibration_fitness.init, last.calibration_fitness.final),
+        budget_spent=sum(stage.budget_spent for stage in stages),
+        seconds_search=sum(stage.seconds_search for stage in stages),
+        trajectory=_trajectory(stages),
+    )
 
 
-def _trajectory(results: list[dict[str, Any]]) -> Trajectory:
+def _trajectory(stages: Sequence[Improvement]) -> tuple[TrajectoryPoint, ...]:
     """The stages' points one after the other, on one axis of what was spent."""
-    points, spent = [], 0.0
-    for result in results:
-        new = result["trajectory"][1:] if points else result["trajectory"]
-        points += [point | {"candidate_images": spent + point["candidate_images"]} for point in new]
-        spent += result["budget_spent"]
-    return points
+    points, spent = list[TrajectoryPoint](), 0.0
+    for stage in stages:
+        new = stage.trajectory[1:] if points else stage.trajectory
+        points += [replace(point, candidate_images=spent + point.candidate_images) for point in new]
+        spent += stage.budget_spent
+    return tuple(points)

@@ -1,31 +1,30 @@
 """The summary of a comparison: means over seeds with intervals, and wins against init and reference."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.stats import t as student
 
+from evolq_jax.metrics import Interval
+from evolq_jax.runs.results.comparison import MethodResult, MetricOverSeeds, Wins
+from evolq_jax.runs.results.networks import Improvement
+
 HIGHER_IS_BETTER = ("top1", "top5", "agreement")
-METRICS = ("top1", "top5", "agreement", "kl", "info_nce")
 FITNESS = "calibration_fitness"
 LEVEL = 0.95
 
 
 class Run(NamedTuple):
-    """One method's run with one seed: its `result.json`."""
+    """One method's run with one seed."""
 
     method: str
     seed: int
-    result: Mapping[str, Any]
+    result: Improvement
 
 
-def summarise(methods: Sequence[str], runs: Sequence[Run], reference: str | None) -> dict[str, Any]:
-    """The numbers of each method over its seeds, by metric.
-
-    Every metric has `init`, `final` and `change` (final - init): means over seeds with Student's t interval.
-    It also has `wins`: the shares of seeds that end better than their init, and better than the reference's
-    run with the same seed.
+def summarise(methods: Sequence[str], runs: Sequence[Run], reference: str | None) -> dict[str, MethodResult]:
+    """The numbers of each method over its seeds.
 
     Args:
       methods: names, in order.
@@ -33,52 +32,62 @@ def summarise(methods: Sequence[str], runs: Sequence[Run], reference: str | None
       reference: a method's name, or None.
     """
     by_seed = {(run.method, run.seed): run.result for run in runs}
-    summary = {}
+    summary: dict[str, MethodResult] = {}
     for method in methods:
         mine = [run for run in runs if run.method == method]
-        others = [by_seed[reference, run.seed] for run in mine] if reference is not None else []
-        results = [run.result for run in mine]
-        summary[method] = {
-            metric: numbers
-            for metric in (*METRICS, FITNESS)
-            if (numbers := _metric(metric, results, others, method == reference)) is not None
-        } | {
-            "seeds": [run.seed for run in mine],
-            "budget_spent": float(np.mean([result["budget_spent"] for result in results])),
-            "seconds_search": float(np.mean([result["seconds_search"] for result in results])),
-        }
+        held_against = () if reference in (None, method) else [by_seed[reference, run.seed] for run in mine]
+        summary[method] = _method([run.seed for run in mine], [run.result for run in mine], held_against)
     return summary
 
 
-def value(metric: str, network: str, result: Mapping[str, Any]) -> float | None:
-    """A number of a run. `network` is `init` or `final`. None: the images have no labels."""
-    return result[FITNESS][network] if metric == FITNESS else result[network][metric]
+def _method(
+    seeds: Sequence[int], results: Sequence[Improvement], others: Sequence[Improvement]
+) -> MethodResult:
+    def over_seeds(metric: str) -> MetricOverSeeds:
+        return _over_seeds(metric, results, others)
+
+    labelled = all(result.init.top1 is not None for result in results)
+    return MethodResult(
+        top1=over_seeds("top1") if labelled else None,
+        top5=over_seeds("top5") if labelled else None,
+        agreement=over_seeds("agreement"),
+        kl=over_seeds("kl"),
+        info_nce=over_seeds("info_nce"),
+        calibration_fitness=over_seeds(FITNESS),
+        seeds=tuple(seeds),
+        budget_spent=float(np.mean([result.budget_spent for result in results])),
+        seconds_search=float(np.mean([result.seconds_search for result in results])),
+    )
 
 
-def interval(values: Sequence[float]) -> dict[str, float | None]:
+def values(metric: str, network: Literal["init", "final"], results: Sequence[Improvement]) -> np.ndarray:
+    """A number of each run [runs], in float64."""
+    if metric == FITNESS:
+        return np.asarray([getattr(result.calibration_fitness, network) for result in results], float)
+    return np.asarray([getattr(getattr(result, network), metric) for result in results], float)
+
+
+def interval(values: Sequence[float]) -> Interval:
     """Mean over seeds with Student's t interval. With one seed there are no ends."""
     mean, count = float(np.mean(values)), len(values)
     if count < 2:
-        return {"mean": mean, "low": None, "high": None}
+        return Interval(mean, None, None)
     half = float(student.ppf((1 + LEVEL) / 2, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+    return Interval(mean, mean - half, mean + half)
 
 
-def _metric(
-    metric: str, results: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], is_reference: bool
-) -> dict[str, Any] | None:
-    init, final = ([value(metric, name, result) for result in results] for name in ("init", "final"))
-    if any(number is None for number in init):
-        return None
-    before, after = np.asarray(init, float), np.asarray(final, float)
+def _over_seeds(
+    metric: str, results: Sequence[Improvement], others: Sequence[Improvement]
+) -> MetricOverSeeds:
+    """`others` are the reference's runs with the same seeds; none: there is no reference, or it is this."""
+    before, after = values(metric, "init", results), values(metric, "final", results)
     sign = 1 if metric in HIGHER_IS_BETTER else -1
-    wins = {"init": float(np.mean(sign * (after - before) > 0))}
-    if others and not is_reference:
-        theirs = np.asarray([value(metric, "final", result) for result in others], float)
-        wins["reference"] = float(np.mean(sign * (after - theirs) > 0))
-    return {
-        "init": interval(before.tolist()),
-        "final": interval(after.tolist()),
-        "change": interval((after - before).tolist()),
-        "wins": wins,
-    }
+    against = None
+    if others:
+        against = float(np.mean(sign * (after - values(metric, "final", others)) > 0))
+    return MetricOverSeeds(
+        init=interval(before.tolist()),
+        final=interval(after.tolist()),
+        change=interval((after - before).tolist()),
+        wins=Wins(init=float(np.mean(sign * (after - before) > 0)), reference=against),
+    )

@@ -30,7 +30,7 @@ from evolq_jax.pipeline.watcher import Watcher
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.runs.directory import FINAL_SCALES, RunDirectory, open_run
 from evolq_jax.runs.provenance import weights_fingerprint
-from evolq_jax.runs.result import check_fingerprints
+from evolq_jax.runs.results.files import check_fingerprints
 from evolq_jax.runs.saved_network import SavedScales, read_params, read_scales
 from evolq_jax.typing import Images, Params
 from evolq_jax.verbs.landscape.design import Design

@@ -1,7 +1,8 @@
 """What a scan would do, before it does it."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.mesh import mesh_text
 from evolq_jax.devices.precision import matmul_precision
-from evolq_jax.landscape.config import LandscapeConfig
+from evolq_jax.landscape.config import Kind, LandscapeConfig
 from evolq_jax.landscape.grid import network_share
 from evolq_jax.pipeline.cost import MIB, process_bytes
 from evolq_jax.pipeline.load import Setup, load_model
@@ -20,13 +21,60 @@ PROGRAMS = 3  # compiling a scan and its prefix, relative to the float forward
 CALIBRATION = 2  # images' worth of float forwards that calibration and the teacher take
 
 
+@dataclass(frozen=True, kw_only=True)
+class LandscapePlan:
+    """What a scan would do. Time and memory are estimates.
+
+    Attributes:
+      model: a name of the registry.
+      scheme: of quantization, with its bits.
+      scan: lines, a plane, or lines layer by layer.
+      num_directions: of the scan.
+      axes: the direction of each axis.
+      moving_sites: the sites whose scales move.
+      points: of the grid.
+      grid: its sizes.
+      losses: computed at every point.
+      left_out: losses that need labels, where the images have none.
+      num_images: scored at every point.
+      images: where they come from.
+      network_share_per_point: mean share of the blocks that a point runs.
+      image_chunk: images that run at once.
+      point_chunk: points that run at once.
+      float_images_per_second: measured.
+      estimated_seconds: of the whole scan.
+      estimated_memory_mib: of the process and what it holds on the device.
+      device: its kind.
+      mesh: as `--mesh` takes it.
+    """
+
+    kind: Literal["landscape plan"] = "landscape plan"
+    model: str
+    scheme: str
+    scan: Kind
+    num_directions: int
+    axes: tuple[str, ...]
+    moving_sites: tuple[str, ...]
+    points: int
+    grid: tuple[int, ...]
+    losses: tuple[str, ...]
+    left_out: tuple[str, ...]
+    num_images: int
+    images: str
+    network_share_per_point: float
+    image_chunk: int
+    point_chunk: int
+    float_images_per_second: float
+    estimated_seconds: float
+    estimated_memory_mib: int
+    device: str
+    mesh: str
+
+
 def plan_landscape(
     target: str | Path | Experiment, landscape: LandscapeConfig | None = None
-) -> dict[str, Any]:
+) -> LandscapePlan:
     """The plan of a scan: reads weights, lists images, times a float batch, writes nothing.
-
-    Returns:
-      Counts, sizes in MiB and seconds, by name; time and memory are estimates.
 
     Raises:
       UserError: as the scan itself would, for weights, images, runs and patterns.
@@ -42,29 +90,31 @@ def plan_landscape(
     overhead = OVERHEAD[quant.scheme] * (INTEGER_LAYER_NORM if quant.integer_layer_norm else 1.0)
     num_devices = 1 if setup.mesh is None else setup.mesh.size
     images = design.num_images * (points * share * overhead / num_devices + CALIBRATION)
-    return {
-        "model": setup.model.name,
-        "scheme": f"{quant.scheme} W{quant.weight_bits}A{quant.activation_bits}",
-        "kind": settings.kind,
-        "directions": f"{design.num_directions} ({', '.join(settings.axes)})",
-        "moving_sites": ", ".join(design.moving),
-        "points": points,
-        "grid": " × ".join(map(str, design.grid.shape)),
-        "losses": ", ".join(column.name for column in design.columns),
-        "left_out_without_labels": ", ".join(design.left_out) or "nothing",
-        "images": f"{design.num_images} {settings.images} images",
-        "network_share_per_point": round(share, 3),
-        "image_chunk": image_chunk,
-        "point_chunk": point_chunk,
-        "float_images_per_second": round(rate, 1),
-        "estimated_seconds": round(images / rate + PROGRAMS * compiling, 1),
-        "estimated_memory_mib": round((process_bytes() + memory(setup, design)) / MIB),
-        "device": jax.devices()[0].device_kind,
-        "mesh": mesh_text(setup.mesh),
-    }
+    return LandscapePlan(
+        model=setup.model.name,
+        scheme=f"{quant.scheme} W{quant.weight_bits}A{quant.activation_bits}",
+        scan=settings.kind,
+        num_directions=design.num_directions,
+        axes=settings.axes,
+        moving_sites=design.moving,
+        points=points,
+        grid=tuple(design.grid.shape),
+        losses=tuple(column.name for column in design.columns),
+        left_out=design.left_out,
+        num_images=design.num_images,
+        images=settings.images,
+        network_share_per_point=round(share, 3),
+        image_chunk=image_chunk,
+        point_chunk=point_chunk,
+        float_images_per_second=round(rate, 1),
+        estimated_seconds=round(images / rate + PROGRAMS * compiling, 1),
+        estimated_memory_mib=round((process_bytes() + scan_bytes(setup, design)) / MIB),
+        device=jax.devices()[0].device_kind,
+        mesh=mesh_text(setup.mesh),
+    )
 
 
-def memory(setup: Setup, design: Design) -> int:
+def scan_bytes(setup: Setup, design: Design) -> int:
     """Bytes that a scan holds on each device: weights, one block's input, activations, directions."""
     image_chunk, point_chunk = setup.config.landscape.chunks()
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(setup.model.params))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,14 @@ from typing import Any
 import numpy as np
 
 from evolq_jax.errors import UserError
-from evolq_jax.runs.directory import CONFIG, RunDirectory
+from evolq_jax.runs.directory import CONFIG, LANDSCAPE, RunDirectory
+from evolq_jax.runs.provenance import Provenance
+from evolq_jax.runs.results.landscape import LandscapeMetadata
+from evolq_jax.runs.results.older import in_todays_form
+from evolq_jax.runs.typed_json import from_plain, to_plain
 from evolq_jax.runs.unfinished import VerbFiles, check_unchanged
 
-POINTS, ARRAYS, SUMMARY = "points.jsonl", "landscape.npz", "landscape.json"
+POINTS, ARRAYS = "points.jsonl", "landscape.npz"
 
 
 def _is_begun(names: set[str]) -> bool:
@@ -20,17 +25,17 @@ def _is_begun(names: set[str]) -> bool:
     return POINTS in names or names == {CONFIG}
 
 
-SCAN = VerbFiles("landscape", SUMMARY, _is_begun)
+SCAN = VerbFiles("landscape", LANDSCAPE, _is_begun)
 
 
 class PointLog:
     """Losses of finished points: a header that says of what, then a line a batch, each at once on disk.
 
     A kill leaves whole lines and perhaps a part of one, which is dropped when the scan is continued.
-    Floats survive JSON bit for bit.
+    Floats survive JSON bit for bit; those that are not finite are texts there.
     """
 
-    def __init__(self, run: RunDirectory, header: Mapping[str, Any], num_columns: int) -> None:
+    def __init__(self, run: RunDirectory, header: Provenance, num_columns: int) -> None:
         """Reads what there is.
 
         Raises:
@@ -38,20 +43,20 @@ class PointLog:
         """
         self._run = run
         self._rows: list[list[float]] = []
+        first = _line(to_plain(header))
         if not run.has(POINTS):
-            run.write(POINTS, _line(header))
+            run.write(POINTS, first)
             return
         lines = run.read(POINTS).splitlines(keepends=True)
         if _parsed(lines[0] if lines else "") is None:
-            lines = [_line(header).decode()]
-        then = _parsed(lines[0])
-        check_unchanged(run, SCAN.verb, then if isinstance(then, dict) else {}, header)
+            lines = [first.decode()]
+        check_unchanged(run, SCAN.verb, _provenance(run, _parsed(lines[0])), header)
         whole = 1
         for line in lines[1:]:
             rows = _parsed(line)
             if not isinstance(rows, list) or any(len(row) != num_columns for row in rows):
                 break
-            self._rows += rows
+            self._rows += [list(map(float, row)) for row in rows]
             whole += 1
         run.write(POINTS, "".join(lines[:whole]).encode())
 
@@ -63,7 +68,7 @@ class PointLog:
     def append(self, losses: np.ndarray) -> None:
         """The losses [points, columns] of the next batch."""
         rows = losses.tolist()
-        self._run.append(POINTS, _line(rows))
+        self._run.append(POINTS, _line([[x if math.isfinite(x) else str(x) for x in row] for row in rows]))
         self._rows += rows
 
     def losses(self) -> np.ndarray:
@@ -72,7 +77,15 @@ class PointLog:
 
 
 def _line(content: Any) -> bytes:
-    return (json.dumps(content) + "\n").encode()
+    return (json.dumps(content, allow_nan=False) + "\n").encode()
+
+
+def _provenance(run: RunDirectory, header: Any) -> Provenance:
+    where = f"'{run.path / POINTS}'"
+    try:
+        return from_plain(header, Provenance, where, "scan's points")
+    except UserError as error:
+        raise UserError(f"{error}; name another directory with --run-dir") from error
 
 
 def _parsed(line: str) -> Any:
@@ -85,15 +98,15 @@ def _parsed(line: str) -> Any:
         return None
 
 
-def write_arrays(run: RunDirectory, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+def write_arrays(run: RunDirectory, arrays: Mapping[str, np.ndarray], metadata: LandscapeMetadata) -> None:
     """`landscape.npz`, read with `numpy.load(path)`: arrays, and the metadata as a JSON string."""
     buffer = io.BytesIO()
-    text = np.array(json.dumps(metadata))
+    text = np.array(json.dumps(to_plain(metadata), allow_nan=False))
     np.savez(buffer, allow_pickle=False, **dict(arrays), metadata=text)
     run.write(ARRAYS, buffer.getvalue())
 
 
-def read_landscape(run_dir: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_landscape(run_dir: str | Path) -> tuple[dict[str, np.ndarray], LandscapeMetadata]:
     """The arrays of a finished scan by name, and its metadata.
 
     Raises:
@@ -103,6 +116,8 @@ def read_landscape(run_dir: str | Path) -> tuple[dict[str, np.ndarray], dict[str
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        return arrays, json.loads(str(arrays.pop("metadata")))
+        content = json.loads(str(arrays.pop("metadata")))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"no readable landscape in '{path}' ({error}); run it again") from error
+    metadata = from_plain(in_todays_form(content, path), LandscapeMetadata, f"'{path}'", "scan's metadata")
+    return arrays, metadata

@@ -2,27 +2,26 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.landscape.config import LandscapeConfig
-from evolq_jax.landscape.plot import draw
+from evolq_jax.landscape.plot import Labels, draw
 from evolq_jax.landscape.scan import Program, scan
 from evolq_jax.pipeline.load import Setup, load_model
 from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.runs.directory import RunDirectory
 from evolq_jax.runs.preemption import preemptible
-from evolq_jax.runs.provenance import environment
+from evolq_jax.runs.results.files import write_result
+from evolq_jax.runs.results.landscape import LandscapeResult
 from evolq_jax.runs.unfinished import continued_run
 from evolq_jax.verbs.landscape.design import Design, make_design, open_target
-from evolq_jax.verbs.landscape.inputs import Inputs, digest_arrays, load_inputs
-from evolq_jax.verbs.landscape.record import SCAN, SUMMARY, PointLog, write_arrays
-from evolq_jax.verbs.landscape.summary import arrays_of, describe, summarise
+from evolq_jax.verbs.landscape.inputs import Inputs, load_inputs
+from evolq_jax.verbs.landscape.record import SCAN, PointLog, write_arrays
+from evolq_jax.verbs.landscape.summary import arrays_of, jaggedness_of, metadata_of, provenance_of
 
 
 def run_landscape(
@@ -30,7 +29,7 @@ def run_landscape(
     landscape: LandscapeConfig | None = None,
     run_dir: str | Path | None = None,
     watcher: Watcher | None = None,
-) -> dict[str, Any]:
+) -> LandscapeResult:
     """Scans the loss over scale space; a scan that was killed goes on where it stopped.
 
     Args:
@@ -39,9 +38,6 @@ def run_landscape(
       run_dir: where to write: a new directory, or one with an unfinished scan of the same settings, which
         is then continued. None: the next free `runs/NAME-NNN`.
       watcher: told how it goes on.
-
-    Returns:
-      The content of `landscape.json`, with the path under `run_dir`.
 
     Raises:
       UserError: something in the config, the run, the weights or the images is wrong.
@@ -58,18 +54,21 @@ def run_landscape(
         design = make_design(setup, opened.run)
         inputs = load_inputs(setup, opened.run, design, watcher)
         losses = _compute(setup, design, inputs, run, watcher)
-        metadata = describe(setup, opened, design, inputs)
+        metadata = metadata_of(setup, opened, design, inputs)
         arrays = arrays_of(design, losses)
         write_arrays(run, arrays, metadata)
         if opened.config.landscape.plots:
-            for name, content in draw(arrays, metadata):
+            labels = Labels(metadata.landscape.kind, metadata.axis_labels, metadata.columns, metadata.units)
+            for name, content in draw(arrays, labels):
                 run.write(name, content)
-        summary = metadata | {
-            "jaggedness": summarise(arrays, metadata["columns"]),
-            "seconds": round(time.monotonic() - began, 2),
-        }
-        run.write_json(SUMMARY, summary)
-    return summary | {"run_dir": str(run.path)}
+        result = LandscapeResult(
+            **vars(metadata),
+            run_dir=run.path,
+            jaggedness=jaggedness_of(design, losses),
+            seconds=round(time.monotonic() - began, 2),
+        )
+        write_result(run, result)
+    return result
 
 
 def program_of(setup: Setup, design: Design) -> Program:
@@ -91,8 +90,7 @@ def _compute(setup: Setup, design: Design, inputs: Inputs, run: RunDirectory, wa
     """The losses [points, columns], those from before a kill and the rest."""
     ground, pixels, _ = inputs
     program, mesh, total = program_of(setup, design), setup.mesh, len(design.grid.starts)
-    header = _header(program, inputs, mesh)
-    log = PointLog(run, header, len(design.columns))
+    log = PointLog(run, provenance_of(setup, inputs), len(design.columns))
     progress = watcher.stage("landscape")
     progress(log.done, total)
     images = jax.numpy.asarray(pixels)
@@ -100,12 +98,3 @@ def _compute(setup: Setup, design: Design, inputs: Inputs, run: RunDirectory, wa
         log.append(losses)
         progress(batch.last, total)
     return log.losses()
-
-
-def _header(program: Program, inputs: Inputs, mesh: Mesh | None) -> dict[str, Any]:
-    """What the bits of a loss depend on, beside the config."""
-    return {
-        "scales, weights and images": digest_arrays((inputs.ground, inputs.pixels)),
-        "chunks": [program.image_chunk, program.point_chunk],
-        **environment(mesh),
-    }

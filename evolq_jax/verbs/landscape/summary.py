@@ -1,53 +1,54 @@
 """A finished scan in arrays, numbers and words."""
 
-import dataclasses
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import jax
 import numpy as np
 
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.landscape.directions import Directions, Points, reflected_share
-from evolq_jax.landscape.jaggedness import by_resolution, lines_of_plane, spread
+from evolq_jax.landscape.jaggedness import Jaggedness, by_resolution, lines_of_plane, summarise
 from evolq_jax.pipeline.load import Setup
-from evolq_jax.runs.provenance import environment
+from evolq_jax.runs.provenance import Provenance, provenance
+from evolq_jax.runs.results.common import setting_of
+from evolq_jax.runs.results.landscape import LandscapeMetadata
 from evolq_jax.verbs.landscape.design import Design, Target
-from evolq_jax.verbs.landscape.inputs import Inputs
+from evolq_jax.verbs.landscape.inputs import Inputs, digest_arrays
 
 
-def describe(setup: Setup, target: Target, design: Design, inputs: Inputs) -> dict[str, Any]:
-    """The metadata: all that a figure's caption needs. The same for a scan and its continuation."""
+def provenance_of(setup: Setup, inputs: Inputs) -> Provenance:
+    """What the bits of a loss depend on beside the config."""
+    images, points = setup.config.landscape.chunks()
+    digest = digest_arrays((inputs.ground, inputs.pixels))
+    return provenance(
+        setup.mesh,
+        fingerprints={"scales, weights and images": digest},
+        chunks={"images": images, "points": points},
+    )
+
+
+def metadata_of(setup: Setup, target: Target, design: Design, inputs: Inputs) -> LandscapeMetadata:
+    """All that a figure's caption needs. The same for a scan and its continuation."""
     config, (ground, _, explained) = setup.config, inputs
     settings = config.landscape
     corners = _corners(settings, design)
     share = reflected_share(setup.model.parts, ground.origin, ground.directions, corners, log=design.log)
-    return {
-        "name": config.name,
-        "target": target.name,
-        "kind": settings.kind,
-        "model": setup.model.name,
-        "scheme": config.quant.scheme,
-        "weight_bits": config.quant.weight_bits,
-        "edge_weight_bits": config.quant.edge_weight_bits,
-        "activation_bits": config.quant.activation_bits,
-        "seed": config.seed,
-        "landscape": json.loads(json.dumps(dataclasses.asdict(settings))),
-        "axes": list(settings.axes),
-        "axis_labels": [axis_label(settings, number) for number in range(len(settings.axes))],
-        "columns": [column.name for column in design.columns],
-        "units": [column.unit for column in design.columns],
-        "left_out": list(design.left_out),
-        "num_images": design.num_images,
-        "moving_sites": list(design.moving),
-        "moving_scales": sum(int(leaf[0].size) for leaf in ground.directions.values()),
-        "direction_norms": _norms(ground.directions),
-        "cosine_of_axes": _cosine(ground.directions) if settings.kind == "plane" else None,
-        "principal_shares": list(explained),
-        "reflected_share": round(float(share), 6),
-        **environment(setup.mesh),
-    }
+    return LandscapeMetadata(
+        target=target.name,
+        setting=setting_of(config, setup.model.name, setup.added_parameters),
+        landscape=settings,
+        axes=settings.axes,
+        axis_labels=tuple(axis_label(settings, number) for number in range(len(settings.axes))),
+        columns=tuple(column.name for column in design.columns),
+        units=tuple(column.unit for column in design.columns),
+        left_out=design.left_out,
+        num_images=design.num_images,
+        moving_sites=design.moving,
+        moving_scales=sum(int(leaf[0].size) for leaf in ground.directions.values()),
+        direction_norms=_norms(ground.directions),
+        cosine_of_axes=_cosine(ground.directions) if settings.kind == "plane" else None,
+        principal_shares=explained,
+        reflected_share=round(float(share), 6),
+        provenance=provenance_of(setup, inputs),
+    )
 
 
 def axis_label(settings: LandscapeConfig, axis: int) -> str:
@@ -66,30 +67,43 @@ def axis_label(settings: LandscapeConfig, axis: int) -> str:
 def arrays_of(design: Design, losses: np.ndarray) -> dict[str, np.ndarray]:
     """The arrays of `landscape.npz`: axes, losses [columns, ...] and every number of every line."""
     grid = design.grid
-    cube = np.moveaxis(losses.reshape(*grid.shape, -1), -1, 0)
     names = np.array([column.name for column in design.columns])
-    arrays = {"x": grid.axis, "losses": cube, "columns": names}
-    plane = not grid.lines and grid.points.coordinates.shape[1] == 2
-    if plane:
+    arrays = {"x": grid.axis, "losses": _cube(design, losses), "columns": names}
+    if _is_plane(design):
         arrays["y"] = grid.axis
     if grid.lines:
         arrays["sites"] = np.array([line.site for line in grid.lines])
         arrays["blocks"] = np.array([line.block for line in grid.lines], np.int32)
-    lines, spacing = (lines_of_plane(cube) if plane else cube), float(grid.axis[1] - grid.axis[0])
-    for stride, numbers in by_resolution(lines, spacing).items():
+    for stride, numbers in _numbers(design, losses).items():
         arrays |= {f"{name}_stride{stride}": values for name, values in numbers.items()}
     return arrays
 
 
-def summarise(arrays: Mapping[str, np.ndarray], columns: Sequence[str]) -> dict[str, Any]:
-    """Every number of every loss as `{"mean", "std", "lines"}`, by stride of the grid, over all lines."""
-    summary: dict[str, Any] = {column: {} for column in columns}
-    for key, values in arrays.items():
-        name, _, stride = key.rpartition("_stride")
-        if name:
-            for number, column in enumerate(columns):
-                summary[column].setdefault(name, {})[stride] = spread(values[number])
-    return summary
+def jaggedness_of(design: Design, losses: np.ndarray) -> dict[str, Jaggedness]:
+    """How jagged each loss is, over all lines."""
+    by_stride, found = _numbers(design, losses), dict[str, Jaggedness]()
+    for number, column in enumerate(design.columns):
+        of_column = {
+            stride: {name: values[number] for name, values in numbers.items()}
+            for stride, numbers in by_stride.items()
+        }
+        found[column.name] = summarise(of_column)
+    return found
+
+
+def _numbers(design: Design, losses: np.ndarray) -> dict[int, dict[str, np.ndarray]]:
+    """By stride and name: [columns, ...], one for each line."""
+    cube, axis = _cube(design, losses), design.grid.axis
+    return by_resolution(lines_of_plane(cube) if _is_plane(design) else cube, float(axis[1] - axis[0]))
+
+
+def _cube(design: Design, losses: np.ndarray) -> np.ndarray:
+    """Losses [points, columns] as [columns, ...]."""
+    return np.moveaxis(losses.reshape(*design.grid.shape, -1), -1, 0)
+
+
+def _is_plane(design: Design) -> bool:
+    return not design.grid.lines and design.grid.points.coordinates.shape[1] == 2
 
 
 def _corners(settings: LandscapeConfig, design: Design) -> Points:
@@ -111,8 +125,8 @@ def _flat(directions: Directions) -> np.ndarray:
     return np.concatenate(leaves, axis=1)
 
 
-def _norms(directions: Directions) -> list[float]:
-    return [float(norm) for norm in np.linalg.norm(_flat(directions), axis=1)]
+def _norms(directions: Directions) -> tuple[float, ...]:
+    return tuple(float(norm) for norm in np.linalg.norm(_flat(directions), axis=1))
 
 
 def _cosine(directions: Directions) -> float:

@@ -1,7 +1,8 @@
 """What a search would do, before it does it: counts, memory, and time from a short measurement."""
 
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import numpy as np
@@ -34,11 +35,56 @@ INPUTS = {
 PROGRAMS = 12
 
 
-def plan_search(config: Experiment) -> dict[str, Any]:
-    """The plan of a search: reads weights, lists images, times a float batch, writes nothing.
+@dataclass(frozen=True, kw_only=True)
+class SearchPlan:
+    """What a search would do. Time and memory are estimates.
 
-    Returns:
-      Counts, sizes in MiB and seconds, by name; time and memory are estimates.
+    Attributes:
+      model: a name of the registry.
+      scheme: of quantization, with its bits.
+      quantized_sites: how many.
+      searched_sites: their names.
+      searched_scales: numbers that the search varies.
+      calibration_images: used.
+      evaluation_images: scored at the end.
+      evaluations: candidates scored.
+      network_share_per_evaluation: mean share of the blocks that a candidate runs.
+      image_chunk: images that run at once.
+      population_chunk: candidates that run at once.
+      block_inputs: how the inputs of blocks are kept.
+      memory_limit: what the search may take.
+      float_images_per_second: measured.
+      added_parameters: numbers that the chain adds to the network's own.
+      estimated_seconds: of the whole run.
+      estimated_memory_mib: of the process and what it holds on the device.
+      device: its kind.
+      mesh: as `--mesh` takes it.
+    """
+
+    kind: Literal["search plan"] = "search plan"
+    model: str
+    scheme: str
+    quantized_sites: int
+    searched_sites: tuple[str, ...]
+    searched_scales: int
+    calibration_images: int
+    evaluation_images: int
+    evaluations: int
+    network_share_per_evaluation: float
+    image_chunk: int
+    population_chunk: int
+    block_inputs: str
+    memory_limit: str
+    float_images_per_second: float
+    added_parameters: int
+    estimated_seconds: float
+    estimated_memory_mib: int
+    device: str
+    mesh: str
+
+
+def plan_search(config: Experiment) -> SearchPlan:
+    """The plan of a search: reads weights, lists images, times a float batch, writes nothing.
 
     Raises:
       UserError: as the search itself would, for weights, images and patterns.
@@ -53,27 +99,27 @@ def plan_search(config: Experiment) -> dict[str, Any]:
     image_chunk, population_chunk = config.search.chunks()
     num_devices = 1 if setup.mesh is None else setup.mesh.size
     seconds = _work(setup, images, evaluation) / (rate * num_devices) + PROGRAMS * compiling
-    return {
-        "model": setup.model.name,
-        "scheme": f"{config.quant.scheme} W{config.quant.weight_bits}A{config.quant.activation_bits}",
-        "quantized_sites": len(setup.specs),
-        "searched_sites": ", ".join(searched_sites(setup)),
-        "searched_scales": sum(_num_searched(setup, name) for name in searched_sites(setup)),
-        "calibration_images": images,
-        "evaluation_images": evaluation,
-        "evaluations": _expected_evaluations(setup, images),
-        "network_share_per_evaluation": round(network_share(setup), 3),
-        "image_chunk": image_chunk,
-        "population_chunk": population_chunk,
-        "block_inputs": INPUTS[config.search.prefixes],
-        "memory_limit": _limit(config.memory),
-        "float_images_per_second": round(rate, 1),
-        "added_parameters": setup.added_parameters,
-        "estimated_seconds": round(seconds, 1),
-        "estimated_memory_mib": round((process_bytes() + sum(memory(setup, images).values())) / MIB),
-        "device": jax.devices()[0].device_kind,
-        "mesh": mesh_text(setup.mesh),
-    }
+    return SearchPlan(
+        model=setup.model.name,
+        scheme=f"{config.quant.scheme} W{config.quant.weight_bits}A{config.quant.activation_bits}",
+        quantized_sites=len(setup.specs),
+        searched_sites=searched_sites(setup),
+        searched_scales=sum(_num_searched(setup, name) for name in searched_sites(setup)),
+        calibration_images=images,
+        evaluation_images=evaluation,
+        evaluations=_expected_evaluations(setup, images),
+        network_share_per_evaluation=round(network_share(setup), 3),
+        image_chunk=image_chunk,
+        population_chunk=population_chunk,
+        block_inputs=INPUTS[config.search.prefixes],
+        memory_limit=_limit(config.memory),
+        float_images_per_second=round(rate, 1),
+        added_parameters=setup.added_parameters,
+        estimated_seconds=round(seconds, 1),
+        estimated_memory_mib=round((process_bytes() + sum(memory(setup, images).values())) / MIB),
+        device=jax.devices()[0].device_kind,
+        mesh=mesh_text(setup.mesh),
+    )
 
 
 def _limit(memory: str | None) -> str:

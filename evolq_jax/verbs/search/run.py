@@ -1,7 +1,6 @@
 """The main verbs: calibrate, search, evaluate."""
 
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -20,19 +19,21 @@ from evolq_jax.runs.clock import Clock
 from evolq_jax.runs.directory import RunDirectory, open_run
 from evolq_jax.runs.milestones import Milestones
 from evolq_jax.runs.preemption import Preemption, preemptible
-from evolq_jax.runs.result import finished_result
+from evolq_jax.runs.results.files import finished_result, write_result
+from evolq_jax.runs.results.networks import Moves, SearchResult
 from evolq_jax.runs.unfinished import continued_run
+from evolq_jax.search import records
 from evolq_jax.search.blockwise import search
 from evolq_jax.search.budget import candidate_images
-from evolq_jax.search.records import Generation, Position, SearchResult
+from evolq_jax.search.records import Generation, Position
 from evolq_jax.verbs.init_network import SEARCH, init_network, remove_attempts
-from evolq_jax.verbs.scores import end_run, score_run
+from evolq_jax.verbs.scores import score_run
 from evolq_jax.verbs.search.plan import budget_of_search, num_total
 
 
 def run_search(
     config: Experiment, run_dir: str | Path | None = None, watcher: Watcher | None = None
-) -> dict[str, Any]:
+) -> SearchResult:
     """Calibrates, searches and evaluates; a search that was killed goes on where it was last saved.
 
     What is continued ends with the result, bit for bit, that it would have had, on the same hardware.
@@ -42,9 +43,6 @@ def run_search(
       run_dir: where to write: a new directory, or one with an unfinished search of the same config, which
         is then continued. None: the next free `runs/NAME-NNN`.
       watcher: told how it goes on.
-
-    Returns:
-      The content of `result.json`, with the run's path under `run_dir`.
 
     Raises:
       UserError: something in the config, the weights, the images or the run directory is wrong.
@@ -65,37 +63,36 @@ def run_search(
         with preemption.deferred(), out_of_memory("--search.population-chunk", "--search.image-chunk"):
             found = _search(calibrated, run, clock, preemption, watcher)
         with out_of_memory("--evaluation-batch"):
-            result = score_run(run, calibrated, found, evaluation, watcher)
-        result |= {
-            "evaluations": found.evaluations,
-            "calibration_fitness_noise": found.noise,
-            "budget": config.search.budget,
-            "moves": {"kept": found.kept, "visits": found.visits},
-            "seconds": round(clock.seconds(), 2),
-        }
-        result = end_run(run, result)
+            scored = score_run(run, calibrated, found, evaluation, clock=clock, watcher=watcher)
+        result = SearchResult(
+            **vars(scored),
+            budget=config.search.budget,
+            evaluations=found.evaluations,
+            calibration_fitness_noise=found.noise,
+            moves=Moves(found.kept, found.visits),
+        )
+        write_result(run, result)
         remove_attempts(run, SEARCH.verb)
     return result
 
 
-def resume_search(run_dir: str | Path, watcher: Watcher | None = None) -> dict[str, Any]:
+def resume_search(run_dir: str | Path, watcher: Watcher | None = None) -> SearchResult:
     """Goes on with the search of a run directory, as its config says; see `run_search`."""
     return run_search(open_run(run_dir).config(), run_dir, watcher)
 
 
-def ensure_search(config: Experiment, run_dir: str | Path, watcher: Watcher | None = None) -> dict[str, Any]:
+def ensure_search(config: Experiment, run_dir: str | Path, watcher: Watcher | None = None) -> SearchResult:
     """The result of a config's search in this directory: read where it has finished, else run or continued.
 
     Raises:
       UserError: as `run_search`; or the directory holds a finished run of another config or verb.
     """
-    finished = finished_result(config, run_dir, "search", mark="moves")
-    return finished or run_search(config, run_dir, watcher)
+    return finished_result(config, run_dir, SearchResult) or run_search(config, run_dir, watcher)
 
 
 def _search(
     calibrated: Calibrated, run: RunDirectory, clock: Clock, preemption: Preemption, watcher: Watcher
-) -> SearchResult:
+) -> records.SearchResult:
     setup, config, qparams = calibrated.setup, calibrated.setup.config, calibrated.qparams
     features = teacher_features(calibrated, watcher) if config.search.has_features else None
     placement = config.search.placement(setup.mesh, len(calibrated.images.pixels))

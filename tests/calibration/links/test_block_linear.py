@@ -129,7 +129,7 @@ def test_a_run_keeps_its_corrections_and_says_what_they_cost(tmp_path: Path, wei
     config = small_config(weights)
     config = replace(config, calibration=replace(config.calibration, chain=("ranges", "block_linear")))
     result = run_search(config, tmp_path / "run")
-    assert result["added_parameters"] > 0
+    assert result.setting.added_parameters > 0
     again = run_evaluate(tmp_path / "run")
-    assert again["init"] == result["init"]
-    assert again["final"] == result["final"]
+    assert again.init == result.init
+    assert again.final == result.final

@@ -8,6 +8,9 @@ from evolq_jax.config.comparison import Comparison, Method, join
 from evolq_jax.config.experiment import BaselineConfig
 from evolq_jax.errors import UserError
 from evolq_jax.runs.directory import open_run
+from evolq_jax.runs.results.comparison import ComparisonResult
+from evolq_jax.runs.results.files import read_result
+from evolq_jax.runs.results.networks import SearchResult
 from evolq_jax.verbs.compare import run as compare
 from evolq_jax.verbs.compare.plan import plan_compare
 from evolq_jax.verbs.compare.run import run_compare
@@ -37,13 +40,15 @@ def finished(comparison: Comparison, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_methods_start_from_one_init_at_one_budget(finished: Path) -> None:
-    summary = json.loads((finished / "comparison.json").read_text())
-    greedy, both = summary["methods"]["greedy"], summary["methods"]["both"]
+    result = read_result(finished, ComparisonResult)
+    assert result.kind == json.loads((finished / "comparison.json").read_text())["kind"] == "comparison"
+    greedy, both = result.methods["greedy"], result.methods["both"]
     for metric in ("kl", "agreement", "top1", "info_nce"):
-        assert both[metric]["init"] == greedy[metric]["init"]
+        assert getattr(both, metric).init == getattr(greedy, metric).init
     # A search stops at the end of the generation that spends its budget: a candidate on twenty images.
-    assert all(0.7 * BUDGET < numbers["budget_spent"] <= BUDGET + 25 for numbers in (greedy, both))
-    assert set(both["kl"]["wins"]) == {"init", "reference"}
+    assert all(0.7 * BUDGET < numbers.budget_spent <= BUDGET + 25 for numbers in (greedy, both))
+    assert both.kl.wins.reference is not None
+    assert greedy.kl.wins.reference is None
     assert (finished / "quality.png").is_file()
 
 
@@ -55,25 +60,25 @@ def test_a_stage_starts_where_the_one_before_ended(finished: Path) -> None:
 
 
 def test_a_trajectory_goes_from_init_to_final_within_the_budget(finished: Path) -> None:
-    summary = json.loads((finished / "comparison.json").read_text())
-    for method, runs in summary["trajectories"].items():
+    for method, runs in read_result(finished, ComparisonResult).trajectories.items():
         for seed, points in enumerate(runs):
-            spent = [point["candidate_images"] for point in points]
+            spent = [point.candidate_images for point in points]
             assert spent == sorted(spent)
             assert spent[0] == 0
             assert len(points) >= 3
-            fitness = [point["calibration_fitness"] for point in points]
+            fitness = [point.calibration_fitness for point in points]
             assert fitness == sorted(fitness, reverse=True)
             last = sorted((finished / method / f"seed-{seed}").iterdir())[-1]
-            result = json.loads((last / "result.json").read_text())
-            assert points[-1]["kl"] == result["final"]["kl"]
+            result = read_result(last)
+            assert isinstance(result, SearchResult)
+            assert points[-1].kl == result.final.kl
 
 
 def test_finished_runs_are_not_run_again(
     comparison: Comparison, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (finished / "comparison.json").read_text()
-    assert plan_compare(comparison, finished)["finished_runs"] == 4
+    assert plan_compare(comparison, finished).finished_runs == 4
     monkeypatch.setattr("evolq_jax.verbs.search.run.run_search", pytest.fail)
     monkeypatch.setattr("evolq_jax.verbs.baseline.run_baseline", pytest.fail)
     run_compare(comparison, finished)

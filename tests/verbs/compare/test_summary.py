@@ -1,20 +1,22 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from evolq_jax.metrics import Interval
+from evolq_jax.runs.results.comparison import Wins
+from evolq_jax.runs.results.networks import Fitness, SearchResult
 from evolq_jax.verbs.compare.plot import draw, quality_figure, spread
 from evolq_jax.verbs.compare.summary import Run, interval, summarise
+from tests.sample_results import SCORES, SEARCH, point
 
 
-def result(fitness: float, kl: float, top1: float | None) -> dict[str, object]:
+def result(fitness: float, kl: float, top1: float | None) -> SearchResult:
     """A run that begins at a fitness of 1, a KL of 0.5 and a top-1 of 0.6."""
-    scores = {"top5": 0.9, "info_nce": 1.0, "agreement": 0.8}
-    return {
-        "init": {"kl": 0.5, "top1": None if top1 is None else 0.6, **scores},
-        "final": {"kl": kl, "top1": top1, **scores},
-        "calibration_fitness": {"init": 1.0, "final": fitness},
-        "budget_spent": 100,
-        "seconds_search": 2.0,
-    }
+    init, final = replace(SCORES, kl=0.5, top1=0.6), replace(SCORES, kl=kl, top1=top1)
+    if top1 is None:
+        init, final = (replace(scores, top1=None, top5=None) for scores in (init, final))
+    return replace(SEARCH, init=init, final=final, calibration_fitness=Fitness(1.0, fitness))
 
 
 def runs(**methods: list[tuple[float, float, float | None]]) -> list[Run]:
@@ -30,10 +32,8 @@ def test_an_interval_is_student_s() -> None:
     found = interval(values)
     # t(0.975, 2 degrees of freedom) from a printed table.
     half = 4.3027 * np.std(values, ddof=1) / np.sqrt(3)
-    assert [found["mean"], found["low"], found["high"]] == pytest.approx(
-        [7 / 3, 7 / 3 - half, 7 / 3 + half], 1e-4
-    )
-    assert interval([3.0]) == {"mean": 3.0, "low": None, "high": None}
+    assert [found.mean, found.low, found.high] == pytest.approx([7 / 3, 7 / 3 - half, 7 / 3 + half], 1e-4)
+    assert interval([3.0]) == Interval(3.0, None, None)
 
 
 def test_wins_are_counted_seed_by_seed_in_the_metric_s_own_direction() -> None:
@@ -43,23 +43,24 @@ def test_wins_are_counted_seed_by_seed_in_the_metric_s_own_direction() -> None:
         "greedy",
     )
     better = found["better"]
-    assert better["kl"]["wins"] == {"init": 0.5, "reference": 1.0}
-    assert better["top1"]["wins"] == {"init": 0.5, "reference": 1.0}
-    assert better["calibration_fitness"]["wins"] == {"init": 1.0, "reference": 0.5}
-    assert better["agreement"]["wins"] == {"init": 0.0, "reference": 0.0}  # equal is no win
-    assert "reference" not in found["greedy"]["kl"]["wins"]
-    assert better["kl"]["change"]["mean"] == pytest.approx(0.425 - 0.5)
+    assert better.top1 is not None
+    assert better.kl.wins == Wins(init=0.5, reference=1.0)
+    assert better.top1.wins == Wins(init=0.5, reference=1.0)
+    assert better.calibration_fitness.wins == Wins(init=1.0, reference=0.5)
+    assert better.agreement.wins == Wins(init=0.0, reference=0.0)  # equal is no win
+    assert found["greedy"].kl.wins.reference is None
+    assert better.kl.change.mean == pytest.approx(0.425 - 0.5)
 
 
 def test_metrics_that_need_labels_are_left_out_without() -> None:
     found = summarise(["only"], runs(only=[(0.9, 0.4, None)]), None)["only"]
-    assert "top1" not in found
-    assert found["kl"]["final"]["mean"] == 0.4
+    assert (found.top1, found.top5) == (None, None)
+    assert found.kl.final.mean == 0.4
 
 
 def test_a_value_holds_until_the_next_point() -> None:
-    first = [{"candidate_images": n, "kl": v} for n, v in [(0, 1.0), (10, 0.5), (30, 0.2)]]
-    second = [{"candidate_images": n, "kl": v} for n, v in [(0, 0.8), (20, 0.4)]]
+    first = [point(n, kl=v) for n, v in [(0, 1.0), (10, 0.5), (30, 0.2)]]
+    second = [point(n, kl=v) for n, v in [(0, 0.8), (20, 0.4)]]
     budgets, low, mean, high = spread([first, second], "kl")
     np.testing.assert_array_equal(budgets, [0, 10, 20, 30])
     np.testing.assert_allclose(low, [0.8, 0.5, 0.4, 0.2])
@@ -68,9 +69,14 @@ def test_a_value_holds_until_the_next_point() -> None:
 
 
 def test_the_picture_has_a_panel_for_each_metric_that_all_runs_have() -> None:
-    points = [{"candidate_images": n, "kl": 1.0 / n, "top1": None} for n in (1, 2)]
+    points = [point(n, kl=1.0 / n, top1=None) for n in (1, 2)]
     trajectories = {"a": [points], "b": [points, points]}
-    assert [axes.get_ylabel() for axes in quality_figure(trajectories).axes] == ["held-out KL (nats)"]
+    assert [axes.get_ylabel() for axes in quality_figure(trajectories).axes] == [
+        "calibration fitness",
+        "held-out KL (nats)",
+        "held-out infoNCE",
+        "held-out agreement (%)",
+    ]
     files = dict(draw(trajectories))
     assert set(files) == {"quality.png", "quality.svg"}
     assert files == dict(draw(trajectories))

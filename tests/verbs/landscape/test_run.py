@@ -10,7 +10,8 @@ import pytest
 from evolq_jax.config.experiment import Experiment, LandscapeConfig
 from evolq_jax.errors import UserError
 from evolq_jax.pipeline.watcher import Silent
-from evolq_jax.verbs.landscape.plan import plan_landscape
+from evolq_jax.runs.results.files import read_result
+from evolq_jax.verbs.landscape.plan import LandscapePlan, plan_landscape
 from evolq_jax.verbs.landscape.record import POINTS, read_landscape
 from evolq_jax.verbs.landscape.run import run_landscape
 from evolq_jax.verbs.search.run import run_search
@@ -48,8 +49,8 @@ def test_a_line_is_an_archive_of_arrays_and_what_they_mean(config: Experiment, t
     files = sorted(file.name for file in (tmp_path / "run").iterdir())
     assert files == ["config.json", "landscape.json", "landscape.npz", "points.jsonl"]
     arrays, metadata = read_landscape(tmp_path / "run")
-    assert metadata["columns"] == list(arrays["columns"])
-    assert metadata["columns"][:3] == ["cross_entropy", "error_rate", "info_nce_t0.3"]
+    assert list(metadata.columns) == list(arrays["columns"])
+    assert metadata.columns[:3] == ("cross_entropy", "error_rate", "info_nce_t0.3")
     assert arrays["losses"].shape == (8, 2, 5)
     assert arrays["losses"].dtype == np.float32
     np.testing.assert_array_equal(arrays["x"], np.array([-1, -0.5, 0, 0.5, 1], np.float32))
@@ -57,17 +58,19 @@ def test_a_line_is_an_archive_of_arrays_and_what_they_mean(config: Experiment, t
     np.testing.assert_array_equal(arrays["losses"][:, 0, 2], arrays["losses"][:, 1, 2])
     assert not np.array_equal(arrays["losses"][-1, 0], arrays["losses"][-1, 1])
     assert arrays["roughness_stride1"].shape == (8, 2)
-    assert metadata["left_out"] == []
-    assert metadata["moving_sites"] == ["blocks/attn/qkv/weight"]
-    assert metadata["moving_scales"] == BLOCKS * 3 * 64
-    assert metadata["axis_labels"] == ["random direction, units of 0.05 in log scale"]
-    number = metadata["columns"].index("kl")
-    spread = summary["jaggedness"]["kl"]["roughness"]["1"]
-    assert spread["mean"] == pytest.approx(arrays["roughness_stride1"][number].mean())
-    assert spread["lines"] == 2
+    assert metadata.left_out == ()
+    assert metadata.moving_sites == ("blocks/attn/qkv/weight",)
+    assert metadata.moving_scales == BLOCKS * 3 * 64
+    assert metadata.axis_labels == ("random direction, units of 0.05 in log scale",)
+    number = metadata.columns.index("kl")
+    spread = summary.jaggedness["kl"].roughness[1]
+    assert spread.mean == pytest.approx(arrays["roughness_stride1"][number].mean())
+    assert spread.lines == 2
+    assert read_result(tmp_path / "run") == summary
     written = json.loads((tmp_path / "run" / "landscape.json").read_text())
-    assert written == {key: value for key, value in summary.items() if key != "run_dir"}
-    assert metadata.items() <= written.items()
+    assert (written["kind"], written["landscape"]["kind"]) == ("landscape", "line")
+    assert written["jaggedness"]["kl"]["roughness"]["1"]["lines"] == 2
+    assert vars(metadata).items() <= vars(summary).items()
 
 
 def test_a_killed_scan_continues_to_the_same_bytes(config: Experiment, tmp_path: Path) -> None:
@@ -93,7 +96,7 @@ def test_only_the_same_scan_is_continued(config: Experiment, tmp_path: Path) -> 
     header, *rest = (run / POINTS).read_text().splitlines(keepends=True)
     changed = json.loads(header) | {"mesh": {"candidate": 7, "data": 1}}
     (run / POINTS).write_text(json.dumps(changed) + "\n" + "".join(rest))
-    with pytest.raises(UserError, match=r"cannot be continued, .* changed: mesh;"):
+    with pytest.raises(UserError, match=r"cannot be continued, .* changed: mesh/candidate;"):
         run_landscape(config, run_dir=run)
     (run / POINTS).write_text(header + "".join(rest))
     run_landscape(config, run_dir=run)
@@ -106,17 +109,18 @@ def test_a_plane_through_two_kinds_of_direction(config: Experiment, tmp_path: Pa
     summary = run_landscape(config, settings, tmp_path / "run")
     arrays, metadata = read_landscape(tmp_path / "run")
     assert arrays["losses"].shape == (1, 3, 3)
-    assert metadata["axes"] == ["gaussian", "ratio"]
-    assert metadata["axis_labels"][1] == "log ratio of all scales, units of 0.05"
-    assert abs(metadata["cosine_of_axes"]) < 0.2
-    assert metadata["direction_norms"][1] == pytest.approx(0.05 * np.sqrt(BLOCKS * 192), rel=1e-4)
-    assert summary["jaggedness"]["kl"]["range"]["1"]["lines"] == 6
+    assert metadata.axes == ("gaussian", "ratio")
+    assert metadata.axis_labels[1] == "log ratio of all scales, units of 0.05"
+    assert metadata.cosine_of_axes is not None
+    assert abs(metadata.cosine_of_axes) < 0.2
+    assert metadata.direction_norms[1] == pytest.approx(0.05 * np.sqrt(BLOCKS * 192), rel=1e-4)
+    assert summary.jaggedness["kl"].range[1].lines == 6
     assert {"contour_kl.png", "contour_kl.svg", "surface_kl.png"} <= {
         file.name for file in (tmp_path / "run").iterdir()
     }
     # x runs along the last axis: the row through the origin is the line of the first direction
     line = run_landscape(config, replace(LINE, points=3, directions=1, losses=("kl",)), tmp_path / "line")
-    assert line["direction_norms"][0] == pytest.approx(metadata["direction_norms"][0])
+    assert line.direction_norms[0] == pytest.approx(metadata.direction_norms[0])
     row = read_landscape(tmp_path / "line")[0]["losses"][0, 0]
     np.testing.assert_allclose(arrays["losses"][0, 1], row, rtol=1e-3)
 
@@ -139,9 +143,9 @@ def test_from_a_run_s_init_to_its_final_and_back(finished: Finished, tmp_path: P
     run_landscape(finished.path, replace(settings, origin="final"), tmp_path / "back")
     there, back = (read_landscape(tmp_path / name)[0]["losses"][0, 0] for name in ("there", "back"))
     np.testing.assert_allclose(there, back[::-1], rtol=1e-3)
-    fitness = finished.result["calibration_fitness"]
-    np.testing.assert_allclose(there[[0, 2]], [fitness["init"], fitness["final"]], rtol=1e-3)
-    assert fitness["init"] != fitness["final"]
+    fitness = finished.result.calibration_fitness
+    np.testing.assert_allclose(there[[0, 2]], [fitness.init, fitness.final], rtol=1e-3)
+    assert fitness.init != fitness.final
 
 
 def test_principal_directions_of_several_runs(finished: Finished, tmp_path: Path) -> None:
@@ -152,19 +156,20 @@ def test_principal_directions_of_several_runs(finished: Finished, tmp_path: Path
     run_landscape(finished.path, settings, tmp_path / "run")
     arrays, metadata = read_landscape(tmp_path / "run")
     assert arrays["losses"].shape == (1, 3, 3)
-    assert sum(metadata["principal_shares"]) == pytest.approx(1.0)
-    assert metadata["principal_shares"][0] > metadata["principal_shares"][1] > 0
-    assert abs(metadata["cosine_of_axes"]) < 1e-4
+    assert sum(metadata.principal_shares) == pytest.approx(1.0)
+    assert metadata.principal_shares[0] > metadata.principal_shares[1] > 0
+    assert metadata.cosine_of_axes is not None
+    assert abs(metadata.cosine_of_axes) < 1e-4
 
 
 def test_without_labels_some_losses_are_left_out(config: Experiment, tmp_path: Path) -> None:
     np.savez(tmp_path / "few.npz", image=np.random.default_rng(0).integers(0, 255, (20, 8, 8, 1), np.uint8))
     data = replace(config.data, calibration=str(tmp_path / "few.npz"))
     config = replace(config, data=data, landscape=replace(LINE, points=3, directions=1))
-    assert plan_landscape(config)["left_out_without_labels"] == "cross_entropy, error_rate"
+    assert plan_landscape(config).left_out == ("cross_entropy", "error_rate")
     summary = run_landscape(config, run_dir=tmp_path / "run")
-    assert summary["left_out"] == ["cross_entropy", "error_rate"]
-    assert summary["columns"] == ["info_nce_t0.3", "info_nce_t1", "info_nce_t3", "mse", "cosine", "kl"]
+    assert summary.left_out == ("cross_entropy", "error_rate")
+    assert summary.columns == ("info_nce_t0.3", "info_nce_t1", "info_nce_t3", "mse", "cosine", "kl")
     with pytest.raises(UserError, match="have no labels, which cross_entropy need"):
         run_landscape(config, replace(LINE, losses=("cross_entropy",)))
 
@@ -172,7 +177,7 @@ def test_without_labels_some_losses_are_left_out(config: Experiment, tmp_path: P
 def test_scales_that_would_be_negative_are_counted(config: Experiment, tmp_path: Path) -> None:
     settings = replace(LINE, direction="uniform", epsilon=10.0, points=3, directions=1, losses=("kl",))
     summary = run_landscape(config, settings, tmp_path / "run")
-    assert summary["reflected_share"] == pytest.approx(0.5, abs=0.1)  # about every second scale
+    assert summary.reflected_share == pytest.approx(0.5, abs=0.1)  # about every second scale
     assert np.isfinite(read_landscape(tmp_path / "run")[0]["losses"]).all()
 
 
@@ -183,13 +188,13 @@ def test_a_plan_counts_and_writes_nothing(
     monkeypatch.setattr("evolq_jax.verbs.landscape.plan.float_speed", lambda *args: (0.5, 100.0))
     monkeypatch.setattr("evolq_jax.verbs.landscape.plan.process_bytes", lambda: 0)
 
-    def plan(**changes: Any) -> dict[str, Any]:
+    def plan(**changes: Any) -> LandscapePlan:
         return plan_landscape(config, replace(LINE, **changes))
 
     line, layers = plan(), plan(kind="layers", point_chunk=8)
-    assert (line["points"], line["grid"]) == (10, "2 × 5")
-    assert line["estimated_seconds"] == pytest.approx(10 * (10 * 1.05 + 2) / 100 + 3 * 0.5, abs=0.06)
-    assert (layers["points"], layers["network_share_per_point"]) == (BLOCKS * 10, 0.625)
-    assert layers["estimated_memory_mib"] > line["estimated_memory_mib"]
-    assert plan(kind="plane", points=51)["points"] == 51**2
+    assert (line.points, line.grid) == (10, (2, 5))
+    assert line.estimated_seconds == pytest.approx(10 * (10 * 1.05 + 2) / 100 + 3 * 0.5, abs=0.06)
+    assert (layers.points, layers.network_share_per_point) == (BLOCKS * 10, 0.625)
+    assert layers.estimated_memory_mib > line.estimated_memory_mib
+    assert plan(kind="plane", points=51).points == 51**2
     assert list(tmp_path.iterdir()) == []

@@ -41,15 +41,15 @@ def test_a_plan_counts_without_writing_or_decoding(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     plan = plan_search(small_config(weights))
-    assert plan["evaluations"] == 2 * BLOCKS + 1
-    assert plan["searched_sites"] == "blocks/attn/qkv/weight"
-    assert plan["searched_scales"] == BLOCKS * 3 * WIDTH
-    assert plan["quantized_sites"] == len(load_model(small_config(weights)).specs)
+    assert plan.evaluations == 2 * BLOCKS + 1
+    assert plan.searched_sites == ("blocks/attn/qkv/weight",)
+    assert plan.searched_scales == BLOCKS * 3 * WIDTH
+    assert plan.quantized_sites == len(load_model(small_config(weights)).specs)
     # blocks 3, 2, 1, 0 run 1, 2, 3 and 4 of the 4 blocks: 2.5 on average
-    assert plan["network_share_per_evaluation"] == 0.625
+    assert plan.network_share_per_evaluation == 0.625
     images = 20 * (9 * 0.625 + 2) * 1.05 + 30 * (1 + 2 * 1.05) + 2 * 20
-    assert plan["estimated_seconds"] == pytest.approx(images / 100 + 12 * 0.5, abs=0.06)
-    assert plan["estimated_memory_mib"] > 0
+    assert plan.estimated_seconds == pytest.approx(images / 100 + 12 * 0.5, abs=0.06)
+    assert plan.estimated_memory_mib > 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -69,8 +69,8 @@ def test_evaluations(weights: Path, search: dict[str, Any], evaluations: int) ->
 def test_a_budget_decides_on_evaluations_and_time(weights: Path) -> None:
     config = small_config(weights)
     plan = plan_search(replace(config, search=replace(config.search, passes=9, budget=500)))
-    assert plan["evaluations"] == 500 / (20 * 0.625)
-    assert plan["estimated_seconds"] == pytest.approx((500 * 1.05 + 30 * 3.1 + 40) / 100 + 6, abs=0.06)
+    assert plan.evaluations == 500 / (20 * 0.625)
+    assert plan.estimated_seconds == pytest.approx((500 * 1.05 + 30 * 3.1 + 40) / 100 + 6, abs=0.06)
 
 
 def test_scales_by_parametrization(weights: Path) -> None:

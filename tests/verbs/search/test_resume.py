@@ -19,6 +19,8 @@ from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.output_start import searched_weights
 from evolq_jax.runs.lock import locked
 from evolq_jax.runs.preemption import Preempted, preemptible
+from evolq_jax.runs.results.files import read_result
+from evolq_jax.runs.results.networks import SearchResult
 from evolq_jax.runs.unfinished import difference
 from evolq_jax.search.records import Generation
 from evolq_jax.typing import Progress, no_progress
@@ -61,7 +63,11 @@ def interrupt(config: Experiment, path: Path, when: int | str, what: Callable[[]
     return str(stopped.value)
 
 
-def check_equal(path: Path, result: dict[str, Any], finished: Finished) -> None:
+def timeless(result: SearchResult) -> SearchResult:
+    return replace(result, run_dir=Path(), seconds=0.0, seconds_calibration=0.0, seconds_search=0.0)
+
+
+def check_equal(path: Path, result: SearchResult, finished: Finished) -> None:
     """The same files as the run that was not interrupted, but for times."""
     names = sorted(file.name for file in finished.path.iterdir())
     assert sorted(file.name for file in path.iterdir()) == names
@@ -70,11 +76,7 @@ def check_equal(path: Path, result: dict[str, Any], finished: Finished) -> None:
     logs = [(folder / "log.jsonl").read_text().splitlines() for folder in (path, finished.path)]
     here, there = ([json.loads(line) | {"seconds": 0} for line in log] for log in logs)
     assert here == there
-    timeless = [
-        {k: v for k, v in each.items() if "seconds" not in k and k != "run_dir"}
-        for each in (result, finished.result)
-    ]
-    assert timeless[0] == timeless[1]
+    assert timeless(result) == timeless(finished.result)
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +100,9 @@ def test_sigterm_saves_and_the_run_goes_on(finished: Finished, copied: Path) -> 
     result = resume_search(copied, watcher)
     assert watcher.generations == BLOCKS - 1
     assert "calibrating (ranges)" not in watcher.stages
-    assert result["seconds_calibration"] == round(before["seconds_calibration"], 2)
-    assert result["seconds"] > before["seconds"]
-    assert json.loads((copied / "result.json").read_text()) | {"run_dir": str(copied)} == result
+    assert result.seconds_calibration == round(before["seconds_calibration"], 2)
+    assert result.seconds > before["seconds"]
+    assert read_result(copied) == result
     (copied / "config.json").write_bytes((finished.path / "config.json").read_bytes())  # but for `checkpoint`
     check_equal(copied, result, finished)
 
@@ -170,9 +172,10 @@ def test_other_inputs_do_not_continue(finished: Finished, copied: Path, what: st
         (copied / "config.json").write_text(text.replace(old, json.dumps(str(weights))))
         assert difference(config, finished.config).startswith("model.weights was")
     else:
-        begun = json.loads((copied / "search.json").read_text())
-        begun["depends_on"][what] = "0.0"
-        (copied / "search.json").write_text(json.dumps(begun))
+        record = json.loads((copied / "search.json").read_text())
+        group, name = what.split("/")
+        record["provenance"][group][name] = {"versions": "0.0", "mesh": 7}[group]
+        (copied / "search.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match=rf"the search in .* cannot be continued, .* changed: {what};"):
         resume_search(copied)
 
@@ -189,7 +192,7 @@ def test_a_damaged_checkpoint_is_named(copied: Path) -> None:
 
 
 def test_a_finished_run_is_not_run_again(finished: Finished) -> None:
-    assert ensure_search(finished.config, finished.path)["final"] == finished.result["final"]
+    assert ensure_search(finished.config, finished.path) == finished.result
     with pytest.raises(UserError, match=r"holds a finished search of another config: seed was 0 and is 1"):
         ensure_search(replace(finished.config, seed=1), finished.path)
     with pytest.raises(UserError, match="holds a finished search; name another with --run-dir"):
@@ -249,7 +252,7 @@ def test_a_search_that_begins_with_ranges_found_by_outputs(weights: Path, tmp_pa
     log = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
     assert [line["segment"] for line in log] == ["all"] + ["blocks"] * BLOCKS
     assert log[0]["evaluations"] == 4  # the init and the ranges found, on both halves of the images
-    assert result["evaluations"] <= plan_search(config)["evaluations"] == 2 + 2 + 2 * BLOCKS
+    assert result.evaluations <= plan_search(config).evaluations == 2 + 2 + 2 * BLOCKS
     for when in ("searching ranges by outputs", 3):
         interrupt(config, path, when)
     check_equal(path, ensure_search(config, path), Finished(config, whole, result))

@@ -1,7 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from evolq_jax.data import load_images
 from evolq_jax.errors import UserError
 from evolq_jax.models.registry import get_entry
 from evolq_jax.runs.directory import open_run
-from evolq_jax.runs.result import read_result
+from evolq_jax.runs.results.files import read_result
 from evolq_jax.search.records import Generation
 from evolq_jax.verbs.calibrate import run_calibrate
 from evolq_jax.verbs.evaluate import run_evaluate
@@ -40,10 +40,11 @@ def unlabelled(tmp_path: Path) -> Path:
 
 def test_a_run_holds_everything(finished: Finished) -> None:
     assert sorted(file.name for file in finished.path.iterdir()) == FILES
+    assert read_result(finished.path) == finished.result
+    assert finished.result.run_dir == finished.path
     result = json.loads((finished.path / "result.json").read_text())
-    assert result == read_result(finished.path)
-    assert result == {key: value for key, value in finished.result.items() if key != "run_dir"}
-    assert finished.result["run_dir"] == str(finished.path)
+    assert result["kind"] == next(iter(result.values())) == "search"
+    assert set(result) == {field.name for field in fields(finished.result)} - {"run_dir"}
     for name in ("float", "init", "final"):
         assert list(result[name]) == SCORES
         assert all(isinstance(value, float) for value in result[name].values())
@@ -52,10 +53,10 @@ def test_a_run_holds_everything(finished: Finished) -> None:
         assert result["delta"][name]["mean"] == pytest.approx(result["final"][name] - result["init"][name])
     assert (result["float"]["kl"], result["float"]["agreement"]) == (0.0, 1.0)
     assert (result["num_calibration_images"], result["num_evaluation_images"]) == (2 * BATCH, 3 * BATCH)
-    assert result["seed"] == finished.config.seed
+    assert result["setting"]["seed"] == finished.config.seed
     assert result["seconds"] >= result["seconds_search"] > 0
-    assert {"evolq_jax", "jax", "numpy"} <= set(result["versions"])
-    assert result["device"]
+    assert {"evolq_jax", "jax", "numpy"} <= set(result["provenance"]["versions"])
+    assert result["provenance"]["device"]
 
 
 def test_the_log_has_every_generation(finished: Finished) -> None:
@@ -64,41 +65,41 @@ def test_the_log_has_every_generation(finished: Finished) -> None:
     places = [(line["pass_number"], line["block"], line["generation"]) for line in lines]
     assert places == [(p, b, 0) for p in range(search.passes) for b in reversed(range(BLOCKS))]
     assert all(list(line) == list(Generation._fields) for line in lines)
-    assert lines[-1]["evaluations"] == finished.result["evaluations"]
-    assert lines[-1]["candidate_images"] == finished.result["budget_spent"]
+    assert lines[-1]["evaluations"] == finished.result.evaluations
+    assert lines[-1]["candidate_images"] == finished.result.budget_spent
     best = [line["best_fitness"] for line in lines]
     assert best == sorted(best, reverse=True)
-    fitness = finished.result["calibration_fitness"]
-    assert fitness["final"] == best[-1] <= fitness["init"]
+    fitness = finished.result.calibration_fitness
+    assert fitness.final == best[-1] <= fitness.init
 
 
 def test_the_plan_counted_right(finished: Finished) -> None:
     plan = plan_search(finished.config)
-    assert plan["evaluations"] == finished.result["evaluations"] == 2 * BLOCKS + 1
-    assert plan["calibration_images"] == finished.result["num_calibration_images"]
-    assert plan["evaluation_images"] == finished.result["num_evaluation_images"]
+    assert plan.evaluations == finished.result.evaluations == 2 * BLOCKS + 1
+    assert plan.calibration_images == finished.result.num_calibration_images
+    assert plan.evaluation_images == finished.result.num_evaluation_images
 
 
 def test_evaluating_a_run_gives_its_numbers_again(finished: Finished) -> None:
     again = run_evaluate(finished.path)
-    for name in ("float", "init", "final", "delta", "seed", "num_evaluation_images", "weight_bits"):
-        assert again[name] == finished.result[name]
+    for name in ("float", "init", "final", "delta", "setting", "num_evaluation_images"):
+        assert getattr(again, name) == getattr(finished.result, name)
 
 
 def test_the_same_seed_gives_the_same_run(finished: Finished, tmp_path: Path) -> None:
     again = run_search(finished.config, tmp_path / "again")
     for name in ("scales.safetensors", "init_scales.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (finished.path / name).read_bytes()
-    for name in ("float", "init", "final", "delta", "calibration_fitness", "fingerprints"):
-        assert again[name] == finished.result[name]
+    for name in ("float", "init", "final", "delta", "calibration_fitness", "provenance"):
+        assert getattr(again, name) == getattr(finished.result, name)
 
 
 def test_another_seed_gives_another_run(finished: Finished, tmp_path: Path) -> None:
     other = run_search(replace(finished.config, seed=1), tmp_path / "other")
     for name in ("scales.safetensors", "init_scales.safetensors"):
         assert (tmp_path / "other" / name).read_bytes() != (finished.path / name).read_bytes()
-    assert other["final"] != finished.result["final"]
-    assert other["float"] == finished.result["float"]  # on the same evaluation images
+    assert other.final != finished.result.final
+    assert other.float == finished.result.float  # on the same evaluation images
 
 
 def test_the_search_alone_depends_on_the_seed(weights: Path, tmp_path: Path) -> None:
@@ -125,8 +126,8 @@ def test_the_evaluation_set_does_not_touch_the_qparams(
     other = run_search(with_evaluation(finished.config, unlabelled), tmp_path / "other")
     for name in ("scales.safetensors", "init_scales.safetensors"):
         assert (tmp_path / "other" / name).read_bytes() == (finished.path / name).read_bytes()
-    assert other["calibration_fitness"] == finished.result["calibration_fitness"]
-    assert other["final"] != finished.result["final"]
+    assert other.calibration_fitness == finished.result.calibration_fitness
+    assert other.final != finished.result.final
 
 
 def test_accuracies_are_null_without_labels(finished: Finished, unlabelled: Path, tmp_path: Path) -> None:
@@ -142,11 +143,11 @@ def test_a_calibrated_run_can_be_evaluated(finished: Finished, tmp_path: Path) -
     summary = run_calibrate(finished.config, tmp_path / "run")
     assert sorted(file.name for file in (tmp_path / "run").iterdir()) == FILES[:2]
     qparams = open_run(tmp_path / "run").read_qparams("init_scales.safetensors")
-    assert summary["scales"] == sum(site_qparams.scale.size for site_qparams in qparams.values())
+    assert summary.scales == sum(site_qparams.scale.size for site_qparams in qparams.values())
     from_run, from_config = run_evaluate(tmp_path / "run"), run_evaluate(finished.config)
     assert from_run == from_config
-    assert "final" not in from_run
-    assert from_run["init"] == finished.result["init"]
+    assert from_run.final is None
+    assert from_run.init == finished.result.init
 
 
 def test_a_run_keeps_the_weights_that_calibration_changed(weights: Path, tmp_path: Path) -> None:
@@ -157,9 +158,9 @@ def test_a_run_keeps_the_weights_that_calibration_changed(weights: Path, tmp_pat
     result = run_search(config, tmp_path / "run")
     again = run_evaluate(tmp_path / "run")
     for name in ("float", "init", "final", "delta"):
-        assert again[name] == result[name]
+        assert getattr(again, name) == getattr(result, name)
     plain = run_evaluate(small_config(weights))
-    assert plain["init"]["kl"] != again["init"]["kl"]
+    assert plain.init.kl != again.init.kl
     (tmp_path / "run" / "params.safetensors").write_bytes(b"no")
     with pytest.raises(UserError, match=r"no readable arrays in '.*params\.safetensors'"):
         run_evaluate(tmp_path / "run")
@@ -177,7 +178,7 @@ def test_a_search_moves_scales_under_the_integers_that_calibration_decided(
     result = run_search(replace(config, calibration=chain), tmp_path / "run")
     again, run = run_evaluate(tmp_path / "run"), open_run(tmp_path / "run")
     for name in ("float", "init", "final", "delta"):
-        assert again[name] == result[name]
+        assert getattr(again, name) == getattr(result, name)
     arrays = run.read_arrays("params.safetensors")
     integers = arrays["blocks/attn/qkv/weight"]
     assert set(np.unique(integers)) == set(range(2**config.quant.weight_bits))
@@ -257,11 +258,11 @@ def test_the_watcher_hears_of_every_stage_and_changes_nothing(finished: Finished
         "evaluating final",
     }
     assert all(done == total for done, total in ends.values())
-    assert ear.generations[-1] == (finished.result["evaluations"],) * 2
+    assert ear.generations[-1] == (finished.result.evaluations,) * 2
 
 
 CONFIG_WITH_FITNESS = """\
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 import jax.numpy as jnp
 from tests.small_run import small_config
@@ -280,8 +281,8 @@ def test_a_fitness_of_a_config_file_runs_and_is_not_reloaded_silently(weights: P
     path, text = tmp_path / "own.py", CONFIG_WITH_FITNESS.format(weights=weights)
     path.write_text(text)
     result = run_search(load_config(path), tmp_path / "run")
-    assert result["calibration_fitness"]["final"] <= result["calibration_fitness"]["init"]
-    assert run_evaluate(tmp_path / "run")["final"] == result["final"]  # needs no fitness
+    assert result.calibration_fitness.final <= result.calibration_fitness.init
+    assert run_evaluate(tmp_path / "run").final == result.final  # needs no fitness
     with pytest.raises(UserError, match="'worst' is a function of the config file"):
         plan_search(open_run(tmp_path / "run").config())
     path.write_text(text.replace("+ missing", "+ absent"))

@@ -1,4 +1,4 @@
-"""The calibration chain: its links by name, and which of them may stand where."""
+"""The calibration chain: its links by name, and the rules for their order."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -27,7 +27,7 @@ LINKS: dict[str, Link] = {
 
 
 def find_links(chain: Iterable[str | Link]) -> tuple[Link, ...]:
-    """The links of a chain of names, or of links themselves.
+    """The links of a chain. The chain has names or link objects.
 
     Raises:
       UserError: a name is unknown.
@@ -36,7 +36,7 @@ def find_links(chain: Iterable[str | Link]) -> tuple[Link, ...]:
 
 
 def check_chain(links: Sequence[Link]) -> None:
-    """Refuses chains in which a link would undo or could not see what another has done.
+    """Refuses chains in which a link would undo the work of another, or could not see it.
 
     Raises:
       UserError: the chain does not begin with a link that can be `first`, or a link comes after one that is
@@ -62,10 +62,10 @@ def check_chain(links: Sequence[Link]) -> None:
 
 
 def check_links(links: Sequence[Link], parts: ModelParts, specs: Specs) -> None:
-    """Finds out before anything is computed whether links can run on a network.
+    """Finds out, before anything is computed, whether links can run on a network.
 
     Raises:
-      UserError: they stand in an order that makes no sense, or one finds nothing here that it could change.
+      UserError: the order makes no sense, or a link finds nothing in this network that it could change.
     """
     check_chain(links)
     for link in links:
@@ -77,7 +77,7 @@ def check_links(links: Sequence[Link], parts: ModelParts, specs: Specs) -> None:
 
 
 def group_links(links: Iterable[Link]) -> list[tuple[Link, ...]]:
-    """The chain's steps: neighbouring layer links that walk alike are one, which has one walk."""
+    """The steps of a chain. Neighbouring layer links with the same walk are one step, with one walk."""
     steps: list[tuple[Link, ...]] = []
     for link in links:
         last = steps[-1][-1] if steps else None
@@ -89,7 +89,7 @@ def group_links(links: Iterable[Link]) -> list[tuple[Link, ...]]:
 
 
 def chain_cost(links: Iterable[Link], parts: ModelParts, specs: Specs, num_images: int) -> Cost:
-    """What a chain costs."""
+    """The cost of a chain."""
     total = Cost()
     for step in group_links(links):
         costs = [link.cost(parts, specs, link.settings, num_images) for link in step]
@@ -99,7 +99,7 @@ def chain_cost(links: Iterable[Link], parts: ModelParts, specs: Specs, num_image
 
 
 def specs_after(links: Iterable[Link], specs: Specs, sites: Mapping[str, SiteInfo]) -> Specs:
-    """The quantizers behind a chain: where a link rounds, parameters hold the integers of all weights."""
+    """The quantizers after a chain. If a link rounds, the parameters hold the integers of all weights."""
     if not any(link.rounds for link in links):
         return specs
     return with_codes(specs, [name for name, info in sites.items() if info.is_weight])

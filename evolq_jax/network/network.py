@@ -28,7 +28,7 @@ class Network:
       preprocessing: size, crop, mean and deviation of its images.
       name: of the registry, or any name for a network of your own.
       config: sizes of a registry's network; None for a network of your own.
-      precision: of its matrix products, on every backend (TF32 is what GPUs would take by themselves).
+      precision: of its matrix products, on every backend. (GPUs use TF32 by default.)
     """
 
     parts: ModelParts = struct.field(pytree_node=False)
@@ -66,12 +66,12 @@ class Network:
             return forward(self.parts, float_sites, params, {}, as_input(self.preprocessing, images))
 
     def __call__(self, images: Array) -> Array:
-        """Logits [B, C] of images as `apply` takes them; `CHUNK` of them run at once."""
+        """Logits [B, C] of images, which are as in `apply`. `CHUNK` images run at once."""
         return _logits(self, jnp.asarray(images))
 
 
 def as_input(preprocessing: Preprocessing, images: Array) -> Array:
-    """What the network reads: uint8 pixels are normalised, floats are taken as they are."""
+    """Images as the network reads them: uint8 pixels are normalised, floats stay as they are."""
     return normalize(preprocessing, images) if images.dtype == jnp.uint8 else images
 
 

@@ -1,4 +1,4 @@
-"""Parts of a quantized network's forward pass: what a search runs once, what it keeps, what it runs again."""
+"""Parts of a quantized network's forward pass. A search runs some once, keeps some, and repeats others."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def block_inputs(
       qparams: the quantizers' numbers.
       tokens: images at the first segment's entry [B, ...].
       chunk: images run at once.
-      dtype: what the inputs are kept in; they are computed in float32.
+      dtype: the type in which inputs are kept. They are computed in float32.
     """
 
     def one_chunk(x: Array) -> dict[str, Array]:

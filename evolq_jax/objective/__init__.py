@@ -1,1 +1,1 @@
-"""How far a quantized network is from the float one: what search, gradients and landscapes share."""
+"""How far a quantized network is from the float one. Search, gradients and landscapes share this."""

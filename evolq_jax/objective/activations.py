@@ -1,4 +1,4 @@
-"""How far activations are from the float network's: features before the classifiers, a block's own output."""
+"""How far activations are from the float network's: the features, and a block's own output."""
 
 import jax.numpy as jnp
 
@@ -10,12 +10,12 @@ FLOOR = 1e-3  # of a token's mean square, relative to the mean over all tokens
 def relative_error(output: Array, wanted: Array) -> Array:
     """Each token's mean squared error over the token's own mean square, averaged over tokens: [B].
 
-    What follows a block is mostly a norm, to which a token's size means nothing. A plain mean would be that
-    of the few tokens with massive activations.
+    A block is mostly followed by a norm, for which a token's size means nothing. In a plain mean the few
+    tokens with massive activations would decide everything.
 
     Args:
-      output: of the quantized network [B, ..., channels].
-      wanted: of the float network, of the same shape.
+      output: activations of the quantized network [B, ..., channels].
+      wanted: activations of the float network, in the same shape.
     """
     size = (wanted**2).mean(-1)
     error = ((output - wanted) ** 2).mean(-1) / jnp.maximum(size, FLOOR * size.mean())

@@ -1,4 +1,4 @@
-"""How far the quantized network's logits are from the float network's. Always minimised.
+"""How far the quantized network's logits are from the float network's. Lower is better.
 
 Each is a pure function `(student [B, C], teacher [B, C]) -> scalar` over one batch of images.
 """
@@ -46,17 +46,17 @@ def kl(student: Array, teacher: Array) -> Array:
 
 
 def centred_cosine(student: Array, teacher: Array) -> Array:
-    """`cosine` of what tells an image from the others: the batch's mean is taken off each network's rows.
+    """`cosine` of what tells an image from the others: the batch mean is subtracted from each network's rows.
 
-    At a high temperature this is what infoNCE comes to.
+    At a high temperature infoNCE becomes this.
     """
     return cosine(student - student.mean(0), teacher - teacher.mean(0))
 
 
 def top_k_kl(student: Array, teacher: Array, top_k: int = 10) -> Array:
-    """`kl` of distributions over the teacher's `top_k` most likely classes and all others as one, in nats.
+    """`kl` over the teacher's `top_k` most likely classes, with all other classes as one, in nats.
 
-    At most `kl`, and equal to it where there are top_k + 1 classes or fewer: the tail's noise is not seen.
+    It does not see the noise of the tail. It is at most `kl`, and equal to it with up to top_k + 1 classes.
     """
     if top_k >= teacher.shape[-1]:
         return kl(student, teacher)

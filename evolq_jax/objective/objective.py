@@ -1,7 +1,7 @@
 """The objective: one object that search, gradients and landscapes share.
 
-What a network makes of images goes in (`Outputs`), beside what the float network makes of them (`Teacher`).
-The fitness comes out.
+In go the outputs of a quantized network (`Outputs`) and those of the float network (`Teacher`). Out comes the
+fitness.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from evolq_jax.typing import Array, FitnessFn
 
 
 class Outputs(NamedTuple):
-    """What a quantized network made of B images, as far as an objective reads it."""
+    """The outputs of a quantized network on B images, as far as an objective reads them."""
 
     logits: Array | None = None  # [B, C]
     features: Array | None = None  # [B, ...]
@@ -33,7 +33,7 @@ class Outputs(NamedTuple):
 
 
 class Teacher(NamedTuple):
-    """What the float network makes of B images; None: no objective reads it."""
+    """The outputs of the float network on B images. None: no objective reads them."""
 
     logits: Array  # [B, C]
     features: Array | None = None  # [B, ...]
@@ -46,15 +46,15 @@ class Teacher(NamedTuple):
 
 @dataclass(frozen=True)
 class Objective:
-    """How far a quantized network is from the float network: a sum of terms. Minimised.
+    """How far a quantized network is from the float network: a sum of terms. Lower is better.
 
-    Static and hashable, so that it can be an argument of compiled programs.
+    It is static and hashable, so it can be an argument of compiled programs.
 
     Attributes:
-      terms: of the sum.
-      batch_size: images that terms of logits see at once; the fitness is the mean over such batches. None:
+      terms: the terms of the sum.
+      batch_size: images that terms of logits see at once. The fitness is the mean over such batches. None:
         all images are one batch.
-      top_k: classes that `top_k_kl` tells apart.
+      top_k: the number of classes that `top_k_kl` tells apart.
     """
 
     terms: tuple[Weighted, ...]
@@ -63,16 +63,16 @@ class Objective:
 
     @property
     def name(self) -> str:
-        """As a config writes it."""
+        """The fitness as a config writes it."""
         return "+".join(f"{weight:g}*{term.name}".removeprefix("1*") for weight, term in self.terms)
 
     def reads(self, what: Reads) -> bool:
-        """Whether a term is given this."""
+        """Whether a term reads this."""
         return any(term.reads == what for _, term in self.terms)
 
     @property
     def is_local(self) -> bool:
-        """Whether the fitness depends on the block, so that it is unknown when another is visited."""
+        """Whether the fitness depends on the block. Then it is unknown when another block is visited."""
         return self.reads("own_output")
 
     @property
@@ -82,12 +82,12 @@ class Objective:
 
     @property
     def whole(self) -> "Objective":
-        """The same without a block's own output: what tells two networks apart. By KL if nothing is left."""
+        """The objective without a block's own output, to compare whole networks. KL, if nothing is left."""
         kept = tuple(weighted for weighted in self.terms if weighted.term.reads != "own_output")
         return replace(self, terms=kept or (Weighted(1.0, TERMS["kl"]),)) if self.is_local else self
 
     def check_whole(self) -> None:
-        """Of an objective that is to serve all blocks at once.
+        """Checks that the objective can serve all blocks at once.
 
         Raises:
           UserError: a term is about one block.
@@ -101,15 +101,15 @@ class Objective:
     def outputs(
         self, parts: ModelParts, make_site: SiteFactory, run: Callable[[SiteFactory], Array]
     ) -> Outputs:
-        """The logits that `run(make_site)` gives, and where a term reads them the features on the way."""
+        """The logits of `run(make_site)` and, if a term reads them, the features on the way."""
         if not self.reads("features"):
             return Outputs(run(make_site))
         return Outputs(*with_features(parts, make_site, run))
 
     def own_errors(self, output: Array, wanted: Array) -> tuple[Array, ...]:
-        """What is kept of a block's own output [B, ...] beside the float block's: [B] for each of its terms.
+        """The errors [B] of a block's own output [B, ...] against the float block's, one for each term.
 
-        No device holds the outputs themselves for all images and candidates.
+        Only these are kept. No device holds the outputs for all images and candidates.
         """
         own = (term for _, term in self.terms if term.reads == "own_output")
         return tuple(_by_image(term, output, wanted) for term in own)
@@ -118,13 +118,13 @@ class Objective:
         """The fitness: a scalar.
 
         Args:
-          outputs: of the quantized network on B images, a multiple of `batch_size`.
-          teacher: on the same images.
+          outputs: those of the quantized network on B images; B is a multiple of `batch_size`.
+          teacher: those of the float network on the same images.
           temperature: of infoNCE (may be traced).
 
         Raises:
           UserError: a term's function gives an array of another shape than it should.
-          ValueError: a term reads what is not there.
+          ValueError: an output that a term reads is missing.
         """
         total = self._of_logits(outputs, teacher, temperature)
         for weight, term in self.terms:
@@ -138,7 +138,7 @@ class Objective:
         return total
 
     def _of_logits(self, outputs: Outputs, teacher: Teacher, temperature: Array | float) -> Array:
-        """The sum of the terms that read logits; 0 where there is none."""
+        """The sum of the terms that read logits; 0 if there is none."""
         settings = {"temperature": temperature, "top_k": self.top_k}
         chosen = [
             (weight, partial(_scalar, term, {name: settings[name] for name in term.takes}))
@@ -186,10 +186,10 @@ def make_objective(
     batch_size: int | None = None,
     top_k: int = 10,
 ) -> Objective:
-    """The objective of a fitness as a config has it.
+    """The objective for the fitness of a config.
 
     Args:
-      fitness: a name, a sum of names, or a term or function itself: see `parse_fitness`.
+      fitness: a name, a sum of names, a term or a function; see `parse_fitness`.
       more: terms and functions that a sum may name beside ours.
       batch_size: see `Objective`.
       top_k: see `Objective`.

@@ -1,7 +1,7 @@
 """The terms of a fitness: records in one dict, and sums of them by name.
 
-A config names a term or a sum, such as `kl` or `info_nce + 0.5*features`. Python may pass a term itself: a
-`Term`, or a plain function of logits.
+A config names a term or a sum, such as `kl` or `info_nce + 0.5*features`. Python can also pass a `Term`, or a
+plain function of logits.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,17 +18,17 @@ Reads = Literal["logits", "features", "own_output"]
 
 @dataclass(frozen=True)
 class Term:
-    """One way to say how far the quantized network is from the float network. Minimised.
+    """One way to say how far the quantized network is from the float network. Lower is better.
 
     Attributes:
-      name: what a config calls it.
-      function: pure. Of logits: `(student [B, C], teacher [B, C]) -> scalar`, over one batch. Of features or
-        a block's own output: `(student [B, ...], teacher [B, ...]) -> [B]`, an error for each image.
-      reads: what `function` is given: the logits, the features that the classifiers read, or the output of
-        the searched block beside that of the float block on the same input.
-      unit: of the value.
-      contrastive: whether `function` compares the images of a batch with each other, so that its value
-        depends on which images are in one batch.
+      name: the name that configs use.
+      function: a pure function. For logits: `(student [B, C], teacher [B, C]) -> scalar`, over one batch. For
+        features or a block's own output: `(student [B, ...], teacher [B, ...]) -> [B]`, an error per image.
+      reads: what `function` gets: the logits; the features that the classifiers read; or the output of the
+        searched block, beside that of the float block on the same input.
+      unit: the unit of the value.
+      contrastive: whether `function` compares the images of a batch with each other. Then its value depends
+        on which images are in one batch.
       takes: settings that `function` takes as keywords: `temperature` (traced) or `top_k` (static).
     """
 
@@ -63,7 +63,7 @@ TERMS = {
 
 
 def as_term(given: Term | FitnessFn) -> Term:
-    """A term as it is; a plain function of logits as a term of the function's name."""
+    """A term as it is. A plain function of logits becomes a term with the function's name."""
     return given if isinstance(given, Term) else Term(given.__name__, given, contrastive=True)
 
 
@@ -73,7 +73,7 @@ def parse_fitness(
     """The terms of a fitness, with their weights.
 
     Args:
-      fitness: a name, or a sum such as `kl + 0.5*local`; or a term or function itself.
+      fitness: a name, a sum such as `kl + 0.5*local`, a term or a function.
       more: terms and functions that a sum may name beside those of `TERMS`.
 
     Raises:

@@ -3,21 +3,14 @@
 import time
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
-
-from evolq_jax.devices.mesh import DATA, replicate, spread
 from evolq_jax.devices.placement import Placement
-from evolq_jax.network.walk import embed
 from evolq_jax.pipeline.images import check_batches, load_calibration
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.pipeline.watcher import Watcher
 from evolq_jax.quant.qparams import QParams
-from evolq_jax.quant.sites import quant_sites
 from evolq_jax.quantized.calibrate import calibrate
-from evolq_jax.quantized.logits import quantize_weights
 from evolq_jax.quantized.network import QuantizedNetwork
+from evolq_jax.quantized.search import entry_tokens
 from evolq_jax.typing import Array, Images, Params, Progress
 
 
@@ -66,20 +59,6 @@ def calibrate_setup(setup: Setup, watcher: Watcher, *, for_search: bool) -> Cali
 
 
 def first_tokens(calibrated: Calibrated, placement: Placement | None = None) -> Array:
-    """The calibration images at the first block's input, quantized at the first scales [B, ...].
-
-    With a placement they lie on the devices as it says.
-    """
-    setup, specs = calibrated.setup, calibrated.setup.specs
-    chunk, _ = setup.config.search.chunks()
-    mesh = None if placement is None else placement.mesh
-
-    def entered(params: Params, qparams: QParams, pixels: Array) -> Array:
-        reading, preprocessing = (setup.model.parts, quant_sites(specs)), setup.model.preprocessing
-        return embed(*reading, params, qparams, pixels=pixels, preprocessing=preprocessing, chunk=chunk)
-
-    enter = jax.jit(spread(mesh, entered, (P(), P(), P(DATA)), P(DATA)))
-    params, qparams = replicate(mesh, (calibrated.params, calibrated.qparams))
-    pixels = calibrated.images.pixels
-    on_devices = jnp.asarray(pixels) if placement is None else placement.put(pixels)
-    return enter(quantize_weights(specs, params, qparams), qparams, on_devices)
+    """The calibration images at the first block's input, quantized at the first scales [B, ...]."""
+    chunk, _ = calibrated.setup.config.search.chunks()
+    return entry_tokens(calibrated.quantized, calibrated.images.pixels, chunk, placement)

@@ -1,31 +1,19 @@
-"""Where a search begins instead of at the init: weight ranges found by their layers' outputs."""
+"""What `search.output_start` asks for in a config's search."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
-from evolq_jax.calibration.layerwise import walk
-from evolq_jax.calibration.link import Calibration, State
-from evolq_jax.calibration.links.own_output import OWN_OUTPUT, block_images
-from evolq_jax.devices.mesh import fetch, gather, replicate
 from evolq_jax.pipeline.calibrate import Calibrated
 from evolq_jax.pipeline.load import Setup
-from evolq_jax.pipeline.searched import searched_sites
 from evolq_jax.pipeline.watcher import Watcher
-from evolq_jax.quantized.calibrate import in_batches
+from evolq_jax.quantized import output_start as library
 from evolq_jax.search.records import Proposal
 
 
 def searched_weights(setup: Setup) -> frozenset[str]:
-    """The weights whose ranges `search.output_start` finds anew; none where calibration changed weights."""
-    config = setup.config
-    if not config.search.output_start or any(link.corrects for link in config.calibration.links):
+    """The weights whose ranges are found anew; none where calibration corrected weights."""
+    if any(link.corrects for link in setup.config.calibration.links):
         return frozenset()
-    layers = {
-        f"{segment.name}/{linear.name}/weight"
-        for segment in setup.model.parts.segments
-        for linear in segment.linears
-    }
-    return frozenset(layers & set(searched_sites(setup)))
+    return library.searched_weights(setup.model.parts, setup.specs, setup.config.search)
 
 
 def output_start(
@@ -39,26 +27,20 @@ def output_start(
     chosen = searched_weights(setup)
     if not chosen:
         return None
-    count = len(calibrated.images.pixels)
-    count -= config.search.num_held_out(count)
-    batches = in_batches(setup.model, calibrated.images.pixels[:count], count, setup.mesh)
+    pixels = calibrated.images.pixels
+    count = len(pixels) - config.search.num_held_out(len(pixels))
     told = watcher.stage("searching ranges by outputs")
 
     def progress(done: int, total: int) -> None:
         check()
         told(done, total)
 
-    calibration = Calibration(
-        setup.model.parts,
-        setup.specs,
-        setup.sites,
-        batches.images,
-        config.calibration.image_chunk,
-        mesh=batches.mesh,
+    return library.output_start(
+        calibrated.quantized,
+        pixels[:count],
+        chosen,
+        walk=config.calibration.walk,
+        image_chunk=config.calibration.image_chunk,
+        mesh=setup.mesh,
         progress=progress,
     )
-    params, qparams = replicate(batches.mesh, (calibrated.params, calibrated.qparams))
-    link = replace(OWN_OUTPUT, walk=config.calibration.walk)
-    found = walk((link,), calibration, State(params, params, qparams), chosen)
-    found_qparams = fetch(batches.mesh, gather(batches.mesh, found.qparams))
-    return Proposal(found_qparams, block_images(setup.model.parts, setup.sites, chosen, count))

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 from evolq_jax.errors import UserError
 from evolq_jax.network.network import Network
 from evolq_jax.network.run import forward
-from evolq_jax.network.sites import is_stacked
 from evolq_jax.objective.objective import Objective, Outputs, Teacher
 from evolq_jax.objective.terms import TERMS, Term, Weighted, as_term
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.quant.sites import float_sites
-from evolq_jax.quant.spec import select
+from evolq_jax.search import space
 from evolq_jax.search.space import SearchSpace
 from evolq_jax.typing import Array, Params
 
@@ -24,15 +23,7 @@ def searched_sites(setup: Setup) -> tuple[str, ...]:
     Raises:
       UserError: a pattern matches no site that has scales, or all lie outside the blocks.
     """
-    patterns = setup.config.search.sites
-    with_qparams = [name for name, spec in setup.specs if spec.has_scale]
-    chosen = select(patterns, with_qparams)
-    inside = tuple(name for name in chosen if is_stacked(setup.model.parts, name))
-    if not inside:
-        raise UserError(
-            f"search.sites ({', '.join(patterns) or 'empty'}) name no site of the network's blocks"
-        )
-    return inside
+    return space.searched_sites(setup.model.parts, setup.specs, setup.config.search.sites)
 
 
 def search_spaces(setup: Setup) -> dict[str, SearchSpace]:

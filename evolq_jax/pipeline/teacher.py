@@ -1,33 +1,20 @@
 """The teacher, which searches and descents imitate: the float network, or the released code's variant."""
 
-import jax.numpy as jnp
-
+from evolq_jax.objective.objective import Teacher
 from evolq_jax.pipeline.calibrate import Calibrated
 from evolq_jax.pipeline.watcher import Watcher
-from evolq_jax.quantized.logits import compute_logits
-from evolq_jax.typing import Array, Progress
+from evolq_jax.quantized.search import teacher_outputs
 
 
-def teacher_logits(calibrated: Calibrated, watcher: Watcher) -> Array:
-    """The teacher's logits [B, C]: those of the float network, or of the released code's variant."""
-    return _teacher(calibrated, watcher.stage("computing the teacher"), features=False)
-
-
-def teacher_features(calibrated: Calibrated, watcher: Watcher) -> Array:
-    """The teacher's features [B, ...]: what its classifiers read."""
-    return _teacher(calibrated, watcher.stage("computing the teacher's features"), features=True)
-
-
-def _teacher(calibrated: Calibrated, progress: Progress, *, features: bool) -> Array:
+def teacher_of(calibrated: Calibrated, watcher: Watcher, *, features: bool) -> Teacher:
+    """Logits [B, C] on the calibration images and, where asked for, the features [B, ...]."""
     setup, config = calibrated.setup, calibrated.setup.config
-    integer = config.search.teacher == "integer_layer_norm"
-    found = compute_logits(
-        calibrated.quantized if integer else setup.model,
+    return teacher_outputs(
+        calibrated.quantized,
         calibrated.images.pixels,
-        config.calibration.image_chunk,
-        integer_norm_only=integer,
+        config.search.teacher,
         features=features,
+        batch_size=config.calibration.image_chunk,
         mesh=setup.mesh,
-        progress=progress,
+        stage=watcher.stage,
     )
-    return jnp.asarray(found)

@@ -25,6 +25,9 @@ from evolq_jax.typing import FitnessFn
 ATTENTION_WEIGHTS = ("*/attn*/[qk]*/weight", "*/attn*/proj/weight")
 
 
+TeacherKind = Literal["float", "integer_layer_norm"]
+
+
 @dataclass(frozen=True)
 class SearchConfig:
     """The search's settings; the defaults are the best honest setting found so far (docs/results.md).
@@ -114,7 +117,7 @@ class SearchConfig:
     holdout: float = 0.5
     halving: int = 1
     min_gain: float = 0.0
-    teacher: Literal["float", "integer_layer_norm"] = "float"
+    teacher: TeacherKind = "float"
     rescore_start: bool = False
     prefixes: Kind = "float32"
     image_chunk: int | None = None

@@ -1,7 +1,7 @@
 """What is searched: scales and zero points of some of a block's sites, and how a solution stands for them."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.errors import UserError
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.sites import is_stacked
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.quantizers.uniform import int_range
 from evolq_jax.quant.spec import BY_CHANNEL, QuantSpec, Specs, scope, select
@@ -94,6 +96,21 @@ class SearchSpace:
         if self.parametrization != "log_per_group" or value.shape[-1] == 1:
             return value
         return jnp.repeat(value, self.group_size, axis=-1)[..., : scale.shape[-1]]
+
+
+def searched_sites(parts: ModelParts, specs: Specs, patterns: Sequence[str]) -> tuple[str, ...]:
+    """The sites inside blocks that have scales and match any of the patterns.
+
+    Raises:
+      UserError: a pattern matches no site that has scales, or all lie outside the blocks.
+    """
+    chosen = select(patterns, [name for name, spec in specs if spec.has_scale])
+    inside = tuple(name for name in chosen if is_stacked(parts, name))
+    if not inside:
+        raise UserError(
+            f"search.sites ({', '.join(patterns) or 'empty'}) name no site of the network's blocks"
+        )
+    return inside
 
 
 def make_space(

@@ -11,13 +11,12 @@ from evolq_jax.gradient.descend import descend, first_position
 from evolq_jax.gradient.loss import Data, Problem
 from evolq_jax.gradient.optimizers import make_optimizer
 from evolq_jax.gradient.records import Descent, Evaluation, Position
-from evolq_jax.objective.objective import Teacher
 from evolq_jax.pipeline.calibrate import Calibrated, first_tokens
 from evolq_jax.pipeline.cost import out_of_memory
 from evolq_jax.pipeline.images import count_calibration, count_evaluation, load_evaluation
 from evolq_jax.pipeline.load import Setup, load_model
 from evolq_jax.pipeline.searched import check_search, searched_sites
-from evolq_jax.pipeline.teacher import teacher_features, teacher_logits
+from evolq_jax.pipeline.teacher import teacher_of
 from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.runs.checkpoints import Saved, open_checkpoints
@@ -148,10 +147,8 @@ def _descend(
 def make_data(calibrated: Calibrated, problem: Problem, watcher: Watcher) -> Data:
     """The arrays of a descent from a calibrated network."""
     temperature = jnp.float32(calibrated.setup.config.search.temperature)
-    logits = teacher_logits(calibrated, watcher)
-    features = teacher_features(calibrated, watcher) if problem.objective.reads("features") else None
-    tokens = first_tokens(calibrated)
-    return Data(calibrated.params, calibrated.qparams, tokens, Teacher(logits, features), temperature)
+    teacher = teacher_of(calibrated, watcher, features=problem.objective.reads("features"))
+    return Data(calibrated.params, calibrated.qparams, first_tokens(calibrated), teacher, temperature)
 
 
 def make_problem(setup: Setup) -> Problem:

@@ -21,11 +21,10 @@ from evolq_jax.landscape.directions import (
 )
 from evolq_jax.landscape.losses import reading
 from evolq_jax.landscape.scan import Ground
-from evolq_jax.objective.objective import Teacher
 from evolq_jax.pipeline.calibrate import Calibrated, calibrate_setup
 from evolq_jax.pipeline.images import load_calibration, load_evaluation
 from evolq_jax.pipeline.load import Setup
-from evolq_jax.pipeline.teacher import teacher_features, teacher_logits
+from evolq_jax.pipeline.teacher import teacher_of
 from evolq_jax.pipeline.watcher import Watcher
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.runs.directory import FINAL_SCALES, RunDirectory, open_run
@@ -62,8 +61,7 @@ def load_inputs(setup: Setup, run: RunDirectory | None, design: Design, watcher:
         check_fingerprints(run, {f"{settings.images} images": fingerprint(images)})
     images = _subset(images, settings.check_batches(len(images.pixels)), setup.config.seed)
     calibrated = Calibrated(setup, params, saved.init, images, 0.0)
-    logits, needs_features = teacher_logits(calibrated, watcher), reading(design.losses).reads("features")
-    teacher = Teacher(logits, teacher_features(calibrated, watcher) if needs_features else None)
+    teacher = teacher_of(calibrated, watcher, features=reading(design.losses).reads("features"))
     directions, explained = _directions(setup, design.moving, saved)
     labels = None if images.labels is None else jnp.asarray(images.labels, jnp.int32)
     temperatures = jnp.asarray(settings.temperatures, jnp.float32)

@@ -12,7 +12,7 @@ from evolq_jax.pipeline.images import count_calibration, count_evaluation, load_
 from evolq_jax.pipeline.load import Setup, load_model
 from evolq_jax.pipeline.output_start import output_start
 from evolq_jax.pipeline.searched import check_search
-from evolq_jax.pipeline.teacher import teacher_features, teacher_logits
+from evolq_jax.pipeline.teacher import teacher_of
 from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.runs.checkpoints import Saved, open_checkpoints
 from evolq_jax.runs.clock import Clock
@@ -94,9 +94,9 @@ def _search(
     calibrated: Calibrated, run: RunDirectory, clock: Clock, preemption: Preemption, watcher: Watcher
 ) -> records.SearchResult:
     setup, config, qparams = calibrated.setup, calibrated.setup.config, calibrated.qparams
-    features = teacher_features(calibrated, watcher) if config.search.has_features else None
+    teacher, features, _ = teacher_of(calibrated, watcher, features=config.search.has_features)
     placement = config.search.placement(setup.mesh, len(calibrated.images.pixels))
-    teacher, tokens = teacher_logits(calibrated, watcher), first_tokens(calibrated, placement)
+    tokens = first_tokens(calibrated, placement)
     total, budget, key = num_total(setup), config.search.budget, jax.random.key(config.seed)
     with open_checkpoints(run.path, config.checkpoint, SEARCH.verb) as checkpoints:
         first = Position.first(setup.model.parts, qparams)

@@ -1,0 +1,148 @@
+"""From a quantized network to one at better scales, and what a search needs for it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from evolq_jax.devices.mesh import DATA, replicate, spread
+from evolq_jax.devices.placement import Placement
+from evolq_jax.devices.precision import matmul_precision
+from evolq_jax.network.chunks import largest_divisor
+from evolq_jax.network.walk import embed
+from evolq_jax.objective.objective import Teacher
+from evolq_jax.quant.qparams import QParams
+from evolq_jax.quant.sites import quant_sites
+from evolq_jax.quantized.calibrate import pixels_of
+from evolq_jax.quantized.logits import compute_logits, quantize_weights
+from evolq_jax.quantized.network import QuantizedNetwork
+from evolq_jax.quantized.output_start import output_start, searched_weights
+from evolq_jax.search.blockwise import search as run_search
+from evolq_jax.search.config import SearchConfig, TeacherKind
+from evolq_jax.search.records import Generation
+from evolq_jax.typing import Array, Images, Params, Progress, no_progress
+
+
+def teacher_outputs(
+    quantized: QuantizedNetwork,
+    pixels: np.ndarray,
+    kind: TeacherKind = "float",
+    *,
+    features: bool = False,
+    batch_size: int = 10,
+    mesh: Mesh | None = None,
+    stage: Callable[[str], Progress] = lambda name: no_progress,
+) -> Teacher:
+    """What searches and descents imitate on B images: the float network, or the released code's variant.
+
+    Args:
+      quantized: the network; its float network is the teacher.
+      pixels: uint8 images [B, height, width, channels].
+      kind: `float`, or `integer_layer_norm` for the released code's variant.
+      features: whether a term of the fitness reads the features.
+      batch_size: images that run at once, on each device of a mesh.
+      mesh: devices that share each batch; None: one.
+      stage: gives, for the name of a step, what is told its progress.
+    """
+    integer = kind == "integer_layer_norm"
+
+    def outputs(name: str, features: bool) -> Array:
+        found = compute_logits(
+            quantized if integer else quantized.network,
+            pixels,
+            batch_size,
+            integer_norm_only=integer,
+            features=features,
+            mesh=mesh,
+            progress=stage(name),
+        )
+        return jnp.asarray(found)
+
+    logits = outputs("computing the teacher", False)
+    return Teacher(logits, outputs("computing the teacher's features", True) if features else None)
+
+
+def entry_tokens(
+    quantized: QuantizedNetwork, pixels: np.ndarray, chunk: int, placement: Placement | None = None
+) -> Array:
+    """Images at the first block's input, quantized [B, ...]; `chunk` of them run at once.
+
+    With a placement they lie on the devices as it says.
+    """
+    network, specs = quantized.network, quantized.specs
+    mesh = None if placement is None else placement.mesh
+
+    def entered(params: Params, qparams: QParams, pixels: Array) -> Array:
+        reading, preprocessing = (network.parts, quant_sites(specs)), network.preprocessing
+        return embed(*reading, params, qparams, pixels=pixels, preprocessing=preprocessing, chunk=chunk)
+
+    enter = jax.jit(spread(mesh, entered, (P(), P(), P(DATA)), P(DATA)))
+    params, qparams = replicate(mesh, (quantized.params, quantized.qparams))
+    on_devices = jnp.asarray(pixels) if placement is None else placement.put(pixels)
+    return enter(quantize_weights(specs, params, qparams), qparams, on_devices)
+
+
+def fitted(search: SearchConfig, num_images: int) -> SearchConfig:
+    """The settings with the largest batch that divides so many images, up to the one that they ask for."""
+    return replace(search, batch_size=largest_divisor(num_images, search.batch_size))
+
+
+def search(
+    quantized: QuantizedNetwork,
+    images: Images | np.ndarray | Array,
+    config: SearchConfig | None = None,
+    *,
+    key: Array,
+    mesh: Mesh | None = None,
+    on_generation: Callable[[Generation], None] = lambda record: None,
+) -> QuantizedNetwork:
+    """Searches better scales, block by block from the last to the first.
+
+    A move is kept only if it makes the fitness better on the images that candidates are scored on and, with a
+    `holdout`, on the others too.
+
+    Args:
+      quantized: where to start.
+      images: calibration images, uint8; labels play no part. Contrastive batches shrink to a divisor of their
+        number.
+      config: settings; None: `SearchConfig()`.
+      key: PRNG key; consumed.
+      mesh: devices that share candidates and images; None: one.
+      on_generation: told of every generation.
+
+    Raises:
+      UserError: a site pattern, the algorithm or the fitness is unknown, or there are too few images to hold
+        some out.
+    """
+    network, pixels = quantized.network, pixels_of(images)
+    config = fitted(config or SearchConfig(), len(pixels))
+    with matmul_precision(network.precision):
+        chunk, _ = config.chunks()
+        placement = config.placement(mesh, len(pixels))
+        teacher = teacher_outputs(
+            quantized, pixels, config.teacher, features=config.has_features, batch_size=chunk, mesh=mesh
+        )
+        proposal = None
+        chosen = searched_weights(network.parts, quantized.specs, config)
+        if chosen and quantized.params is network.params:  # no link has corrected weights
+            count = len(pixels) - config.num_held_out(len(pixels))
+            proposal = output_start(quantized, pixels[:count], chosen, image_chunk=chunk, mesh=mesh)
+        found = run_search(
+            config,
+            network.parts,
+            quantized.specs,
+            quantized.params,
+            quantized.qparams,
+            entry_tokens(quantized, pixels, chunk, placement),
+            teacher.logits,
+            key,
+            on_generation=on_generation,
+            features=teacher.features,
+            mesh=mesh,
+            proposal=proposal,
+        )
+    return replace(quantized, qparams=found.qparams)

@@ -5,13 +5,15 @@ for a function of one layer. Put it into a chain in place of a name.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, is_dataclass
 from typing import Any, Literal, NamedTuple
 
+import jax
 from jax.sharding import Mesh
 
 from evolq_jax.calibration.layer import Layer, Moments
 from evolq_jax.devices.mesh import gather
+from evolq_jax.errors import UserError
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.spec import QuantSpec, Specs
@@ -207,3 +209,11 @@ class LayerLink(Link):
     needs: tuple[Need, ...] = (LINEARS,)
     shares_images: bool = True
     cost: Callable[[ModelParts, Specs, Any, int], Cost] = _walk_cost
+
+    def __post_init__(self) -> None:
+        """Refuses settings that cannot be traced."""
+        if any(is_dataclass(leaf) for leaf in jax.tree.leaves(self.settings)):
+            raise UserError(
+                f"the settings of the layer link '{self.name}' enter a jitted function: make their class a "
+                "flax.struct.dataclass"
+            )

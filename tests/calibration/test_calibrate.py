@@ -98,6 +98,11 @@ def test_a_layer_link_from_outside_shares_the_walk_and_traces_its_settings(tiny:
     assert not found.seconds  # another number compiles nothing
 
 
+def test_settings_of_a_layer_link_that_cannot_be_traced_are_refused() -> None:
+    with pytest.raises(UserError, match=r"'shrink' enter a jitted function: make .* flax\.struct\.dataclass"):
+        replace(SHRINK, settings=WidenConfig())
+
+
 def test_neighbouring_layer_links_that_walk_alike_are_one_step() -> None:
     other = replace(BIAS, walk=WalkConfig(pull=0.5))
     steps = group_links([RANGES, RIDGE, SHRINK, other, WIDEN, WIDEN, BIAS])

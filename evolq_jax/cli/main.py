@@ -49,7 +49,7 @@ COMPARED = ("budget", "milestones", "reference")  # fields of a comparison that 
 
 
 def main() -> None:
-    """The entry point: user errors are one line and status 2; what SIGTERM stopped and can go on is 75."""
+    """The entry point. A user's error is one line and status 2. A run that SIGTERM stops has status 75."""
     try:
         try:
             run(sys.argv[1:])
@@ -74,7 +74,7 @@ def run(args: Sequence[str]) -> None:
     """Runs one command.
 
     Raises:
-      UserError: for whatever the user can mend.
+      UserError: the user can mend the error.
     """
     verb = args[0] if args else ""
     if not verb.startswith("-") and verb not in VERBS:
@@ -107,7 +107,7 @@ def run(args: Sequence[str]) -> None:
 
 
 def _check_connected(options: argparse.Namespace) -> None:
-    """`__main__` has connected the processes: importing what this module imports makes it too late."""
+    """Checks that `__main__` has connected the processes. After this module's imports it is too late."""
     place = hosts.check_place(options.coordinator, options.num_processes, options.process_id)
     if place is not None and place.num_processes != hosts.num_processes():
         raise UserError(
@@ -143,7 +143,7 @@ def _search(console: Console, options: argparse.Namespace, overrides: list[str])
 
 
 def _check_resume(options: argparse.Namespace, overrides: list[str]) -> None:
-    """With `--resume` all is as the run's directory says."""
+    """Refuses other options: with `--resume` the run's directory decides everything."""
     preset = ["--preset"] if options.preset != "default" else []
     dry_run = ["--dry-run"] * getattr(options, "dry_run", False)
     others = preset + ["--run-dir"] * bool(options.run_dir) + dry_run
@@ -194,7 +194,7 @@ def _baseline(console: Console, options: argparse.Namespace, overrides: list[str
 
 
 def _compare(console: Console, options: argparse.Namespace, overrides: list[str]) -> None:
-    """Overrides and presets hold for every method, so that all start from the same init."""
+    """Overrides and presets apply to every method, so that all start from the same init."""
     if not options.configs:
         raise UserError(f"`evolq compare` needs {options.what}, as in: evolq compare {options.example}")
     parts = [load_config(path, Experiment, Comparison) for path in options.configs]
@@ -238,7 +238,7 @@ def _landscape(console: Console, options: argparse.Namespace, overrides: list[st
 
 
 def _landscape_of_run(target: str, options: argparse.Namespace, overrides: list[str]) -> LandscapeConfig:
-    """A run keeps its config but for what concerns the scan."""
+    """The scan's settings. A run keeps the rest of its config."""
     others = [arg for arg in overrides if arg.startswith("--") and not arg.startswith("--landscape.")]
     if others or options.preset != "default":
         raise UserError(
@@ -258,7 +258,7 @@ def _train(console: Console, options: argparse.Namespace, overrides: list[str]) 
 
 
 def _experiment(options: argparse.Namespace, overrides: list[str]) -> Experiment:
-    """The config of a command line; fields given there hold against the preset's."""
+    """The config of a command line. Fields on the command line have priority over the preset."""
     return _changed(load_config(_config_file(options)), options, overrides)
 
 
@@ -282,7 +282,7 @@ def _config_file(options: argparse.Namespace) -> str:
 
 
 def _print_help(options: argparse.Namespace) -> None:
-    """The verb's own options, then every field of its config."""
+    """Prints the verb's own options, then every field of its config."""
     kind = TrainExperiment if options.verb == "train" else Experiment
     config = None
     if options.config is not None and not Path(options.config).is_dir():

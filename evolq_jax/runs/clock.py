@@ -1,15 +1,15 @@
-"""How long a run has taken, over all processes that worked on it."""
+"""The time that a run has taken, over all processes that worked on it."""
 
 import time
 
 
 class Clock:
-    """Seconds of the run: this process's, and those of earlier ones up to where this one goes on."""
+    """Seconds of the run: those of this process, and those of earlier ones up to the last checkpoint."""
 
     def __init__(self) -> None:
         self.earlier = 0.0
         self._began = time.monotonic()
 
     def seconds(self) -> float:
-        """Until now."""
+        """The seconds until now."""
         return self.earlier + time.monotonic() - self._began

@@ -1,6 +1,6 @@
 """Frozen dataclasses as strict JSON, and back.
 
-JSON has no name for a float that is not finite: it is `null` in the file, and NaN when it is read.
+JSON has no name for a float that is not finite. In the file it is `null`; when it is read, it is NaN.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def _recorded(name: str, kind: Any) -> Callable[..., Any]:
-    """In the place of a recorded function: one that says so when it is called."""
+    """Stands in for a function that is recorded by name only. It raises a UserError when it is called."""
     del kind
 
     def missing(*args: Any) -> Any:
@@ -83,7 +83,7 @@ def to_json(value: Any) -> str:
 
 
 def from_plain(given: dict[str, Any], kind: type[T], where: str, what: str) -> T:
-    """The inverse of `to_plain`; fields that `given` lacks take their defaults.
+    """The inverse of `to_plain`. Fields that `given` lacks take their defaults.
 
     Args:
       given: what `json.loads` gave.

@@ -1,4 +1,4 @@
-"""A run that a killed process left: it is continued with the same config, inputs and versions only."""
+"""A run that a killed process left. It is continued only with the same config, inputs and versions."""
 
 import json
 from collections.abc import Callable, Generator
@@ -16,7 +16,7 @@ from evolq_jax.trees import flatten
 
 @dataclass(frozen=True)
 class VerbFiles:
-    """What a verb leaves in its directory."""
+    """The files that a verb leaves in its directory."""
 
     verb: str  # for messages
     finished: str  # the file that is written last
@@ -27,11 +27,10 @@ class VerbFiles:
 def continued_run(
     path: str | Path | None, config: Experiment, files: VerbFiles
 ) -> Generator[RunDirectory, None, None]:
-    """A new directory, or the one of an unfinished run of the same config, to be continued.
+    """A new directory, or that of an unfinished run with the same config, which is then continued.
 
     Raises:
-      UserError: there is something else at that path, another process is at work there, or it cannot be
-        written.
+      UserError: there is something else at that path, another process works there, or it cannot be written.
     """
     with hold_directory(path, config.name) as run:
         names = run.names()
@@ -51,7 +50,7 @@ def continued_run(
 
 
 def difference(then: Experiment, now: Experiment) -> str:
-    """The first field that two configs differ in, and how; '' where both give the same run."""
+    """The first field in which two configs differ, and how. '': both give the same run."""
     fields = [
         flatten(json.loads(to_json(replace(config, checkpoint=now.checkpoint)))) for config in (then, now)
     ]
@@ -62,7 +61,7 @@ def difference(then: Experiment, now: Experiment) -> str:
 
 
 def check_unchanged(run: RunDirectory, verb: str, then: Provenance, now: Provenance) -> None:
-    """Holds the provenance of what is continued against that of its beginning.
+    """Compares the provenance of a continued run with that of its beginning.
 
     Raises:
       UserError: something has changed.

@@ -1,5 +1,5 @@
-"""What `evolq` can do, a module a verb.
+"""The verbs of `evolq`, one module each.
 
-`run_VERB` does it and gives a result; `plan_VERB`, where there is one, says what it would cost.
-A verb of more than one file is a package with its `run.py` and `plan.py`.
+`run_VERB` runs the verb and gives a result. `plan_VERB`, if there is one, says what it would cost. A verb
+with more than one file is a package with a `run.py` and a `plan.py`.
 """

@@ -26,7 +26,7 @@ def score_run(
     clock: Clock,
     watcher: Watcher,
 ) -> Improvement:
-    """Writes the scales that a run ends with, and scores it: what a search's and a baseline's result share.
+    """Writes a run's last scales and scores the run. Results of searches and baselines share this part.
 
     Args:
       run: its milestones make the trajectory.

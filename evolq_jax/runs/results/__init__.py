@@ -1,1 +1,1 @@
-"""The results of verbs, as they are returned and as files hold them: frozen dataclasses with a `kind`."""
+"""The results of verbs: frozen dataclasses with a `kind`. Verbs return them, and files hold them."""

@@ -1,4 +1,4 @@
-"""What several results have in common: the setting of a network, and what its numbers depend on."""
+"""The setting of a network, which several results have."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ from evolq_jax.config.experiment import Experiment
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a table of numbers needs to be read.
+    """The caption of a table of numbers.
 
     Attributes:
-      name: the experiment's.
-      seed: of the calibration images and the search.
+      name: the name of the experiment.
+      seed: the seed of the calibration images and the search.
       model: a name of the registry.
       scheme: which points of the network are quantized.
-      weight_bits: of weights.
-      edge_weight_bits: of the first and the last layer's weights; None: as the others.
-      activation_bits: of activations.
-      added_parameters: numbers that the chain of initialisers added to the network's own.
+      weight_bits: bits of the weights.
+      edge_weight_bits: bits of the first and the last layers' weights; None: `weight_bits`.
+      activation_bits: bits of the activations.
+      added_parameters: the number of parameters that the calibration chain added.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Setting:
 
 
 def setting_of(config: Experiment, model: str, added_parameters: int) -> Setting:
-    """The setting of a config, with what is known once its network is loaded."""
+    """The setting of a config and its loaded network."""
     quant = config.quant
     return Setting(
         name=config.name,

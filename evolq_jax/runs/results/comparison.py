@@ -1,4 +1,4 @@
-"""What methods do at one budget: the result of `compare`."""
+"""The result of `compare`: methods at one budget."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +10,12 @@ from evolq_jax.runs.results.networks import TrajectoryPoint
 
 @dataclass(frozen=True)
 class Wins:
-    """On which share of the seeds a method ended better.
+    """The shares of seeds on which a method ended better.
 
     Attributes:
-      init: than its own init.
-      reference: than the reference's run of the same seed; None: it is the reference, or there is none.
+      init: better than its own init.
+      reference: better than the reference's run with the same seed. None: the method is the reference, or
+        there is no reference.
     """
 
     init: float
@@ -33,7 +34,7 @@ class MetricOverSeeds:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodResult:
-    """A method over its seeds; accuracies are None where the images have no labels."""
+    """A method over its seeds. Accuracies are None if the images have no labels."""
 
     top1: MetricOverSeeds | None = None
     top5: MetricOverSeeds | None = None
@@ -48,16 +49,16 @@ class MethodResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonResult:
-    """What `run_compare` found; `comparison.json` holds it.
+    """The result of `run_compare`. `comparison.json` holds it.
 
     Attributes:
-      run_dir: where everything is; not in the file.
-      name: the comparison's.
+      run_dir: the directory; it is not in the file.
+      name: the name of the comparison.
       budget: candidate-images that each run may spend.
-      seeds: of the runs.
-      reference: the method that others are held against.
-      methods: by name.
-      trajectories: of every method, one of each seed.
+      seeds: the seeds of the runs.
+      reference: the method with which the others are compared.
+      methods: the methods by name.
+      trajectories: for every method, one trajectory of each seed.
     """
 
     kind: Literal["comparison"] = "comparison"

@@ -27,7 +27,7 @@ FILES: dict[type[Result], str] = {
 
 
 def write_result(run: RunDirectory, result: Result) -> None:
-    """Writes the file that says that a run has finished.
+    """Writes a result. Its file says that the run has finished.
 
     Raises:
       UserError: it cannot be written.
@@ -42,15 +42,15 @@ def read_result(run_dir: str | Path) -> Result: ...
 @overload
 def read_result(run_dir: str | Path, kind: type[R]) -> R: ...
 def read_result(run_dir: str | Path, kind: type[Result] | None = None) -> Result:
-    """A finished run's result.
+    """The result of a finished run.
 
     Args:
-      run_dir: of a search, a baseline, a landscape or a comparison.
-      kind: the type that it must have. None: any.
+      run_dir: the directory of a search, a baseline, a landscape or a comparison.
+      kind: the type that the result must have. None: any.
 
     Raises:
-      UserError: it is no run, has not finished or is of another kind; or its file is damaged, or of a version
-        that this one cannot read.
+      UserError: there is no run, it has not finished, or it is of another kind; or its file is damaged, or
+        has a version that cannot be read.
     """
     run = RunDirectory(Path(run_dir))
     names = tuple(dict.fromkeys(FILES.values())) if kind is None else (FILES[kind],)
@@ -83,10 +83,10 @@ def _content(run: RunDirectory, name: str) -> dict[str, Any]:
 
 
 def finished_result(config: Experiment, run_dir: str | Path, kind: type[R]) -> R | None:
-    """The result of a config's run in this directory; None: it has not finished, or not begun.
+    """The result of a config's run in this directory. None: the run has not finished, or not begun.
 
     Raises:
-      UserError: as `read_result`; or it is a run of another config.
+      UserError: as `read_result`; or the run has another config.
     """
     run = RunDirectory(Path(run_dir))
     if not run.has(FILES[kind]):
@@ -98,7 +98,7 @@ def finished_result(config: Experiment, run_dir: str | Path, kind: type[R]) -> R
 
 
 def check_fingerprints(run: RunDirectory, now: Mapping[str, str]) -> None:
-    """Holds weights and images against those a finished run had; others would give other numbers.
+    """Compares weights and images with those of a finished run. Others would give other numbers.
 
     Raises:
       UserError: one of them has changed.

@@ -1,4 +1,4 @@
-"""What a scan of the loss found: the result of `landscape`."""
+"""The result of `landscape`: a scan of the loss."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +12,25 @@ from evolq_jax.runs.results.common import Setting
 
 @dataclass(frozen=True, kw_only=True)
 class LandscapeMetadata:
-    """All that a figure's caption needs; the same for a scan and its continuation. `landscape.npz` holds it.
+    """Everything that a figure's caption needs. A continued scan has the same. `landscape.npz` holds it.
 
     Attributes:
       target: the run's directory, or the config's name.
       setting: the network and its quantizers.
-      landscape: the scan's settings, its own kind (line, plane, layers) among them.
+      landscape: the scan's settings, with its own kind (line, plane, layers).
       axes: the direction of each axis.
       axis_labels: what coordinate 1 of each axis means.
       columns: the losses, in the order of the arrays.
-      units: of the columns.
-      left_out: losses that need labels, where the images have none.
-      num_images: scored at every point.
+      units: the units of the columns.
+      left_out: losses that were left out, because they need labels and the images have none.
+      num_images: the number of images that are scored at every point.
       moving_sites: the sites whose scales move.
-      moving_scales: numbers in all these.
+      moving_scales: the number of scales that move.
       direction_norms: Euclidean norms of the directions.
-      cosine_of_axes: between a plane's axes; None: no plane.
-      principal_shares: of the variance among results, of each principal direction.
-      reflected_share: of the scales at the scan's corners, those that would be negative and were reflected.
-      provenance: what the numbers depend on beside the config.
+      cosine_of_axes: the cosine between a plane's axes; None: no plane.
+      principal_shares: the share of each principal direction in the variance among results.
+      reflected_share: the share of scales at the scan's corners that would be negative and were reflected.
+      provenance: what the numbers depend on, beside the config.
     """
 
     kind: Literal["landscape"] = "landscape"
@@ -54,12 +54,12 @@ class LandscapeMetadata:
 
 @dataclass(frozen=True, kw_only=True)
 class LandscapeResult(LandscapeMetadata):
-    """What `run_landscape` found; `landscape.json` holds it.
+    """The result of `run_landscape`. `landscape.json` holds it.
 
     Attributes:
-      run_dir: where everything is; not in the file.
-      jaggedness: of every column.
-      seconds: of this process.
+      run_dir: the directory; it is not in the file.
+      jaggedness: the jaggedness of every column.
+      seconds: the seconds of this process.
     """
 
     run_dir: Path

@@ -1,4 +1,4 @@
-"""How good networks are: the results of `search`, `baseline`, `evaluate` and `calibrate`."""
+"""The results of `search`, `baseline`, `evaluate` and `calibrate`: how good networks are."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +11,15 @@ from evolq_jax.runs.results.common import Setting
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationResult:
-    """What `run_calibrate` did.
+    """The result of `run_calibrate`.
 
     Attributes:
-      run_dir: where the config and the first scales are.
+      run_dir: the directory with the config and the first scales.
       setting: the network and its quantizers.
-      sites: quantized ones.
-      scales: numbers in all sites' scales.
-      num_calibration_images: used.
-      seconds: of the calibration, without decoding.
+      sites: the number of quantized sites.
+      scales: the number of scales of all sites.
+      num_calibration_images: the number of calibration images.
+      seconds: the seconds of the calibration, without decoding.
     """
 
     kind: Literal["calibration"] = "calibration"
@@ -33,7 +33,7 @@ class CalibrationResult:
 
 @dataclass(frozen=True, kw_only=True)
 class FloatAndInit:
-    """The float network and the init. Apart, since a class that has a field `float` cannot name the type."""
+    """The float network and the init. A class with a field `float` cannot name the type `float`."""
 
     float: Scores
     init: Scores
@@ -41,15 +41,15 @@ class FloatAndInit:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult(FloatAndInit):
-    """What `run_evaluate` found.
+    """The result of `run_evaluate`.
 
     Attributes:
       setting: the network and its quantizers.
-      num_evaluation_images: scored.
+      num_evaluation_images: the number of images that were scored.
       float: the float network.
       init: the calibrated network.
-      final: the searched network; None where only calibrated.
-      delta: `final - init`; None where there is no final.
+      final: the searched network; None: there was only a calibration.
+      delta: `final - init`; None: there is no final.
     """
 
     kind: Literal["evaluation"] = "evaluation"
@@ -61,7 +61,7 @@ class EvaluationResult(FloatAndInit):
 
 @dataclass(frozen=True)
 class Fitness:
-    """On the images searched on, as the config defines it; lower is better."""
+    """The fitness on the images searched on, as the config defines it. Lower is better."""
 
     init: float
     final: float
@@ -69,7 +69,7 @@ class Fitness:
 
 @dataclass(frozen=True)
 class Moves:
-    """Of a search: how many visits of blocks there were, and how many ended with other scales."""
+    """The moves of a search: how many visits of blocks there were, and how many kept new scales."""
 
     kept: int
     visits: int
@@ -77,7 +77,7 @@ class Moves:
 
 @dataclass(frozen=True)
 class SkippedImages:
-    """Images that could not be read and were left out."""
+    """The number of images that could not be read and were left out."""
 
     calibration: int
     evaluation: int
@@ -88,8 +88,8 @@ class TrajectoryPoint(Scores):
     """A network on the way from init to final.
 
     Attributes:
-      candidate_images: what had been spent.
-      calibration_fitness: of these scales.
+      candidate_images: the candidate-images spent so far.
+      calibration_fitness: the fitness of these scales.
     """
 
     candidate_images: float
@@ -98,25 +98,25 @@ class TrajectoryPoint(Scores):
 
 @dataclass(frozen=True, kw_only=True)
 class Improvement(FloatAndInit):
-    """What the results of searches and descents have in common: two networks, and the way between them.
+    """The common part of results of searches and descents: two networks, and the way between them.
 
     Attributes:
-      run_dir: where everything is; not in the file.
+      run_dir: the directory; it is not in the file.
       setting: the network and its quantizers.
       float: the float network.
       init: the calibrated network.
       final: the network with the scales found.
       delta: `final - init`, with 95 % intervals over images.
-      calibration_fitness: what was minimised.
-      budget_spent: candidate-images: candidates, each times the images and the share of the network it ran.
-      num_calibration_images: used.
-      num_evaluation_images: scored; nothing was selected on them.
-      skipped_images: unreadable ones.
-      seconds: of the whole run, over all processes that worked on it.
-      seconds_calibration: of the calibration.
-      seconds_search: of the search or the descent.
-      provenance: what the numbers depend on beside the config.
-      trajectory: from init to final, where the config has milestones.
+      calibration_fitness: the fitness that was minimised.
+      budget_spent: in candidate-images. A candidate counts its images times the share of the network it ran.
+      num_calibration_images: the number of calibration images.
+      num_evaluation_images: the number of images that were scored. Nothing was selected on them.
+      skipped_images: the number of unreadable images.
+      seconds: the seconds of the whole run, over all processes that worked on it.
+      seconds_calibration: the seconds of the calibration.
+      seconds_search: the seconds of the search or the descent.
+      provenance: what the numbers depend on, beside the config.
+      trajectory: the networks from init to final, if the config has milestones.
     """
 
     run_dir: Path
@@ -137,13 +137,13 @@ class Improvement(FloatAndInit):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult(Improvement):
-    """What `run_search` found; `result.json` holds it.
+    """The result of `run_search`. `result.json` holds it.
 
     Attributes:
       budget: candidate-images that the config allows; None: as many as its passes take.
-      evaluations: candidates scored.
+      evaluations: the number of candidates that were scored.
       calibration_fitness_noise: mean standard deviation of the fitness among equals; None: not measured.
-      moves: what became of the visits.
+      moves: how many visits kept new scales.
     """
 
     kind: Literal["search"] = "search"
@@ -155,12 +155,12 @@ class SearchResult(Improvement):
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineResult(Improvement):
-    """What `run_baseline` found; `result.json` holds it.
+    """The result of `run_baseline`. `result.json` holds it.
 
     Attributes:
-      budget: candidate-images; a backward pass counts as two.
-      optimizer: its name.
-      steps: taken.
+      budget: in candidate-images; a backward pass counts as two.
+      optimizer: the optimiser's name.
+      steps: the number of steps.
     """
 
     kind: Literal["baseline"] = "baseline"

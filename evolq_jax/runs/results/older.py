@@ -1,4 +1,4 @@
-"""Results of older versions, which do not say what they are, in today's form."""
+"""Brings results of older versions into today's form. They do not say what they are."""
 
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ MARKS = {"moves": "search", "optimizer": "baseline"}  # what only one verb's res
 
 
 def in_todays_form(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """What a file holds, with `kind`, `setting` and `provenance` as today.
+    """The content of a file, with `kind`, `setting` and `provenance` as today.
 
     Raises:
-      UserError: it does not say what it is, and cannot be told.
+      UserError: the content does not show which verb wrote it.
     """
     if "kind" in content and content["kind"] not in SCANS:
         return content

@@ -1,1 +1,1 @@
-"""The verb `compare`: methods over seeds at one budget."""
+"""The verb `compare`: several methods with the same seeds and budget."""

@@ -1,4 +1,4 @@
-"""What a comparison would do, before it does it."""
+"""The plan of a comparison: what it would do."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,7 +44,7 @@ class ComparisonPlan:
 
 
 def plan_compare(comparison: Comparison, run_dir: str | Path | None = None) -> ComparisonPlan:
-    """What a comparison would do; writes nothing.
+    """The plan of a comparison. Writes nothing.
 
     Raises:
       UserError: as the comparison itself would, for weights, images and patterns.
@@ -73,7 +73,7 @@ def plan_compare(comparison: Comparison, run_dir: str | Path | None = None) -> C
 
 
 def default_budget(config: Experiment) -> int:
-    """Candidate-images that a config's search spends.
+    """The candidate-images that a config's search spends.
 
     Raises:
       UserError: the model, the images or the searched sites are wrong.

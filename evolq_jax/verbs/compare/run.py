@@ -29,18 +29,18 @@ VERBS = {"search": ensure_search, "baseline": ensure_baseline}
 def run_compare(
     comparison: Comparison, run_dir: str | Path | None = None, watcher: Watcher | None = None
 ) -> ComparisonResult:
-    """Runs every method with every seed at one budget, and sums up; finished runs are not run again.
+    """Runs every method with every seed at one budget, and sums up. Finished runs are not repeated.
 
     Args:
       comparison: methods, seeds and budget.
       run_dir: where to write: a new directory, or that of an earlier attempt, which is then continued.
-        None: the next free `runs/NAME-NNN`. Each stage of each run is a run directory in it:
+        None: the next free `runs/NAME-NNN`. Each stage of each run has a run directory in it:
         `METHOD/seed-N/STAGE`.
-      watcher: told how it goes on.
+      watcher: follows the progress.
 
     Raises:
-      UserError: something in a config, the weights, the images or the directory is wrong, or what is there
-        is of another comparison.
+      UserError: something in a config, the weights, the images or the directory is wrong, or the directory
+        belongs to another comparison.
       Preempted: SIGTERM came during a search.
     """
     watcher = watcher or Silent()
@@ -75,7 +75,7 @@ def run_compare(
 def stage_configs(
     comparison: Comparison, method: Method, *, seed: int, budget: int, place: Path
 ) -> list[tuple[str, Experiment, Path]]:
-    """(verb, config, directory) of each stage; it starts where the one before ended, with an equal budget."""
+    """(verb, config, directory) of each stage. Stages share the budget; each starts where the last ended."""
     share, start = budget // len(method.stages), method.config.start
     stages: list[tuple[str, Experiment, Path]] = []
     for stage, path in zip(method.stages, stage_paths(method, place), strict=True):
@@ -94,7 +94,7 @@ def stage_configs(
 
 
 def _joined(stages: Sequence[SearchResult | BaselineResult]) -> Improvement:
-    """The result of stages as that of one run: from the first's init to the last's final."""
+    """Joins the results of stages into one: from the init of the first to the final of the last."""
     first, last = stages[0], stages[-1]
     return replace(
         last,
@@ -107,7 +107,7 @@ def _joined(stages: Sequence[SearchResult | BaselineResult]) -> Improvement:
 
 
 def _trajectory(stages: Sequence[Improvement]) -> tuple[TrajectoryPoint, ...]:
-    """The stages' points one after the other, on one axis of what was spent."""
+    """The points of all stages, one after the other, on one axis of candidate-images spent."""
     points, spent = list[TrajectoryPoint](), 0.0
     for stage in stages:
         new = stage.trajectory[1:] if points else stage.trajectory

@@ -1,4 +1,4 @@
-"""What a scan will do, found out before anything is computed."""
+"""The design of a scan: what it will do. It is checked before anything is computed."""
 
 import importlib.util
 from dataclasses import replace
@@ -20,14 +20,14 @@ from evolq_jax.runs.directory import FINAL_SCALES, INIT_SCALES, RunDirectory, op
 
 
 class Target(NamedTuple):
-    """What is scanned: a config, and the run whose scales are its points (None: calibrate first)."""
+    """What is scanned: a config, and the run that has the scales (None: calibrate first)."""
 
     config: Experiment
     run: RunDirectory | None
 
     @property
     def name(self) -> str:
-        """For people: the run's path, or the config's name."""
+        """A name for people: the run's path, or the config's name."""
         return self.config.name if self.run is None else str(self.run.path)
 
 
@@ -45,10 +45,10 @@ class Design(NamedTuple):
 
 
 def open_target(target: str | Path | Experiment, landscape: LandscapeConfig | None) -> Target:
-    """A config, or a run directory with its own; `landscape` takes the place of the config's.
+    """Opens a config, or a run directory with its own config. `landscape` replaces the config's settings.
 
     Raises:
-      UserError: it is no run directory.
+      UserError: the target is no run directory.
     """
     if isinstance(target, Experiment):
         config, run = target, None
@@ -61,10 +61,10 @@ def open_target(target: str | Path | Experiment, landscape: LandscapeConfig | No
 
 
 def make_design(setup: Setup, run: RunDirectory | None) -> Design:
-    """Checks all that can be known without decoding an image or running the network.
+    """Checks everything that can be known without decoding an image or running the network.
 
     Raises:
-      UserError: sites, blocks, scales, images, losses or the drawing library are not there.
+      UserError: sites, blocks, scales, images, losses or the drawing library are missing.
     """
     settings = setup.config.landscape
     if settings.plots:
@@ -92,7 +92,7 @@ def make_design(setup: Setup, run: RunDirectory | None) -> Design:
 
 
 def num_directions(settings: LandscapeConfig) -> int:
-    """How many directions a scan is along: of a plane two, of a line that there is one of one."""
+    """The number of directions of a scan. A plane has two; `ratio` and `between` have one."""
     if settings.kind == "plane":
         return 2
     if settings.direction == "principal":
@@ -104,8 +104,8 @@ def moving_sites(setup: Setup) -> tuple[str, ...]:
     """The sites whose scales move.
 
     Raises:
-      UserError: a pattern matches no site that has scales, all lie outside the blocks where blocks are
-        asked for, or a block is not there.
+      UserError: a pattern matches no site with scales; blocks are asked for and all sites lie outside blocks;
+        or a block does not exist.
     """
     settings, parts = setup.config.landscape, setup.model.parts
     chosen = select(settings.sites, [name for name, spec in setup.specs if spec.has_scale])
@@ -130,7 +130,7 @@ def _check_plotting() -> None:
 
 
 def _check_qparams(settings: LandscapeConfig, run: RunDirectory | None) -> None:
-    """The scales of runs that the origin and the directions need are there."""
+    """Checks that the runs have the scales that the origin and the directions need."""
     if settings.origin == "final":
         if run is None:
             raise UserError("landscape.origin 'final' is a finished run's: give its directory, not a config")
@@ -164,7 +164,7 @@ def _check_finished(run: RunDirectory, remedy: str) -> None:
 
 
 def _count_images(setup: Setup, run: RunDirectory | None) -> tuple[int, bool]:
-    """The images that there are, and whether they have labels that the network has classes for."""
+    """The number of images, and whether they have labels that fit the network's classes."""
     settings, data = setup.config.landscape, setup.config.data
     calibration = settings.images == "calibration"
     count = count_calibration(setup, for_search=False) if calibration or run is None else 0

@@ -1,4 +1,4 @@
-"""What a scan would do, before it does it."""
+"""The plan of a scan: what it would do."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ CALIBRATION = 2  # images' worth of float forwards that calibration and the teac
 
 @dataclass(frozen=True, kw_only=True)
 class LandscapePlan:
-    """What a scan would do. Time and memory are estimates.
+    """The plan of a scan. Time and memory are estimates.
 
     Attributes:
       model: a name of the registry.
@@ -74,7 +74,7 @@ class LandscapePlan:
 def plan_landscape(
     target: str | Path | Experiment, landscape: LandscapeConfig | None = None
 ) -> LandscapePlan:
-    """The plan of a scan: reads weights, lists images, times a float batch, writes nothing.
+    """Plans a scan. Reads weights, lists images, times a float batch, writes nothing.
 
     Raises:
       UserError: as the scan itself would, for weights, images, runs and patterns.
@@ -115,7 +115,7 @@ def plan_landscape(
 
 
 def scan_bytes(setup: Setup, design: Design) -> int:
-    """Bytes that a scan holds on each device: weights, one block's input, activations, directions."""
+    """The bytes that a scan holds on each device: weights, one block's input, activations, directions."""
     image_chunk, point_chunk = setup.config.landscape.chunks()
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(setup.model.params))
     blocks = {

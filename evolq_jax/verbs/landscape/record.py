@@ -1,4 +1,4 @@
-"""A scan's files: finished points (`points.jsonl`) as they come, then `landscape.npz`, `landscape.json`."""
+"""A scan's files: first finished points (`points.jsonl`), at the end `landscape.npz` and `landscape.json`."""
 
 import io
 import json
@@ -29,17 +29,17 @@ SCAN = VerbFiles("landscape", LANDSCAPE, _is_begun)
 
 
 class PointLog:
-    """Losses of finished points: a header that says of what, then a line a batch, each at once on disk.
+    """The losses of finished points: a header, then one line per batch. Each line is on disk at once.
 
-    A kill leaves whole lines and perhaps a part of one, which is dropped when the scan is continued.
-    Floats survive JSON bit for bit; those that are not finite are texts there.
+    A kill leaves complete lines and perhaps a part of one. A continued scan drops this part. Floats survive
+    JSON bit for bit; floats that are not finite are texts there.
     """
 
     def __init__(self, run: RunDirectory, header: Provenance, num_columns: int) -> None:
-        """Reads what there is.
+        """Reads the points that are there.
 
         Raises:
-          UserError: what there is was computed from other inputs, or on another machine.
+          UserError: they were computed from other inputs, or on another machine.
         """
         self._run = run
         self._rows: list[list[float]] = []
@@ -62,17 +62,17 @@ class PointLog:
 
     @property
     def done(self) -> int:
-        """Points finished."""
+        """The number of finished points."""
         return len(self._rows)
 
     def append(self, losses: np.ndarray) -> None:
-        """The losses [points, columns] of the next batch."""
+        """Appends the losses [points, columns] of the next batch."""
         rows = losses.tolist()
         self._run.append(POINTS, _line([[x if math.isfinite(x) else str(x) for x in row] for row in rows]))
         self._rows += rows
 
     def losses(self) -> np.ndarray:
-        """Of all finished points: float32 [points, columns]."""
+        """The losses of all finished points: float32 [points, columns]."""
         return np.asarray(self._rows, np.float32)
 
 
@@ -89,7 +89,7 @@ def _provenance(run: RunDirectory, header: Any) -> Provenance:
 
 
 def _parsed(line: str) -> Any:
-    """What a line holds; None where it is cut off or damaged."""
+    """The content of a line. None: the line is cut off or damaged."""
     if not line.endswith("\n"):
         return None
     try:
@@ -99,7 +99,7 @@ def _parsed(line: str) -> Any:
 
 
 def write_arrays(run: RunDirectory, arrays: Mapping[str, np.ndarray], metadata: LandscapeMetadata) -> None:
-    """`landscape.npz`, read with `numpy.load(path)`: arrays, and the metadata as a JSON string."""
+    """Writes `landscape.npz`: arrays, and the metadata as a JSON string. `numpy.load(path)` reads it."""
     buffer = io.BytesIO()
     text = np.array(json.dumps(to_plain(metadata), allow_nan=False))
     np.savez(buffer, allow_pickle=False, **dict(arrays), metadata=text)
@@ -110,7 +110,7 @@ def read_landscape(run_dir: str | Path) -> tuple[dict[str, np.ndarray], Landscap
     """The arrays of a finished scan by name, and its metadata.
 
     Raises:
-      UserError: there is none, or it cannot be read.
+      UserError: there is no scan, or it cannot be read.
     """
     path = Path(run_dir) / ARRAYS
     try:

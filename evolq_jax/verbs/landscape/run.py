@@ -30,14 +30,14 @@ def run_landscape(
     run_dir: str | Path | None = None,
     watcher: Watcher | None = None,
 ) -> LandscapeResult:
-    """Scans the loss over scale space; a scan that was killed goes on where it stopped.
+    """Scans the loss over scale space. A killed scan goes on where it stopped.
 
     Args:
       target: a config, which is calibrated first, or the directory of a calibrated or searched run.
       landscape: settings; None: those of the config.
       run_dir: where to write: a new directory, or one with an unfinished scan of the same settings, which
         is then continued. None: the next free `runs/NAME-NNN`.
-      watcher: told how it goes on.
+      watcher: follows the progress.
 
     Raises:
       UserError: something in the config, the run, the weights or the images is wrong.
@@ -72,7 +72,7 @@ def run_landscape(
 
 
 def program_of(setup: Setup, design: Design) -> Program:
-    """What the scan is compiled for."""
+    """The static settings for which the scan is compiled."""
     settings = setup.config.landscape
     image_chunk, point_chunk = settings.chunks()
     return Program(
@@ -87,7 +87,7 @@ def program_of(setup: Setup, design: Design) -> Program:
 
 
 def _compute(setup: Setup, design: Design, inputs: Inputs, run: RunDirectory, watcher: Watcher) -> np.ndarray:
-    """The losses [points, columns], those from before a kill and the rest."""
+    """All losses [points, columns]: those from before a kill, and the rest."""
     ground, pixels, _ = inputs
     program, mesh, total = program_of(setup, design), setup.mesh, len(design.grid.starts)
     log = PointLog(run, provenance_of(setup, inputs), len(design.columns))

@@ -1,4 +1,4 @@
-"""A finished scan in arrays, numbers and words."""
+"""Describes a finished scan in arrays, numbers and words."""
 
 import jax
 import numpy as np
@@ -52,7 +52,7 @@ def metadata_of(setup: Setup, target: Target, design: Design, inputs: Inputs) ->
 
 
 def axis_label(settings: LandscapeConfig, axis: int) -> str:
-    """What coordinate 1 of an axis means."""
+    """A label that says what coordinate 1 of an axis means."""
     name, epsilon = settings.axes[axis], f"{settings.epsilon:g}"
     return {
         "uniform": f"uniform direction, units of ±{epsilon}",
@@ -107,7 +107,7 @@ def _is_plane(design: Design) -> bool:
 
 
 def _corners(settings: LandscapeConfig, design: Design) -> Points:
-    """Both ends of every direction; of a plane its four corners."""
+    """Both ends of every direction. For a plane: its four corners."""
     ends = np.array([settings.low, settings.high], np.float32)
     if settings.kind == "plane":
         coordinates = np.stack(np.meshgrid(ends, ends), axis=-1).reshape(-1, 2)
@@ -130,6 +130,6 @@ def _norms(directions: Directions) -> tuple[float, ...]:
 
 
 def _cosine(directions: Directions) -> float:
-    """Between a plane's axes; a random pair is nearly orthogonal where many scales move."""
+    """The cosine between a plane's axes. If many scales move, a random pair is nearly orthogonal."""
     x, y = _flat(directions)
     return float(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)))

@@ -20,9 +20,10 @@ from evolq_jax.network.sites import list_sites
 from evolq_jax.network.walk import block_inputs
 from evolq_jax.objective.objective import Teacher
 from evolq_jax.pipeline.load import Setup
-from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.qparams import QParams
+from evolq_jax.quant.scheme import resolve
 from evolq_jax.quant.sites import quant_sites
-from evolq_jax.quant.spec import resolve, scope
+from evolq_jax.quant.spec import scope
 from evolq_jax.search import programs
 from evolq_jax.search.population import Context
 from evolq_jax.search.problem import Runner
@@ -49,20 +50,12 @@ def abstract_setup(config: Experiment) -> Setup:
     size, channels = entry.preprocessing.size, len(entry.preprocessing.mean)
     sites = list_sites(parts, params, (size, size, channels))
     model = Network(parts, params, entry.preprocessing, entry.name, entry.config)
-    return Setup(config, model, sites, resolve(config.quant, sites))
+    return Setup(config, model, sites, *resolve(config.quant, sites))
 
 
 def abstract_qparams(setup: Setup) -> QParams:
-    """The shapes of all scales, as calibration gives them."""
-    qparams: QParams = {}
-    for name, spec in setup.specs:
-        if spec.has_scale:
-            info = setup.sites[name]
-            channels = info.shape[-1] if spec.per_channel else 1
-            depth = () if info.depth is None else (info.depth,)
-            leaf: Any = jax.ShapeDtypeStruct((*depth, *(1,) * (len(info.shape) - 1), channels), jnp.float32)
-            qparams[name] = SiteQParams(leaf, leaf)
-    return qparams
+    """The shapes of the quantizers' numbers, as calibration gives them."""
+    return jax.eval_shape(lambda: setup.blank_qparams)
 
 
 def compile_scoring(setup: Setup, mesh: Mesh, num_images: int) -> Compiled:

@@ -23,10 +23,12 @@ CHUNKS = (4, 5, 10, 20)
 def whole(subject: Subject, chunk: int) -> Task:
     """Calibration on all images; gives seconds per image."""
     images = subject.normalised()
-    sites, specs = subject.quantizers(FULLY_QUANTIZED)
+    sites, specs, blank = subject.quantizers(FULLY_QUANTIZED)
 
     def run() -> QParams:
-        found = calibrate(subject.parts, specs, subject.params, [images], sites=sites, chunk=chunk)
+        found = calibrate(
+            subject.parts, specs, subject.params, [images], sites=sites, qparams=blank, chunk=chunk
+        )
         return found.qparams
 
     task = timed(run)

@@ -25,8 +25,8 @@ CASE = Case("matmul", 5)
 def row(subject: Subject, case: Case = CASE) -> dict[str, Any]:
     """A search with nothing compiled before it, calibration and teacher being there."""
     parts, params, number = subject.parts, subject.params, len(subject.pixels)
-    sites, specs = subject.quantizers(MATMUL)
-    qparams = calibrate(parts, specs, params, [subject.normalised()[:10]], sites=sites).qparams
+    sites, specs, blank = subject.quantizers(MATMUL)
+    qparams = calibrate(parts, specs, params, [subject.normalised()[:10]], sites=sites, qparams=blank).qparams
     tokens = subject.tokens(specs, qparams, 10)
     pixels = np.asarray(subject.pixels)
     teacher = compute_logits(Network(parts, params, subject.preprocessing), pixels, 10)

@@ -54,10 +54,10 @@ QUICK = (Case("matmul", 5), Case("matmul", 5, first_block=0.5))
 def plane(subject: Subject, case: Case, points: int) -> tuple[Task, Grid]:
     """Seconds of a whole plane of `points` × `points`, compiled now."""
     parts, params, pixels = subject.parts, subject.params, subject.pixels
-    sites, specs = subject.quantizers(SCHEMES[case.scheme])
-    qparams = calibrate(parts, specs, params, [subject.normalised()[:10]], sites=sites).qparams
+    sites, specs, blank = subject.quantizers(SCHEMES[case.scheme])
+    qparams = calibrate(parts, specs, params, [subject.normalised()[:10]], sites=sites, qparams=blank).qparams
     teacher = compute_logits(Network(parts, params, subject.preprocessing), np.asarray(pixels), 10)
-    moving = select(SITES, qparams)
+    moving = select(SITES, [name for name, spec in specs if spec.has_scale])
     depth = subject.config.depth
     blocks = tuple(range(int(case.first_block * depth), depth))
     config = LandscapeConfig(kind="plane", points=points, blocks=blocks)

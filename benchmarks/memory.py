@@ -47,9 +47,9 @@ def child(images: int, image_chunk: int, population_chunk: int) -> None:
     """One setting; prints its peaks as JSON."""
     subject = load(Options(images=images))
     parts, params = subject.parts, subject.params
-    sites, specs = subject.quantizers(MATMUL)
+    sites, specs, blank = subject.quantizers(MATMUL)
     batches = [subject.normalised()[:2]]
-    qparams = calibrate(parts, specs, params, batches, sites=sites, chunk=1).qparams
+    qparams = calibrate(parts, specs, params, batches, sites=sites, qparams=blank, chunk=1).qparams
     tokens = subject.tokens(specs, qparams, 1)
     teacher = jax.random.normal(jax.random.key(0), (images, subject.config.num_classes))
     config = paper_search(images, Case("matmul", image_chunk, 1, CHILDREN, population_chunk))

@@ -31,8 +31,9 @@ from evolq_jax.network.run import at, forward
 from evolq_jax.network.walk import block_inputs
 from evolq_jax.objective.objective import Teacher, make_objective
 from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.scheme import QuantConfig
 from evolq_jax.quant.sites import float_sites, quant_sites
-from evolq_jax.quant.spec import QuantConfig, Specs, scope
+from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.search.population import Context, population_fitness
 from evolq_jax.search.problem import Runner
 from evolq_jax.trees import flatten, unflatten
@@ -115,22 +116,20 @@ def population(options: Options, block_qparams: QParams) -> QParams:
             -options.spread, options.spread, (2 * options.pairs, *[1] * site_qparams.scale.ndim)
         )
         factors = jnp.asarray(np.exp(ratios), jnp.float32)
-        return SiteQParams(
-            site_qparams.scale * factors,
-            jnp.broadcast_to(site_qparams.zero_point, (factors * site_qparams.scale).shape),
-        )
+        repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], len(factors), 0), site_qparams)
+        return repeated._replace(scale=site_qparams.scale * factors)
 
     scaled = {name: changed(site_qparams) for name, site_qparams in block_qparams.items()}
     return jax.tree.map(lambda leaf: leaf[:, None], scaled)  # of one block
 
 
 def fitness(
-    subject: Subject, sites: dict[str, SiteInfo], specs: Specs, options: Options
+    subject: Subject, sites: dict[str, SiteInfo], specs: Specs, blank: QParams, options: Options
 ) -> Callable[..., Any]:
     """Gives the candidates' fitness [2 * pairs] at a precision; all else is in float32."""
     parts, params, images = subject.parts, subject.params, subject.normalised()
     with matmul_precision():
-        found = calibrate(parts, specs, params, [images], sites=sites, chunk=options.chunk)
+        found = calibrate(parts, specs, params, [images], sites=sites, qparams=blank, chunk=options.chunk)
         params, qparams = found.params, found.qparams
         teacher = jnp.concatenate(
             [
@@ -160,8 +159,8 @@ def fitness(
 def main(options: Options) -> None:
     """Prints a row for each precision that there is."""
     subject = load(SubjectOptions(images=options.images))
-    sites, specs = subject.quantizers(QuantConfig("matmul", weight_bits=4))
-    at_precision, rows = fitness(subject, sites, specs, options), list[dict[str, Any]]()
+    sites, specs, blank = subject.quantizers(QuantConfig("matmul", weight_bits=4))
+    at_precision, rows = fitness(subject, sites, specs, blank, options), list[dict[str, Any]]()
     exact = at_precision("float32").reshape(-1, 2)
     for precision in MANTISSA:
         try:

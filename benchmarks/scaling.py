@@ -31,9 +31,10 @@ from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.point import Quantized
 from evolq_jax.network.sites import list_sites
 from evolq_jax.objective.objective import Teacher, make_objective
-from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.qparams import QParams, blank_qparams
+from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.sites import float_sites
-from evolq_jax.quant.spec import QuantConfig, resolve, scope
+from evolq_jax.quant.spec import scope
 from evolq_jax.search import programs
 from evolq_jax.search.population import Context
 from evolq_jax.search.problem import Runner
@@ -106,7 +107,7 @@ def lower(subject: Subject, case: Case, image_chunk: int) -> tuple[Any, tuple[An
     """The scoring program for the middle block, lowered, and its arguments by their shapes."""
     parts, segment = subject.parts, subject.parts.segments[0]
     sites = list_sites(parts, subject.params, subject.image)
-    specs = resolve(QuantConfig("matmul", weight_bits=4), sites)
+    specs, bits = resolve(QuantConfig("matmul", weight_bits=4), sites)
     mesh = make_mesh(case.mesh)
     placement = None if mesh is None else Placement(mesh, (case.images, 0), image_chunk)
     rows = case.images if placement is None else placement.shares[0] * placement.devices
@@ -115,13 +116,8 @@ def lower(subject: Subject, case: Case, image_chunk: int) -> tuple[Any, tuple[An
         sharding = None if mesh is None else NamedSharding(mesh, spec)
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
-    qparams: QParams = {}
-    for name, spec in specs:
-        info = sites[name]
-        depth = () if info.depth is None else (info.depth,)
-        ones = (1,) * (len(info.shape) - 1)
-        leaf = on_devices((*depth, *ones, info.shape[-1] if spec.per_channel else 1))
-        qparams[name] = SiteQParams(leaf, leaf)  # pyright: ignore[reportArgumentType]
+    blank = jax.eval_shape(lambda: blank_qparams(specs, bits, sites))
+    qparams: QParams = jax.tree.map(lambda leaf: on_devices(leaf.shape), blank)
     local = scope(qparams, segment.name)
     candidates = jax.tree.map(lambda leaf: on_devices((case.candidates, 1, *leaf.shape[1:])), local)
     params = jax.tree.map(lambda leaf: on_devices(leaf.shape), subject.params)

@@ -21,7 +21,7 @@ from benchmarks.subject import Options, Subject
 from benchmarks.timing import Task, count_compilations, interleave
 from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.network.network import Network
-from evolq_jax.quant.spec import QuantConfig
+from evolq_jax.quant.scheme import QuantConfig
 from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import ATTENTION_WEIGHTS, SearchConfig
@@ -70,8 +70,8 @@ def paper_search(number: int, case: Case) -> SearchConfig:
 def one_pass(subject: Subject, case: Case) -> Task:
     """A pass with its compilation taken off; compiles most of it now, in a pass of one generation."""
     parts, params, number = subject.parts, subject.params, len(subject.pixels)
-    sites, specs = subject.quantizers(SCHEMES[case.scheme])
-    qparams = calibrate(parts, specs, params, [subject.normalised()[:10]], sites=sites).qparams
+    sites, specs, blank = subject.quantizers(SCHEMES[case.scheme])
+    qparams = calibrate(parts, specs, params, [subject.normalised()[:10]], sites=sites, qparams=blank).qparams
     tokens = subject.tokens(specs, qparams, 10)
     pixels = np.asarray(subject.pixels)
     teacher = compute_logits(Network(parts, params, subject.preprocessing), pixels, 10)

@@ -16,9 +16,10 @@ from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.run import normalize
 from evolq_jax.network.sites import list_sites
 from evolq_jax.network.walk import embed
-from evolq_jax.quant.qparams import QParams
+from evolq_jax.quant.qparams import QParams, blank_qparams
+from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.sites import fake_quant_weights, quant_sites
-from evolq_jax.quant.spec import QuantConfig, Specs, resolve
+from evolq_jax.quant.spec import Specs
 from evolq_jax.trees import unflatten
 from evolq_jax.typing import Array, Params, Preprocessing, SiteInfo
 
@@ -62,10 +63,11 @@ class Subject(NamedTuple):
         """Images as the network wants them [B, 224, 224, 3]."""
         return jax.jit(normalize, static_argnums=0)(self.preprocessing, self.pixels)
 
-    def quantizers(self, quant: QuantConfig) -> tuple[dict[str, SiteInfo], Specs]:
-        """The quantization points and what they become under `quant`."""
+    def quantizers(self, quant: QuantConfig) -> tuple[dict[str, SiteInfo], Specs, QParams]:
+        """The quantization points, what they become under `quant`, and their numbers before calibration."""
         sites = list_sites(self.parts, self.params, self.pixels.shape[1:])
-        return sites, resolve(quant, sites)
+        specs, bits = resolve(quant, sites)
+        return sites, specs, blank_qparams(specs, bits, sites)
 
     def tokens(self, specs: Specs, qparams: QParams, chunk: int) -> Array:
         """The images at the first block's input, quantized [B, N, D]."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.config.presets import fast, strong
-from evolq_jax.quant.spec import Scheme
+from evolq_jax.quant.scheme import Scheme
 from studies.common.entry import run_or_refuse, study_parser
 from studies.common.runs import Row, calibrated_inits
 from studies.common.subjects import BITS, SCHEMES, on_halves, vit_tiny, with_setting

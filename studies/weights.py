@@ -40,7 +40,9 @@ def measured(data: Path, subject: str, bits: int) -> dict[str, Distribution]:
     setup = load_model(make(data, subject, bits))
     weights = tuple((name, spec) for name, spec in setup.specs if setup.sites[name].is_weight)
     params = setup.model.params
-    qparams = calibrate(setup.model.parts, weights, params, (), sites=setup.sites).qparams
+    qparams = calibrate(
+        setup.model.parts, weights, params, (), sites=setup.sites, qparams=setup.blank_qparams
+    ).qparams
     return weight_distributions(weights, params, jax.device_get(qparams), GROUPS[subject])
 
 

@@ -19,8 +19,9 @@ from evolq_jax.models.resnet import ResNetConfig
 from evolq_jax.models.swin import SwinConfig
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.sites import list_sites
-from evolq_jax.quant.qparams import QParams
-from evolq_jax.quant.spec import QuantConfig, Specs, resolve
+from evolq_jax.quant.qparams import QParams, blank_qparams
+from evolq_jax.quant.scheme import QuantConfig, resolve
+from evolq_jax.quant.spec import Specs
 from evolq_jax.search.config import ATTENTION_WEIGHTS
 from evolq_jax.trees import unflatten
 from evolq_jax.typing import Array, Params, Preprocessing, SiteInfo
@@ -111,6 +112,7 @@ def make_small(name: str) -> Small:
 def calibrate_small(name: str, config: QuantConfig) -> tuple[Small, Specs, QParams]:
     """The scales of `ranges` on all twelve images."""
     small = make_small(name)
-    specs = resolve(config, small.sites)
-    found = calibrate(small.parts, specs, small.params, [small.images], sites=small.sites, chunk=12)
+    specs, bits = resolve(config, small.sites)
+    given, start = (small.parts, specs, small.params, [small.images]), blank_qparams(specs, bits, small.sites)
+    found = calibrate(*given, sites=small.sites, qparams=start, chunk=12)
     return small, specs, found.qparams

@@ -28,14 +28,14 @@ def calibrate(
     batches: Sequence[Array],
     *,
     sites: Mapping[str, SiteInfo],
+    qparams: QParams,
     chain: Sequence[str | Link] = ("ranges",),
-    qparams: QParams | None = None,
     chunk: int = 10,
     seed: int = 0,
     mesh: Mesh | None = None,
     stage: Callable[[str], Progress] = lambda name: _silent,
 ) -> State:
-    """Runs the links of a chain in order. It starts from the float parameters, without scales.
+    """Runs the links of a chain in order. It starts from the float parameters and the bits.
 
     Neighbouring layer links share one walk through the network. Links work on weights. At the end, weights
     whose spec says `codes` (`chain.specs_after`) become integers. This is exact for weights that a link left
@@ -48,8 +48,8 @@ def calibrate(
       batches: normalised calibration images, each [B, height, width, channels]. Smoothing observers update,
         and `omse` and `ptf` score, per batch.
       sites: the network's quantization points (`network.sites.list_sites`).
+      qparams: the quantizers' numbers before the first link: their bits (`quant.qparams.blank_qparams`).
       chain: names from `LINKS`, or links themselves. `dataclasses.replace` gives a link other settings.
-      qparams: the quantizers' numbers before the first link; None: there are none.
       chunk: images run at once on a device (bounds memory; changes results by rounding at most).
       seed: of the random draws that links make.
       mesh: devices; the images of each batch are spread over its data axis in equal shares. None: one device.
@@ -65,7 +65,7 @@ def calibrate(
     """
     links = find_links(chain)
     check_links(links, parts, specs)
-    state, rounded = State(params, params, qparams or {}), with_codes(specs, ())
+    state, rounded = State(params, params, qparams), with_codes(specs, ())
     calibration = Calibration(parts, rounded, dict(sites), batches, chunk, seed, mesh)
     for step in group_links(links):
         name, shared = ", ".join(link.name for link in step), all(link.shares_images for link in step)

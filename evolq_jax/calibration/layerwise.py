@@ -25,6 +25,7 @@ from evolq_jax.calibration.link import Calibration, LayerLink, State, WalkConfig
 from evolq_jax.calibration.streams import Place, Streams, advance, block_of, enter_segment, image_streams
 from evolq_jax.devices.mesh import num_shares
 from evolq_jax.network.parts import BLOCK_INPUT, Linear
+from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.sites import RecordSite, fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantSpec, scope
 from evolq_jax.trees import flatten, unflatten
@@ -178,14 +179,18 @@ def corrected(links: Sequence[LayerLink], spec: QuantSpec | None, moments: Momen
             leaf = jnp.broadcast_to(leaf, (*leaf.shape[:-1], layer.weight.shape[-1]))
         return patches.as_matrix(leaf, groups)
 
-    weight, *numbers = jax.tree.map(as_matrix, (layer.weight, layer.site_qparams))
+    weight, own, site_qparams = as_matrix(layer.weight), None, layer.site_qparams
+    if site_qparams is not None:
+        bits = jnp.broadcast_to(site_qparams.bits.reshape(1, 1), (groups, 1, 1) if groups > 1 else (1, 1))
+        own = SiteQParams(as_matrix(site_qparams.scale), as_matrix(site_qparams.zero_point), bits)
     if groups == 1:
-        found = change(moments, Layer(weight, layer.bias, *numbers))
+        found = change(moments, Layer(weight, layer.bias, own))
     else:
-        found = jax.vmap(change)(moments, Layer(weight, layer.bias.reshape(groups, -1), *numbers))
-    site_qparams = layer.site_qparams
-    if site_qparams is not None and not shared:
-        site_qparams = jax.tree.map(
-            lambda new, old: patches.as_weight(new, old.shape), found.site_qparams, site_qparams
+        found = jax.vmap(change)(moments, Layer(weight, layer.bias.reshape(groups, -1), own))
+    if site_qparams is not None and found.site_qparams is not None and not shared:
+        scale, zero_point, _ = found.site_qparams
+        shape = site_qparams.scale.shape
+        site_qparams = site_qparams._replace(
+            scale=patches.as_weight(scale, shape), zero_point=patches.as_weight(zero_point, shape)
         )
     return Layer(patches.as_weight(found.weight, layer.weight.shape), found.bias.reshape(-1), site_qparams)

@@ -20,7 +20,8 @@ from evolq_jax.errors import UserError, check_at_least_one, check_choices
 from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.named import check_names
-from evolq_jax.quant.spec import QuantConfig, Rule
+from evolq_jax.quant.scheme import QuantConfig, Rule
+from evolq_jax.quant.spec import check_bits
 from evolq_jax.search.config import SearchConfig
 from evolq_jax.training import TrainConfig, TrainExperiment
 
@@ -219,7 +220,9 @@ class Experiment:
             "edge_activation_bits",
             "softmax_bits",
         ):
-            _check_bits(f"quant.{name}", getattr(self.quant, name))
+            bits = getattr(self.quant, name)
+            if bits is not None:
+                check_bits(f"quant.{name}", bits)
         for link in self.calibration.links:
             if self.quant.bias_correction and link.corrects:
                 raise UserError(
@@ -231,9 +234,5 @@ class Experiment:
                     "stream in float"
                 )
         for rule in self.quant.rules:
-            _check_bits(f"quant.rules, pattern '{rule.pattern}': bits", rule.bits or None)
-
-
-def _check_bits(key: str, bits: int | None) -> None:
-    if bits is not None and not 2 <= bits <= 8:
-        raise UserError(f"{key} must be from 2 to 8, not {bits}")
+            if rule.bits:
+                check_bits(f"quant.rules, pattern '{rule.pattern}': bits", rule.bits)

@@ -17,7 +17,7 @@ from evolq_jax.errors import UserError
 from evolq_jax.landscape.config import DirectionName
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.sites import is_stacked
-from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.typing import Array
 
 Directions = dict[str, Array]  # site -> [M, *scale.shape]: M directions
@@ -153,7 +153,7 @@ def scales_at(
     """
     moved = _signed(parts, origin, directions, point, log=log)
     positive = {site: jnp.maximum(jnp.abs(scale), SMALLEST) for site, scale in moved.items()}
-    return origin | {site: SiteQParams(scale, origin[site].zero_point) for site, scale in positive.items()}
+    return origin | {site: origin[site]._replace(scale=scale) for site, scale in positive.items()}
 
 
 @partial(jax.jit, static_argnames=("parts", "log"))

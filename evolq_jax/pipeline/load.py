@@ -16,7 +16,9 @@ from evolq_jax.errors import UserError
 from evolq_jax.models import registry
 from evolq_jax.models.checkpoint import load_checkpoint
 from evolq_jax.network.network import Network
-from evolq_jax.quant.spec import Specs, resolve
+from evolq_jax.quant.qparams import QParams, blank_qparams
+from evolq_jax.quant.scheme import resolve
+from evolq_jax.quant.spec import Specs
 from evolq_jax.typing import SiteInfo
 
 
@@ -28,7 +30,13 @@ class Setup:
     model: Network
     sites: dict[str, SiteInfo]
     specs: Specs
+    bits: dict[str, int]
     mesh: Mesh | None = None
+
+    @property
+    def blank_qparams(self) -> QParams:
+        """The quantizers' numbers before calibration: the config's bits."""
+        return blank_qparams(self.specs, self.bits, self.sites)
 
     @property
     def added_parameters(self) -> int:
@@ -68,9 +76,9 @@ def load_model(config: Experiment) -> Setup:
     mesh = make_mesh(config.mesh, config.search.population_size)
     model = load_network(config.model.name, config.model.weights, precision=config.precision)
     sites, links = model.sites, config.calibration.links
-    specs = resolve(config.quant, sites)
+    specs, bits = resolve(config.quant, sites)
     check_links(links, model.parts, specs)
-    return Setup(config, model, sites, specs_after(links, specs, sites), mesh)
+    return Setup(config, model, sites, specs_after(links, specs, sites), bits, mesh)
 
 
 def shipped_weights(name: str) -> Path:

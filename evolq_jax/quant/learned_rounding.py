@@ -43,5 +43,5 @@ def undecided(v: Array, power: Array | float) -> Array:
 
 
 def _between(spec: QuantSpec, site_qparams: SiteQParams, weight: Array, h: Array) -> Array:
-    qmin, qmax = int_range(spec)
+    qmin, qmax = int_range(spec.signed, site_qparams.bits)
     return jnp.clip(jnp.floor(weight / site_qparams.scale) + h + site_qparams.zero_point, qmin, qmax)

@@ -1,18 +1,71 @@
 """The numbers of quantizers, by site."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from evolq_jax.typing import Array
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from evolq_jax.errors import UserError, suggestion
+from evolq_jax.quant.spec import Specs, check_bits
+from evolq_jax.typing import Array, SiteInfo
 
 
 class SiteQParams(NamedTuple):
-    """One quantizer's searched numbers, each of the same rank as the tensor it quantizes.
+    """One quantizer's numbers, each of the same rank as the tensor it quantizes.
 
-    Stacked sites (those of a segment's blocks) carry a leading L axis.
+    Stacked sites (those of a segment's blocks) carry a leading L axis. `bits` is of size 1 on every other
+    axis: blocks of one segment may differ, channels of one tensor may not.
     """
 
-    scale: Array  # float32, positive
+    scale: Array  # float32, positive; 1 where the quantizer has none
     zero_point: Array  # float32 holding integers; other quantizers than the uniform keep another one here
+    bits: Array  # float32 holding an integer from 2 to 8
 
 
 QParams = dict[str, SiteQParams]  # by site name: a flat tree beside `Params`
+
+
+def blank_qparams(specs: Specs, bits: Mapping[str, int] | int, sites: Mapping[str, SiteInfo]) -> QParams:
+    """What a calibration starts from: scales 1, zero points 0, and every quantized site's bits.
+
+    Args:
+      specs: the network's quantizers.
+      bits: by site (see `resolve`), or one number for all; `with_bits` gives blocks numbers of their own.
+      sites: the network's quantization points (see `evolq_jax.network.sites.list_sites`).
+    """
+    blank: QParams = {}
+    for site, spec in specs:
+        info = sites[site]
+        lead = () if info.depth is None else (info.depth,)
+        ones = (1,) * (len(info.shape) - 1)
+        shape = (*lead, *ones, info.shape[-1] if spec.per_channel else 1)
+        width = jnp.full((*lead, *ones, 1), bits if isinstance(bits, int) else bits[site], jnp.float32)
+        blank[site] = SiteQParams(jnp.ones(shape), jnp.zeros(shape), width)
+    return blank
+
+
+def with_bits(qparams: QParams, bits: Mapping[str, int | Array | np.ndarray]) -> QParams:
+    """The same numbers with other bits at some sites.
+
+    Scales and zero points stay: find them anew (the link `ranges` takes the bits that it is given).
+
+    Args:
+      qparams: of a network.
+      bits: by site, one for all blocks or one for each [L]; may be traced.
+
+    Raises:
+      UserError: there is no such site, or bits that are no tracers are outside 2 to 8.
+    """
+    changed = dict(qparams)
+    for site, width in bits.items():
+        if site not in qparams:
+            raise UserError(f"no quantized site is called '{site}'{suggestion(site, qparams)}")
+        if not isinstance(width, Tracer):
+            for value in np.ravel(width):
+                check_bits(f"the bits of '{site}'", float(value))
+        old = qparams[site].bits
+        by_block = jnp.asarray(width, old.dtype).reshape(-1, *[1] * (old.ndim - 1))
+        changed[site] = qparams[site]._replace(bits=jnp.broadcast_to(by_block, old.shape))
+    return changed

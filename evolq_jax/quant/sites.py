@@ -56,7 +56,7 @@ class QuantSite(FloatSite):
     def __call__(self, name: str, x: Array) -> Array:
         """Returns `x` as integer arithmetic would see it."""
         spec = self.specs.get(name)
-        return x if spec is None else fake_quant_activation(spec, self.qparams.get(name), x)
+        return x if spec is None else fake_quant_activation(spec, self.qparams[name], x)
 
     def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
         """Integer LayerNorm where the spec asks for it and the input is quantized."""
@@ -71,7 +71,7 @@ class QuantSite(FloatSite):
         spec = self.specs.get(name)
         if spec is None or not spec.integer_op or source not in self.specs:
             return super().softmax(name, source, logits)
-        return integer_softmax(spec, logits, self.qparams[source].scale)
+        return integer_softmax(self.qparams[name].bits, logits, self.qparams[source].scale)
 
 
 class IntegerNormSite(QuantSite):
@@ -123,10 +123,8 @@ class RecordSite:
         return x
 
 
-def fake_quant_activation(spec: QuantSpec, site_qparams: SiteQParams | None, x: Array) -> Array:
-    """One activation as integer arithmetic would see it, whatever its quantizer (some have no numbers)."""
-    if site_qparams is None:
-        return WITHOUT_NUMBERS[spec.quantizer](spec, x)
+def fake_quant_activation(spec: QuantSpec, site_qparams: SiteQParams, x: Array) -> Array:
+    """One activation as integer arithmetic would see it, whatever its quantizer."""
     return QUANTIZERS[spec.quantizer](spec, site_qparams, x)
 
 
@@ -137,8 +135,6 @@ QUANTIZERS: dict[str, Callable[[QuantSpec, SiteQParams, Array], Array]] = {
     "shifted_log2": shifted_log_fake_quant,
     "shifted_log_sqrt2": shifted_log_fake_quant,
     "twin": twin_fake_quant,
-}
-WITHOUT_NUMBERS: dict[str, Callable[[QuantSpec, Array], Array]] = {
     "log2": log2_fake_quant,
     "log_sqrt2": log_sqrt2_fake_quant,
 }

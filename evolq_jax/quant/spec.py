@@ -1,18 +1,16 @@
-"""What a quantizer is (`QuantSpec`) and which site gets which (`QuantConfig`: schemes plus rules)."""
+"""What of a site's quantizer is static (`QuantSpec`), and the tables of these (`Specs`)."""
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from evolq_jax.errors import UserError, suggestion
-from evolq_jax.typing import SiteInfo
 
 SoftmaxQuantizer = Literal["uniform", "log2", "log_sqrt2", "log", "twin"]
 GeluQuantizer = Literal["uniform", "shifted_log", "shifted_log2", "shifted_log_sqrt2", "twin"]
 Quantizer = SoftmaxQuantizer | GeluQuantizer
 ObserverName = Literal["minmax", "ema", "percentile", "omse", "omse_shared", "omse_ends", "ptf", "pow2"]
-Scheme = Literal["fully_quantized", "matmul", "deploy"]
 
 BY_CHANNEL = ("ptf", "pow2")  # observers that give activations a power of two for each channel
 
@@ -21,8 +19,10 @@ BY_CHANNEL = ("ptf", "pow2")  # observers that give activations a power of two f
 class QuantSpec:
     """How one site is quantized. Hashable: it is a static argument of compiled programs.
 
+    How many bits is not said here but among the site's numbers (`SiteQParams.bits`): one program serves every
+    mix of bits.
+
     Attributes:
-      bits: 2 to 8.
       signed: `int` b (symmetric, zero point 0) instead of `uint` b (affine).
       per_channel: one scale per index of the last axis (weights: per output channel).
       quantizer: `uniform`; for values in (0, 1] also `log2` (powers of two), `log` (equal steps of the
@@ -37,7 +37,6 @@ class QuantSpec:
         a scale that moves takes the grid along and changes no integer.
     """
 
-    bits: int = 8
     signed: bool = False
     per_channel: bool = False
     quantizer: Quantizer = "uniform"
@@ -45,11 +44,6 @@ class QuantSpec:
     integer_op: bool = False
     bias_correction: bool = False
     codes: bool = False
-
-    def __post_init__(self) -> None:
-        """Rejects bit widths outside 2 to 8."""
-        if not 2 <= self.bits <= 8:
-            raise UserError(f"bits must be from 2 to 8, not {self.bits}; choose for example 4")
 
     @property
     def has_scale(self) -> bool:
@@ -60,201 +54,14 @@ class QuantSpec:
 Specs = tuple[tuple[str, QuantSpec], ...]  # resolved: (site name, spec) in order; hashable
 
 
-@dataclass(frozen=True)
-class Rule:
-    """Changes the sites whose name matches `pattern` (shell style, `*` also crosses `/`); later rules win.
-
-    `bits=0` leaves the matching sites in float; None keeps what the scheme says (8 bits and `minmax` where
-    that leaves a site in float). Unless a rule says `per_channel`, an activation has factors by channel where
-    its observer, a rule's or the scheme's, gives them.
-    """
-
-    pattern: str
-    bits: int | None = None
-    signed: bool | None = None
-    per_channel: bool | None = None
-    quantizer: Quantizer | None = None
-    observer: ObserverName | None = None
-    integer_op: bool | None = None
-
-    @property
-    def changes(self) -> dict[str, Any]:
-        """The fields of a spec that this rule sets."""
-        return {key: value for key, value in vars(self).items() if key != "pattern" and value is not None}
-
-
-@dataclass(frozen=True)
-class QuantConfig:
-    """Which sites are quantized, and how.
-
-    Attributes:
-      scheme: `fully_quantized` (the paper's: every site of the official code, residual stream and
-        LayerNorm included), `matmul` (inputs and weights of matrix products and convolutions only,
-        as RepQ-ViT, AdaLog, ERQ and, for CNNs, BRECQ count) or `deploy` (what ONNX runtimes execute with
-        Q/DQ pairs: what `matmul` has, and both sides of the residual stream's additions, 8-bit activations
-        with one scale for the tensor, symmetric weights; LayerNorm, softmax and GELU in float). State it
-        with every number: they mean very different things.
-      weight_bits: bits of the weight matrices.
-      edge_weight_bits: bits of the first and last layers' weights (patch embedding or stem, heads); None:
-        `weight_bits`, as in the official code. 8 is common elsewhere, and costs little: state it.
-      activation_bits: bits of every quantized activation.
-      edge_activation_bits: bits of the first and last layers' inputs (image, and what heads multiply); None:
-        `activation_bits`, as in the official code.
-      softmax_bits: bits of the softmax output; None: as the other activations.
-      weight_observer: how weight ranges are found (per output channel): `minmax`, or by squared error `omse`
-        (the range shrinks) or `omse_ends` (each end does).
-      activation_observer: how activation ranges are found (per tensor; as above, and `ptf` and `pow2`: with
-        power-of-two factors per channel, and minmax where channels have no range of their own).
-      residual_observer: the same for the residual stream in fully_quantized.
-      signed_weights: symmetric `int` weights instead of affine `uint`; deploy has them in any case.
-      softmax_quantizer: of softmax outputs: `uniform`; powers of 2 (`log2`), of its root (`log_sqrt2`) or of
-        a base chosen by calibration (`log`); `twin`, a fine range for small weights and a coarse one.
-      gelu_quantizer: of GELU outputs: `uniform`; `twin`, a step below zero and one above; `shifted_log`,
-        powers of a chosen base after lifting above zero (AdaLog), with the base 2 or its root
-        `shifted_log2`, `shifted_log_sqrt2`. All but `uniform` are per tensor, whatever
-        `activation_observer`.
-      integer_layer_norm: FQ-ViT's integer LayerNorm (fully_quantized only).
-      integer_softmax: FQ-ViT's log-int-softmax (with `log2`; needs quantized attention logits).
-      bias_correction: the released code's weight correction; leaves the integer grid.
-      quantize_image: quantize the input image (official code: DeiT and ViT-Tiny yes, ViT-B no).
-      rules: exceptions by site pattern, applied in order.
-    """
-
-    scheme: Scheme = "matmul"
-    weight_bits: int = 4
-    edge_weight_bits: int | None = 8
-    activation_bits: int = 8
-    edge_activation_bits: int | None = 8
-    softmax_bits: int | None = None
-    weight_observer: ObserverName = "omse"
-    activation_observer: ObserverName = "minmax"
-    residual_observer: ObserverName = "ptf"
-    signed_weights: bool = False
-    softmax_quantizer: SoftmaxQuantizer = "uniform"
-    gelu_quantizer: GeluQuantizer = "uniform"
-    integer_layer_norm: bool = False
-    integer_softmax: bool = False
-    bias_correction: bool = False
-    quantize_image: bool = True
-    rules: tuple[Rule, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Rejects integer operations that would silently not run, and what `deploy` cannot execute."""
-        if self.integer_layer_norm and self.scheme != "fully_quantized":
-            raise UserError(
-                f"quant.integer_layer_norm needs quant.scheme fully_quantized: under {self.scheme} the "
-                "input of LayerNorm is not quantized"
-            )
-        if self.integer_softmax and (self.scheme != "fully_quantized" or self.softmax_quantizer != "log2"):
-            raise UserError(
-                "quant.integer_softmax needs quant.scheme fully_quantized and quant.softmax_quantizer log2"
-            )
-
-        if self.scheme == "deploy":
-            self._check_deploy()
-
-    def _check_deploy(self) -> None:
-        bits = {self.activation_bits, self.edge_activation_bits or 8, self.softmax_bits or 8}
-        for wrong, key, remedy in (
-            (bits != {8}, "activation_bits, edge_activation_bits and softmax_bits", "8"),
-            (self.activation_observer in BY_CHANNEL, "activation_observer", "for example omse"),
-            (self.softmax_quantizer != "uniform", "softmax_quantizer", "uniform"),
-            (self.gelu_quantizer != "uniform", "gelu_quantizer", "uniform"),
-            (self.bias_correction, "bias_correction", "off"),
-        ):
-            if wrong:
-                raise UserError(
-                    f"quant.scheme deploy is what ONNX runtimes execute with Q/DQ pairs: quant.{key} must be "
-                    f"{remedy}"
-                )
-
-    def fields(self, site: str, info: SiteInfo) -> dict[str, Any] | None:
-        """What the scheme says of one site (rules not applied); None: the site stays in float."""
-        if info.is_weight:
-            edge_bits = self.edge_weight_bits if "edge_weights" in info.roles else None
-            return {
-                "bits": edge_bits or self.weight_bits,
-                "signed": self.signed_weights or self.scheme == "deploy",
-                "per_channel": True,
-                "observer": self.weight_observer,
-                "bias_correction": self.bias_correction,
-            }
-        if not self._quantizes(site, info):
-            return None
-        residual = "residual" in info.roles and self.scheme == "fully_quantized"
-        softmax, gelu = "softmax" in info.roles, "gelu" in info.roles
-        edge_bits = self.edge_activation_bits if "edge_inputs" in info.roles else None
-        return {
-            "bits": (self.softmax_bits if softmax else edge_bits) or self.activation_bits,
-            "quantizer": self.softmax_quantizer if softmax else self.gelu_quantizer if gelu else "uniform",
-            "observer": self.residual_observer if residual else self.activation_observer,
-            "integer_op": (softmax and self.integer_softmax)
-            or (self.integer_layer_norm and "layer_norm" in info.roles),
-        }
-
-    def _quantizes(self, site: str, info: SiteInfo) -> bool:
-        if site == "image":
-            return self.quantize_image
-        if self.scheme == "fully_quantized":
-            return "beyond_paper" not in info.roles
-        return "operands" in info.roles or (self.scheme == "deploy" and "addends" in info.roles)
-
-
-def _spec(site: str, info: SiteInfo, fields: Mapping[str, Any]) -> QuantSpec:
-    """The spec of these fields, and what follows from them for an activation where they do not say it.
-
-    Observers by channel give factors by channel; where there can be none, `minmax` takes their place.
-    """
-    spec = QuantSpec(**fields)
-    takes = SoftmaxQuantizer if "softmax" in info.roles else GeluQuantizer if "gelu" in info.roles else None
-    if spec.quantizer not in (get_args(takes) if takes else ("uniform",)):
-        raise UserError(
-            f"quant.rules give '{site}' the quantizer '{spec.quantizer}', which is for outputs of softmax or "
-            "GELU: take another, or another pattern"
-        )
-    if info.is_weight:
-        return spec
-    signed = "gelu" in info.roles and spec.quantizer == "twin"
-    by_channel = spec.observer in BY_CHANNEL
-    observer = spec.observer
-    if by_channel and ("per_tensor" in info.roles or spec.quantizer != "uniform"):
-        by_channel, observer = False, "minmax"
-    implied = {"signed": signed, "per_channel": by_channel, "observer": observer}
-    return replace(spec, **{key: implied[key] for key in implied if key == "observer" or key not in fields})
-
-
-def resolve(config: QuantConfig, sites: Mapping[str, SiteInfo]) -> Specs:
-    """Scheme and rules for the sites of one network (see `evolq_jax.network.sites.list_sites`).
+def check_bits(key: str, bits: float) -> None:
+    """Refuses bits that no quantizer has.
 
     Raises:
-      UserError: a rule's pattern matches no site, or it gives one a quantizer that is not for it, or asks of
-        `deploy` what that cannot execute.
+      UserError: they are no whole number from 2 to 8; the message names `key`.
     """
-    for rule in config.rules:
-        select([rule.pattern], sites)
-    resolved = []
-    for site, info in sites.items():
-        fields = config.fields(site, info)
-        for rule in config.rules:
-            if fnmatchcase(site, rule.pattern):
-                fields = None if rule.bits == 0 else (fields or {}) | rule.changes
-        if fields is not None:
-            spec = _spec(site, info, fields)
-            if config.scheme == "deploy":
-                _check_deployed(site, spec, info)
-            resolved.append((site, spec))
-    return tuple(resolved)
-
-
-def _check_deployed(site: str, spec: QuantSpec, info: SiteInfo) -> None:
-    plain = spec.quantizer == "uniform" and not spec.integer_op
-    activation = spec.bits == 8 and not spec.per_channel
-    if not plain or not (spec.signed if info.is_weight else activation):
-        wanted = "symmetric" if info.is_weight else "8 bits, with one scale and zero point"
-        raise UserError(
-            f"quant.scheme deploy is what ONNX runtimes execute with Q/DQ pairs: a rule makes '{site}' "
-            f"something other than uniform, {wanted}; change quant.rules"
-        )
+    if bits not in range(2, 9):
+        raise UserError(f"{key} must be from 2 to 8, not {bits:g}")
 
 
 def with_codes(specs: Specs, weights: Container[str]) -> Specs:

@@ -3,7 +3,6 @@
 Values are exactly those of `quant`; only the gradients are made up.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -32,41 +31,48 @@ from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, Params
 
 
-def lsq_fake_quant(spec: QuantSpec, factor: float, site_qparams: SiteQParams, x: Array) -> Array:
-    """`fake_quant` with LSQ's gradients; `factor` multiplies that of the scale (see `lsq_factor`).
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def lsq_fake_quant(spec: QuantSpec, site_qparams: SiteQParams, x: Array) -> Array:
+    """`fake_quant` with LSQ's gradients (see `scale_gradient` for its factor).
 
     With v = x / s + z and q = clip(round(v)): the gradient passes to x where qmin <= v <= qmax; that of s is
-    q - z - x / s there, and q - z outside (equation 3 of the paper, with a zero point). z gets none.
+    q - z - x / s there, and q - z outside (equation 3 of the paper, with a zero point). z and the bits get
+    none.
     """
-    return _lsq(spec, factor, site_qparams, x)  # type: ignore[return-value]
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _lsq(spec: QuantSpec, factor: float, site_qparams: SiteQParams, x: Array) -> Array:
-    del factor
     return fake_quant(spec, site_qparams, x)
 
 
-def _forward(
-    spec: QuantSpec, factor: float, site_qparams: SiteQParams, x: Array
-) -> tuple[Array, tuple[SiteQParams, Array]]:
-    del factor
+def _forward(spec: QuantSpec, site_qparams: SiteQParams, x: Array) -> tuple[Array, tuple[SiteQParams, Array]]:
     return fake_quant(spec, site_qparams, x), (site_qparams, x)
 
 
 def _backward(
-    spec: QuantSpec, factor: float, saved: tuple[SiteQParams, Array], cotangent: Array
+    spec: QuantSpec, saved: tuple[SiteQParams, Array], cotangent: Array
 ) -> tuple[SiteQParams, Array]:
-    (scale, zero_point), x = saved
-    (qmin, qmax), ratio = int_range(spec), x / scale
+    site_qparams, x = saved
+    scale, zero_point, bits = site_qparams
+    (qmin, qmax), ratio = int_range(spec.signed, bits), x / scale
     inside = (ratio + zero_point >= qmin) & (ratio + zero_point <= qmax)
-    level = quantize(spec, SiteQParams(scale, zero_point), x) - zero_point
+    level = quantize(spec, site_qparams, x) - zero_point
     slope = jnp.where(inside, level - ratio, level)
-    to_scale = factor * _sum_to(scale.shape, cotangent * slope)
-    return SiteQParams(to_scale, jnp.zeros_like(zero_point)), jnp.where(inside, cotangent, 0.0)
+    to_scale = _sum_to(scale.shape, cotangent * slope)
+    to_site = SiteQParams(to_scale, jnp.zeros_like(zero_point), jnp.zeros_like(bits))
+    return to_site, jnp.where(inside, cotangent, 0.0)
 
 
-_lsq.defvjp(_forward, _backward)
+lsq_fake_quant.defvjp(_forward, _backward)
+
+
+@jax.custom_vjp
+def scale_gradient(x: Array, factor: Array) -> Array:
+    """`x`, whose gradient is multiplied by `factor` (of its shape, or of size 1); `factor` gets none."""
+    del factor
+    return x
+
+
+scale_gradient.defvjp(
+    lambda x, factor: (x, factor), lambda factor, cotangent: (factor * cotangent, jnp.zeros_like(factor))
+)
 
 
 def _sum_to(shape: tuple[int, ...], x: Array) -> Array:
@@ -77,9 +83,15 @@ def _sum_to(shape: tuple[int, ...], x: Array) -> Array:
     return x.sum(axes, keepdims=True).reshape(shape)
 
 
-def lsq_factor(spec: QuantSpec, num_elements: int) -> float:
-    """1 / sqrt(elements that share the scale x qmax): section 2.2 of LSQ."""
-    return 1.0 / math.sqrt(num_elements * int_range(spec)[1])
+def lsq_factor(spec: QuantSpec, bits: Array, num_elements: int) -> Array:
+    """1 / sqrt(elements that share the scale x qmax): section 2.2 of LSQ. Of the shape of `bits`."""
+    return 1.0 / jnp.sqrt(num_elements * int_range(spec.signed, bits)[1])
+
+
+def _lsq_scaled(spec: QuantSpec, site_qparams: SiteQParams, num_elements: int) -> SiteQParams:
+    """The same numbers, but the scale's gradient has LSQ's factor."""
+    factor = lsq_factor(spec, site_qparams.bits, num_elements)
+    return site_qparams._replace(scale=scale_gradient(site_qparams.scale, factor))
 
 
 @dataclass(frozen=True)
@@ -93,12 +105,13 @@ class StraightThroughSite(QuantSite):
         spec = self.specs.get(name)
         if spec is None:
             return x
-        if spec.quantizer != "uniform":  # steps and bases of the others are not learnt
-            return _straight(x, fake_quant_activation(spec, self.qparams.get(name), x))
         site_qparams = self.qparams[name]
-        # The leading axis is the images', but of a table that all images share.
-        elements = max(1, x[0].size // site_qparams.scale.size)
-        return lsq_fake_quant(spec, lsq_factor(spec, elements) if self.lsq_scaling else 1.0, site_qparams, x)
+        if spec.quantizer != "uniform":  # steps and bases of the others are not learnt
+            return _straight(x, fake_quant_activation(spec, site_qparams, x))
+        if self.lsq_scaling:
+            # The leading axis is the images', but of a table that all images share.
+            site_qparams = _lsq_scaled(spec, site_qparams, max(1, x[0].size // site_qparams.scale.size))
+        return lsq_fake_quant(spec, site_qparams, x)
 
     def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
         """Integer LayerNorm where the spec asks for it, with the gradient of the float one."""
@@ -111,7 +124,8 @@ class StraightThroughSite(QuantSite):
         spec, smooth = self.specs.get(name), jax.nn.softmax(logits, axis=-1)
         if spec is None or not spec.integer_op or source not in self.specs:
             return self(name, smooth)
-        return _straight(smooth, integer_softmax(spec, logits, self.qparams[source].scale))
+        integer = integer_softmax(self.qparams[name].bits, logits, self.qparams[source].scale)
+        return _straight(smooth, integer)
 
 
 def _straight(smooth: Array, exact: Array) -> Array:
@@ -136,9 +150,9 @@ def straight_through_weights(
         if spec.codes:
             leaves[name] = dequantize(site_qparams, weight)
             continue
-        elements = weight.size // site_qparams.scale.size
-        factor = lsq_factor(spec, elements) if lsq_scaling else 1.0
-        quantized = lsq_fake_quant(spec, factor, site_qparams, weight)
+        if lsq_scaling:
+            site_qparams = _lsq_scaled(spec, site_qparams, weight.size // site_qparams.scale.size)
+        quantized: Array = lsq_fake_quant(spec, site_qparams, weight)  # pyright: ignore[reportAssignmentType]
         if spec.bias_correction:
             axes = tuple(axis for axis, size in enumerate(site_qparams.scale.shape[:-1]) if size == 1)
             quantized = match_channel_statistics(weight, quantized, axes)

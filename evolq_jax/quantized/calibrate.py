@@ -17,7 +17,8 @@ from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.network.chunks import largest_divisor
 from evolq_jax.network.network import Network
 from evolq_jax.network.run import normalize
-from evolq_jax.quant.spec import QuantConfig, resolve
+from evolq_jax.quant.qparams import blank_qparams
+from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.typing import Array, Images
 
@@ -80,7 +81,8 @@ def calibrate(
         finds nothing in this network that it could change.
     """
     sites, links, pixels = network.sites, find_links(chain), pixels_of(images)
-    specs = specs_after(links, resolve(quant or QuantConfig(), sites), sites)
+    resolved, bits = resolve(quant or QuantConfig(), sites)
+    specs = specs_after(links, resolved, sites)
     size = batch_size or largest_divisor(len(pixels), LARGEST_BATCH)
     with matmul_precision(network.precision):
         batches = in_batches(network, pixels, size, mesh)
@@ -90,6 +92,7 @@ def calibrate(
             replicate(batches.mesh, network.params),
             batches.images,
             sites=sites,
+            qparams=replicate(batches.mesh, blank_qparams(specs, bits, sites)),
             chain=links,
             chunk=image_chunk,
             seed=seed,

@@ -19,6 +19,7 @@ from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices import hosts
 from evolq_jax.errors import UserError
 from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.spec import Specs
 from evolq_jax.runs.config_json import from_json
 from evolq_jax.runs.lock import LOCK, locked
 from evolq_jax.runs.preemption import Preempted
@@ -132,28 +133,48 @@ class RunDirectory:
         except (OSError, SafetensorError) as error:
             raise UserError(f"no readable arrays in '{self.path / name}' ({error}); run it again") from error
 
-    def write_qparams(self, name: str, qparams: QParams) -> None:
-        """Scales as `.safetensors`: `SITE.scale` and `SITE.zero_point`."""
-        fields = ((site, site_qparams._asdict()) for site, site_qparams in qparams.items())
-        self.write_arrays(name, {f"{site}.{field}": v for site, part in fields for field, v in part.items()})
+    def write_qparams(self, name: str, specs: Specs, qparams: QParams) -> None:
+        """The quantizers' numbers as `.safetensors`.
 
-    def read_qparams(self, name: str) -> QParams:
-        """Scales written by `write_scales`.
+        `SITE.bits` of every quantized site; `SITE.scale` and `SITE.zero_point` of those that have a scale.
+        """
+        table = dict(specs)
+        self.write_arrays(
+            name,
+            {
+                f"{site}.{field}": value
+                for site, site_qparams in qparams.items()
+                for field, value in site_qparams._asdict().items()
+                if field == "bits" or table[site].has_scale
+            },
+        )
+
+    def read_qparams(self, name: str, specs: Specs, blank: QParams) -> QParams:
+        """Numbers written by `write_qparams`.
+
+        Args:
+          name: of the file.
+          specs: the network's quantizers.
+          blank: what the file's numbers are put into; its bits are those of a site of which the file names
+            none, as those of older runs do.
 
         Raises:
-          UserError: the file is missing or damaged.
+          UserError: the file is missing or damaged, or has the numbers of other sites.
         """
-        arrays = self.read_arrays(name)
-        sites = sorted({key.rpartition(".")[0] for key in arrays})
-        try:
-            return {
-                site: SiteQParams(
-                    jnp.asarray(arrays[f"{site}.scale"]), jnp.asarray(arrays[f"{site}.zero_point"])
-                )
-                for site in sites
-            }
-        except KeyError as error:
-            raise UserError(f"'{self.path / name}' lacks {error}; run it again") from error
+        arrays, qparams = self.read_arrays(name), dict(blank)
+        found = {key.removesuffix(".scale") for key in arrays if key.endswith(".scale")}
+        expected = {site for site, spec in specs if spec.has_scale}
+        if found != expected:
+            wrong = ", ".join(sorted(found ^ expected)[:3])
+            raise UserError(
+                f"the scales in '{self.path / name}' do not fit the run's config: {wrong} missing or extra"
+            )
+        for key, value in arrays.items():
+            site, _, field = key.rpartition(".")
+            if site not in qparams or field not in SiteQParams._fields:
+                raise UserError(f"'{self.path / name}' holds '{key}', which its config has no use for")
+            qparams[site] = qparams[site]._replace(**{field: jnp.asarray(value)})
+        return qparams
 
 
 def open_run(path: str | Path) -> RunDirectory:

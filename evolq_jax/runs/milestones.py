@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from evolq_jax.errors import UserError
 from evolq_jax.quant.qparams import QParams
+from evolq_jax.quant.spec import Specs
 from evolq_jax.runs.directory import RunDirectory
 from evolq_jax.runs.typed_json import from_plain
 
@@ -31,9 +32,9 @@ class Milestones:
     What is kept measures and selects nothing. A continued run keeps the same again.
     """
 
-    def __init__(self, run: RunDirectory, count: int, budget: float) -> None:
+    def __init__(self, run: RunDirectory, specs: Specs, count: int, budget: float) -> None:
         """`count - 1` milestones, evenly on the way to the budget's end."""
-        self._run = run
+        self._run, self._specs = run, specs
         self._marks = [budget * number / count for number in range(1, count)]
         self._last: tuple[float, float, QParams] | None = None
 
@@ -47,19 +48,21 @@ class Milestones:
         self._last = spent, fitness, qparams
 
     def _write(self, number: int, mark: float, fitness: float, qparams: QParams) -> None:
-        self._run.write_qparams(_file(number), qparams)
+        self._run.write_qparams(_file(number), self._specs, qparams)
         known = _read(self._run)[:number]
         reached = Milestone(mark, fitness if math.isfinite(fitness) else None)
         self._run.write_json(MILESTONES, [*known, reached])
 
 
-def read_milestones(run: RunDirectory) -> list[tuple[Milestone, QParams]]:
-    """Every milestone passed, with its scales.
+def read_milestones(run: RunDirectory, specs: Specs, blank: QParams) -> list[tuple[Milestone, QParams]]:
+    """Every milestone passed, with its scales (see `RunDirectory.read_qparams`).
 
     Raises:
       UserError: a file is damaged.
     """
-    return [(passed, run.read_qparams(_file(number))) for number, passed in enumerate(_read(run))]
+    return [
+        (passed, run.read_qparams(_file(number), specs, blank)) for number, passed in enumerate(_read(run))
+    ]
 
 
 def _read(run: RunDirectory) -> list[Milestone]:

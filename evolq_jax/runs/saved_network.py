@@ -33,11 +33,13 @@ class SavedScales(NamedTuple):
         return self.final
 
 
-def write_calibrated(run: RunDirectory, config: Experiment, params: Params, qparams: QParams) -> None:
+def write_calibrated(
+    run: RunDirectory, config: Experiment, params: Params, qparams: QParams, *, specs: Specs
+) -> None:
     """The first scales and, where the chain of `config` changed them, the parameters that they are for."""
     if _changes_params(config):
         run.write_arrays(PARAMS, flatten(params))
-    run.write_qparams(INIT_SCALES, qparams)
+    run.write_qparams(INIT_SCALES, specs, qparams)
 
 
 def _changes_params(config: Experiment) -> bool:
@@ -66,19 +68,11 @@ def read_params(run: RunDirectory, float_params: Params) -> Params:
     return unflatten({name: jnp.asarray(arrays[name]) for name in (*expected, *sorted(added))})
 
 
-def read_scales(run: RunDirectory, specs: Specs) -> SavedScales:
-    """The run's scales.
+def read_scales(run: RunDirectory, specs: Specs, blank: QParams) -> SavedScales:
+    """The run's scales, put into `blank`, whose bits count where a file names none.
 
     Raises:
       UserError: a file is missing or damaged, or holds scales of other sites than `specs` have.
     """
-    init = _read(run, INIT_SCALES, "init", specs)
-    return SavedScales(init, _read(run, FINAL_SCALES, "final", specs) if run.has(FINAL_SCALES) else None)
-
-
-def _read(run: RunDirectory, file: str, name: str, specs: Specs) -> QParams:
-    qparams, expected = run.read_qparams(file), {site for site, spec in specs if spec.has_scale}
-    if set(qparams) != expected:
-        wrong = ", ".join(sorted(set(qparams) ^ expected)[:3])
-        raise UserError(f"the {name} scales in '{run.path}' do not fit its config: {wrong} missing or extra")
-    return qparams
+    init = run.read_qparams(INIT_SCALES, specs, blank)
+    return SavedScales(init, run.read_qparams(FINAL_SCALES, specs, blank) if run.has(FINAL_SCALES) else None)

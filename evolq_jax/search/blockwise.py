@@ -283,7 +283,9 @@ class _Search:
         if not self.config.min_gain:
             return 0.0
         key = jax.random.fold_in(self.key, 2**32 - self.visits)  # no visit's own
-        copies = programs.jitter(visit.start, key, num_noise_copies(self.config))
+        specs = scope(self.specs, self.parts.segments[visit.segment.number].name)
+        scaled = tuple(sorted(name for name in visit.start if specs[name].has_scale))
+        copies = programs.jitter(scaled, visit.start, key, num_noise_copies(self.config))
         noise = jnp.std(visit.score(0, copies), ddof=1)
         self.noise_sum, self.noise_count = self.noise_sum + float(noise), self.noise_count + 1
         return self.config.min_gain * noise

@@ -149,23 +149,22 @@ def _row(rows: int, chunk: int, x: Array) -> Array:
     return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(CANDIDATE) * part, part)
 
 
-@partial(jax.jit, static_argnames=("size",))
-def jitter(block_qparams: QParams, key: Array, size: int) -> QParams:
-    """Copies of a block's scales, each off by some millionths: [size] on every leaf.
+@partial(jax.jit, static_argnames=("sites", "size"))
+def jitter(sites: tuple[str, ...], block_qparams: QParams, key: Array, size: int) -> QParams:
+    """Copies of a block's numbers, the scales of `sites` each off by some millionths: [size] on every leaf.
 
     Nobody could tell them apart but by the values that lie next to a rounding edge.
     """
-    names = sorted(block_qparams)
-    keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
+    keys = dict(zip(sites, jax.random.split(key, len(sites)), strict=True))
 
-    def copies(name: str) -> SiteQParams:
-        scale, zero_point = block_qparams[name]
-        noise = jax.random.uniform(keys[name], (size, *scale.shape), minval=-1.0, maxval=1.0)
-        return SiteQParams(
-            scale * (1 + JITTER * noise), jnp.broadcast_to(zero_point, (size, *zero_point.shape))
-        )
+    def copies(name: str, site_qparams: SiteQParams) -> SiteQParams:
+        repeated = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), site_qparams)
+        if name not in keys:
+            return repeated
+        noise = jax.random.uniform(keys[name], repeated.scale.shape, minval=-1.0, maxval=1.0)
+        return repeated._replace(scale=repeated.scale * (1 + JITTER * noise))
 
-    return {name: copies(name) for name in names}
+    return {name: copies(name, site_qparams) for name, site_qparams in block_qparams.items()}
 
 
 @jax.jit

@@ -34,10 +34,11 @@ def searched_segment(
       UserError: a pattern matches nothing, or the algorithm does not take these settings.
     """
     segment = parts.segments[number]
-    inside = [site for site in select(config.sites, qparams) if is_stacked(parts, site)]
+    scaled = [name for name, spec in specs if spec.has_scale]
+    inside = [site for site in select(config.sites, scaled) if is_stacked(parts, site)]
     if inside and not any(site.startswith(f"{segment.name}/") for site in inside):
         return None  # all that is searched is in other segments
-    space = config.space(qparams, segment.name, specs)
+    space = config.space(scaled, segment.name, specs)
     size, firsts = config.visits(segment.length)
     start_qparams = programs.slice_blocks(scope(qparams, segment.name), np.int32(0), size)
     solution = space.encode_blocks(start_qparams)

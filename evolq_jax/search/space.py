@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from evolq_jax.errors import UserError
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.sites import is_stacked
-from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.quantizers.uniform import int_range
 from evolq_jax.quant.spec import BY_CHANNEL, QuantSpec, Specs, scope, select
 from evolq_jax.typing import Array
@@ -32,7 +32,7 @@ class SearchSpace:
     A `tied` site has scales whose ratios mean something (power-of-two factors of ptf and pow2): it has one
     coordinate in every parametrization, and its channels follow.
 
-    Zero points move where `levels` has a site: as integers, by one coordinate for each of the scales'
+    Zero points move where `affine` has a site: as integers, by one coordinate for each of the scales'
     coordinates, in units of `step` times the integer range, so that a step shifts the clipping window by
     about as much as it would widen it. They stay inside the integer range, so that zero remains a value.
     Others stay where calibration put them.
@@ -42,12 +42,12 @@ class SearchSpace:
     parametrization: Parametrization = "raw"
     group_size: int = 64
     tied: tuple[str, ...] = ()
-    levels: tuple[tuple[str, int, int], ...] = ()  # site, qmin, qmax
+    affine: tuple[str, ...] = ()
 
     def encode(self, block_qparams: QParams) -> dict[str, Array]:
         """The solution that stands for the start."""
         solution = {site: self._start(site, block_qparams[site].scale) for site in self.sites}
-        for site, _, _ in self.levels:
+        for site in self.affine:
             solution[site + SHIFT] = jnp.zeros_like(solution[site])
         return solution
 
@@ -66,9 +66,10 @@ class SearchSpace:
                 scale *= value / scale.min(keepdims=True)
             else:
                 scale = value
-            changed[site] = SiteQParams(scale, start[site].zero_point)
-        for site, qmin, qmax in self.levels:
+            changed[site] = start[site]._replace(scale=scale)
+        for site in self.affine:
             site_qparams = start[site]
+            qmin, qmax = int_range(False, site_qparams.bits)
             shift = step * (qmax - qmin) * self._expand(solution[site + SHIFT], site_qparams.scale)
             moved = jnp.clip(jnp.round(site_qparams.zero_point + shift), qmin, qmax)
             changed[site] = changed[site]._replace(zero_point=moved)
@@ -80,7 +81,7 @@ class SearchSpace:
             channels = 1
         elif self.parametrization == "log_per_group":
             channels = math.ceil(channels / self.group_size)
-        return channels * (2 if site in {name for name, _, _ in self.levels} else 1)
+        return channels * (2 if site in self.affine else 1)
 
     def _start(self, site: str, scale: Array) -> Array:
         if self.parametrization == "raw":
@@ -151,8 +152,7 @@ def make_space(
             f"search.zero_points has nothing to move in '{segment}': no searched site has an affine "
             "quantizer (quant.signed_weights and logarithmic quantizers have no zero points)"
         )
-    levels = tuple((site, *int_range(known[site])) for site in affine)
-    return SearchSpace(local, parametrization, group_size, tied, levels)
+    return SearchSpace(local, parametrization, group_size, tied, affine)
 
 
 def _is_tied(site: str, spec: QuantSpec) -> bool:

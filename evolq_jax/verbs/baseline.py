@@ -124,7 +124,7 @@ def _descend(
         first = first_position(problem, data.start)
         saved = checkpoints.latest(first) or Saved(first, 0, clock.earlier)
         clock.earlier, lines, at = saved.seconds, saved.log_lines, saved.position
-        milestones = Milestones(run, config.milestones, budget)
+        milestones = Milestones(run, problem.specs, config.milestones, budget)
         if at.evaluated:
             milestones.offer(at.evaluated, at.fitness, at.best)
         with run.open_log(lines) as append:

@@ -26,12 +26,12 @@ def run_calibrate(
         setup = load_model(config)
         count_calibration(setup, for_search=False)
         calibrated = calibrate_setup(setup, watcher or Silent(), for_search=False)
-        write_calibrated(run, config, calibrated.params, calibrated.qparams)
+        write_calibrated(run, config, calibrated.params, calibrated.qparams, specs=setup.specs)
     return CalibrationResult(
         run_dir=run.path,
         setting=setting_of(config, setup.model.name, setup.added_parameters),
         sites=len(setup.specs),
-        scales=sum(int(site_qparams.scale.size) for site_qparams in calibrated.qparams.values()),
+        scales=sum(calibrated.qparams[name].scale.size for name, spec in setup.specs if spec.has_scale),
         num_calibration_images=len(calibrated.images.pixels),
         seconds=round(calibrated.seconds, 2),
     )

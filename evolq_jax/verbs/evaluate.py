@@ -42,7 +42,10 @@ def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None
         else:
             run = open_run(target)
             setup = load_model(run.config())
-            params, saved = read_params(run, setup.model.params), read_scales(run, setup.specs)
+            params, saved = (
+                read_params(run, setup.model.params),
+                read_scales(run, setup.specs, setup.blank_qparams),
+            )
             check_fingerprints(run, {"weights": weights_fingerprint(setup.model.params)})
             count_evaluation(setup)
             evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))

@@ -77,11 +77,12 @@ def init_network(
         kept = _read_record(run, files.verb)
         check_unchanged(run, files.verb, kept.provenance, provenance_of(setup, images, evaluation))
         clock.earlier = kept.seconds
-        params, qparams = read_params(run, setup.model.params), read_scales(run, setup.specs).init
+        params = read_params(run, setup.model.params)
+        qparams = read_scales(run, setup.specs, setup.blank_qparams).init
         return Calibrated(setup, params, qparams, images, kept.seconds_calibration)
     with out_of_memory("--calibration.image-chunk", "--calibration.batch-size"):
         calibrated = make_init(setup, watcher)
-    write_calibrated(run, setup.config, calibrated.params, calibrated.qparams)
+    write_calibrated(run, setup.config, calibrated.params, calibrated.qparams, specs=setup.specs)
     now = provenance_of(setup, calibrated.images, evaluation)
     run.write_json(_record_file(files.verb), InitRecord(now, calibrated.seconds, clock.seconds()))
     return calibrated
@@ -120,7 +121,7 @@ def make_init(setup: Setup, watcher: Watcher) -> Calibrated:
     for part in ("model", "quant", "calibration"):
         if getattr(then, part) != getattr(config, part):
             raise UserError(f"start '{config.start}' has other `{part}` settings than this config")
-    final = read_scales(run, setup.specs).final
+    final = read_scales(run, setup.specs, setup.blank_qparams).final
     if final is None:
         raise UserError(f"start '{config.start}' holds no result: it has not finished")
     images = load_calibration(setup, watcher.stage("decoding calibration images"))

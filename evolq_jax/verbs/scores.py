@@ -37,8 +37,8 @@ def score_run(
       watcher: told of each network.
     """
     setup = calibrated.setup
-    run.write_qparams(FINAL_SCALES, found.qparams)
-    passed = read_milestones(run)
+    run.write_qparams(FINAL_SCALES, setup.specs, found.qparams)
+    passed = read_milestones(run, setup.specs, calibrated.qparams)
     on_the_way = {f"milestone {number + 1}": qparams for number, (_, qparams) in enumerate(passed)}
     networks = {"init": calibrated.qparams, **on_the_way, "final": found.qparams}
     scores = score_networks(setup, calibrated.params, networks, evaluation=evaluation, watcher=watcher)

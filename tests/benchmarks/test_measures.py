@@ -21,7 +21,7 @@ from benchmarks.subject import Subject
 from benchmarks.timing import count_compilations, interleave
 from evolq_jax.models.registry import get_entry
 from evolq_jax.models.vit import ViTConfig
-from evolq_jax.quant.spec import QuantConfig
+from evolq_jax.quant.scheme import QuantConfig
 from tests.tiny import PREPROCESSING, make_tiny
 
 
@@ -101,9 +101,9 @@ def test_work_of_a_compiled_program() -> None:
 def test_candidates_at_lower_precision_change_their_order() -> None:
     """Rounded operands give another fitness, not a wholly other one; pairs are compared, not numbers."""
     subject = tiny_subject(2)
-    sites, specs = subject.quantizers(QuantConfig("matmul", weight_bits=4))
+    sites, specs, blank = subject.quantizers(QuantConfig("matmul", weight_bits=4))
     options = precision.Options(pairs=8, spread=0.1, images=10, emulate=True)
-    at_precision = precision.fitness(subject, sites, specs, options)
+    at_precision = precision.fitness(subject, sites, specs, blank, options)
     exact, coarse = (at_precision(name).reshape(-1, 2) for name in ("float32", "bfloat16"))
     assert 0 < np.abs(coarse - exact).max() < 0.5 * np.abs(exact).max()
     assert precision.changed_order(exact, exact) == 0

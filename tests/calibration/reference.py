@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.spec import QuantSpec
 from tests.quant.reference import int_range
 
@@ -56,14 +57,15 @@ def groups(spec: QuantSpec, x: np.ndarray) -> list[np.ndarray]:
     return list(x.reshape(-1, x.shape[-1]).T) if spec.per_channel else [x.ravel()]
 
 
-def check(spec: QuantSpec, batches: list[np.ndarray], scale: np.ndarray, zero_point: np.ndarray) -> None:
+def check(spec: QuantSpec, batches: list[np.ndarray], site_qparams: SiteQParams) -> None:
     """That a site's scale and zero point are those of its observer on these batches.
 
     Where candidates compete, equal errors to rounding make the choice free: the chosen one must be a
     candidate, and as good as the best.
     """
     by_group = list(zip(*(groups(spec, b) for b in batches), strict=True))
-    scale, zero_point = (np.broadcast_to(v.ravel(), len(by_group)) for v in (scale, zero_point))
+    bits = int(site_qparams.bits.item())
+    scale, zero_point = (np.broadcast_to(np.ravel(v), len(by_group)) for v in site_qparams[:2])
     spread = [value_range(spec.observer, list(group)) for group in by_group]
     if spec.observer == "ptf":
         spread = [(min(low for low, _ in spread), max(high for _, high in spread))] * len(by_group)
@@ -71,11 +73,11 @@ def check(spec: QuantSpec, batches: list[np.ndarray], scale: np.ndarray, zero_po
     errors = np.zeros((len(by_group), 90))
     for i, (low, high) in enumerate(spread):
         if spec.observer in ("omse", "omse_shared"):
-            options = shrinks(low, high, spec.bits, spec.signed)
+            options = shrinks(low, high, bits, spec.signed)
         elif spec.observer == "ptf":
-            options = factors(low, high, spec.bits)
+            options = factors(low, high, bits)
         else:
-            options = [range_qparams(low, high, spec.bits, spec.signed)]
+            options = [range_qparams(low, high, bits, spec.signed)]
         table = np.array(options)
         choice = int(np.argmin(np.abs(table[:, 0] - scale[i])))
         np.testing.assert_allclose(scale[i], table[choice, 0], rtol=2e-6)
@@ -83,7 +85,7 @@ def check(spec: QuantSpec, batches: list[np.ndarray], scale: np.ndarray, zero_po
             assert zero_point[i] == table[choice, 1]
         choices.append(choice)
         errors[i, : len(options)] = [
-            squared_error(by_group[i][-1], s, z, spec.bits, spec.signed) for s, z in options
+            squared_error(by_group[i][-1], s, z, bits, spec.signed) for s, z in options
         ]
         errors[i, len(options) :] = np.inf
     if spec.observer == "omse_shared":

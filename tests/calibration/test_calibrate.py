@@ -28,8 +28,9 @@ from evolq_jax.calibration.links.bias import BIAS
 from evolq_jax.calibration.links.ranges import RANGES
 from evolq_jax.calibration.links.ridge import RIDGE
 from evolq_jax.errors import UserError
-from evolq_jax.quant.qparams import QParams
-from evolq_jax.quant.spec import QuantConfig, QuantSpec, Specs, resolve
+from evolq_jax.quant.qparams import QParams, blank_qparams
+from evolq_jax.quant.scheme import QuantConfig, resolve
+from evolq_jax.quant.spec import QuantSpec, Specs
 from evolq_jax.trees import flatten
 from tests.families import make_small
 from tests.tiny import Tiny
@@ -65,11 +66,12 @@ SHRINK = LayerLink("shrink", "shrinks biases", shrink, settings=ShrinkConfig(), 
 
 @pytest.fixture(scope="module")
 def specs(tiny: Tiny) -> Specs:
-    return resolve(QuantConfig("matmul", weight_bits=3, weight_observer="minmax"), tiny.sites)
+    return resolve(QuantConfig("matmul", weight_bits=3, weight_observer="minmax"), tiny.sites).specs
 
 
 def run(tiny: Tiny, specs: Specs, *chain: str | NetworkLink | LayerLink) -> State:
-    return calibrate(tiny.parts, specs, tiny.params, [tiny.images], sites=tiny.sites, chain=chain, chunk=6)
+    given, start = (tiny.parts, specs, tiny.params, [tiny.images]), blank_qparams(specs, 3, tiny.sites)
+    return calibrate(*given, sites=tiny.sites, qparams=start, chain=chain, chunk=6)
 
 
 def scales(qparams: QParams) -> list[np.ndarray]:
@@ -117,7 +119,8 @@ def test_links_that_share_no_images_get_all_of_them(tiny: Tiny, specs: Specs) ->
         return partial(lambda done, total: None)
 
     chain = ("ranges", "ridge", "bias", WIDEN)
-    calibrate(tiny.parts, specs, tiny.params, [tiny.images], sites=tiny.sites, chain=chain, stage=stage)
+    given, start = (tiny.parts, specs, tiny.params, [tiny.images]), blank_qparams(specs, 3, tiny.sites)
+    calibrate(*given, sites=tiny.sites, qparams=start, chain=chain, stage=stage)
     assert told == ["ranges", "ridge, bias", "widen"]
 
 
@@ -149,6 +152,7 @@ def test_what_a_link_says_of_itself_holds_from_outside_too(tiny: Tiny, specs: Sp
             small.params,
             [small.images],
             sites=small.sites,
+            qparams={},
             chain=("ranges", replace(WIDEN, needs=(CHANNELS,))),
         )
 
@@ -159,7 +163,7 @@ def test_a_check_of_its_own_stops_a_link_before_anything_is_computed(tiny: Tiny,
 
     link = replace(WIDEN, check=refuse)
     with pytest.raises(UserError, match=r"sites can be widened by 2\.0"):
-        calibrate(tiny.parts, specs, tiny.params, [], sites=tiny.sites, chain=("ranges", link))
+        calibrate(tiny.parts, specs, tiny.params, [], sites=tiny.sites, qparams={}, chain=("ranges", link))
 
 
 def test_the_reference_is_rescaled_but_not_corrected(tiny: Tiny, specs: Specs) -> None:

@@ -22,15 +22,17 @@ from evolq_jax.models.layers import conv
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.run import at, forward
 from evolq_jax.objective.logits import mse
-from evolq_jax.quant.qparams import QParams
+from evolq_jax.quant.qparams import QParams, SiteQParams, blank_qparams
 from evolq_jax.quant.quantizers.uniform import fake_quant
+from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.sites import FloatSite, RecordSite, fake_quant_weights, float_sites, quant_sites
-from evolq_jax.quant.spec import QuantConfig, QuantSpec, Specs, resolve
+from evolq_jax.quant.spec import QuantSpec, Specs
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, Params
 from tests.families import Small, make_small
+from tests.numbers import width
 
-SPEC = QuantSpec(3, per_channel=True, observer="omse")
+SPEC = QuantSpec(per_channel=True, observer="omse")
 # The layers of the first segment that names some: shifted windows, split outputs, convolutions, groups.
 LAYERS = {
     "small_swin": "shifted/attn",
@@ -72,7 +74,7 @@ def layer_problem(size: int, groups: int) -> tuple[Layer, Moments, Array, Array]
     x = exact + 0.3 * jnp.asarray(np.random.default_rng(2).standard_normal(exact.shape), jnp.float32)
     wanted = conv({"weight": weight, "bias": bias}, exact).reshape(-1, 16)
     moments = moments_of(jnp.ones((len(wanted), 1)), patches.tokens(x, weight), wanted)
-    return Layer(weight, bias, weight_qparams(SPEC, weight)), moments, x, wanted
+    return Layer(weight, bias, weight_qparams(SPEC, width(3, 4), weight)), moments, x, wanted
 
 
 @pytest.mark.parametrize(("size", "groups"), KERNELS)
@@ -102,9 +104,10 @@ def test_groups_are_corrected_each_as_if_alone() -> None:
     change = jax.jit(partial(corrected, (WEAK_RIDGE, GPTQ, BIAS), SPEC))
     found = change(moments, layer)
     one = slice(8, None)  # the second group's outputs
-    alone = Layer(
-        layer.weight[..., one], layer.bias[one], jax.tree.map(lambda leaf: leaf[..., one], layer.site_qparams)
-    )
+    assert layer.site_qparams is not None
+    scale, zero_point, bits = layer.site_qparams
+    own = SiteQParams(scale[..., one], zero_point[..., one], bits)
+    alone = Layer(layer.weight[..., one], layer.bias[one], own)
     want = change(jax.tree.map(lambda leaf: leaf[1], moments), alone)
     np.testing.assert_allclose(found.weight[..., one], want.weight, atol=1e-4)
     np.testing.assert_allclose(found.bias[one], want.bias, atol=1e-4)
@@ -112,8 +115,8 @@ def test_groups_are_corrected_each_as_if_alone() -> None:
 
 def test_groups_that_share_a_range_keep_it() -> None:
     layer, moments, _, _ = jax.jit(layer_problem, static_argnums=(0, 1))(3, 2)
-    spec = QuantSpec(3)
-    before = layer._replace(site_qparams=weight_qparams(spec, layer.weight))
+    spec = QuantSpec()
+    before = layer._replace(site_qparams=weight_qparams(spec, width(3, 4), layer.weight))
     after = jax.jit(partial(corrected, (OWN_OUTPUT, WEAK_RIDGE, GPTQ, BIAS), spec))(moments, before)
     np.testing.assert_array_equal(after.weight, before.weight)
     jax.tree.map(np.testing.assert_array_equal, after.site_qparams, before.site_qparams)
@@ -137,9 +140,12 @@ def test_corrections_imitate_the_float_network(name: str) -> None:
     """Nothing is corrected where nothing is quantized, and less error is left where something is."""
     small = first_segment(name)
 
+    specs, bits = resolve(QuantConfig("matmul", weight_bits=3), small.sites)
+    start = blank_qparams(specs, bits, small.sites)
+
     def run(specs: Specs, *chain: str) -> tuple[Params, QParams]:
         given = small.parts, specs, small.params, [small.images]
-        found = calibrate(*given, sites=small.sites, chain=("ranges", *chain), chunk=12)
+        found = calibrate(*given, sites=small.sites, qparams=start, chain=("ranges", *chain), chunk=12)
         return found.params, found.qparams
 
     params, _ = run((), "ridge", "bias")
@@ -148,7 +154,6 @@ def test_corrections_imitate_the_float_network(name: str) -> None:
 
     last = small.parts.segments[-1]
     names = {f"{last.name}/{name}" for x in last.linears for name in (f"{x.name}/weight", x.source)}
-    specs = resolve(QuantConfig("matmul", weight_bits=3), small.sites)
     specs = tuple(entry for entry in specs if entry[0] in names)
 
     @jax.jit

@@ -6,8 +6,8 @@ import pytest
 
 from evolq_jax.network.run import forward
 from evolq_jax.quant.qparams import QParams
+from evolq_jax.quant.scheme import QuantConfig
 from evolq_jax.quant.sites import SiteFactory, fake_quant_weights, float_sites, quant_sites
-from evolq_jax.quant.spec import QuantConfig
 from evolq_jax.typing import Array, Params
 from tests.families import ENTRIES, calibrate_small
 

@@ -11,9 +11,10 @@ from evolq_jax.calibration.links.ranges import weight_qparams
 from evolq_jax.calibration.links.ridge import RIDGE, RidgeConfig, ridge
 from evolq_jax.quant.quantizers.uniform import fake_quant
 from evolq_jax.quant.spec import QuantSpec
+from tests.numbers import width
 
 TOKENS, IN, OUT = 400, 24, 10
-SPEC = QuantSpec(3, per_channel=True, observer="omse")
+SPEC = QuantSpec(per_channel=True, observer="omse")
 LINKS = {"ridge": RIDGE, "gptq": GPTQ, "bias": BIAS}
 
 
@@ -30,7 +31,9 @@ class Problem:
         sums = len(self.x), self.x.sum(0), self.target.sum(0), self.x.T @ self.x, self.x.T @ self.target
         self.moments = Moments(*(jnp.asarray(s, jnp.float32) for s in sums))
         weight = jnp.asarray(self.weight, jnp.float32)
-        self.layer = Layer(weight, jnp.asarray(self.bias, jnp.float32), weight_qparams(SPEC, weight))
+        self.layer = Layer(
+            weight, jnp.asarray(self.bias, jnp.float32), weight_qparams(SPEC, width(3, 2), weight)
+        )
 
     def error(self, layer: Layer) -> float:
         """Of the layer's output with its weight as it is."""

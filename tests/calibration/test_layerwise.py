@@ -15,9 +15,10 @@ from evolq_jax.errors import UserError
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import observe
 from evolq_jax.objective.logits import kl
-from evolq_jax.quant.qparams import QParams
+from evolq_jax.quant.qparams import QParams, blank_qparams
+from evolq_jax.quant.scheme import QuantConfig, Rule, resolve
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
-from evolq_jax.quant.spec import QuantConfig, Rule, Specs, resolve
+from evolq_jax.quant.spec import Specs
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, Params
 from tests.tiny import Tiny, make_tiny
@@ -29,14 +30,16 @@ WEIGHTS = tuple(Rule(f"blocks/{layer}/weight", bits=2, per_channel=True) for lay
 
 @pytest.fixture(scope="module")
 def specs(tiny: Tiny) -> Specs:
-    return resolve(QUANT, tiny.sites)
+    return resolve(QUANT, tiny.sites).specs
 
 
 def run(
     tiny: Tiny, specs: Specs, *chain: str, images: Array | None = None, chunk: int = 6
 ) -> tuple[Params, QParams]:
     batches = [tiny.images if images is None else images]
-    found = calibrate(tiny.parts, specs, tiny.params, batches, sites=tiny.sites, chain=chain, chunk=chunk)
+    given, sites = (tiny.parts, specs, tiny.params, batches), tiny.sites
+    start = blank_qparams(specs, resolve(QUANT, sites).bits, sites)
+    found = calibrate(*given, sites=sites, qparams=start, chain=chain, chunk=chunk)
     return found.params, found.qparams
 
 
@@ -115,7 +118,7 @@ def test_programs_serve_all_blocks() -> None:
         tiny = make_tiny(depth)
         jax.clear_caches()
         with count_compilations() as found:
-            run(tiny, resolve(QUANT, tiny.sites), "ranges", "bias", chunk=12)
+            run(tiny, resolve(QUANT, tiny.sites).specs, "ranges", "bias", chunk=12)
         return len(found.seconds)
 
     assert compilations(2) == compilations(5) > 0
@@ -136,12 +139,12 @@ def test_token_weights_have_mean_one_and_know_what_the_head_reads(tiny: Tiny) ->
 
 def test_what_tokens_are_weighed_by_is_switchable(tiny: Tiny) -> None:
     layers = QuantConfig("matmul", weight_bits=2, rules=(Rule("*", bits=0), *WEIGHTS))
-    specs = resolve(layers, tiny.sites)
+    specs, bits = resolve(layers, tiny.sites)
+    given, start = (tiny.parts, specs, tiny.params, [tiny.images]), blank_qparams(specs, bits, tiny.sites)
 
     def corrected_with(weighting: TokenWeighting) -> tuple[Params, QParams]:
         chain = ("ranges", replace(BIAS, walk=WalkConfig(pull=0.0, token_weights=weighting)))
-        batches, sites = [tiny.images], tiny.sites
-        found = calibrate(tiny.parts, specs, tiny.params, batches, sites=sites, chain=chain, chunk=6)
+        found = calibrate(*given, sites=tiny.sites, qparams=start, chain=chain, chunk=6)
         return found.params, found.qparams
 
     found = {weighting: corrected_with(weighting) for weighting in get_args(TokenWeighting)}
@@ -169,4 +172,6 @@ def test_what_tokens_are_weighed_by_is_switchable(tiny: Tiny) -> None:
 def test_networks_without_named_layers_are_refused(tiny: Tiny, specs: Specs) -> None:
     bare = replace(tiny.parts, segments=tuple(replace(s, linears=()) for s in tiny.parts.segments))
     with pytest.raises(UserError, match=r"'gptq' corrects .* this network names none"):
-        calibrate(bare, specs, tiny.params, [tiny.images], sites=tiny.sites, chain=("ranges", "gptq"))
+        calibrate(
+            bare, specs, tiny.params, [tiny.images], sites=tiny.sites, qparams={}, chain=("ranges", "gptq")
+        )

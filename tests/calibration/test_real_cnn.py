@@ -12,8 +12,9 @@ from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.models.checkpoint import load_checkpoint
 from evolq_jax.network.run import forward, normalize
 from evolq_jax.network.sites import list_sites
+from evolq_jax.quant.qparams import blank_qparams
+from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
-from evolq_jax.quant.spec import QuantConfig, resolve
 
 MODEL = "resnet20_cifar10"
 
@@ -32,8 +33,9 @@ def test_quantized_resnet_agrees_with_the_float_one(
         for name, count in (("calib", 100), ("test", 500))
     )
     sites = list_sites(model.parts, model.params, (32, 32, 3))
-    specs = resolve(QuantConfig(scheme, weight_bits=weight_bits), sites)  # type: ignore[arg-type]
-    params, _, qparams = calibrate(model.parts, specs, model.params, [calibration], sites=sites, chunk=50)
+    specs, bits = resolve(QuantConfig(scheme, weight_bits=weight_bits), sites)  # type: ignore[arg-type]
+    given, start = (model.parts, specs, model.params, [calibration]), blank_qparams(specs, bits, sites)
+    params, _, qparams = calibrate(*given, sites=sites, qparams=start, chunk=50)
     want = forward(model.parts, float_sites, params, {}, evaluation).argmax(-1)
     quantized = fake_quant_weights(specs, params, qparams)
     got = forward(model.parts, quant_sites(specs), quantized, qparams, evaluation).argmax(-1)

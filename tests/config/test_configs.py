@@ -8,7 +8,8 @@ import pytest
 from evolq_jax.config.load import load_config
 from evolq_jax.models.registry import get_entry, param_shapes
 from evolq_jax.network.sites import is_stacked, list_sites
-from evolq_jax.quant.spec import resolve, select
+from evolq_jax.quant.scheme import resolve
+from evolq_jax.quant.spec import select
 from evolq_jax.trees import unflatten
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
@@ -36,7 +37,7 @@ def test_what_a_config_searches_is_there_and_quantized(stem: str) -> None:
     params = unflatten({leaf: jax.ShapeDtypeStruct(shape, "float32") for leaf, shape in shapes.items()})
     size, parts = entry.preprocessing.size, entry.make()
     sites = list_sites(parts, params, (size, size, len(entry.preprocessing.mean)))
-    specs = dict(resolve(config.quant, sites))
+    specs = dict(resolve(config.quant, sites).specs)
     searched = [site for site in select(config.search.sites, specs) if is_stacked(parts, site)]
     visited = [s for s in parts.segments if any(site.startswith(s.name + "/") for site in searched)]
     assert visited == list(parts.segments)

@@ -19,9 +19,10 @@ from evolq_jax.devices.placement import Placement
 from evolq_jax.network.network import Network
 from evolq_jax.network.run import at, forward
 from evolq_jax.objective.objective import Teacher, make_objective
-from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.qparams import QParams, SiteQParams, blank_qparams
+from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.sites import float_sites
-from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve, scope
+from evolq_jax.quant.spec import QuantSpec, scope
 from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.search import programs
 from evolq_jax.search.blockwise import search
@@ -30,6 +31,7 @@ from evolq_jax.search.population import Context
 from evolq_jax.search.problem import Runner
 from evolq_jax.search.records import SearchResult
 from evolq_jax.typing import Array, Params
+from tests.numbers import numbers
 from tests.tiny import PREPROCESSING, make_tiny
 from tests.two_segments import PARTS, make_inputs, make_params
 
@@ -46,7 +48,7 @@ class Setting(NamedTuple):
     teacher: Array
 
 
-SPECS = tuple((name, QuantSpec(4)) for name in SITES)
+SPECS = tuple((name, QuantSpec()) for name in SITES)
 OBJECTIVE = make_objective("info_nce + 0.5*local + 0.5*features", batch_size=BATCH)
 IMAGE_CHUNK, POPULATION_CHUNK = 4, 2
 
@@ -57,7 +59,7 @@ def make_setting() -> Setting:
     depths = {"a": 2, "b": 3}
     steps = {"a/weight": 0.05, "b/weight": 0.08, "a/h": 0.08, "b/h": 0.07}  # too small: there is much to gain
     qparams = {
-        name: SiteQParams(jnp.full((depths[name[0]], 1, 1), step), jnp.full((depths[name[0]], 1, 1), 8.0))
+        name: numbers(jnp.full((depths[name[0]], 1, 1), step), 8, 4, stacked=True)
         for name, step in steps.items()
     }
     return Setting(params, qparams, x, forward(PARTS, float_sites, params, {}, x))
@@ -93,9 +95,8 @@ def population(size: int) -> QParams:
 
     def changed(site_qparams: SiteQParams) -> SiteQParams:
         factors = jnp.asarray(rng.uniform(0.4, 2.5, (size, 1, *site_qparams.scale.shape)), jnp.float32)
-        return SiteQParams(
-            site_qparams.scale * factors, jnp.broadcast_to(site_qparams.zero_point, factors.shape)
-        )
+        repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf[None, None], size, 0), site_qparams)
+        return repeated._replace(scale=site_qparams.scale * factors)
 
     return {name: changed(q) for name, q in at(scope(make_setting().qparams, "a"), 1).items()}
 
@@ -185,15 +186,17 @@ def test_calibration_gives_what_it_gives_on_one_device() -> None:
         quantize_image=False,
         weight_observer="minmax",
     )
-    specs, chain = resolve(config, tiny.sites), ("ranges", "ridge", "bias")
+    (specs, bits), chain = resolve(config, tiny.sites), ("ranges", "ridge", "bias")
     run = partial(calibrate, tiny.parts, specs, sites=tiny.sites, chain=chain, chunk=3)
-    want = run(tiny.params, [tiny.images])
+    start = blank_qparams(specs, bits, tiny.sites)
+    want = run(tiny.params, [tiny.images], qparams=start)
     mesh = make_mesh("data=8")
     assert mesh is not None
     mesh = image_mesh(mesh, len(tiny.images))
     assert dict(mesh.shape) == {"candidate": 2, "data": 4}
     batches = [put_rows(mesh, DATA, np.asarray(tiny.images))]
-    got = gather(mesh, run(replicate(mesh, tiny.params), batches, mesh=mesh))
+    params, start = replicate(mesh, (tiny.params, start))
+    got = gather(mesh, run(params, batches, mesh=mesh, qparams=start))
     for one, several in zip(jax.tree.leaves(want), jax.tree.leaves(got), strict=True):
         np.testing.assert_allclose(several, one, rtol=2e-3, atol=2e-3 * np.abs(one).max())
 

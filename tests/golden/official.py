@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evolq_jax.quant.qparams import QParams, SiteQParams
-from evolq_jax.quant.spec import QuantConfig, Specs
+from evolq_jax.quant.qparams import QParams, SiteQParams, blank_qparams
+from evolq_jax.quant.scheme import QuantConfig, Resolved
 from evolq_jax.typing import SiteInfo
 
 DEPTH = 12
@@ -51,7 +51,9 @@ def recorded(golden: dict[str, np.ndarray], site: str, part: str) -> np.ndarray:
     return np.stack(found) if site.startswith("blocks/") else found[0]
 
 
-def recorded_qparams(golden: dict[str, np.ndarray], specs: Specs, sites: dict[str, SiteInfo]) -> QParams:
+def recorded_qparams(
+    golden: dict[str, np.ndarray], resolved: Resolved, sites: dict[str, SiteInfo]
+) -> QParams:
     """The official code's calibration in our form."""
 
     def one(site: str, part: str) -> jax.Array:
@@ -60,4 +62,8 @@ def recorded_qparams(golden: dict[str, np.ndarray], specs: Specs, sites: dict[st
         ones = [1] * (len(sites[site].shape) - 1)
         return jnp.asarray(values.reshape(*lead, *ones, values.shape[-1]), jnp.float32)
 
-    return {site: SiteQParams(one(site, "scale"), one(site, "zero_point")) for site, _ in specs}
+    blank = blank_qparams(*resolved, sites)
+    return {
+        site: SiteQParams(one(site, "scale"), one(site, "zero_point"), blank[site].bits)
+        for site, _ in resolved.specs
+    }

@@ -54,7 +54,7 @@ def perturb(qparams: QParams, seed: int) -> QParams:
 
     def changed(number: int, site_qparams: SiteQParams) -> SiteQParams:
         noise = jax.random.normal(jax.random.fold_in(key, number), site_qparams.scale.shape)
-        return SiteQParams(site_qparams.scale * (1.0 + STEP * noise), site_qparams.zero_point)
+        return site_qparams._replace(scale=site_qparams.scale * (1.0 + STEP * noise))
 
     return {
         name: q if name == "image" else changed(number, q) for number, (name, q) in enumerate(qparams.items())

@@ -9,9 +9,10 @@ import pytest
 
 from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.objective.logits import info_nce
-from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.qparams import QParams, SiteQParams, blank_qparams
+from evolq_jax.quant.scheme import Resolved, resolve
 from evolq_jax.quant.sites import SiteFactory, float_sites, integer_norm_sites, quant_sites
-from evolq_jax.quant.spec import Specs, resolve
+from evolq_jax.quant.spec import Specs
 from tests.golden import official
 from tests.golden.conftest import Golden, Recording
 from tests.golden.perturbed import Place, ensemble, logits, place
@@ -19,24 +20,27 @@ from tests.golden.perturbed import Place, ensemble, logits, place
 pytestmark = pytest.mark.shared
 
 
-def resolved(recording: Recording, name: str, weights: bool) -> Specs:
-    """The recorded setting's specs of the weights, or of the activations."""
-    specs = resolve(official.config(name), recording.sites)
-    return tuple((site, spec) for site, spec in specs if recording.sites[site].is_weight == weights)
+def resolved(recording: Recording, name: str, weights: bool) -> Resolved:
+    """The recorded setting's quantizers of the weights, or of the activations."""
+    specs, bits = resolve(official.config(name), recording.sites)
+    chosen = tuple((site, spec) for site, spec in specs if recording.sites[site].is_weight == weights)
+    return Resolved(chosen, bits)
 
 
 @pytest.fixture(scope="session")
 def activation_qparams(recording: Recording) -> QParams:
     """Our calibration on the 100 images; the weights' bits play no part."""
-    specs = resolved(recording, "w8a8_bc1", weights=False)
-    model = recording.model
-    images, sites = [recording.calibration], recording.sites
-    return calibrate(model.parts, specs, model.params, images, sites=sites, chunk=5).qparams
+    found = resolved(recording, "w8a8_bc1", weights=False)
+    model, sites = recording.model, recording.sites
+    given = model.parts, found.specs, model.params, [recording.calibration]
+    return calibrate(*given, sites=sites, qparams=blank_qparams(*found, sites), chunk=5).qparams
 
 
 def weight_qparams(recording: Recording, name: str) -> QParams:
-    specs, model = resolved(recording, name, weights=True), recording.model
-    return calibrate(model.parts, specs, model.params, [], sites=recording.sites).qparams
+    found, model = resolved(recording, name, weights=True), recording.model
+    blank = blank_qparams(*found, recording.sites)
+    given = model.parts, found.specs, model.params, []
+    return calibrate(*given, sites=recording.sites, qparams=blank).qparams
 
 
 def share_within(qparams: QParams, golden: dict[str, np.ndarray], part: str) -> tuple[float, dict[str, int]]:
@@ -100,7 +104,7 @@ def test_the_calibrated_networks_fitness_is_the_official_codes(
 ) -> None:
     """Through our own calibration, from images to infoNCE against the official teacher."""
     name = "w8a8_bc1"
-    specs = resolve(official.config(name), recording.sites)
+    specs, _ = resolve(official.config(name), recording.sites)
     qparams = activation_qparams | weight_qparams(recording, name)
     student = quantized_logits(recording, specs, qparams, recording.calibration)
     recorded = golden(f"evolq_{name}")
@@ -121,8 +125,8 @@ def test_the_official_teacher_is_one_of_our_runs(recording: Recording, golden: G
     off, too little to be told from chance.
     """
     recorded = golden("evolq_w8a8_bc1")
-    specs = resolve(official.config("w8a8_bc1"), recording.sites)
-    qparams = official.recorded_qparams(recorded, specs, recording.sites)
+    resolved = resolve(official.config("w8a8_bc1"), recording.sites)
+    specs, qparams = resolved.specs, official.recorded_qparams(recorded, resolved, recording.sites)
     model, teacher = recording.model, recorded["teacher_logits_calib0"]
     sites = site_factory(integer_norm_sites, specs)
 
@@ -144,8 +148,8 @@ def test_the_official_quantized_network_is_one_of_our_runs(
     With the bias correction the other way round it is 4 and 6 deviations off.
     """
     recorded = golden(f"evolq_{name}")
-    specs = resolve(official.config(name), recording.sites)
-    qparams = official.recorded_qparams(recorded, specs, recording.sites)
+    resolved = resolve(official.config(name), recording.sites)
+    specs, qparams = resolved.specs, official.recorded_qparams(recorded, resolved, recording.sites)
     want = recorded["layerwise_logits"]
 
     def run(qparams: QParams) -> np.ndarray:

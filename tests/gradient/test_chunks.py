@@ -24,8 +24,9 @@ from evolq_jax.network.parts import ModelParts, Segment, SiteRoles
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import list_sites
 from evolq_jax.objective.objective import Teacher, make_objective
+from evolq_jax.quant.qparams import blank_qparams
+from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.sites import float_sites
-from evolq_jax.quant.spec import QuantConfig, resolve
 from evolq_jax.typing import Array, Params, Site
 from tests.search.setting import BATCH, Setting
 
@@ -63,8 +64,9 @@ def cnn() -> tuple[Problem, Data]:
     params: Params = {"blocks": {"conv": kernels}, "head": normal(3, 5)}
     images = 3 * normal(12, 4, 4, 3)
     sites = list_sites(CNN, params, (4, 4, 3))
-    specs = resolve(QuantConfig("matmul", weight_bits=3, weight_observer="minmax"), sites)
-    qparams = calibrate(CNN, specs, params, [images], sites=sites, chunk=12).qparams
+    specs, bits = resolve(QuantConfig("matmul", weight_bits=3, weight_observer="minmax"), sites)
+    start = blank_qparams(specs, bits, sites)
+    qparams = calibrate(CNN, specs, params, [images], sites=sites, qparams=start, chunk=12).qparams
     names = ("blocks/conv/weight", "blocks/act")
     problem = Problem(CNN, specs, names, OBJECTIVE, CHUNK, BaselineConfig())
     teacher = Teacher(forward(CNN, float_sites, params, {}, images), normal(12, 3))

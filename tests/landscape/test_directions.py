@@ -16,7 +16,7 @@ from evolq_jax.landscape.directions import (
     ratio_direction,
     scales_at,
 )
-from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.qparams import QParams
 from tests.search.setting import Setting
 
 QKV, HEAD, GELU = "blocks/attn/qkv/weight", "head/weight", "blocks/mlp/gelu"
@@ -118,7 +118,7 @@ def test_one_site_of_one_block_moves_alone(setting: Setting, origin: QParams) ->
 
 
 def test_between_ends_where_it_should(setting: Setting, origin: QParams) -> None:
-    end = {site: SiteQParams(1.3 * q.scale, q.zero_point) for site, q in origin.items()}
+    end = {site: q._replace(scale=1.3 * q.scale) for site, q in origin.items()}
     d = between(origin, end)
     for t, want in ((0.0, origin), (1.0, end)):
         found = scales_at(setting.tiny.parts, origin, d, point(t), log=(False,))

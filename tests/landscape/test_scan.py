@@ -24,6 +24,7 @@ from evolq_jax.objective.objective import Outputs, Teacher
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import QuantSpec
+from tests.numbers import numbers
 from tests.search.setting import BATCH, Setting
 from tests.search.test_features import error_of, teacher_features
 from tests.tiny import PREPROCESSING
@@ -142,14 +143,14 @@ def test_segments_before_the_moved_one_are_run_once() -> None:
     parts, params, x = WITH_DOWN, params_with_down(), make_inputs(12)
 
     def site_qparams(step: float, *shape: int) -> SiteQParams:
-        return SiteQParams(jnp.full(shape, step), jnp.full(shape, 8.0))
+        return numbers(jnp.full(shape, step), 8, 4, stacked=True)
 
     qparams: QParams = {
         "a/weight": site_qparams(0.1, 2, 1, 1), "b/weight": site_qparams(0.15, 3, 1, 1),
         "a/h": site_qparams(0.15, 2, 1, 1), "b/h": site_qparams(0.13, 3, 1, 1),
         "down/weight": site_qparams(0.2, 1, 1, 1), "down/out": site_qparams(0.4, 1, 1, 1),
     }  # fmt: skip
-    specs = tuple((name, QuantSpec(4)) for name in qparams)
+    specs = tuple((name, QuantSpec()) for name in qparams)
     moving = ("a/weight", "b/weight", "down/weight")
     grid = make_grid(LandscapeConfig(kind="layers", points=3, directions=1), parts, moving, 1)
     assert [line.block for line in grid.lines] == [0, 1, 0, 0, 1, 2]

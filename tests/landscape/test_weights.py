@@ -18,10 +18,10 @@ from evolq_jax.landscape.weights import (
     weight_distributions,
     weights_figure,
 )
-from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.spec import QuantSpec
+from tests.numbers import numbers
 
-SPECS = (("a/qkv/weight", QuantSpec(3, signed=True, per_channel=True)),)
+SPECS = (("a/qkv/weight", QuantSpec(signed=True, per_channel=True)),)
 GROUPS = {"qkv": ["*/qkv/weight"]}
 SCALE = np.exp(np.random.default_rng(1).standard_normal((2, 1, 8))).astype(np.float32)
 WEIGHT = (SCALE * 1.3 * np.random.default_rng(0).standard_normal((2, 500, 8))).astype(np.float32)
@@ -30,7 +30,7 @@ WEIGHT = (SCALE * 1.3 * np.random.default_rng(0).standard_normal((2, 500, 8))).a
 @pytest.fixture(scope="module")
 def found() -> dict[str, Distribution]:
     params = {"a": {"qkv": {"weight": jnp.asarray(WEIGHT)}}, "head": {"weight": jnp.ones((3, 4))}}
-    qparams = {"a/qkv/weight": SiteQParams(jnp.asarray(SCALE), jnp.zeros_like(SCALE))}
+    qparams = {"a/qkv/weight": numbers(SCALE, 0, 3, stacked=True)}
     return weight_distributions(SPECS, params, qparams, GROUPS)
 
 
@@ -68,7 +68,7 @@ def test_a_pattern_that_matches_nothing_is_refused() -> None:
         weight_distributions(
             SPECS,
             {"a": {"qkv": {"weight": jnp.asarray(WEIGHT)}}},
-            {"a/qkv/weight": SiteQParams(jnp.asarray(SCALE), jnp.zeros_like(SCALE))},
+            {"a/qkv/weight": numbers(SCALE, 0, 3, stacked=True)},
             {"head": ["head/weight"]},
         )
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve
+from evolq_jax.quant.scheme import QuantConfig, resolve
+from evolq_jax.quant.spec import QuantSpec
 from tests.families import ENTRIES, make_small
 
 ALL = pytest.mark.parametrize("name", ENTRIES)
@@ -71,7 +72,7 @@ ADDENDS = {
 def activations(name: str, scheme: str) -> dict[str, QuantSpec]:
     sites = make_small(name).sites
     config = QuantConfig(scheme, integer_layer_norm=scheme == "fully_quantized")  # type: ignore[arg-type]
-    return {site: spec for site, spec in resolve(config, sites) if not sites[site].is_weight}
+    return {site: spec for site, spec in resolve(config, sites).specs if not sites[site].is_weight}
 
 
 @ALL
@@ -85,9 +86,9 @@ def test_matmul_quantizes_what_products_and_convolutions_read(name: str) -> None
 def test_deploy_quantizes_what_additions_add_too_and_has_plain_scales_alone(name: str) -> None:
     specs = activations(name, "deploy")
     assert set(specs) == OPERANDS[name] | ADDENDS[name]
-    assert set(specs.values()) == {QuantSpec(8)}
+    assert set(specs.values()) == {QuantSpec()}
     sites = make_small(name).sites
-    weights = [spec for site, spec in resolve(QuantConfig("deploy"), sites) if sites[site].is_weight]
+    weights = [spec for site, spec in resolve(QuantConfig("deploy"), sites).specs if sites[site].is_weight]
     assert all(spec.signed and spec.per_channel for spec in weights)
 
 
@@ -111,9 +112,9 @@ def test_fully_quantized_has_every_result_once(name: str) -> None:
 def test_weights_are_quantized_by_channel_and_the_edges_apart(name: str) -> None:
     sites = make_small(name).sites
     weights = {site for site, info in sites.items() if info.is_weight}
-    specs = dict(resolve(QuantConfig(weight_bits=3, edge_weight_bits=8), sites))
+    specs, bits = resolve(QuantConfig(weight_bits=3, edge_weight_bits=8), sites)
     heads = 2 if name == "small_levit" else 1
-    assert len([site for site in weights if specs[site].bits == 8]) == 1 + heads
-    assert {specs[site].bits for site in weights} == {3, 8}
-    assert all(specs[site].per_channel for site in weights)
+    assert len([site for site in weights if bits[site] == 8]) == 1 + heads
+    assert {bits[site] for site in weights} == {3, 8}
+    assert all(spec.per_channel for site, spec in specs if site in weights)
     assert not any("bn" in site.split("/") for site in weights)

@@ -12,19 +12,20 @@ from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.sites import FloatSite, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array, Params, Preprocessing
+from tests.numbers import numbers
 from tests.tiny import Tiny
 from tests.two_segments import PARTS, WITH_DOWN, make_inputs, make_params, params_with_down
 
-SPECS = (("blocks/attn/qkv", QuantSpec(4)), ("blocks/mlp/gelu", QuantSpec(3)), ("head", QuantSpec(4)))
+SPECS = (("blocks/attn/qkv", QuantSpec()), ("blocks/mlp/gelu", QuantSpec()), ("head", QuantSpec()))
 
 
 def some_qparams(depth: int) -> dict[str, SiteQParams]:
     """Different in every block, so that a wrong index shows."""
     steps = jnp.linspace(0.2, 0.6, depth).reshape(depth, 1, 1, 1)
     return {
-        "blocks/attn/qkv": SiteQParams(steps, jnp.full_like(steps, 8.0)),
-        "blocks/mlp/gelu": SiteQParams(2 * steps, jnp.full_like(steps, 1.0)),
-        "head": SiteQParams(jnp.full((1, 1), 0.4), jnp.full((1, 1), 8.0)),
+        "blocks/attn/qkv": numbers(steps, 8, 4, stacked=True),
+        "blocks/mlp/gelu": numbers(2 * steps, 1, 3, stacked=True),
+        "head": numbers(jnp.full((1, 1), 0.4), 8, 4),
     }
 
 

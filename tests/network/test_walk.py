@@ -13,6 +13,7 @@ from evolq_jax.quant.sites import FloatSite, fake_quant_weights, float_sites, qu
 from evolq_jax.quant.spec import QuantSpec, scope
 from evolq_jax.search.population import Context
 from evolq_jax.search.problem import Runner
+from tests.numbers import numbers
 from tests.search.setting import BATCH, Setting, fitness_loop, quantized_forward, score, with_block
 from tests.tiny import PREPROCESSING
 from tests.two_segments import WITH_DOWN, make_inputs, params_with_down
@@ -27,9 +28,8 @@ def some_candidates(block_qparams: QParams, seed: int) -> QParams:
     def changed(site_qparams: SiteQParams) -> SiteQParams:
         shape = (NUM_CANDIDATES, *site_qparams.scale.shape)
         scale = site_qparams.scale * jnp.asarray(rng.uniform(0.6, 1.4, shape), jnp.float32)
-        return SiteQParams(
-            scale, jnp.broadcast_to(site_qparams.zero_point, (NUM_CANDIDATES, *site_qparams.zero_point.shape))
-        )
+        repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], NUM_CANDIDATES, 0), site_qparams)
+        return repeated._replace(scale=scale)
 
     return {name: changed(site_qparams) for name, site_qparams in block_qparams.items()}
 
@@ -118,14 +118,14 @@ def test_segments_after_the_searched_one_are_run(number: int, block: int) -> Non
     parts, params, x = WITH_DOWN, params_with_down(), make_inputs(12)
 
     def site_qparams(step: float, *shape: int) -> SiteQParams:
-        return SiteQParams(jnp.full(shape, step), jnp.full(shape, 8.0))
+        return numbers(jnp.full(shape, step), 8, 4, stacked=True)
 
     qparams = {
         "a/weight": site_qparams(0.1, 2, 1, 1), "b/weight": site_qparams(0.15, 3, 1, 1),
         "a/h": site_qparams(0.15, 2, 1, 1), "b/h": site_qparams(0.13, 3, 1, 1),
         "down/weight": site_qparams(0.2, 1, 1, 1), "down/out": site_qparams(0.4, 1, 1, 1),
     }  # fmt: skip
-    specs = tuple((name, QuantSpec(4)) for name in qparams)
+    specs = tuple((name, QuantSpec()) for name in qparams)
     network = at_qparams(specs, params, qparams)
     teacher = forward(parts, float_sites, params, {}, x)
     name = parts.segments[number].name

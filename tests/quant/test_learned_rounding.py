@@ -11,21 +11,23 @@ from evolq_jax.quant.learned_rounding import (
     undecided,
 )
 from evolq_jax.quant.qparams import SiteQParams
-from evolq_jax.quant.quantizers.uniform import dequantize, int_range, quantize
+from evolq_jax.quant.quantizers.uniform import dequantize, quantize
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array
+from tests.numbers import numbers
+from tests.quant import reference
 
 RNG = np.random.default_rng(0)
 
 
 def problem(bits: int, signed: bool) -> tuple[QuantSpec, SiteQParams, Array]:
     """A weight [64, 5] of which some lie outside the quantizer's range."""
-    spec = QuantSpec(bits, signed=signed, per_channel=True)
-    qmin, qmax = int_range(spec)
+    spec = QuantSpec(signed=signed, per_channel=True)
+    qmin, qmax = reference.int_range(bits, signed)
     weight = RNG.standard_normal((64, 5)).astype(np.float32)
     scale = np.abs(weight).max(0, keepdims=True) * RNG.uniform(1.2, 1.9, (1, 5)) / (qmax - qmin)
     zero_point = np.zeros((1, 5)) if signed else np.round(RNG.uniform(0.3, 0.7, (1, 5)) * qmax)
-    return spec, SiteQParams(jnp.float32(scale), jnp.float32(zero_point)), jnp.asarray(weight)
+    return spec, numbers(jnp.float32(scale), jnp.float32(zero_point), bits), jnp.asarray(weight)
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -33,7 +35,7 @@ def problem(bits: int, signed: bool) -> tuple[QuantSpec, SiteQParams, Array]:
 def test_weights_start_as_they_are_and_round_to_nearest(bits: int, signed: bool) -> None:
     spec, site_qparams, weight = problem(bits, signed)
     v = rounding_logits(site_qparams, weight)
-    low, high = (dequantize(site_qparams, jnp.full((1, 5), end)) for end in int_range(spec))
+    low, high = (dequantize(site_qparams, jnp.full((1, 5), end)) for end in reference.int_range(bits, signed))
     want = jnp.clip(weight, low, high)
     assert 0 < float((want != weight).mean()) < 0.5
     np.testing.assert_allclose(soft_quantize(spec, site_qparams, weight, v), want, atol=1e-5)
@@ -48,9 +50,11 @@ def test_integers_decided_for_are_exactly_those_of_the_grid_points(bits: int, si
     spec, site_qparams, weight = problem(bits, signed)
     v = jnp.asarray(3 * RNG.standard_normal(weight.shape), jnp.float32)
     codes = np.asarray(chosen_integers(spec, site_qparams, weight, v))
-    scale, zero_point = (np.asarray(leaf, np.float64) for leaf in site_qparams)
+    scale, zero_point = (np.asarray(leaf, np.float64) for leaf in site_qparams[:2])
     lower = np.floor(np.asarray(weight / site_qparams.scale)) + zero_point
-    np.testing.assert_array_equal(codes, np.clip(lower + (np.asarray(v) >= 0), *int_range(spec)))
+    np.testing.assert_array_equal(
+        codes, (lower + (np.asarray(v) >= 0)).clip(*reference.int_range(bits, signed))
+    )
     assert (codes != np.asarray(quantize(spec, site_qparams, weight))).mean() > 0.1
     on_grid = dequantize(site_qparams, jnp.asarray(codes))
     np.testing.assert_allclose(on_grid, (codes - zero_point) * scale, rtol=1e-6)
@@ -76,7 +80,7 @@ def test_the_regulariser_drives_soft_rounding_to_both_ends() -> None:
 
 def test_a_high_power_leaves_the_undecided_alone() -> None:
     gradient = jax.vmap(jax.grad(undecided), (0, None))
-    half, nearly = rounding_logits(SiteQParams(jnp.ones(()), jnp.zeros(())), jnp.asarray([0.55, 0.95]))
+    half, nearly = rounding_logits(numbers(jnp.ones(()), 0, 4), jnp.asarray([0.55, 0.95]))
     low, high = (np.abs(np.asarray(gradient(jnp.stack([half, nearly]), power))) for power in (2.0, 20.0))
     assert high[0] < 1e-6 < 0.1 < low[0]
     assert high[1] > low[1]

@@ -19,6 +19,7 @@ from evolq_jax.quant.sites import (
 from evolq_jax.quant.spec import QuantSpec, scope
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array
+from tests.numbers import numbers
 from tests.quant import reference
 from tests.tiny import Tiny
 
@@ -28,18 +29,24 @@ X = jnp.asarray(RNG.standard_normal((2, 5, WIDTH)), jnp.float32)
 WEIGHT, BIAS = (jnp.asarray(RNG.standard_normal(WIDTH), jnp.float32) for _ in range(2))
 
 
-def site_qparams(scale: float, zero_point: float = 0.0) -> SiteQParams:
-    return SiteQParams(jnp.full((1, 1, 1), scale), jnp.full((1, 1, 1), zero_point))
+def site_qparams(bits: int, scale: float = 1.0, zero_point: float = 0.0) -> SiteQParams:
+    return numbers(jnp.full((1, 1, 1), scale), zero_point, bits)
 
 
 SPECS = {
-    "in": QuantSpec(8),
-    "out": QuantSpec(4),
-    "norm": QuantSpec(8, integer_op=True),
-    "soft": QuantSpec(4, quantizer="log2", integer_op=True),
-    "power": QuantSpec(3, quantizer="log2"),
+    "in": QuantSpec(),
+    "out": QuantSpec(),
+    "norm": QuantSpec(integer_op=True),
+    "soft": QuantSpec(quantizer="log2", integer_op=True),
+    "power": QuantSpec(quantizer="log2"),
 }
-SCALES = {"in": site_qparams(0.03, 128.0), "out": site_qparams(0.3, 7.0), "norm": site_qparams(0.05, 120.0)}
+SCALES = {
+    "in": site_qparams(8, 0.03, 128.0),
+    "out": site_qparams(4, 0.3, 7.0),
+    "norm": site_qparams(8, 0.05, 120.0),
+    "soft": site_qparams(4),
+    "power": site_qparams(3),
+}
 
 
 def test_float_site_norms_and_softmaxes_as_numpy_does() -> None:
@@ -71,7 +78,7 @@ def test_integer_operations_need_a_quantized_input() -> None:
     unclipped = integer_layer_norm(x, WEIGHT, BIAS, scale_in, scale_out)
     np.testing.assert_array_equal(norm, site("norm", unclipped))
     np.testing.assert_array_equal(
-        site.softmax("soft", "in", x), integer_softmax(SPECS["soft"], x, SCALES["in"].scale)
+        site.softmax("soft", "in", x), integer_softmax(SCALES["soft"].bits, x, SCALES["in"].scale)
     )
     in_float = FloatSite().layer_norm("norm", "float", x, WEIGHT, BIAS, 1e-6)
     np.testing.assert_array_equal(
@@ -99,26 +106,29 @@ def test_observing_collects_the_named_sites_and_changes_nothing() -> None:
 
 
 def test_site_factories_take_the_specs_of_their_scope() -> None:
-    specs = (("blocks/a", QuantSpec(2)), ("head", QuantSpec(3)))
+    specs = (("blocks/a", QuantSpec(signed=True)), ("head", QuantSpec()))
     assert isinstance(float_sites("blocks", {}), FloatSite)
     for factory in (quant_sites, integer_norm_sites):
-        site = factory(specs)("blocks", {"a": site_qparams(1.0)})
+        site = factory(specs)("blocks", {"a": site_qparams(2)})
         assert isinstance(site, QuantSite)
-        assert dict(site.specs) == {"a": QuantSpec(2)}
-        assert dict(factory(specs)("", {}).specs)["head"] == QuantSpec(3)  # type: ignore[attr-defined]
+        assert dict(site.specs) == {"a": QuantSpec(signed=True)}
+        assert dict(factory(specs)("", {}).specs)["head"] == QuantSpec()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("bias_correction", [False, True])
 def test_fake_quant_weights_maps_the_tree_and_one_block_alike(tiny: Tiny, bias_correction: bool) -> None:
-    spec = QuantSpec(4, per_channel=True, bias_correction=bias_correction)
+    spec = QuantSpec(per_channel=True, bias_correction=bias_correction)
     depth = tiny.config.depth
     specs = (("blocks/attn/qkv/weight", spec), ("head/weight", spec), ("blocks/norm1", QuantSpec()))
     rng = np.random.default_rng(1)
 
-    def some(*shape: int) -> SiteQParams:
-        return SiteQParams(jnp.asarray(rng.uniform(0.03, 0.06, shape), jnp.float32), jnp.full(shape, 8.0))
+    def some(*shape: int, stacked: bool) -> SiteQParams:
+        return numbers(rng.uniform(0.03, 0.06, shape), 8, 4, stacked=stacked)
 
-    qparams = {"blocks/attn/qkv/weight": some(depth, 1, 96), "head/weight": some(1, 10)}
+    qparams = {
+        "blocks/attn/qkv/weight": some(depth, 1, 96, stacked=True),
+        "head/weight": some(1, 10, stacked=False),
+    }
     whole = fake_quant_weights(specs, tiny.params, qparams)
     before, after = flatten(tiny.params), flatten(whole)
     changed = {name for name in after if after[name] is not before[name]}
@@ -145,7 +155,7 @@ def test_fake_quant_weights_maps_the_tree_and_one_block_alike(tiny: Tiny, bias_c
 def test_reading_of_sites_is_pure_under_jit() -> None:
     @jax.jit
     def run(scale: Array, x: Array) -> Array:
-        return QuantSite({"a": QuantSpec(4)}, {"a": SiteQParams(scale, jnp.zeros(1))})("a", x)
+        return QuantSite({"a": QuantSpec()}, {"a": numbers(scale, 0, 4)})("a", x)
 
     assert run(jnp.array([1.0]), jnp.array([3.2])).tolist() == [3.0]
     assert run(jnp.array([2.0]), jnp.array([3.2])).tolist() == [4.0]

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from evolq_jax.errors import UserError
-from evolq_jax.quant.spec import QuantConfig, QuantSpec, Rule, resolve, scope, select
+from evolq_jax.quant.scheme import QuantConfig, Rule, resolve
+from evolq_jax.quant.spec import QuantSpec, scope, select
 from tests.tiny import Tiny
 
 # The official code's quantizers, under our names.
@@ -23,10 +24,10 @@ OFFICIAL = {
 WEIGHTS = {name for name in OFFICIAL if name.endswith("/weight")}
 
 
-@pytest.mark.parametrize("bits", [1, 0, 9, -4])
-def test_bits_out_of_range_are_refused(bits: int) -> None:
-    with pytest.raises(UserError, match=f"from 2 to 8, not {bits}"):
-        QuantSpec(bits=bits)
+@pytest.mark.parametrize("bits", [1, 9, -4])
+def test_bits_out_of_range_are_refused(bits: int, tiny: Tiny) -> None:
+    with pytest.raises(UserError, match=f"the bits of 'head/weight' must be from 2 to 8, not {bits}"):
+        resolve(QuantConfig(rules=(Rule("head/weight", bits=bits),)), tiny.sites)
 
 
 def test_fully_quantized_is_every_site_of_the_official_code(tiny: Tiny) -> None:
@@ -34,23 +35,29 @@ def test_fully_quantized_is_every_site_of_the_official_code(tiny: Tiny) -> None:
         scheme="fully_quantized", weight_bits=3, edge_weight_bits=None, activation_bits=6, softmax_bits=5,
         weight_observer="minmax", activation_observer="omse", integer_layer_norm=True, bias_correction=True,
     )  # fmt: skip
-    specs = dict(resolve(config, tiny.sites))
-    assert set(specs) == OFFICIAL
-    assert specs["blocks/residual_in"] == QuantSpec(6, per_channel=True, observer="ptf")
-    assert specs["blocks/attn/softmax"] == QuantSpec(5, observer="omse")
-    assert specs["blocks/norm1"] == QuantSpec(6, observer="omse", integer_op=True)
-    assert specs["blocks/mlp/gelu"] == QuantSpec(6, observer="omse")
+    found, bits = resolve(config, tiny.sites)
+    specs = dict(found)
+    assert set(specs) == set(bits) == OFFICIAL
+    assert specs["blocks/residual_in"] == QuantSpec(per_channel=True, observer="ptf")
+    assert specs["blocks/attn/softmax"] == QuantSpec(observer="omse")
+    assert specs["blocks/norm1"] == QuantSpec(observer="omse", integer_op=True)
+    assert specs["blocks/mlp/gelu"] == QuantSpec(observer="omse")
+    inside = {name: width for name, width in bits.items() if name.startswith("blocks/")}
+    assert inside.pop("blocks/attn/softmax") == 5
+    assert all(width == (3 if name in WEIGHTS else 6) for name, width in inside.items())
     for name in WEIGHTS:
-        assert specs[name] == QuantSpec(3, per_channel=True, observer="minmax", bias_correction=True)
+        assert specs[name] == QuantSpec(per_channel=True, observer="minmax", bias_correction=True)
 
 
 def test_deploy_is_what_products_and_additions_read(tiny: Tiny) -> None:
-    matmul, deploy = (dict(resolve(QuantConfig(scheme), tiny.sites)) for scheme in ("matmul", "deploy"))
+    found = [resolve(QuantConfig(scheme), tiny.sites) for scheme in ("matmul", "deploy")]
+    matmul, deploy = (dict(specs) for specs, _ in found)
     added = {"tokens", "pos_embed"} | {
         f"blocks/{name}" for name in ("residual_in", "residual_mid", "attn/proj", "mlp/fc2")
     }
     assert set(deploy) == set(matmul) | added
-    assert all(spec == QuantSpec(8) for name, spec in deploy.items() if name not in WEIGHTS)
+    assert all(spec == QuantSpec() for name, spec in deploy.items() if name not in WEIGHTS)
+    assert {found[1].bits[name] for name in deploy if name not in WEIGHTS} == {8}
     assert all(deploy[name].signed and not matmul[name].signed for name in WEIGHTS)
 
 
@@ -73,34 +80,36 @@ def test_deploy_refuses_what_its_runtimes_cannot_execute(changes: dict[str, Any]
 
 
 def test_matmul_is_operands_of_products_only(tiny: Tiny) -> None:
-    specs = dict(resolve(QuantConfig(scheme="matmul", quantize_image=False), tiny.sites))
+    specs, bits = resolve(QuantConfig(scheme="matmul", quantize_image=False), tiny.sites)
     operands = {"norm1", "attn/q", "attn/k", "attn/v", "attn/softmax", "attn/context", "norm2", "mlp/gelu"}
-    assert set(specs) == WEIGHTS | {"norm"} | {f"blocks/{name}" for name in operands}
-    assert specs["blocks/mlp/fc1/weight"].bits == 4
-    assert specs["norm"].bits == 8
+    assert set(dict(specs)) == set(bits) == WEIGHTS | {"norm"} | {f"blocks/{name}" for name in operands}
+    assert bits["blocks/mlp/fc1/weight"] == 4
+    assert bits["norm"] == 8
 
 
 def test_the_first_and_last_weights_have_bits_of_their_own(tiny: Tiny) -> None:
     for edge_bits, want in ((6, 6), (None, 3)):
-        specs = dict(resolve(QuantConfig(weight_bits=3, edge_weight_bits=edge_bits), tiny.sites))
-        assert specs["head/weight"].bits == specs["patch_embed/proj/weight"].bits == want
-        assert {specs[name].bits for name in WEIGHTS if name.startswith("blocks/")} == {3}
+        bits = resolve(QuantConfig(weight_bits=3, edge_weight_bits=edge_bits), tiny.sites).bits
+        assert bits["head/weight"] == bits["patch_embed/proj/weight"] == want
+        assert {bits[name] for name in WEIGHTS if name.startswith("blocks/")} == {3}
 
 
 def test_later_rules_win_and_keep_what_they_do_not_name(tiny: Tiny) -> None:
     rules = (Rule("*/weight", bits=3, signed=True), Rule("head/weight", bits=8))
-    specs = dict(resolve(QuantConfig(weight_observer="omse", rules=rules), tiny.sites))
-    assert specs["head/weight"] == QuantSpec(8, signed=True, per_channel=True, observer="omse")
-    assert specs["blocks/attn/qkv/weight"] == QuantSpec(3, signed=True, per_channel=True, observer="omse")
+    found, bits = resolve(QuantConfig(weight_observer="omse", rules=rules), tiny.sites)
+    specs = dict(found)
+    assert (bits["head/weight"], bits["blocks/attn/qkv/weight"]) == (8, 3)
+    assert specs["head/weight"] == QuantSpec(signed=True, per_channel=True, observer="omse")
+    assert specs["blocks/attn/qkv/weight"] == QuantSpec(signed=True, per_channel=True, observer="omse")
 
 
 def test_a_rule_leaves_sites_in_float_and_adds_others(tiny: Tiny) -> None:
     rules = (Rule("blocks/mlp/*", bits=0), Rule("blocks/attn/logits", observer="ema"))
-    specs = dict(resolve(QuantConfig(rules=rules), tiny.sites))
+    specs = dict(resolve(QuantConfig(rules=rules), tiny.sites).specs)
     assert not [name for name in specs if name.startswith("blocks/mlp")]
-    assert specs["blocks/attn/logits"] == QuantSpec(8, observer="ema")
-    again = dict(resolve(QuantConfig(rules=(Rule("*", bits=0), Rule("head/weight", bits=5))), tiny.sites))
-    assert again == {"head/weight": QuantSpec(5)}
+    assert specs["blocks/attn/logits"] == QuantSpec(observer="ema")
+    again = resolve(QuantConfig(rules=(Rule("*", bits=0), Rule("head/weight", bits=5))), tiny.sites)
+    assert again == ((("head/weight", QuantSpec()),), {"head/weight": 5})
 
 
 def test_a_rule_s_observer_and_quantizer_decide_on_factors_by_channel(tiny: Tiny) -> None:
@@ -110,16 +119,16 @@ def test_a_rule_s_observer_and_quantizer_decide_on_factors_by_channel(tiny: Tiny
         Rule("blocks/attn/softmax", observer="pow2"),
         Rule("blocks/mlp/gelu", quantizer="twin"),
     )
-    specs = dict(resolve(QuantConfig(rules=rules), tiny.sites))
-    assert specs["blocks/norm1"] == QuantSpec(8, per_channel=True, observer="pow2")
-    assert specs["blocks/attn/softmax"] == QuantSpec(8)
-    assert specs["blocks/mlp/gelu"] == QuantSpec(8, signed=True, quantizer="twin")
+    specs = dict(resolve(QuantConfig(rules=rules), tiny.sites).specs)
+    assert specs["blocks/norm1"] == QuantSpec(per_channel=True, observer="pow2")
+    assert specs["blocks/attn/softmax"] == QuantSpec()
+    assert specs["blocks/mlp/gelu"] == QuantSpec(signed=True, quantizer="twin")
     logarithm = QuantConfig(activation_observer="pow2", gelu_quantizer="shifted_log")
     uniform = replace(logarithm, rules=(Rule("*/gelu", quantizer="uniform"),))
-    gelu = [dict(resolve(config, tiny.sites))["blocks/mlp/gelu"] for config in (logarithm, uniform)]
-    assert gelu == [QuantSpec(8, quantizer="shifted_log"), QuantSpec(8, per_channel=True, observer="pow2")]
+    gelu = [dict(resolve(config, tiny.sites).specs)["blocks/mlp/gelu"] for config in (logarithm, uniform)]
+    assert gelu == [QuantSpec(quantizer="shifted_log"), QuantSpec(per_channel=True, observer="pow2")]
     rules = (Rule("blocks/norm2", per_channel=True), Rule("*", observer="omse"))
-    specs = dict(resolve(QuantConfig(activation_observer="pow2", rules=rules), tiny.sites))
+    specs = dict(resolve(QuantConfig(activation_observer="pow2", rules=rules), tiny.sites).specs)
     by_channel = {name for name, spec in specs.items() if spec.per_channel}
     assert by_channel == {name for name in specs if name in WEIGHTS} | {"blocks/norm2"}  # as it asks for
 

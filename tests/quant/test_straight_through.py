@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -6,17 +7,21 @@ import numpy as np
 import pytest
 
 from evolq_jax.network.run import forward
-from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.qparams import QParams, SiteQParams, blank_qparams
 from evolq_jax.quant.quantizers.uniform import fake_quant
+from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.sites import fake_quant_weights, quant_sites
-from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve
+from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.quant.straight_through import (
     lsq_factor,
     lsq_fake_quant,
+    scale_gradient,
     straight_through_sites,
     straight_through_weights,
 )
 from evolq_jax.typing import Array
+from tests.numbers import numbers, width
+from tests.quant import reference
 from tests.search.setting import Setting
 
 RNG = np.random.default_rng(0)
@@ -24,11 +29,9 @@ X = jnp.asarray(RNG.standard_normal((5, 4, 3)), jnp.float32)
 COTANGENT = jnp.asarray(RNG.standard_normal((5, 4, 3)), jnp.float32)
 
 
-def by_formula(
-    spec: QuantSpec, scale: np.ndarray, zero_point: np.ndarray, factor: float
-) -> tuple[np.ndarray, ...]:
-    """Equation 3 of LSQ, element by element, with a zero point."""
-    qmin, qmax = (-(2 ** (spec.bits - 1)), 2 ** (spec.bits - 1) - 1) if spec.signed else (0, 2**spec.bits - 1)
+def by_formula(spec: QuantSpec, scale: np.ndarray, zero_point: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Equation 3 of LSQ at three bits, element by element, with a zero point."""
+    qmin, qmax = reference.int_range(3, spec.signed)
     to_scale, to_x = np.zeros_like(scale), np.zeros(X.shape)
     for index in np.ndindex(*X.shape):
         at = tuple(0 if size == 1 else i for i, size in zip(index, scale.shape, strict=True))
@@ -38,17 +41,17 @@ def by_formula(
         else:
             slope = np.round(v) - v
             to_x[index] = float(COTANGENT[index])
-        to_scale[at] += factor * float(COTANGENT[index]) * slope
+        to_scale[at] += float(COTANGENT[index]) * slope
     return to_scale, to_x
 
 
 def test_decided_integers_are_linear_in_the_scale() -> None:
-    spec = QuantSpec(3, per_channel=True, codes=True)
+    spec = QuantSpec(per_channel=True, codes=True)
     integers = jnp.asarray(RNG.integers(0, 8, (4, 3)), jnp.float32)
     scale, zero_point = jnp.asarray([[0.2, 0.3, 0.4]]), jnp.full((1, 3), 3.0)
 
     def weighted(scale: Array) -> Array:
-        qparams = {"weight": SiteQParams(scale, zero_point)}
+        qparams = {"weight": SiteQParams(scale, zero_point, width(3, 2))}
         params = straight_through_weights((("weight", spec),), {"weight": integers}, qparams)
         return (COTANGENT[0] * params["weight"]).sum()
 
@@ -60,26 +63,27 @@ def test_decided_integers_are_linear_in_the_scale() -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 3), (5, 1, 3)], ids=["tensor", "channel", "stacked"])
 @pytest.mark.parametrize("signed", [False, True])
 def test_gradients_are_lsq_s(shape: tuple[int, ...], signed: bool) -> None:
-    spec = QuantSpec(3, signed=signed)
+    spec = QuantSpec(signed=signed)
     scale = np.broadcast_to(np.array([0.21, 0.33, 0.4], np.float32)[: shape[-1]], shape).copy()
     zero_point = np.full(shape, 0.0 if signed else 3.0, np.float32)
-    site_qparams = SiteQParams(jnp.asarray(scale), jnp.asarray(zero_point))
-    value, pull = jax.vjp(lambda q, x: lsq_fake_quant(spec, 0.25, q, x), site_qparams, X)
+    site_qparams = numbers(scale, zero_point, 3, stacked=shape[0] > 1)
+    value, pull = jax.vjp(partial(lsq_fake_quant, spec), site_qparams, X)
     np.testing.assert_array_equal(value, fake_quant(spec, site_qparams, X))
     to_qparams, to_x = pull(COTANGENT)
-    want_scale, want_x = by_formula(spec, scale, zero_point, 0.25)
+    want_scale, want_x = by_formula(spec, scale, zero_point)
     np.testing.assert_allclose(to_qparams.scale, want_scale, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(to_x, want_x, rtol=1e-6)
     assert 0 < (want_x == 0).mean() < 0.5  # some are clipped
     np.testing.assert_array_equal(to_qparams.zero_point, 0.0)
+    np.testing.assert_array_equal(to_qparams.bits, 0.0)
 
 
 def test_where_all_is_clipped_the_gradient_is_the_derivative() -> None:
     """There q does not depend on the scale, so that no gradient is made up."""
-    spec, x = QuantSpec(2), jnp.full((1, 8), 9.0)
+    spec, x = QuantSpec(), jnp.full((1, 8), 9.0)
 
     def value(scale: Array) -> Array:
-        return lsq_fake_quant(spec, 1.0, SiteQParams(scale, jnp.zeros((1, 1))), x).sum()
+        return jnp.sum(lsq_fake_quant(spec, SiteQParams(scale, jnp.zeros((1, 1)), width(2, 2)), x))  # pyright: ignore[reportArgumentType]
 
     scale, step = jnp.full((1, 1), 0.5), 1e-2
     difference = (value(scale + step) - value(scale - step)) / (2 * step)
@@ -87,8 +91,13 @@ def test_where_all_is_clipped_the_gradient_is_the_derivative() -> None:
 
 
 def test_the_factor_is_the_paper_s() -> None:
-    assert lsq_factor(QuantSpec(4), 100) == pytest.approx(1 / np.sqrt(100 * 15))
-    assert lsq_factor(QuantSpec(4, signed=True), 100) == pytest.approx(1 / np.sqrt(100 * 7))
+    for spec, largest in ((QuantSpec(), 15), (QuantSpec(signed=True), 7)):
+        factor = lsq_factor(spec, width(4), 100)
+        assert factor.item() == pytest.approx(1 / np.sqrt(100 * largest))
+        x = jnp.arange(3.0)
+        value, pull = jax.vjp(lambda x, factor=factor: scale_gradient(x, factor), x)
+        np.testing.assert_array_equal(value, x)
+        np.testing.assert_array_equal(pull(x)[0], factor * x)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +112,9 @@ def test_the_network_s_values_are_those_of_the_quantized_one(setting: Setting, q
     from evolq_jax.calibration.calibrate import calibrate
 
     tiny = setting.tiny
-    specs = resolve(replace(quant, quantize_image=False), tiny.sites)
-    qparams = calibrate(tiny.parts, specs, tiny.params, [tiny.images], sites=tiny.sites, chunk=12).qparams
+    specs, bits = resolve(replace(quant, quantize_image=False), tiny.sites)
+    given, start = (tiny.parts, specs, tiny.params, [tiny.images]), blank_qparams(specs, bits, tiny.sites)
+    qparams = calibrate(*given, sites=tiny.sites, qparams=start, chunk=12).qparams
 
     @jax.jit
     def made_up(qparams: QParams) -> Array:

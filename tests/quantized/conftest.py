@@ -1,7 +1,7 @@
 import pytest
 
 from evolq_jax.network.network import Network
-from evolq_jax.quant.spec import QuantConfig
+from evolq_jax.quant.scheme import QuantConfig
 from evolq_jax.quantized.calibrate import calibrate
 from evolq_jax.quantized.network import QuantizedNetwork
 from tests.tiny import PREPROCESSING, Tiny

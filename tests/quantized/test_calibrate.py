@@ -9,7 +9,7 @@ from evolq_jax.calibration.chain import LINKS
 from evolq_jax.errors import UserError
 from evolq_jax.network.network import Network
 from evolq_jax.objective.logits import kl
-from evolq_jax.quant.spec import QuantConfig
+from evolq_jax.quant.scheme import QuantConfig
 from evolq_jax.quantized.calibrate import calibrate
 from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.typing import Images

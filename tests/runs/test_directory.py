@@ -1,14 +1,17 @@
 import json
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.errors import UserError
-from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.qparams import QParams, blank_qparams, with_bits
+from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.runs.directory import RunDirectory, new_run, open_run
+from evolq_jax.typing import SiteInfo
 
 
 @pytest.fixture
@@ -103,19 +106,65 @@ def test_a_log_on_a_full_disk_is_one_line(here: Path) -> None:
         append({"pass_number": 0})
 
 
-def test_scales_come_back_as_they_were(here: Path) -> None:
-    run = RunDirectory(here)
+SPECS = (
+    ("blocks/a/weight", QuantSpec(per_channel=True)),
+    ("head", QuantSpec()),
+    ("blocks/soft", QuantSpec(quantizer="log2")),
+)
+SITES = {
+    "blocks/a/weight": SiteInfo((4, 3), 2, True),
+    "head": SiteInfo((1, 3), None, False),
+    "blocks/soft": SiteInfo((1, 2, 2), 2, False),
+}
+BLANK = blank_qparams(SPECS, {"blocks/a/weight": 4, "head": 8, "blocks/soft": 5}, SITES)
+
+
+def some_qparams() -> QParams:
+    """Of other bits than `BLANK`, block by block."""
     scale = jnp.asarray(np.random.default_rng(0).uniform(0.1, 1.0, (2, 1, 3)), jnp.float32)
-    qparams = {
-        "blocks/a/weight": SiteQParams(scale, jnp.round(10 * scale)),
-        "head": SiteQParams(scale[0], scale[0]),
+    qparams = dict(BLANK)
+    qparams["blocks/a/weight"] = BLANK["blocks/a/weight"]._replace(
+        scale=scale, zero_point=jnp.round(10 * scale)
+    )
+    qparams["head"] = BLANK["head"]._replace(scale=scale[0, :, :1])
+    return with_bits(qparams, {"blocks/a/weight": np.array([2, 7]), "blocks/soft": 3})
+
+
+def test_scales_come_back_as_they_were(here: Path) -> None:
+    run, qparams = RunDirectory(here), some_qparams()
+    run.write_qparams("scales.safetensors", SPECS, qparams)
+    names = {"blocks/a/weight.scale", "blocks/a/weight.zero_point", "head.scale", "head.zero_point"}
+    assert set(run.read_arrays("scales.safetensors")) == names | {f"{site}.bits" for site in SITES}
+    back = run.read_qparams("scales.safetensors", SPECS, BLANK)
+    assert list(back) == list(BLANK)
+    jax.tree.map(np.testing.assert_array_equal, back, qparams)
+
+
+def test_a_file_without_bits_has_those_of_the_config(here: Path) -> None:
+    run, qparams = RunDirectory(here), some_qparams()
+    old = {
+        f"{site}.{field}": getattr(qparams[site], field)
+        for site in ("blocks/a/weight", "head")
+        for field in ("scale", "zero_point")
     }
-    run.write_qparams("scales.safetensors", qparams)
-    back = run.read_qparams("scales.safetensors")
-    assert list(back) == ["blocks/a/weight", "head"]
-    for name, site_qparams in qparams.items():
-        np.testing.assert_array_equal(back[name].scale, site_qparams.scale)
-        np.testing.assert_array_equal(back[name].zero_point, site_qparams.zero_point)
+    run.write_arrays("scales.safetensors", old)
+    back = run.read_qparams("scales.safetensors", SPECS, BLANK)
+    for site, site_qparams in back.items():
+        np.testing.assert_array_equal(site_qparams.bits, BLANK[site].bits)
+        np.testing.assert_array_equal(site_qparams.scale, qparams[site].scale)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [("norm.scale", "norm missing or extra"), ("norm.bits", "'norm.bits', which"), ("head.z", "'head.z'")],
+)
+def test_numbers_of_another_network_are_refused(here: Path, extra: str, message: str) -> None:
+    run = RunDirectory(here)
+    run.write_qparams("scales.safetensors", SPECS, some_qparams())
+    arrays = run.read_arrays("scales.safetensors") | {extra: np.ones(1)}
+    run.write_arrays("scales.safetensors", arrays)
+    with pytest.raises(UserError, match=message):
+        run.read_qparams("scales.safetensors", SPECS, BLANK)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"damaged"])
@@ -123,7 +172,7 @@ def test_missing_or_damaged_scales_are_named(here: Path, content: bytes | None) 
     if content is not None:
         (here / "scales.safetensors").write_bytes(content)
     with pytest.raises(UserError, match=r"no readable arrays in .*scales\.safetensors"):
-        RunDirectory(here).read_qparams("scales.safetensors")
+        RunDirectory(here).read_qparams("scales.safetensors", SPECS, BLANK)
 
 
 def test_a_folder_without_a_config_is_no_run(here: Path) -> None:

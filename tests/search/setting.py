@@ -14,9 +14,10 @@ from evolq_jax.network.point import Quantized, at_qparams
 from evolq_jax.network.run import forward
 from evolq_jax.network.walk import embed
 from evolq_jax.objective.objective import Objective
-from evolq_jax.quant.qparams import QParams
+from evolq_jax.quant.qparams import QParams, blank_qparams
+from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
-from evolq_jax.quant.spec import QuantConfig, Specs, resolve
+from evolq_jax.quant.spec import Specs
 from evolq_jax.search.population import Context, population_fitness
 from evolq_jax.search.problem import Runner
 from evolq_jax.typing import Array, Params
@@ -74,10 +75,11 @@ def make_setting(depth: int = 3, activations: bool = True) -> Setting:
     """
     tiny = make_tiny(depth)
     config = QuantConfig("matmul", weight_bits=3, weight_observer="minmax", quantize_image=False)
-    specs = resolve(config, tiny.sites)
+    specs, bits = resolve(config, tiny.sites)
     if not activations:
         specs = tuple((name, spec) for name, spec in specs if tiny.sites[name].is_weight)
-    qparams = calibrate(tiny.parts, specs, tiny.params, [tiny.images], sites=tiny.sites, chunk=12).qparams
+    given, start = (tiny.parts, specs, tiny.params, [tiny.images]), blank_qparams(specs, bits, tiny.sites)
+    qparams = calibrate(*given, sites=tiny.sites, qparams=start, chunk=12).qparams
     network = at_qparams(specs, tiny.params, qparams)
     reading = tiny.parts, quant_sites(specs), network.quantized, qparams
     tokens = embed(*reading, pixels=tiny.pixels, preprocessing=PREPROCESSING, chunk=12)

@@ -10,12 +10,12 @@ import pytest
 
 from evolq_jax.errors import UserError
 from evolq_jax.network.run import forward
-from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import SearchConfig, num_evaluations
 from evolq_jax.search.records import Generation, SearchResult
+from tests.numbers import numbers
 from tests.search.setting import BATCH, Setting, fitness_loop, make_setting, quantized_forward
 from tests.two_segments import WITH_DOWN, make_inputs, params_with_down
 
@@ -255,11 +255,11 @@ def three_segment_search(sites: tuple[str, ...]) -> tuple[SearchResult, list[Gen
     """Of the second, the only block gives another shape than it gets."""
     params, x = params_with_down(), make_inputs(12)
     qparams = {
-        "a/weight": SiteQParams(jnp.full((2, 1, 6), 0.3), jnp.full((2, 1, 6), 4.0)),
-        "down/weight": SiteQParams(jnp.full((1, 1, 4), 0.3), jnp.full((1, 1, 4), 4.0)),
-        "b/weight": SiteQParams(jnp.full((3, 1, 4), 0.3), jnp.full((3, 1, 4), 4.0)),
+        "a/weight": numbers(jnp.full((2, 1, 6), 0.3), 4, 3, stacked=True),
+        "down/weight": numbers(jnp.full((1, 1, 4), 0.3), 4, 3, stacked=True),
+        "b/weight": numbers(jnp.full((3, 1, 4), 0.3), 4, 3, stacked=True),
     }
-    specs = tuple((name, QuantSpec(3, per_channel=True)) for name in qparams)
+    specs = tuple((name, QuantSpec(per_channel=True)) for name in qparams)
     teacher = forward(WITH_DOWN, float_sites, params, {}, x)
     generations: list[Generation] = []
     config = replace(EVOLQ, sites=sites, passes=1, epsilon=0.3)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from evolq_jax.network.parts import ModelParts
-from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.spec import QuantSpec, Specs
 from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import SearchConfig
 from evolq_jax.search.records import Generation, Position, SearchResult
 from evolq_jax.typing import Array, Params
+from tests.numbers import numbers
 from tests.search.setting import BATCH, Setting
 from tests.two_segments import PARTS, make_inputs, make_params
 
@@ -73,11 +74,9 @@ def test_going_on_from_every_position(setting: Setting, config: SearchConfig) ->
 
 def test_going_on_in_a_network_of_two_segments() -> None:
     params = make_params()
-    specs = tuple((f"{name}/weight", QuantSpec(bits=3, per_channel=True)) for name in "ab")
+    specs = tuple((f"{name}/weight", QuantSpec(per_channel=True)) for name in "ab")
     qparams = {
-        f"{name}/weight": SiteQParams(
-            jnp.full((length, 1, width), 0.3, jnp.float32), jnp.zeros((length, 1, width), jnp.float32)
-        )
+        f"{name}/weight": numbers(jnp.full((length, 1, width), 0.3), 0, 3, stacked=True)
         for name, length, width in (("a", 2, 6), ("b", 3, 4))
     }
     tokens = make_inputs(12)

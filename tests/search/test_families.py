@@ -13,9 +13,10 @@ from evolq_jax.network.point import Quantized, at_qparams
 from evolq_jax.network.run import at, forward, index_in
 from evolq_jax.network.walk import block_inputs, suffix_logits
 from evolq_jax.objective.objective import Teacher, make_objective
-from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.qparams import QParams
+from evolq_jax.quant.scheme import QuantConfig
 from evolq_jax.quant.sites import float_sites, quant_sites
-from evolq_jax.quant.spec import QuantConfig, Specs, scope
+from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.search.population import Context
 from evolq_jax.search.problem import Runner
 from evolq_jax.search.space import make_space
@@ -105,7 +106,7 @@ def test_a_population_scores_as_whole_forward_passes_do(name: str) -> None:
         for site in space.sites:
             factor = rng.uniform(0.9, 1.1, (2, *start[site].scale.shape)).astype(np.float32)
             factor[1] *= 2
-            candidates[site] = SiteQParams(start[site].scale * factor, candidates[site].zero_point)
+            candidates[site] = candidates[site]._replace(scale=start[site].scale * factor)
         context = Context(network, jnp.int32(block), inputs[segment.name][block], Teacher(teacher))
         runner = Runner(small.parts, specs, image_chunk=6, population_chunk=2)
         got = score(runner, OBJECTIVE, context, candidates, number=number)

@@ -72,7 +72,7 @@ def test_a_population_scores_as_whole_forward_passes_do(setting: Setting) -> Non
     inputs = block_inputs(*reading, tokens=setting.tokens, chunk=12)["blocks"]
     start = at(scope(qparams, "blocks"), 1)
     candidates = {
-        name: SiteQParams(jnp.stack([q.scale, 1.2 * q.scale]), jnp.stack([q.zero_point] * 2))
+        name: SiteQParams(jnp.stack([q.scale, 1.2 * q.scale]), *(jnp.stack([leaf] * 2) for leaf in q[1:]))
         for name, q in start.items()
     }
     objective = make_objective(SUM, batch_size=BATCH)

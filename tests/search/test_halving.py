@@ -26,7 +26,7 @@ def test_the_better_half_is_scored_on_more_images(size: int) -> None:
         calls.append((len(rows), num_images))
         return rows[:, :num_images].mean(1)
 
-    candidates = {"w": SiteQParams(jnp.asarray(IMAGES[:size]), jnp.zeros((size, 1)))}
+    candidates = {"w": SiteQParams(jnp.asarray(IMAGES[:size]), *[jnp.zeros((size, 1))] * 2)}
     got = np.asarray(halve(score, candidates, (2, 4, 8)))
     alive, want_calls = list(range(size)), []
     for count in {1: (8,), 2: (2, 8), 6: (2, 4, 8)}[size]:
@@ -46,6 +46,6 @@ def test_those_left_behind_keep_their_order() -> None:
         return candidates["w"].scale[:, 0] / num_images
 
     losses = jnp.array([5.0, 1.0, jnp.nan, 4.0, 2.0, 7.0])
-    candidates = {"w": SiteQParams(losses[:, None], jnp.zeros((6, 1)))}
+    candidates = {"w": SiteQParams(losses[:, None], *[jnp.zeros((6, 1))] * 2)}
     got = jax.device_get(halve(score, candidates, (1, 2)))
     np.testing.assert_allclose(got, [2.0, 0.5, np.nan, 2.0, 1.0, 4.0])

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -85,14 +86,14 @@ def test_halving_scores_few_candidates_on_all_images(setting: Setting) -> None:
 def test_moves_within_the_noise_are_refused(
     setting: Setting, monkeypatch: pytest.MonkeyPatch, min_gain: float, moves: bool
 ) -> None:
-    def coarse(block_qparams: QParams, key: Array, size: int) -> QParams:
+    def coarse(sites: tuple[str, ...], block_qparams: QParams, key: Array, size: int) -> QParams:
         """Copies that differ in more than what happens to lie next to a rounding edge."""
-        del key
+        del key, sites
 
         def copies(site_qparams: SiteQParams) -> SiteQParams:
             factors = (1 + 0.01 * jnp.arange(size)).reshape(-1, *(1,) * site_qparams.scale.ndim)
-            zero_point = jnp.broadcast_to(site_qparams.zero_point, (size, *site_qparams.zero_point.shape))
-            return SiteQParams(factors * site_qparams.scale, zero_point)
+            repeated = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), site_qparams)
+            return repeated._replace(scale=factors * site_qparams.scale)
 
         return {name: copies(site_qparams) for name, site_qparams in block_qparams.items()}
 
@@ -111,7 +112,7 @@ def test_zero_points_and_groups_of_channels_are_searched(setting: Setting) -> No
     assert result.fitness == pytest.approx(setting.fitness(result.qparams), rel=1e-3)
     assert result.kept
     moved = 0
-    for name, (scale, zero_point) in result.qparams.items():
+    for name, (scale, zero_point, _) in result.qparams.items():
         ratio = np.asarray(scale / setting.qparams[name].scale)
         if scale.shape[-1] > 1 and name.startswith("blocks/"):
             groups = ratio.reshape(*ratio.shape[:-1], -1, 8)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from evolq_jax.errors import UserError
-from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.search import programs
 from evolq_jax.search.blockwise import search
@@ -14,6 +13,7 @@ from evolq_jax.search.config import SearchConfig
 from evolq_jax.search.prefixes import KINDS, Kind, Prefixes
 from evolq_jax.search.problem import Runner
 from evolq_jax.search.records import Generation, SearchResult
+from tests.numbers import numbers
 from tests.search.setting import BATCH, Setting
 from tests.two_segments import WITH_DOWN, make_inputs, params_with_down
 
@@ -41,9 +41,9 @@ def run(setting: Setting, kind: Kind) -> tuple[SearchResult, list[Generation]]:
 
 def test_recomputed_inputs_are_those_of_the_cache() -> None:
     """Of three segments, the inputs of every block: images searched on, and held out."""
-    specs = (("a/h", QuantSpec(bits=3)), ("b/h", QuantSpec(bits=3)))
+    specs = (("a/h", QuantSpec()), ("b/h", QuantSpec()))
     lengths = {"a/h": 2, "b/h": 3}
-    qparams = {name: SiteQParams(jnp.full((n, 1), 0.2), jnp.full((n, 1), 3.0)) for name, n in lengths.items()}
+    qparams = {name: numbers(jnp.full((n, 1), 0.2), 3, 3, stacked=True) for name, n in lengths.items()}
     network, tokens = programs.quantize(specs, params_with_down(), qparams), make_inputs(6)
     runner = Runner(WITH_DOWN, specs, image_chunk=3)
     kept = {kind: Prefixes(runner, tokens, num_searched=4, kind=kind) for kind in KINDS}

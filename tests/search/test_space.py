@@ -4,25 +4,25 @@ import numpy as np
 import pytest
 
 from evolq_jax.errors import UserError
-from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.search.space import Parametrization, SearchSpace, make_space
+from tests.numbers import numbers
 
 SCALES = {
-    "w": SiteQParams(jnp.array([[0.1, 0.2, 0.4]]), jnp.array([[1.0, 2.0, 3.0]])),
-    "a": SiteQParams(jnp.array([[[0.5]]]), jnp.array([[[7.0]]])),
-    "other": SiteQParams(jnp.ones((1, 1)), jnp.zeros((1, 1))),
+    "w": numbers(jnp.array([[0.1, 0.2, 0.4]]), jnp.array([[1.0, 2.0, 3.0]]), 4),
+    "a": numbers(jnp.array([[[0.5]]]), 7, 8),
+    "other": numbers(jnp.ones((1, 1)), 0, 8),
 }
 SITES = ["image", "blocks/a", "blocks/w/weight", "blocks/v/weight", "stage/w/weight", "head/weight"]
 
 
 @pytest.mark.parametrize("parametrization", ["raw", "log", "log_per_tensor", "log_per_group"])
 @pytest.mark.parametrize("tied", [(), ("w",)])
-@pytest.mark.parametrize("levels", [(), (("w", 0, 15), ("a", 0, 255))])
+@pytest.mark.parametrize("affine", [(), ("w", "a")])
 def test_the_start_decodes_to_itself(
-    parametrization: Parametrization, tied: tuple[str, ...], levels: tuple[tuple[str, int, int], ...]
+    parametrization: Parametrization, tied: tuple[str, ...], affine: tuple[str, ...]
 ) -> None:
-    space = SearchSpace(("w", "a"), parametrization, 2, tied, levels)
+    space = SearchSpace(("w", "a"), parametrization, 2, tied, affine)
     solution = space.encode(SCALES)
     for site, channels in (("w", 3), ("a", 1)):
         sizes = [leaf.size for key, leaf in solution.items() if key.split("#")[0] == site]
@@ -49,7 +49,7 @@ def test_a_solution_is_scales_ratios_or_one_ratio_for_each_tensor() -> None:
 
 def test_groups_of_channels_share_a_ratio() -> None:
     """Five channels in groups of two: the last is alone."""
-    start = {"w": SiteQParams(jnp.arange(1.0, 6.0)[None], jnp.zeros((1, 5)))}
+    start = {"w": numbers(jnp.arange(1.0, 6.0)[None], 0, 4)}
     space = SearchSpace(("w",), "log_per_group", group_size=2)
     assert space.encode(start)["w"].shape == (1, 3)
     got = space.decode({"w": jnp.array([[1.0, 0.0, -2.0]])}, start, 0.5)["w"].scale
@@ -59,7 +59,7 @@ def test_groups_of_channels_share_a_ratio() -> None:
 @pytest.mark.parametrize("parametrization", ["raw", "log", "log_per_tensor", "log_per_group"])
 def test_power_of_two_factors_follow(parametrization: Parametrization) -> None:
     factors = jnp.array([[[1.0, 4.0, 0.5, 1.0]]])
-    start = {"x": SiteQParams(0.1 * factors, jnp.array([[[3.0]]]))}
+    start = {"x": numbers(0.1 * factors, 3, 8)}
     space = SearchSpace(("x",), parametrization, group_size=2, tied=("x",))
     solution = space.encode(start)
     assert solution["x"].size == 1
@@ -69,8 +69,8 @@ def test_power_of_two_factors_follow(parametrization: Parametrization) -> None:
 
 
 def test_zero_points_move_as_integers_within_their_range() -> None:
-    start = {"w": SiteQParams(jnp.full((1, 4), 0.2), jnp.array([[1.0, 7.0, 14.0, 8.0]]))}
-    space = SearchSpace(("w",), "log", levels=(("w", 0, 15),))
+    start = {"w": numbers(jnp.full((1, 4), 0.2), jnp.array([[1.0, 7.0, 14.0, 8.0]]), 4)}
+    space = SearchSpace(("w",), "log", affine=("w",))
     solution = space.encode(start) | {"w#zero_point": jnp.array([[-2.0, 1.0, 2.0, 0.3]])}
     got = space.decode(solution, start, 0.1)["w"]
     assert got.zero_point.tolist() == [[0, 8, 15, 8]]  # shifts of -3, 1.5 (8.5: a tie, to even), 3 and 0.45
@@ -79,15 +79,15 @@ def test_zero_points_move_as_integers_within_their_range() -> None:
 
 def test_specs_say_what_is_tied_and_what_zero_points_can_move() -> None:
     specs = (
-        ("blocks/a", QuantSpec(8, per_channel=True, observer="pow2")),
-        ("blocks/w/weight", QuantSpec(4, per_channel=True, observer="pow2")),
-        ("blocks/v/weight", QuantSpec(4, per_channel=True, signed=True)),
-        ("stage/w/weight", QuantSpec(4, signed=True)),
+        ("blocks/a", QuantSpec(per_channel=True, observer="pow2")),
+        ("blocks/w/weight", QuantSpec(per_channel=True, observer="pow2")),
+        ("blocks/v/weight", QuantSpec(per_channel=True, signed=True)),
+        ("stage/w/weight", QuantSpec(signed=True)),
     )
     space = make_space(["*"], SITES, "log", "blocks", specs, zero_points=True)
     assert space.tied == ("a",)
-    assert space.levels == (("a", 0, 255), ("w/weight", 0, 15))
-    assert make_space(["*"], SITES, "log", "blocks", specs).levels == ()
+    assert space.affine == ("a", "w/weight")
+    assert make_space(["*"], SITES, "log", "blocks", specs).affine == ()
     with pytest.raises(UserError, match="zero_points has nothing to move in 'stage'"):
         make_space(["*"], SITES, "log", "stage", specs, zero_points=True)
 

@@ -33,10 +33,10 @@ def test_a_baseline_is_a_run_like_a_search_s(finished: Finished, tmp_path: Path)
     assert lines[-1]["best_fitness"] == fitness.final
     again = run_evaluate(path)
     assert again.final == result.final
-    moved = open_run(path).read_qparams("scales.safetensors")
-    init = open_run(path).read_qparams("init_scales.safetensors")
-    changed = {name for name in moved if (moved[name].scale != init[name].scale).any()}
-    assert changed == {"blocks/attn/qkv/weight"}  # the search's sites
+    moved = open_run(path).read_arrays("scales.safetensors")
+    init = open_run(path).read_arrays("init_scales.safetensors")
+    changed = {name for name in moved if (moved[name] != init[name]).any()}
+    assert changed == {"blocks/attn/qkv/weight.scale"}  # the search's sites
 
 
 def test_a_baseline_keeps_the_parameters_that_calibration_corrected(

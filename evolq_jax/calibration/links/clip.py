@@ -23,7 +23,7 @@ from evolq_jax.network.parts import ModelParts, blocks_run
 from evolq_jax.network.point import at_qparams
 from evolq_jax.network.run import forward, index_in, run_blocks
 from evolq_jax.objective.objective import Teacher, make_objective
-from evolq_jax.quant.qparams import QParams
+from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import Specs, scope, select
 from evolq_jax.search.budget import candidate_images
@@ -219,7 +219,7 @@ def moved(names: tuple[str, ...], qparams: QParams, site: Array, octaves: Array)
         return jnp.broadcast_to(leaf, (len(octaves), *leaf.shape))
 
     return {
-        name: site_qparams._replace(scale=copies(name), zero_point=repeated(site_qparams.zero_point))
+        name: SiteQParams(copies(name), repeated(site_qparams.zero_point), repeated(site_qparams.bits))
         for name, site_qparams in qparams.items()
     }
 

@@ -58,7 +58,8 @@ def fold(calibration: Calibration, state: State, settings: RangesConfig) -> Stat
             own = with_one_zero_point(spec, own)
         one, factor, shift = reparametrise(own)
         shape = state.qparams[entry.site].scale.shape
-        qparams[entry.site] = jax.tree.map(partial(jnp.broadcast_to, shape=shape), one)
+        scale, zero_point = (jnp.broadcast_to(leaf, shape) for leaf in (one.scale, one.zero_point))
+        qparams[entry.site] = SiteQParams(scale, zero_point, own.bits)
         rescaled.append((entry, factor, shift))
     state = rescale(state._replace(qparams=qparams), rescaled)
     return with_ranges(calibration, state, changed_weights(entries), settings)
@@ -78,13 +79,14 @@ def reparametrise(own: SiteQParams) -> tuple[SiteQParams, Array, Array]:
     one = SiteQParams(
         scale.mean(-1, keepdims=True),
         jnp.round(own.zero_point.mean(-1, keepdims=True)),
+        own.bits,
     )
     return one, scale / one.scale, scale * (own.zero_point - one.zero_point)
 
 
 def with_one_zero_point(spec: QuantSpec, own: SiteQParams) -> SiteQParams:
     """The least scales with which channels of a common zero point hold the ranges that they have."""
-    qmin, qmax = int_range(spec)
+    qmin, qmax = int_range(spec.signed, own.bits)
     common = jnp.round(own.zero_point.mean(-1, keepdims=True))
     below, above = common - qmin, qmax - common
     needed = (
@@ -92,7 +94,7 @@ def with_one_zero_point(spec: QuantSpec, own: SiteQParams) -> SiteQParams:
         for held, room in ((own.zero_point - qmin, below), (qmax - own.zero_point, above))
     )
     scale = own.scale * jnp.maximum(*needed)
-    return SiteQParams(scale, jnp.broadcast_to(common, scale.shape))
+    return SiteQParams(scale, jnp.broadcast_to(common, scale.shape), own.bits)
 
 
 def rescale(state: State, rescaled: Sequence[tuple[Channels, Array, Array]]) -> State:

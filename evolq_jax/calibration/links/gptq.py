@@ -40,20 +40,20 @@ def error_feedback(
     upper = jnp.linalg.cholesky(jnp.linalg.inv(xx), upper=True)
     rows = weight[order]
 
-    def attempt(shrink: Array) -> tuple[Array, Array, SiteQParams]:
+    def attempt(shrink: Array) -> tuple[Array, Array, Array]:
         candidate = site_qparams._replace(scale=shrink * site_qparams.scale)  # clipped around zero
         rounded = _feedback(spec, candidate, upper, rows)
         difference = rounded - rows
-        return ((xx @ difference) * difference).sum(0, keepdims=True), rounded, candidate
+        return ((xx @ difference) * difference).sum(0, keepdims=True), rounded, candidate.scale
 
-    errors, rounded, candidates = jax.lax.map(attempt, jnp.asarray(SHRINKS))
+    errors, rounded, scales = jax.lax.map(attempt, jnp.asarray(SHRINKS))
     best = errors.argmin(0)  # [1, out]
 
     def chosen(attempts: Array) -> Array:
         return jnp.take_along_axis(attempts, best[None], axis=0)[0]
 
     nearest = fake_quant(spec, site_qparams, weight)
-    found = chosen(rounded)[jnp.argsort(order)], SiteQParams(*map(chosen, candidates))
+    found = chosen(rounded)[jnp.argsort(order)], site_qparams._replace(scale=chosen(scales))
     return jax.tree.map(lambda new, old: jnp.where(finite(found), new, old), found, (nearest, site_qparams))
 
 

@@ -90,11 +90,11 @@ def with_ends(spec: QuantSpec, site_qparams: SiteQParams, low: Array, high: Arra
     """
     if spec.signed or spec.codes:
         return site_qparams._replace(scale=site_qparams.scale * (low + high) / 2)
-    qmin, qmax = int_range(spec)
+    qmin, qmax = int_range(spec.signed, site_qparams.bits)
     below, above = site_qparams.zero_point - qmin, qmax - site_qparams.zero_point  # steps to either end
-    steps = (low * below + high * above) / (qmax - qmin)
+    steps = (low * below + high * above) * (1.0 / (qmax - qmin))
     zero_point = jnp.clip(qmin + jnp.round(low * below / steps), qmin, qmax)
-    return SiteQParams(site_qparams.scale * steps, zero_point)
+    return site_qparams._replace(scale=site_qparams.scale * steps, zero_point=zero_point)
 
 
 def block_images(

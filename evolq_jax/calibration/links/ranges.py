@@ -35,14 +35,17 @@ class RangesConfig:
 
 
 def ranges(calibration: Calibration, state: State, settings: RangesConfig) -> State:
-    """Scales from each site's observer, on the float network (the released code's calibration)."""
+    """Scales from each site's observer, on the float network (the released code's calibration).
+
+    The bits are those that `state.qparams` has. They are traced: other bits need no other program.
+    """
     parts, sites, params = calibration.parts, calibration.sites, state.params
     scaled = [(name, spec) for name, spec in calibration.specs if spec.has_scale]
     activations = tuple((name, spec) for name, spec in scaled if not sites[name].is_weight)
     weights = tuple((name, spec) for name, spec in scaled if sites[name].is_weight)
-    qparams = state.qparams | _weight_qparams(
-        parts, weights, params, _importance(calibration, weights if settings.fisher else (), params)
-    )
+    bits = {name: state.qparams[name].bits for name, _ in scaled}
+    importance = _importance(calibration, weights if settings.fisher else (), params)
+    qparams = state.qparams | _weight_qparams(parts, weights, bits, params, importance)
     if not activations:
         return state._replace(qparams=qparams)
 
@@ -56,15 +59,15 @@ def ranges(calibration: Calibration, state: State, settings: RangesConfig) -> St
     last = calibration.batches[-1]
 
     def errors(specs: Specs, bounds: dict[str, observers.Range], fine: bool) -> dict[str, Array]:
-        own = {name: bounds[name] for name, _ in specs}
+        own = {name: (bits[name], bounds[name]) for name, _ in specs}
         return _errors(parts, specs, *sizes, settings.fisher, fine, params, own, last) if specs else {}
 
     coarse = errors(scored, bounds, False)
-    qparams |= _finish(parts, activations, False, bounds, coarse)
+    qparams |= _finish(parts, activations, False, bits, bounds, coarse)
     refined = tuple((name, spec) for name, spec in scored if observers.has_fine_grid(spec))
     if refined:
         bounds = _narrowed(parts, refined, bounds, coarse)
-        qparams |= _finish(parts, refined, True, bounds, errors(refined, bounds, True))
+        qparams |= _finish(parts, refined, True, bits, bounds, errors(refined, bounds, True))
     jax.block_until_ready(qparams)
     calibration.progress(steps, steps)
     return state._replace(qparams=qparams)
@@ -87,28 +90,35 @@ def _per_block(parts: ModelParts, name: str, fn: Callable[..., Any]) -> Callable
 
 
 @partial(jax.jit, static_argnames=("parts", "specs"))
-def _weight_qparams(parts: ModelParts, specs: Specs, params: Params, importance: dict[str, Array]) -> QParams:
+def _weight_qparams(
+    parts: ModelParts, specs: Specs, bits: dict[str, Array], params: Params, importance: dict[str, Array]
+) -> QParams:
     leaves = flatten(params)
-    arguments = {
-        name: (leaves[name], importance[name]) if name in importance else (leaves[name],) for name, _ in specs
-    }
     return {
-        name: _per_block(parts, name, partial(weight_qparams, spec))(*arguments[name]) for name, spec in specs
+        name: _per_block(parts, name, partial(weight_qparams, spec))(
+            bits[name], leaves[name], importance.get(name)
+        )
+        for name, spec in specs
     }
 
 
-def weight_qparams(spec: QuantSpec, weight: Array, importance: Array | None = None) -> SiteQParams:
-    """The quantizer of one weight [..., K] by its spec's observer; `importance` is of the weight's shape."""
+def weight_qparams(
+    spec: QuantSpec, bits: Array, weight: Array, importance: Array | None = None
+) -> SiteQParams:
+    """The quantizer of one weight [..., K] by its spec's observer.
+
+    `bits` is [1, ..., 1], `importance` of the weight's shape.
+    """
     tail = observers.tail_size(spec, weight.shape)
     bounds = observers.batch_range(spec, weight.shape, observers.chunk_range(spec, tail, weight))
     if not observers.is_scored(spec):
-        return observers.finish(spec, bounds, None)
-    errors = observers.chunk_errors(spec, bounds, weight, importance)
+        return observers.finish(spec, bits, bounds, None)
+    errors = observers.chunk_errors(spec, bits, bounds, weight, importance)
     if not observers.has_fine_grid(spec):
-        return observers.finish(spec, bounds, errors)
+        return observers.finish(spec, bits, bounds, errors)
     bounds = observers.narrowed(spec, bounds, errors)
-    errors = observers.chunk_errors(spec, bounds, weight, importance, fine=True)
-    return observers.finish(spec, bounds, errors, fine=True)
+    errors = observers.chunk_errors(spec, bits, bounds, weight, importance, fine=True)
+    return observers.finish(spec, bits, bounds, errors, fine=True)
 
 
 @partial(jax.jit, static_argnames=("parts", "specs", "chunk", "mesh"))
@@ -158,24 +168,25 @@ def _errors(
     weighed: bool,
     fine: bool,
     params: Params,
-    bounds: dict[str, observers.Range],
+    own: dict[str, tuple[Array, observers.Range]],
     images: Array,
 ) -> dict[str, Array]:
+    """Errors of every site's candidates on all images; `own` has each site's bits and range."""
     table, size = dict(specs), largest_divisor(images.shape[0] // num_shares(mesh), chunk)
 
-    def chunk_errors(name: str, x: Array, entry: tuple[observers.Range, Array | None]) -> Array:
-        site_bounds, gradient = entry
+    def chunk_errors(name: str, x: Array, entry: tuple[tuple[Array, observers.Range], Array | None]) -> Array:
+        (bits, bounds), gradient = entry
         weight = None if gradient is None else fisher.importance(gradient, size)
-        return observers.chunk_errors(table[name], site_bounds, x, weight, fine)
+        return observers.chunk_errors(table[name], bits, bounds, x, weight, fine=fine)
 
     def on_device(
-        params: Params, bounds: dict[str, observers.Range], images: Array, keys: Array
+        params: Params, own: dict[str, tuple[Array, observers.Range]], images: Array, keys: Array
     ) -> dict[str, Array]:
         def one_chunk(args: tuple[Array, Array]) -> dict[str, Array]:
             images, keys = args
             names = tuple(table)
             gradients = fisher.site_gradients(parts, names, params, images, keys=keys) if weighed else {}
-            entries = {name: (bounds[name], gradients.get(name)) for name in table}
+            entries = {name: (own[name], gradients.get(name)) for name in table}
             return observe(parts, chunk_errors, entries, params, images)
 
         chunks = (leaf.reshape(-1, size, *leaf.shape[1:]) for leaf in (images, keys))
@@ -184,7 +195,7 @@ def _errors(
         return totals if mesh is None else jax.lax.psum(totals, DATA)
 
     keys = jax.random.split(jax.random.key(0), images.shape[0])
-    return spread(mesh, on_device, (P(), P(), P(DATA), P(DATA)), P())(params, bounds, images, keys)
+    return spread(mesh, on_device, (P(), P(), P(DATA), P(DATA)), P())(params, own, images, keys)
 
 
 @partial(jax.jit, static_argnames=("parts", "specs"))
@@ -208,12 +219,13 @@ def _finish(
     parts: ModelParts,
     specs: Specs,
     fine: bool,
+    bits: dict[str, Array],
     bounds: dict[str, observers.Range],
     errors: dict[str, Array],
 ) -> QParams:
     return {
         name: _per_block(parts, name, partial(observers.finish, spec, fine=fine))(
-            bounds[name], errors.get(name)
+            bits[name], bounds[name], errors.get(name)
         )
         for name, spec in specs
     }

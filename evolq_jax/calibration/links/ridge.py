@@ -40,7 +40,9 @@ class RidgeConfig:
 def correct_weight(spec: QuantSpec | None, moments: Moments, layer: Layer, settings: RidgeConfig) -> Layer:
     """Corrects weight and bias for the quantized input (see `ridge`); the weight's range is found anew."""
     weight = ridge(moments, layer.weight, settings.damping)
-    site_qparams = None if spec is None else weight_qparams(spec, weight)
+    site_qparams = layer.site_qparams
+    if spec is not None and site_qparams is not None:
+        site_qparams = weight_qparams(spec, site_qparams.bits, weight)
     return Layer(weight, matching_bias(moments, rounded(spec, weight, site_qparams)), site_qparams)
 
 

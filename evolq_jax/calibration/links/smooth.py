@@ -177,8 +177,11 @@ def best_of_block(
         ends = () if spec.observer == "percentile" else (low / factor, high / factor)
         observed = jnp.concatenate([rows / factor, *ends])
         scaled = [factor[0][:, None] * weight for weight in weights]
-        own = [None if s is None else weight_qparams(s, w) for s, w in zip(read.readers, scaled, strict=True)]
-        return Found(weight_qparams(spec, observed), tuple(own))
+        own = [
+            None if s is None or now is None else weight_qparams(s, now.bits, w)
+            for s, now, w in zip(read.readers, current.readers, scaled, strict=True)
+        ]
+        return Found(weight_qparams(spec, current.activation.bits, observed), tuple(own))
 
     def error(factor: Array, found: Found) -> Array:
         x, total = fake_quant(spec, found.activation, rows / factor), jnp.float32(0)

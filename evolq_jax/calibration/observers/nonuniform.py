@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.quantizers.log2 import GELU_DEPTH
+from evolq_jax.quant.quantizers.powers import power_of_two
 from evolq_jax.quant.sites import fake_quant_activation
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array
@@ -36,20 +37,22 @@ def num_candidates(spec: QuantSpec) -> int:
     return _COUNTS[spec.quantizer]
 
 
-def candidate(spec: QuantSpec, bounds: Range, index: Array) -> SiteQParams:
+def candidate(spec: QuantSpec, bits: Array, bounds: Range, index: Array) -> SiteQParams:
     """The i-th quantizer of a tensor whose values lie within `bounds`; see the module."""
     high = jnp.maximum(bounds[1], EPS)
     if spec.quantizer == "log":
-        return SiteQParams(jnp.full_like(high, 1.0) / (index + 1.0), jnp.zeros_like(high))
+        return SiteQParams(jnp.full_like(high, 1.0) / (index + 1.0), jnp.zeros_like(high), bits)
     number, kept = index // len(KEPT), jnp.asarray(KEPT)[index % len(KEPT)]
     if spec.quantizer in SHIFTED:
         codes = number + SHIFTED[spec.quantizer]
-        return SiteQParams(high * kept + GELU_DEPTH, jnp.full_like(high, 1.0) * codes)
-    coarse = high * kept / (2 ** (spec.bits - 1) - 1)
-    return SiteQParams(coarse * 2.0**-number, jnp.full_like(high, 1.0) * number)
+        return SiteQParams(high * kept + GELU_DEPTH, jnp.full_like(high, 1.0) * codes, bits)
+    coarse = high * kept * (1.0 / (power_of_two(bits - 1) - 1))
+    return SiteQParams(coarse * 2.0**-number, jnp.full_like(high, 1.0) * number, bits)
 
 
-def chunk_errors(spec: QuantSpec, bounds: Range, x: Array, importance: Array | None = None) -> Array:
+def chunk_errors(
+    spec: QuantSpec, bits: Array, bounds: Range, x: Array, importance: Array | None = None
+) -> Array:
     """Error of every candidate on one chunk: [candidates, 1, ..., 1]; chunks add up.
 
     For softmax, what rounding the weights [..., N] of a mean does to it: single errors, and those of their
@@ -70,5 +73,5 @@ def chunk_errors(spec: QuantSpec, bounds: Range, x: Array, importance: Array | N
         return squares + (of_row * difference.sum(-1, keepdims=True) ** 2).sum(keepdims=True)
 
     return jax.lax.map(
-        error, jax.vmap(lambda i: candidate(spec, bounds, i))(jnp.arange(num_candidates(spec)))
+        error, jax.vmap(lambda i: candidate(spec, bits, bounds, i))(jnp.arange(num_candidates(spec)))
     )

@@ -24,24 +24,24 @@ NUM_CANDIDATES = OFFSETS * CLIPS
 EPS = 1e-7
 
 
-def candidate(spec: QuantSpec, bounds: tuple[Array, Array], index: Array) -> SiteQParams:
+def candidate(spec: QuantSpec, bits: Array, bounds: tuple[Array, Array], index: Array) -> SiteQParams:
     """The quantizer of the i-th of `NUM_CANDIDATES`: offset `i // CLIPS`, clip `i % CLIPS`.
 
     `bounds` are low and high ends [..., K]; scale and zero point have their shape.
     """
     low, high = jnp.minimum(bounds[0], 0.0), jnp.maximum(bounds[1], 0.0)
-    qmin, qmax = int_range(spec)
+    qmin, qmax = int_range(spec.signed, bits)
     width = 2 * jnp.maximum(-low, high) if spec.signed else high - low
-    exact = jnp.maximum(width / (qmax - qmin), EPS)
+    exact = jnp.maximum(width * (1.0 / (qmax - qmin)), EPS)
     offset, clip = index // CLIPS, index % CLIPS
     step = exact.max(-1, keepdims=True) * 2.0 ** (-offset / OFFSETS)
     shift = jnp.clip(jnp.ceil(jnp.log2(exact / step)), -MAX_SHIFT, 1) - clip
     scale = step * 2.0**shift
     if spec.signed:
-        return SiteQParams(scale, jnp.zeros_like(scale))
+        return SiteQParams(scale, jnp.zeros_like(scale), bits)
     # A clipped range keeps its shape: both ends shrink by the same factor.
     kept = low * jnp.minimum(scale / exact, 1.0)
-    return SiteQParams(scale, jnp.clip(qmin - jnp.round(kept / scale), qmin, qmax))
+    return SiteQParams(scale, jnp.clip(qmin - jnp.round(kept / scale), qmin, qmax), bits)
 
 
 def choose(errors: Array) -> Array:

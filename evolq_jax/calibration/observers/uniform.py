@@ -101,37 +101,43 @@ def combine_ranges(spec: QuantSpec, batches: Range) -> Range:
     return smoothed_low, smoothed_high
 
 
-def range_qparams(spec: QuantSpec, bounds: Range) -> SiteQParams:
-    """Affine (`uint`) or symmetric (`int`) scale and zero point of a range widened to hold zero."""
+def range_qparams(spec: QuantSpec, bits: Array, bounds: Range) -> SiteQParams:
+    """Affine (`uint`) or symmetric (`int`) scale and zero point of a range widened to hold zero.
+
+    The reciprocal is what XLA makes of a division by a constant, so that ranges found with traced bits are
+    those found when bits were constants.
+    """
     low, high = jnp.minimum(bounds[0], 0.0), jnp.maximum(bounds[1], 0.0)
-    qmin, qmax = int_range(spec)
+    qmin, qmax = int_range(spec.signed, bits)
     if spec.signed:
-        scale = jnp.maximum(jnp.maximum(-low, high) / ((qmax - qmin) / 2), EPS)
-        return SiteQParams(scale, jnp.zeros_like(scale))
-    scale = jnp.maximum((high - low) / (qmax - qmin), EPS)
-    return SiteQParams(scale, jnp.clip(qmin - jnp.round(low / scale), qmin, qmax))
+        scale = jnp.maximum(jnp.maximum(-low, high) * (1.0 / ((qmax - qmin) / 2)), EPS)
+        return SiteQParams(scale, jnp.zeros_like(scale), bits)
+    scale = jnp.maximum((high - low) * (1.0 / (qmax - qmin)), EPS)
+    return SiteQParams(scale, jnp.clip(qmin - jnp.round(low / scale), qmin, qmax), bits)
 
 
-def candidates(spec: QuantSpec, bounds: Range, fine: bool = False) -> Callable[[Array], SiteQParams]:
+def candidates(
+    spec: QuantSpec, bits: Array, bounds: Range, fine: bool = False
+) -> Callable[[Array], SiteQParams]:
     """The quantizer of the i-th candidate: a shrink of the range, power-of-two factors, or another shape."""
     if spec.quantizer != "uniform":
-        return partial(nonuniform.candidate, spec, bounds)
+        return partial(nonuniform.candidate, spec, bits, bounds)
 
     if spec.observer == "omse_ends":
-        return lambda index: range_qparams(spec, ends.candidate(spec, bounds, index, fine))
+        return lambda index: range_qparams(spec, bits, ends.candidate(spec, bounds, index, fine))
 
     def shrunk(index: Array) -> SiteQParams:
         low, high = bounds
-        return range_qparams(spec, (low * jnp.asarray(SHRINKS)[index], high * jnp.asarray(SHRINKS)[index]))
+        shrink = jnp.asarray(SHRINKS)[index]
+        return range_qparams(spec, bits, (low * shrink, high * shrink))
 
     def factored(index: Array) -> SiteQParams:
-        coarsest = range_qparams(spec, bounds)
-        return SiteQParams(
-            coarsest.scale / PTF_FACTORS[-1] * jnp.asarray(PTF_FACTORS)[index], coarsest.zero_point
-        )
+        coarsest = range_qparams(spec, bits, bounds)
+        scale = coarsest.scale / PTF_FACTORS[-1] * jnp.asarray(PTF_FACTORS)[index]
+        return coarsest._replace(scale=scale)
 
     if spec.observer == "pow2":
-        return partial(power_of_two.candidate, spec, bounds)
+        return partial(power_of_two.candidate, spec, bits, bounds)
     return factored if spec.observer == "ptf" else shrunk
 
 
@@ -146,7 +152,13 @@ def num_candidates(spec: QuantSpec, fine: bool = False) -> int:
 
 
 def chunk_errors(
-    spec: QuantSpec, bounds: Range, x: Array, importance: Array | None = None, fine: bool = False
+    spec: QuantSpec,
+    bits: Array,
+    bounds: Range,
+    x: Array,
+    importance: Array | None = None,
+    *,
+    fine: bool = False,
 ) -> Array:
     """Squared error of every candidate on one chunk: [candidates, *(1, ..., 1, 1 or K)]; chunks add up.
 
@@ -157,8 +169,8 @@ def chunk_errors(
     few stores (a reduction would first write rounded values out; measured 3 to 4 times slower).
     """
     if spec.quantizer != "uniform":
-        return nonuniform.chunk_errors(spec, bounds, x, importance)
-    qmin, qmax = int_range(spec)
+        return nonuniform.chunk_errors(spec, bits, bounds, x, importance)
+    qmin, qmax = (end.reshape(1, 1) for end in int_range(spec.signed, bits))
     channels = x.shape[-1] if spec.per_channel else 1
 
     def in_rows(x: Array) -> Array:
@@ -168,11 +180,11 @@ def chunk_errors(
 
     rows = in_rows(x)
     weights = [None] * ADDED_ROWS if importance is None else in_rows(importance)
-    quantizers = jax.vmap(candidates(spec, bounds, fine))(jnp.arange(num_candidates(spec, fine)))
+    quantizers = jax.vmap(candidates(spec, bits, bounds, fine))(jnp.arange(num_candidates(spec, fine)))
 
     def squared_steps(quantizer: SiteQParams) -> Array:
         """Sums of squared errors in steps, where a value's is its distance from an integer in range."""
-        scale, zero_point = (leaf.reshape(1, -1) for leaf in quantizer)
+        scale, zero_point = (leaf.reshape(1, -1) for leaf in (quantizer.scale, quantizer.zero_point))
         total = jnp.zeros(rows.shape[1:])
         for row, weight in zip(rows, weights, strict=True):
             steps = row * (1.0 / scale) + zero_point
@@ -193,10 +205,12 @@ def narrowed(spec: QuantSpec, bounds: Range, errors: Array) -> Range:
     return ends.candidate(spec, bounds, jnp.argmin(errors, axis=0), fine=False)
 
 
-def finish(spec: QuantSpec, bounds: Range, errors: Array | None, fine: bool = False) -> SiteQParams:
+def finish(
+    spec: QuantSpec, bits: Array, bounds: Range, errors: Array | None, *, fine: bool = False
+) -> SiteQParams:
     """The quantizer of a range, or of the candidate with the least error (the first among equals)."""
     if errors is None:
-        return range_qparams(spec, bounds)
+        return range_qparams(spec, bits, bounds)
     by_powers = spec.observer == "pow2" and spec.quantizer == "uniform"
     best = power_of_two.choose(errors) if by_powers else jnp.argmin(errors, axis=0)
-    return candidates(spec, bounds, fine)(best)
+    return candidates(spec, bits, bounds, fine)(best)

@@ -11,47 +11,45 @@ and what was added folds into the next layer's bias; `shifted_log2` and `shifted
 import jax.numpy as jnp
 
 from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.quantizers.powers import power_of_two
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array
 
 GELU_DEPTH = 0.17  # GELU is nowhere below -0.16997
 
 
-def power_of_two(exponent: Array) -> Array:
-    """`2 ** exponent` of integers in float32, exactly (`exp2` is a few ulp off on CPU)."""
-    return jnp.ldexp(jnp.float32(1.0), exponent.astype(jnp.int32))
-
-
-def log2_quantize(spec: QuantSpec, x: Array) -> Array:
+def log2_quantize(x: Array) -> Array:
     """Exponents `round(-log2 x)`, as float32, for `x` in (0, 1]; unclipped above (zero is +inf)."""
-    del spec
     return jnp.maximum(jnp.round(-jnp.log2(x)), 0.0)
 
 
-def log2_dequantize(spec: QuantSpec, exponent: Array) -> Array:
+def log2_dequantize(bits: Array, exponent: Array) -> Array:
     """`2 ** -exponent`; exponents of 2**bits and more stand for zero."""
-    limit = 2**spec.bits
+    limit = power_of_two(bits)
     return jnp.where(exponent < limit, power_of_two(-jnp.minimum(exponent, limit)), 0.0)
 
 
-def log2_fake_quant(spec: QuantSpec, x: Array) -> Array:
-    """`x` rounded to a power of two, or to zero where the exponent does not fit into `bits`."""
-    return log2_dequantize(spec, log2_quantize(spec, x))
+def log2_fake_quant(spec: QuantSpec, site_qparams: SiteQParams, x: Array) -> Array:
+    """`x` rounded to a power of two, or to zero where the exponent does not fit into the bits."""
+    del spec
+    return log2_dequantize(site_qparams.bits, log2_quantize(x))
 
 
 def log_fake_quant(spec: QuantSpec, site_qparams: SiteQParams, x: Array) -> Array:
     """`x` in (0, 1] rounded to `2 ** (-scale * q)`; the highest of the 2**bits codes stands for zero."""
-    return _round_exponent(spec, site_qparams.scale, x)
+    del spec
+    return _round_exponent(site_qparams.bits, site_qparams.scale, x)
 
 
-def log_sqrt2_fake_quant(spec: QuantSpec, x: Array) -> Array:
+def log_sqrt2_fake_quant(spec: QuantSpec, site_qparams: SiteQParams, x: Array) -> Array:
     """`x` in (0, 1] rounded to `2 ** (-q / 2)`, as `log` with half an octave."""
-    return _round_exponent(spec, jnp.float32(0.5), x)
+    del spec
+    return _round_exponent(site_qparams.bits, jnp.float32(0.5), x)
 
 
-def _round_exponent(spec: QuantSpec, octaves: Array, x: Array) -> Array:
+def _round_exponent(bits: Array, octaves: Array, x: Array) -> Array:
     q = jnp.maximum(jnp.round(-jnp.log2(x) / octaves), 0.0)
-    zero = 2**spec.bits - 1
+    zero = power_of_two(bits) - 1
     return jnp.where(q < zero, jnp.exp2(-octaves * jnp.minimum(q, zero)), 0.0)
 
 
@@ -62,9 +60,7 @@ def shifted_log_fake_quant(spec: QuantSpec, site_qparams: SiteQParams, x: Array)
     log-sqrt2. Since the shift is one constant, a product `x @ weight` is that of the powers, less
     `GELU_DEPTH` times the weight's column sums: a part of the bias.
     """
-    lifted = jnp.maximum(x + GELU_DEPTH, 1e-6)
+    del spec
+    lifted, highest = jnp.maximum(x + GELU_DEPTH, 1e-6), power_of_two(site_qparams.bits) - 1
     q = jnp.round(-jnp.log2(lifted / site_qparams.scale) * site_qparams.zero_point)
-    return (
-        site_qparams.scale * jnp.exp2(-jnp.clip(q, 0, 2**spec.bits - 1) / site_qparams.zero_point)
-        - GELU_DEPTH
-    )
+    return site_qparams.scale * jnp.exp2(-jnp.clip(q, 0, highest) / site_qparams.zero_point) - GELU_DEPTH

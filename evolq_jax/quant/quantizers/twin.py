@@ -9,7 +9,7 @@ weight's scale is the step of the sum. One bit of a code says which range it is 
 import jax.numpy as jnp
 
 from evolq_jax.quant.qparams import SiteQParams
-from evolq_jax.quant.quantizers.log2 import power_of_two
+from evolq_jax.quant.quantizers.powers import power_of_two
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array
 
@@ -20,8 +20,8 @@ def twin_fake_quant(spec: QuantSpec, site_qparams: SiteQParams, x: Array) -> Arr
     Signed (outputs of GELU): the finer step below zero, the coarser one from zero on. Unsigned (outputs of
     softmax): the finer step up to the highest code that it has, the coarser one beyond.
     """
-    half, (fine, octaves) = 2 ** (spec.bits - 1), site_qparams
-    coarse = fine * power_of_two(octaves)
+    fine, half = site_qparams.scale, power_of_two(site_qparams.bits - 1)
+    coarse = fine * power_of_two(site_qparams.zero_point)
     large = jnp.clip(jnp.round(x / coarse), 0, half - 1) * coarse
     if spec.signed:
         return jnp.where(x < 0, jnp.clip(jnp.round(x / fine), -half, 0) * fine, large)

@@ -3,20 +3,22 @@
 import jax.numpy as jnp
 
 from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.quantizers.powers import power_of_two
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array
 
 
-def int_range(spec: QuantSpec) -> tuple[int, int]:
-    """`(qmin, qmax)` of `uint b` or `int b`."""
-    if spec.signed:
-        return -(2 ** (spec.bits - 1)), 2 ** (spec.bits - 1) - 1
-    return 0, 2**spec.bits - 1
+def int_range(signed: bool, bits: Array) -> tuple[Array, Array]:
+    """`(qmin, qmax)` of `uint b` or `int b`, exactly, in the shape of `bits`."""
+    if signed:
+        half = power_of_two(bits - 1)
+        return -half, half - 1
+    return jnp.zeros_like(bits), power_of_two(bits) - 1
 
 
 def quantize(spec: QuantSpec, site_qparams: SiteQParams, x: Array) -> Array:
     """Integers, as float32: `clip(round(x / scale + zero_point), qmin, qmax)`; ties to even."""
-    qmin, qmax = int_range(spec)
+    qmin, qmax = int_range(spec.signed, site_qparams.bits)
     return jnp.clip(jnp.round(x / site_qparams.scale + site_qparams.zero_point), qmin, qmax)
 
 

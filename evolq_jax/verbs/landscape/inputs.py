@@ -77,7 +77,7 @@ def _network(
         calibrated = calibrate_setup(setup, watcher, for_search=False)
         return calibrated.params, SavedScales(calibrated.qparams, None), calibrated.images
     check_fingerprints(run, {"weights": weights_fingerprint(setup.model.params)})
-    return read_params(run, setup.model.params), read_scales(run, setup.specs), None
+    return read_params(run, setup.model.params), read_scales(run, setup.specs, setup.blank_qparams), None
 
 
 def _subset(images: Images, number: int, seed: int) -> Images:
@@ -136,7 +136,7 @@ def _principal(setup: Setup, origin: QParams, count: int) -> tuple[Directions, t
 
 def _final(setup: Setup, origin: QParams, path: str) -> QParams:
     """Another run's final scales, which must be of this network and these quantizers."""
-    qparams = read_scales(open_run(path), setup.specs).named("final")
+    qparams = read_scales(open_run(path), setup.specs, setup.blank_qparams).named("final")
     for site, site_qparams in origin.items():
         if qparams[site].scale.shape != site_qparams.scale.shape:
             raise UserError(f"'{path}/{FINAL_SCALES}' is of another network: {site} has another shape")

@@ -103,7 +103,7 @@ def _search(
         saved = checkpoints.latest(first) or Saved(first, 0, clock.earlier)
         clock.earlier, lines = saved.seconds, saved.log_lines
         proposal = None if saved.position.visits else output_start(calibrated, watcher, preemption.check)
-        milestones = Milestones(run, config.milestones, budget_of_search(setup, len(teacher)))
+        milestones = Milestones(run, setup.specs, config.milestones, budget_of_search(setup, len(teacher)))
         milestones.offer(*_standing(setup, saved.position), saved.position.qparams)
         with run.open_log(lines) as append:
 

@@ -18,8 +18,10 @@ from evolq_jax.network.parts import CORRECTION, SiteRoles
 from evolq_jax.network.run import forward, run_blocks
 from evolq_jax.network.sites import list_sites
 from evolq_jax.objective.logits import kl
+from evolq_jax.quant.qparams import blank_qparams
+from evolq_jax.quant.scheme import resolve
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
-from evolq_jax.quant.spec import QuantSpec, resolve
+from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.trees import flatten
 from evolq_jax.verbs.evaluate import run_evaluate
 from evolq_jax.verbs.search.run import run_search
@@ -72,10 +74,13 @@ def test_where_nothing_linear_is_lost_there_is_no_correction() -> None:
 
 
 def test_blocks_with_a_correction_are_nearer_to_the_float_network_and_run_it_everywhere(tiny: Tiny) -> None:
-    specs = resolve(QuantConfig("matmul", weight_bits=2), tiny.sites)
+    specs, bits = resolve(QuantConfig("matmul", weight_bits=2), tiny.sites)
     rng = np.random.default_rng(1)
     images, others = (jnp.asarray(0.6 * rng.standard_normal((96, 16, 16, 3)), jnp.float32) for _ in range(2))
-    run = partial(calibrate, tiny.parts, specs, tiny.params, [images], sites=tiny.sites, chunk=16)
+    start = blank_qparams(specs, bits, tiny.sites)
+    run = partial(
+        calibrate, tiny.parts, specs, tiny.params, [images], sites=tiny.sites, qparams=start, chunk=16
+    )
     plain, (params, _, qparams) = run().params, run(chain=("ranges", "block_linear"))
     added = params["blocks"][CORRECTION]
     assert {name: leaf.shape for name, leaf in added.items()} == {"weight": (3, 32, 32), "bias": (3, 32)}
@@ -106,9 +111,10 @@ def test_a_block_that_changes_the_shape_has_no_correction() -> None:
         make_inputs(24),
     )
     sites = list_sites(parts, start, images.shape[1:])
-    specs = tuple((site, QuantSpec(2, signed=True)) for site, info in sites.items() if info.is_weight)
+    specs = tuple((site, QuantSpec(signed=True)) for site, info in sites.items() if info.is_weight)
     chain = ("ranges", "block_linear")
-    params = flatten(calibrate(parts, specs, start, [images], sites=sites, chain=chain, chunk=12).params)
+    given, blank = (parts, specs, start, [images]), blank_qparams(specs, 2, sites)
+    params = flatten(calibrate(*given, sites=sites, qparams=blank, chain=chain, chunk=12).params)
     added = {name: leaf.shape for name, leaf in params.items() if f"{CORRECTION}/weight" in name}
     assert added == {f"a/{CORRECTION}/weight": (2, 6, 6), f"b/{CORRECTION}/weight": (3, 4, 4)}
     assert added_parameters(parts, start, images.shape[1:]) == 2 * 7 * 6 + 3 * 5 * 4

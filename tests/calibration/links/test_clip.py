@@ -18,9 +18,9 @@ from evolq_jax.errors import UserError
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import list_sites
 from evolq_jax.objective.logits import kl
-from evolq_jax.quant.qparams import QParams
+from evolq_jax.quant.qparams import QParams, blank_qparams
+from evolq_jax.quant.scheme import QuantConfig, Rule, resolve
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
-from evolq_jax.quant.spec import QuantConfig, Rule, resolve
 from evolq_jax.typing import Array
 from tests.tiny import Tiny, make_tiny
 from tests.two_segments import DOWN, WIDTH_A, WITH_DOWN, make_inputs, params_with_down
@@ -30,12 +30,13 @@ SITE = "blocks/mlp/fc2/weight"
 
 
 def calibration(tiny: Tiny) -> Calibration:
-    specs = resolve(QUANT, tiny.sites)
+    specs = resolve(QUANT, tiny.sites).specs
     return Calibration(tiny.parts, specs, tiny.sites, [tiny.images[:8], tiny.images[8:]], 6)
 
 
 def start(tiny: Tiny, calibrated: Calibration) -> State:
-    return RANGES(calibrated, State(tiny.params, tiny.params, {}))
+    blank = blank_qparams(*resolve(QUANT, tiny.sites), tiny.sites)
+    return RANGES(calibrated, State(tiny.params, tiny.params, blank))
 
 
 @partial(jax.jit, static_argnames=("calibrated_specs",))
@@ -88,9 +89,9 @@ def test_images_held_out_decide_on_moves(tiny: Tiny) -> None:
 
 def test_without_quantizers_nothing_can_be_clipped(tiny: Tiny) -> None:
     chain = ("ranges", replace(CLIP, settings=ClipConfig(("*/attn/qvk/weight",))))
-    specs = resolve(QUANT, tiny.sites)
+    specs = resolve(QUANT, tiny.sites).specs
     with pytest.raises(UserError, match="matches no quantization site"):
-        calibrate(tiny.parts, specs, tiny.params, [tiny.images], sites=tiny.sites, chain=chain)
+        calibrate(tiny.parts, specs, tiny.params, [tiny.images], sites=tiny.sites, qparams={}, chain=chain)
 
 
 def three_segments(times: int = 1) -> tuple[Calibration, State]:
@@ -99,11 +100,11 @@ def three_segments(times: int = 1) -> tuple[Calibration, State]:
     parts, params = replace(WITH_DOWN, segments=segments), params_with_down()
     params |= {name: {"weight": jnp.tile(params[name]["weight"], (times, 1, 1))} for name in "ab"}
     sites = list_sites(parts, params, (WIDTH_A,))
-    specs = resolve(
+    specs, bits = resolve(
         replace(QUANT, rules=(Rule("*", bits=0), Rule("*/weight", bits=3, per_channel=True))), sites
     )
     calibrated = Calibration(parts, specs, sites, [make_inputs(24)], 24)
-    return calibrated, RANGES(calibrated, State(params, params, {}))
+    return calibrated, RANGES(calibrated, State(params, params, blank_qparams(specs, bits, sites)))
 
 
 def test_every_segment_is_visited_in_order() -> None:

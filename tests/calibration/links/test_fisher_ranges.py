@@ -17,12 +17,14 @@ from evolq_jax.calibration.observers import ends
 from evolq_jax.calibration.observers import uniform as observers
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import observe
-from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.qparams import QParams, SiteQParams, blank_qparams
+from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.sites import float_sites
-from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve
+from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, Params
 from tests.calibration import reference
+from tests.numbers import width
 from tests.tiny import Tiny
 
 RNG = np.random.default_rng(0)
@@ -50,9 +52,10 @@ def shares(x: np.ndarray, signed: bool, around: tuple[float, float] | None) -> l
 @pytest.mark.parametrize("weighed", [False, True])
 @pytest.mark.parametrize("signed", [False, True])
 def test_both_ends_are_searched_coarse_then_fine(signed: bool, weighed: bool) -> None:
-    spec = QuantSpec(3, signed=signed, per_channel=True, observer="omse_ends")
+    spec = QuantSpec(signed=signed, per_channel=True, observer="omse_ends")
     weights = np.exp(2 * RNG.standard_normal(LEANING.shape)).astype(np.float32) if weighed else None
-    got = weight_qparams(spec, jnp.asarray(LEANING), None if weights is None else jnp.asarray(weights))
+    importance = None if weights is None else jnp.asarray(weights)
+    got = weight_qparams(spec, width(3, 2), jnp.asarray(LEANING), importance)
     assert got.scale.shape == (1, 4)
     for channel, x in enumerate(LEANING.T):
         weight = 1.0 if weights is None else weights[:, channel]
@@ -73,8 +76,8 @@ def test_searching_both_ends_loses_less_than_shrinking_where_one_end_is_far_out(
     x[0] = 12.0
 
     def error(observer: str) -> float:
-        spec = QuantSpec(3, per_channel=True, observer=observer)  # type: ignore[arg-type]
-        found = weight_qparams(spec, jnp.asarray(x))
+        spec = QuantSpec(per_channel=True, observer=observer)  # type: ignore[arg-type]
+        found = weight_qparams(spec, width(3, 2), jnp.asarray(x))
         q = np.clip(np.round(x / found.scale + found.zero_point), 0, 7)
         return float((((q - found.zero_point) * found.scale - x) ** 2).sum())
 
@@ -84,14 +87,15 @@ def test_searching_both_ends_loses_less_than_shrinking_where_one_end_is_far_out(
 def test_both_ends_of_activations_are_searched_chunk_by_chunk(tiny: Tiny) -> None:
     """Scale and zero point of an activation, from chunks, are those of all its values at once."""
     site = "blocks/mlp/gelu"
-    spec = QuantSpec(4, observer="omse_ends")
+    spec = QuantSpec(observer="omse_ends")
     calibrated = Calibration(tiny.parts, ((site, spec),), tiny.sites, [tiny.images], 4)
-    found = RANGES(calibrated, State(tiny.params, tiny.params, {})).qparams[site]
+    blank = blank_qparams(calibrated.specs, 4, tiny.sites)
+    found = RANGES(calibrated, State(tiny.params, tiny.params, blank)).qparams[site]
 
     @jax.jit
     def whole(params: Params, images: Array) -> SiteQParams:
         values = observe(tiny.parts, lambda name, x, _: x, {site: None}, params, images)[site]
-        return jax.vmap(partial(weight_qparams, spec))(values)
+        return jax.vmap(partial(weight_qparams, spec, width(4, 3)))(values)
 
     want = whole(tiny.params, tiny.images)
     np.testing.assert_allclose(found.scale, want.scale, rtol=1e-4)
@@ -101,17 +105,19 @@ def test_both_ends_of_activations_are_searched_chunk_by_chunk(tiny: Tiny) -> Non
 
 @pytest.mark.parametrize("observer", ["omse", "pow2"])
 def test_equal_importance_changes_nothing_and_chunks_add_up(observer: str) -> None:
-    spec = QuantSpec(3, per_channel=True, observer=observer)  # type: ignore[arg-type]
+    spec = QuantSpec(per_channel=True, observer=observer)  # type: ignore[arg-type]
     x = jnp.asarray(LEANING)
     bounds = observers.batch_range(spec, x.shape, observers.chunk_range(spec, 1, x))
-    plain = observers.chunk_errors(spec, bounds, x)
+    plain = observers.chunk_errors(spec, width(3, 2), bounds, x)
     np.testing.assert_allclose(
-        observers.chunk_errors(spec, bounds, x, 2 * jnp.ones_like(x)), 2 * plain, rtol=1e-5
+        observers.chunk_errors(spec, width(3, 2), bounds, x, 2 * jnp.ones_like(x)), 2 * plain, rtol=1e-5
     )
     weight = jnp.asarray(RNG.random(LEANING.shape), jnp.float32)
-    halves = [observers.chunk_errors(spec, bounds, x[i : i + 30], weight[i : i + 30]) for i in (0, 30)]
+    halves = [
+        observers.chunk_errors(spec, width(3, 2), bounds, x[i : i + 30], weight[i : i + 30]) for i in (0, 30)
+    ]
     np.testing.assert_allclose(
-        halves[0] + halves[1], observers.chunk_errors(spec, bounds, x, weight), rtol=1e-4
+        halves[0] + halves[1], observers.chunk_errors(spec, width(3, 2), bounds, x, weight), rtol=1e-4
     )
 
 
@@ -154,14 +160,12 @@ def test_importance_has_mean_two_over_every_image_and_leaves_no_value_out() -> N
 
 def test_the_option_changes_scored_ranges_alone(tiny: Tiny) -> None:
     config = QuantConfig(weight_bits=3, activation_bits=4, softmax_quantizer="twin", gelu_quantizer="twin")
-    specs = resolve(config, tiny.sites)
+    specs, bits = resolve(config, tiny.sites)
+    given, start = (tiny.parts, specs, tiny.params, [tiny.images]), blank_qparams(specs, bits, tiny.sites)
 
     def run(fisher: bool, chunk: int) -> QParams:
         chain = [replace(RANGES, settings=RangesConfig(fisher))]
-        images, sites = [tiny.images], tiny.sites
-        return calibrate(
-            tiny.parts, specs, tiny.params, images, sites=sites, chain=chain, chunk=chunk
-        ).qparams
+        return calibrate(*given, sites=tiny.sites, qparams=start, chain=chain, chunk=chunk).qparams
 
     plain, weighed, other = run(False, 6), run(True, 6), run(True, 12)
 

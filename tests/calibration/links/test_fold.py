@@ -24,13 +24,15 @@ from evolq_jax.models.vit import make_vit
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.run import forward, normalize
 from evolq_jax.network.sites import list_sites
-from evolq_jax.quant.qparams import QParams
+from evolq_jax.quant.qparams import QParams, blank_qparams
 from evolq_jax.quant.quantizers.uniform import quantize
+from evolq_jax.quant.scheme import QuantConfig, Rule, resolve
 from evolq_jax.quant.sites import float_sites, quant_sites
-from evolq_jax.quant.spec import QuantConfig, QuantSpec, Rule, Specs, resolve
+from evolq_jax.quant.spec import QuantSpec, Specs
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, Params, SiteInfo
 from tests.families import make_small
+from tests.numbers import width
 from tests.tiny import make_tiny
 
 REAL = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
@@ -65,6 +67,11 @@ def calibration(name: str, specs: Specs) -> Calibration:
     return Calibration(parts, specs, sites, [images[:8], images[8:]], 4)
 
 
+def blank_state(calibrated: Calibration, params: Params) -> State:
+    """What a chain starts from, of eight bits."""
+    return State(params, params, blank_qparams(calibrated.specs, 8, calibrated.sites))
+
+
 @cache
 def compiled(name: str, specs: Specs) -> Callable[[Params, QParams], Array]:
     parts, _, images, _ = network(name)
@@ -85,7 +92,7 @@ def outputs_of_norms(name: str, **changes: object) -> Specs:
     parts, _, _, sites = network(name)
     read = {entry.site for entry in parts.channels if "layer_norm" in sites[entry.site].roles}
     config = QuantConfig("matmul", rules=(Rule("*", bits=0), *(Rule(site, 8) for site in sorted(read))))
-    return tuple((site, replace(spec, **changes)) for site, spec in resolve(config, sites))
+    return tuple((site, replace(spec, **changes)) for site, spec in resolve(config, sites).specs)
 
 
 @pytest.mark.parametrize("name", ALL_WITH_CHANNELS)
@@ -123,8 +130,9 @@ def test_on_a_real_network_with_its_outliers_nothing_changes(chain: tuple[str, .
     found = load_images(shared / "data/imagenet/calib", model.preprocessing, num=8, cache_dir=None)
     images = normalize(model.preprocessing, jnp.asarray(found.pixels))
     sites = list_sites(model.parts, model.params, (224, 224, 3))
-    specs = resolve(QuantConfig("matmul"), sites)
-    params = calibrate(model.parts, specs, model.params, [images], sites=sites, chain=chain, chunk=4).params
+    specs, bits = resolve(QuantConfig("matmul"), sites)
+    given, start = (model.parts, specs, model.params, [images]), blank_qparams(specs, bits, sites)
+    params = calibrate(*given, sites=sites, qparams=start, chain=chain, chunk=4).params
     run = jax.jit(lambda p: forward(model.parts, float_sites, p, {}, images))
     want, got = np.asarray(run(model.params)), np.asarray(run(params))
     close(got, want, 1e-4)
@@ -133,9 +141,9 @@ def test_on_a_real_network_with_its_outliers_nothing_changes(chain: tuple[str, .
 
 def test_folding_changes_norms_and_their_readers_alone() -> None:
     _, params, _, sites = network("tiny_vit")
-    specs = resolve(QuantConfig("fully_quantized", activation_observer="pow2"), sites)
+    specs = resolve(QuantConfig("fully_quantized", activation_observer="pow2"), sites).specs
     calibrated = calibration("tiny_vit", specs)
-    state = RANGES(calibrated, State(params, params, {}))
+    state = RANGES(calibrated, blank_state(calibrated, params))
     folded = FOLD(calibrated, state)
     for changed in (folded.params, folded.reference):
         close(logits("tiny_vit", (), changed, {}), logits("tiny_vit", (), params, {}))
@@ -155,8 +163,8 @@ def test_folding_changes_norms_and_their_readers_alone() -> None:
 def test_one_scale_gives_the_integers_of_one_for_each_channel(signed: bool) -> None:
     rng = np.random.default_rng(0)
     x = (rng.standard_normal((50, 7)) + rng.standard_normal(7)) * np.exp(2 * rng.standard_normal(7))
-    spec, x = QuantSpec(6, signed=signed, per_channel=True), jnp.asarray(x, jnp.float32)
-    own = weight_qparams(spec, x)
+    spec, x = QuantSpec(signed=signed, per_channel=True), jnp.asarray(x, jnp.float32)
+    own = weight_qparams(spec, width(6, 2), x)
     one, factor, shift = reparametrise(own)
     assert one.scale.shape == one.zero_point.shape == (1, 1)
     want, got = np.asarray(quantize(spec, own, x)), np.asarray(quantize(spec, one, (x + shift) / factor))
@@ -173,11 +181,12 @@ def test_a_folded_network_computes_what_one_with_a_scale_for_each_channel_does(n
     by_channel = tuple(
         entry for entry in outputs_of_norms(name, per_channel=True) if "downsample" not in entry[0]
     )
-    state = RANGES(calibration(name, by_channel), State(params, params, {}))
+    calibrated = calibration(name, by_channel)
+    state = RANGES(calibrated, blank_state(calibrated, params))
     want, exact = logits(name, by_channel, params, state.qparams), logits(name, (), params, {})
     one = tuple((site, replace(spec, per_channel=False)) for site, spec in by_channel)
     calibrated = calibration(name, one)
-    folded = FOLD(calibrated, RANGES(calibrated, State(params, params, {})))
+    folded = FOLD(calibrated, RANGES(calibrated, blank_state(calibrated, params)))
     assert all(folded.qparams[site].scale.shape[-1] == 1 for site, _ in one)
     for changed in (folded.params, folded.reference):
         close(logits(name, (), changed, {}), exact)
@@ -191,17 +200,15 @@ def test_without_a_bias_channels_keep_their_ranges_under_one_zero_point() -> Non
     site = "layers.1.downsample/norm"
     specs = tuple(entry for entry in outputs_of_norms("small_swin") if entry[0] == site)
     calibrated = calibration("small_swin", specs)
-    folded = FOLD(calibrated, RANGES(calibrated, State(params, params, {})))
-    own = RANGES(
-        calibration("small_swin", ((site, replace(specs[0][1], per_channel=True)),)),
-        State(params, params, {}),
-    ).qparams[site]
+    folded = FOLD(calibrated, RANGES(calibrated, blank_state(calibrated, params)))
+    by_channel = calibration("small_swin", ((site, replace(specs[0][1], per_channel=True)),))
+    own = RANGES(by_channel, blank_state(by_channel, params)).qparams[site]
     factor = np.asarray(params["layers.1.downsample"]["norm"]["weight"]) / np.asarray(
         folded.params["layers.1.downsample"]["norm"]["weight"]
     )
-    scale, zero = (np.asarray(leaf).ravel() for leaf in folded.qparams[site])
+    scale, zero = (np.asarray(leaf).ravel() for leaf in folded.qparams[site][:2])
     low, high = -zero * scale * factor, (255 - zero) * scale * factor
-    own_scale, own_zero = (np.asarray(leaf).ravel() for leaf in own)
+    own_scale, own_zero = (np.asarray(leaf).ravel() for leaf in own[:2])
     assert (low <= -own_zero * own_scale + 1e-5).all()
     assert (high >= (255 - own_zero) * own_scale - 1e-5).all()
     touching = np.isclose(low, -own_zero * own_scale) | np.isclose(high, (255 - own_zero) * own_scale)
@@ -229,6 +236,7 @@ def test_folding_composes_with_corrections() -> None:
     """Corrections imitate the folded reference: without quantizers nothing is left to correct."""
     tiny = make_tiny()
     chain = ("ranges", "fold", "ridge", "bias")
-    params = calibrate(tiny.parts, (), tiny.params, [tiny.images], sites=tiny.sites, chain=chain).params
+    given = tiny.parts, (), tiny.params, [tiny.images]
+    params = calibrate(*given, sites=tiny.sites, qparams={}, chain=chain).params
     for name, leaf in flatten(params).items():
         np.testing.assert_allclose(leaf, flatten(tiny.params)[name], atol=2e-4)

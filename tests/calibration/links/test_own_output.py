@@ -12,13 +12,15 @@ from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.calibration.layer import Layer
 from evolq_jax.calibration.links.own_output import COARSE, FINE, WANTED, best_ranges, with_ends
 from evolq_jax.errors import UserError
-from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.qparams import SiteQParams, blank_qparams
 from evolq_jax.quant.quantizers.uniform import quantize
+from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.sites import fake_quant_weight
-from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve
+from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.trees import flatten
 from tests.calibration.test_layer import SPEC, Problem
 from tests.calibration.test_layerwise import divergence
+from tests.numbers import numbers
 from tests.tiny import Tiny
 
 PER_TENSOR = replace(SPEC, per_channel=False)
@@ -60,8 +62,8 @@ def test_every_channel_gets_the_best_range_of_the_grids(signed: bool) -> None:
 
 @pytest.mark.parametrize("ends", [(0.5, 1.0), (1.0, 0.5), (1.1, 1.1), (0.9, 0.4)])
 def test_ends_move_and_zero_stays_a_value(ends: tuple[float, float]) -> None:
-    spec = QuantSpec(4)
-    before = SiteQParams(jnp.asarray([[0.1, 0.2]]), jnp.asarray([[5.0, 0.0]]))
+    spec = QuantSpec()
+    before = numbers(jnp.asarray([[0.1, 0.2]]), jnp.asarray([[5.0, 0.0]]), 4)
     after = with_ends(spec, before, *map(jnp.float32, ends))
     np.testing.assert_array_equal(after.zero_point, np.round(after.zero_point))
     width = np.asarray(after.scale) * 15
@@ -88,7 +90,7 @@ def test_one_range_for_all_channels_moves_as_one() -> None:
     problem = Problem()
     weight = problem.layer.weight
     scale = jnp.asarray([[(weight.max() - weight.min()) / 7]])
-    start = SiteQParams(scale, jnp.round(-weight.min() / scale))
+    start = numbers(scale, jnp.round(-weight.min() / scale), 3)
     layer = best_ranges(PER_TENSOR, problem.moments, problem.layer._replace(site_qparams=start), None)
     assert layer.site_qparams is not None
     assert layer.site_qparams.scale.shape == (1, 1)
@@ -100,10 +102,13 @@ def test_one_range_for_all_channels_moves_as_one() -> None:
 
 def test_the_network_comes_nearer_to_the_float_one(tiny: Tiny) -> None:
     """And nothing but the ranges of the blocks' layers moves."""
-    specs = resolve(QuantConfig("matmul", weight_bits=3, activation_observer="pow2"), tiny.sites)
+    specs, bits = resolve(QuantConfig("matmul", weight_bits=3, activation_observer="pow2"), tiny.sites)
     images = jnp.asarray(np.random.default_rng(1).standard_normal((48, 16, 16, 3)), jnp.float32) * 0.6
 
-    run = partial(calibrate, tiny.parts, specs, tiny.params, [images], sites=tiny.sites, chunk=16)
+    start = blank_qparams(specs, bits, tiny.sites)
+    run = partial(
+        calibrate, tiny.parts, specs, tiny.params, [images], sites=tiny.sites, qparams=start, chunk=16
+    )
     plain, (params, _, qparams) = run().qparams, run(chain=("ranges", "own_output"))
     jax.tree.map(np.testing.assert_array_equal, flatten(params), flatten(tiny.params))
     moved = {name for name in plain if not np.array_equal(plain[name].scale, qparams[name].scale)}
@@ -116,4 +121,4 @@ def test_the_network_comes_nearer_to_the_float_one(tiny: Tiny) -> None:
 def test_it_may_not_come_after_a_link_that_rounds(tiny: Tiny) -> None:
     chain = ("ranges", "gptq", "own_output")
     with pytest.raises(UserError, match="'own_output' after 'gptq': it would change the ranges"):
-        calibrate(tiny.parts, (), tiny.params, [tiny.images], sites=tiny.sites, chain=chain)
+        calibrate(tiny.parts, (), tiny.params, [tiny.images], sites=tiny.sites, qparams={}, chain=chain)

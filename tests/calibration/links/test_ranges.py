@@ -9,8 +9,9 @@ from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.errors import UserError
 from evolq_jax.network.run import at
 from evolq_jax.network.sites import is_stacked, observe
-from evolq_jax.quant.qparams import QParams
-from evolq_jax.quant.spec import QuantConfig, Rule, Specs, resolve
+from evolq_jax.quant.qparams import QParams, blank_qparams
+from evolq_jax.quant.scheme import QuantConfig, Rule, resolve
+from evolq_jax.quant.spec import Specs
 from evolq_jax.trees import flatten
 from tests.calibration import reference
 from tests.tiny import Tiny
@@ -40,12 +41,13 @@ CONFIG = QuantConfig(
 
 @pytest.fixture(scope="module")
 def specs(tiny: Tiny) -> Specs:
-    return resolve(CONFIG, tiny.sites)
+    return resolve(CONFIG, tiny.sites).specs
 
 
 def found_ranges(tiny: Tiny, specs: Specs, chunk: int) -> QParams:
-    batches = jnp.split(tiny.images, 2)
-    return calibrate(tiny.parts, specs, tiny.params, batches, sites=tiny.sites, chunk=chunk).qparams
+    given, sites = (tiny.parts, specs, tiny.params, jnp.split(tiny.images, 2)), tiny.sites
+    start = blank_qparams(specs, resolve(CONFIG, sites).bits, sites)
+    return calibrate(*given, sites=sites, qparams=start, chunk=chunk).qparams
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,10 @@ def qparams(tiny: Tiny, specs: Specs) -> QParams:
 def test_every_site_has_the_scales_of_its_observer(tiny: Tiny, specs: Specs, qparams: QParams) -> None:
     """Stacked sites against one block at a time, on the tensors that the float network gives."""
     uniform = {name: spec for name, spec in specs if spec.quantizer == "uniform"}
-    assert set(qparams) == set(uniform)
+    assert set(qparams) == {name for name, _ in specs}
+    without = qparams["blocks/attn/softmax"]  # log2 has bits, and no scale to be found
+    assert (without.scale == 1).all()
+    assert (without.bits == 4).all()
     activations = dict.fromkeys(name for name in uniform if not tiny.sites[name].is_weight)
     record = jax.jit(lambda p, x: observe(tiny.parts, lambda name, x, _: x, activations, p, x))
     recorded = [record(tiny.params, x) for x in jnp.split(tiny.images, 2)]
@@ -64,12 +69,12 @@ def test_every_site_has_the_scales_of_its_observer(tiny: Tiny, specs: Specs, qpa
     for name, spec in uniform.items():
         found = [weights[name]] if tiny.sites[name].is_weight else [batch[name] for batch in recorded]
         if not is_stacked(tiny.parts, name):
-            reference.check(spec, [np.asarray(x) for x in found], *map(np.asarray, qparams[name]))
+            reference.check(spec, [np.asarray(x) for x in found], qparams[name])
             continue
         for block in range(tiny.config.depth):
             site_qparams = at(qparams[name], block)
             assert site_qparams.scale.ndim == found[0].ndim - 1
-            reference.check(spec, [np.asarray(x[block]) for x in found], *map(np.asarray, site_qparams))
+            reference.check(spec, [np.asarray(x[block]) for x in found], site_qparams)
 
 
 def test_the_chunk_changes_no_range(tiny: Tiny, specs: Specs, qparams: QParams) -> None:
@@ -82,11 +87,13 @@ def test_the_chunk_changes_no_range(tiny: Tiny, specs: Specs, qparams: QParams) 
 
 def test_weights_need_no_images_and_progress_is_told(tiny: Tiny) -> None:
     told: list[tuple[Any, ...]] = []
-    weights_only = resolve(QuantConfig(rules=(Rule("*", bits=0), Rule("*/weight", bits=4))), tiny.sites)
-    params, reference, qparams = calibrate(tiny.parts, weights_only, tiny.params, [], sites=tiny.sites)
+    weights_only = resolve(QuantConfig(rules=(Rule("*", bits=0), Rule("*/weight", bits=4))), tiny.sites).specs
+    start = blank_qparams(weights_only, 4, tiny.sites)
+    given = tiny.parts, weights_only, tiny.params, []
+    params, reference, qparams = calibrate(*given, sites=tiny.sites, qparams=start)
     assert params is reference is tiny.params
     assert set(qparams) == {name for name, _ in weights_only}
-    one = resolve(QuantConfig(rules=(Rule("*", bits=0), Rule("head", bits=8))), tiny.sites)
+    one = resolve(QuantConfig(rules=(Rule("*", bits=0), Rule("head", bits=8))), tiny.sites).specs
     batches = jnp.split(tiny.images, 3)
     calibrate(
         tiny.parts,
@@ -94,6 +101,7 @@ def test_weights_need_no_images_and_progress_is_told(tiny: Tiny) -> None:
         tiny.params,
         batches,
         sites=tiny.sites,
+        qparams=blank_qparams(one, 8, tiny.sites),
         stage=lambda name: lambda *step: told.append((name, *step)),
     )
     assert told == [("ranges", done, 4) for done in (1, 2, 3, 4)]
@@ -101,4 +109,4 @@ def test_weights_need_no_images_and_progress_is_told(tiny: Tiny) -> None:
 
 def test_an_unknown_link_of_the_chain_is_refused(tiny: Tiny) -> None:
     with pytest.raises(UserError, match="unknown initialiser 'range'; did you mean 'ranges'"):
-        calibrate(tiny.parts, (), tiny.params, [], sites=tiny.sites, chain=["range"])
+        calibrate(tiny.parts, (), tiny.params, [], sites=tiny.sites, qparams={}, chain=["range"])

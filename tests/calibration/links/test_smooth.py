@@ -16,15 +16,17 @@ from evolq_jax.calibration.links.smooth import (
     best_of_block,
     factors,
 )
-from evolq_jax.quant.qparams import SiteQParams
-from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve
+from evolq_jax.quant.qparams import SiteQParams, blank_qparams
+from evolq_jax.quant.scheme import QuantConfig, resolve
+from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array
 from tests.calibration.links.test_fold import calibration, close, logits, network
+from tests.numbers import numbers, width
 from tests.quant import reference
 
-ACTIVATION = QuantSpec(4)
-WEIGHT = QuantSpec(4, per_channel=True)
+ACTIVATION = QuantSpec()
+WEIGHT = QuantSpec(per_channel=True)
 
 
 def layer(spread: float) -> tuple[Sample, tuple[Array, ...]]:
@@ -36,7 +38,9 @@ def layer(spread: float) -> tuple[Sample, tuple[Array, ...]]:
 
 
 def plain(rows: Array, weights: tuple[Array, ...]) -> Found:
-    return Found(weight_qparams(ACTIVATION, rows), tuple(weight_qparams(WEIGHT, w) for w in weights))
+    bits = width(4, 2)
+    readers = tuple(weight_qparams(WEIGHT, bits, w) for w in weights)
+    return Found(weight_qparams(ACTIVATION, bits, rows), readers)
 
 
 def error(
@@ -44,13 +48,13 @@ def error(
 ) -> float:
     """Of the layers' outputs, in numpy: ranges of the scaled weights, and of the rows if not given."""
     total, x = 0.0, np.asarray(rows / factor)
-    site_qparams = site_qparams or weight_qparams(ACTIVATION, jnp.asarray(x))
+    site_qparams = site_qparams or weight_qparams(ACTIVATION, width(4, 2), jnp.asarray(x))
     x_q = reference.fake_quant(
         x, np.asarray(site_qparams.scale), np.asarray(site_qparams.zero_point), 4, False
     )
     for weight in weights:
         scaled = np.asarray(weight) * factor[0][:, None]
-        own = weight_qparams(WEIGHT, jnp.asarray(scaled))
+        own = weight_qparams(WEIGHT, width(4, 2), jnp.asarray(scaled))
         w_q = reference.fake_quant(scaled, np.asarray(own.scale), np.asarray(own.zero_point), 4, False)
         total += float(((x_q @ w_q - np.asarray(rows @ weight)) ** 2).sum())
     return total
@@ -76,7 +80,7 @@ def test_the_best_of_the_grid_is_taken_and_is_not_worse_than_none(spread: float)
 def test_where_nothing_is_better_everything_stays() -> None:
     (rows, low, high), weights = layer(0.0)
     rows = jnp.round(rows)  # the quantizer in place has no error, so nothing can be better
-    exact = SiteQParams(jnp.ones((1, 1)), jnp.full((1, 1), 8.0))
+    exact = numbers(jnp.ones((1, 1)), 8, 4)
     read, current = Read(ACTIVATION, (None, None)), Found(exact, (None, None))
     factor, site_qparams = best_of_block(read, Sample(rows, low, high), weights, current)
     assert (factor == 1).all()
@@ -97,8 +101,9 @@ def test_factors_are_powers_of_the_ratio_of_the_largest_values() -> None:
 def test_smoothing_leaves_the_float_network_as_it_is(name: str, scheme: str) -> None:
     _, params, _, sites = network(name)
     config = QuantConfig(scheme, weight_bits=3, activation_bits=4, weight_observer="minmax")  # type: ignore[arg-type]
-    calibrated = calibration(name, resolve(config, sites))
-    before = RANGES(calibrated, State(params, params, {}))
+    specs, bits = resolve(config, sites)
+    calibrated = calibration(name, specs)
+    before = RANGES(calibrated, State(params, params, blank_qparams(specs, bits, sites)))
     after = SMOOTH(calibrated, before)
     want = logits(name, (), params, {})
     for changed in (after.params, after.reference):
@@ -107,7 +112,7 @@ def test_smoothing_leaves_the_float_network_as_it_is(name: str, scheme: str) -> 
     proj = "blocks/attn/proj/weight" if name == "tiny_vit" else "layers.0/regular/attn/proj/weight"
     assert proj in rescaled  # the values' channels too
     # The scales fit the rescaled network: found anew, they are the same.
-    anew = RANGES(calibrated, after._replace(qparams={})).qparams
+    anew = RANGES(calibrated, after).qparams
     for site, site_qparams in after.qparams.items():
         assert site_qparams.scale.shape == before.qparams[site].scale.shape
         np.testing.assert_allclose(site_qparams.scale, anew[site].scale, rtol=1e-3, err_msg=site)
@@ -115,9 +120,10 @@ def test_smoothing_leaves_the_float_network_as_it_is(name: str, scheme: str) -> 
 
 def test_smoothing_then_folding_then_corrections() -> None:
     parts, params, images, sites = network("tiny_vit")
-    specs = resolve(QuantConfig("matmul", weight_bits=8), sites)
+    specs, bits = resolve(QuantConfig("matmul", weight_bits=8), sites)
     chain, batches = ("ranges", "smooth", "fold", "bias"), [images[:8], images[8:]]
-    found = calibrate(parts, specs, params, batches, sites=sites, chain=chain, chunk=4)
+    given, start = (parts, specs, params, batches), blank_qparams(specs, bits, sites)
+    found = calibrate(*given, sites=sites, qparams=start, chain=chain, chunk=4)
     got = logits("tiny_vit", specs, found.params, found.qparams)
     close(got, logits("tiny_vit", (), params, {}), 0.05)
     assert all(leaf.shape == (3, 1, 1, 1) for leaf in found.qparams["blocks/norm1"])

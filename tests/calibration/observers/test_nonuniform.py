@@ -7,8 +7,10 @@ import pytest
 from evolq_jax.calibration.observers import nonuniform
 from evolq_jax.calibration.observers import uniform as observers
 from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.sites import fake_quant_activation
-from evolq_jax.quant.spec import QuantConfig, QuantSpec, resolve
+from evolq_jax.quant.spec import QuantSpec
+from tests.numbers import width
 from tests.quant import reference
 from tests.tiny import Tiny
 
@@ -17,38 +19,39 @@ GELU = reference.gelu(2 * RNG.standard_normal((4, 6, 8)) * np.exp(RNG.standard_n
 SOFTMAX = reference.attention_like(RNG, 24, 16).reshape(4, 6, 16)
 
 
-def observe(spec: QuantSpec, x: np.ndarray, chunk: int) -> SiteQParams:
+def observe(spec: QuantSpec, bits: int, x: np.ndarray, chunk: int) -> SiteQParams:
     chunks = [jnp.asarray(x[i : i + chunk]) for i in range(0, len(x), chunk)]
     ends = zip(*(observers.chunk_range(spec, 1, c) for c in chunks), strict=True)
     low, high = (jnp.concatenate(end) for end in ends)
     bounds = observers.batch_range(spec, x.shape, (low, high))
     assert observers.is_scored(spec)
-    errors = jnp.stack([observers.chunk_errors(spec, bounds, c) for c in chunks]).sum(0)
-    return observers.finish(spec, bounds, errors)
+    errors = jnp.stack([observers.chunk_errors(spec, width(bits, 3), bounds, c) for c in chunks]).sum(0)
+    return observers.finish(spec, width(bits, 3), bounds, errors)
 
 
-def rounded(spec: QuantSpec, scale: float, other: float, x: np.ndarray) -> np.ndarray:
+def rounded(spec: QuantSpec, bits: int, scale: float, other: float, x: np.ndarray) -> np.ndarray:
     """In numpy, one number at a time."""
 
     def one(v: float) -> float:
         if spec.quantizer == "twin":
-            return reference.twin_fake_quant(v, scale, int(other), spec.bits, spec.signed)
+            return reference.twin_fake_quant(v, scale, int(other), bits, spec.signed)
         if spec.quantizer.startswith("shifted_log"):
-            return reference.shifted_log_fake_quant(v, scale, int(other), spec.bits)
+            return reference.shifted_log_fake_quant(v, scale, int(other), bits)
         q = round(-np.log2(v) / scale)
-        return 2.0 ** (-scale * q) if q < 2**spec.bits - 1 else 0.0
+        return 2.0 ** (-scale * q) if q < 2**bits - 1 else 0.0
 
     return np.array([one(float(v)) for v in x.ravel()]).reshape(x.shape)
 
 
 def grid(spec: QuantSpec, high: float) -> list[tuple[float, float]]:
+    """Of four bits."""
     kept = [high * 2 ** (-i / 4) for i in range(12)]
     if spec.quantizer == "log":
         return [(1 / n, 0) for n in range(1, 7)]
     if spec.quantizer.startswith("shifted_log"):
         fixed = {"shifted_log2": [1], "shifted_log_sqrt2": [2]}
         return [(top + 0.17, n) for n in fixed.get(spec.quantizer, range(1, 7)) for top in kept]
-    return [(top / (2 ** (spec.bits - 1) - 1) / 2**n, n) for n in range(12) for top in kept]
+    return [(top / 7 / 2**n, n) for n in range(12) for top in kept]
 
 
 @pytest.mark.parametrize(
@@ -64,12 +67,12 @@ def grid(spec: QuantSpec, high: float) -> list[tuple[float, float]]:
 )
 def test_the_best_of_the_grid_is_chosen(quantizer: str, signed: bool, softmax: bool) -> None:
     x = SOFTMAX if softmax else GELU
-    spec = QuantSpec(4, signed=signed, quantizer=quantizer)  # type: ignore[arg-type]
-    got = observe(spec, x, chunk=2)
+    spec = QuantSpec(signed=signed, quantizer=quantizer)  # type: ignore[arg-type]
+    got = observe(spec, 4, x, chunk=2)
     assert got.scale.shape == got.zero_point.shape == (1, 1, 1)
 
     def error(scale: float, other: float) -> float:
-        difference = rounded(spec, scale, other, x) - x
+        difference = rounded(spec, 4, scale, other, x) - x
         squares = float((difference**2).sum())
         return squares + (float((difference.sum(-1) ** 2).sum()) if softmax else 0.0)
 
@@ -81,21 +84,21 @@ def test_the_best_of_the_grid_is_chosen(quantizer: str, signed: bool, softmax: b
 
 
 def test_twin_ranges_keep_what_one_range_loses_below_zero() -> None:
-    one, two = QuantSpec(6, observer="omse"), QuantSpec(6, signed=True, quantizer="twin")
+    one, two = QuantSpec(observer="omse"), QuantSpec(signed=True, quantizer="twin")
     below = GELU[GELU < 0]
     errors = []
     for spec in (one, two):
-        got = fake_quant_activation(spec, observe(spec, GELU, 4), jnp.asarray(below)[None, None])
+        got = fake_quant_activation(spec, observe(spec, 6, GELU, 4), jnp.asarray(below)[None, None])
         errors.append(float(((np.asarray(got).ravel() - below) ** 2).sum()))
     assert errors[1] < 0.2 * errors[0]
 
 
 def test_the_config_puts_them_where_softmax_and_gelu_are(tiny: Tiny) -> None:
-    plain = dict(resolve(QuantConfig(activation_observer="pow2"), tiny.sites))
+    plain = dict(resolve(QuantConfig(activation_observer="pow2"), tiny.sites).specs)
     config = QuantConfig(activation_observer="pow2", softmax_quantizer="twin", gelu_quantizer="twin")
-    specs = dict(resolve(config, tiny.sites))
+    specs = dict(resolve(config, tiny.sites).specs)
     changed = {site for site in specs if specs[site] != plain[site]}
     assert changed == {"blocks/attn/softmax", "blocks/mlp/gelu"}
-    assert specs["blocks/mlp/gelu"] == QuantSpec(8, signed=True, quantizer="twin")
-    assert specs["blocks/attn/softmax"] == QuantSpec(8, quantizer="twin")
+    assert specs["blocks/mlp/gelu"] == QuantSpec(signed=True, quantizer="twin")
+    assert specs["blocks/attn/softmax"] == QuantSpec(quantizer="twin")
     assert plain["blocks/mlp/gelu"].per_channel  # with a factor for each channel, as long as it is uniform

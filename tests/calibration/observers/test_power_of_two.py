@@ -8,6 +8,7 @@ from evolq_jax.calibration.observers import uniform as observers
 from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.quantizers.uniform import fake_quant, quantize
 from evolq_jax.quant.spec import QuantSpec
+from tests.numbers import width
 
 SPREADS = np.array([0.02, 0.3, 1.0, 40.0, 500.0, 0.0])  # the last channel is always zero
 
@@ -17,16 +18,17 @@ def outliers(seed: int = 0) -> jnp.ndarray:
     return jnp.asarray(noise * SPREADS + 0.3 * SPREADS, jnp.float32)
 
 
-def observe(spec: QuantSpec, x: jnp.ndarray) -> SiteQParams:
+def observe(spec: QuantSpec, bits: int, x: jnp.ndarray) -> SiteQParams:
     bounds = observers.batch_range(spec, x.shape, observers.chunk_range(spec, 1, x))
-    return observers.finish(spec, bounds, observers.chunk_errors(spec, bounds, x))
+    errors = observers.chunk_errors(spec, width(bits, 3), bounds, x)
+    return observers.finish(spec, width(bits, 3), bounds, errors)
 
 
 @pytest.mark.parametrize("bits", [3, 4, 8])
 @pytest.mark.parametrize("signed", [False, True])
 def test_steps_are_powers_of_two_apart_and_zero_points_are_integers(bits: int, signed: bool) -> None:
-    spec = QuantSpec(bits, signed=signed, per_channel=True, observer="pow2")
-    site_qparams = observe(spec, outliers())
+    spec = QuantSpec(signed=signed, per_channel=True, observer="pow2")
+    site_qparams = observe(spec, bits, outliers())
     assert site_qparams.scale.shape == site_qparams.zero_point.shape == (1, 1, len(SPREADS))
     shifts = np.log2(np.asarray(site_qparams.scale / site_qparams.scale.max()))
     np.testing.assert_allclose(shifts, np.round(shifts), atol=1e-5)
@@ -37,23 +39,23 @@ def test_steps_are_powers_of_two_apart_and_zero_points_are_integers(bits: int, s
 
 @pytest.mark.parametrize("bits", [3, 4, 8])
 def test_channels_keep_their_relative_precision(bits: int) -> None:
-    spec, x = QuantSpec(bits, per_channel=True, observer="pow2"), outliers()
-    error = np.asarray(((fake_quant(spec, observe(spec, x), x) - x) ** 2).mean((0, 1)))
-    exact = QuantSpec(bits, per_channel=True, observer="omse")
-    ideal = np.asarray(((fake_quant(exact, observe(exact, x), x) - x) ** 2).mean((0, 1)))
+    spec, x = QuantSpec(per_channel=True, observer="pow2"), outliers()
+    error = np.asarray(((fake_quant(spec, observe(spec, bits, x), x) - x) ** 2).mean((0, 1)))
+    exact = QuantSpec(per_channel=True, observer="omse")
+    ideal = np.asarray(((fake_quant(exact, observe(exact, bits, x), x) - x) ** 2).mean((0, 1)))
     assert error[-1] == 0
     # A power of two is at most a factor sqrt(2) off each way, if the common offset can choose.
     assert (error[:-1] <= 4 * ideal[:-1]).all()
-    shared = QuantSpec(bits, observer="omse")
-    alike = np.asarray(((fake_quant(shared, observe(shared, x), x) - x) ** 2).mean((0, 1)))
+    shared = QuantSpec(observer="omse")
+    alike = np.asarray(((fake_quant(shared, observe(shared, bits, x), x) - x) ** 2).mean((0, 1)))
     assert (error[:3] < alike[:3] / 8).all()  # the narrow channels are lost under one scale for all
 
 
 @pytest.mark.parametrize("signed", [False, True])
 def test_factors_fold_into_shifts_before_the_product_and_the_next_bias(signed: bool) -> None:
     """A linear layer on the fake-quantized activation, in integers: one step, shifts, and another bias."""
-    spec, x = QuantSpec(5, signed=signed, per_channel=True, observer="pow2"), outliers()
-    own = observe(spec, x)
+    spec, x = QuantSpec(signed=signed, per_channel=True, observer="pow2"), outliers()
+    own = observe(spec, 5, x)
     rng = np.random.default_rng(4)
     codes, steps = rng.integers(-8, 8, (len(SPREADS), 3)), 0.01 * np.exp(rng.standard_normal(3))
     bias = rng.standard_normal(3)
@@ -77,10 +79,10 @@ def test_the_choice_is_the_best_of_all_offsets_and_clips() -> None:
 
 
 def test_every_candidate_without_clipping_holds_the_range() -> None:
-    spec, x = QuantSpec(4, per_channel=True, observer="pow2"), outliers()
+    spec, x = QuantSpec(per_channel=True, observer="pow2"), outliers()
     bounds = observers.batch_range(spec, x.shape, observers.chunk_range(spec, 1, x))
     for index in range(0, power_of_two.NUM_CANDIDATES, power_of_two.CLIPS):
-        site_qparams = jax.jit(lambda i: power_of_two.candidate(spec, bounds, i))(index)
+        site_qparams = jax.jit(lambda i: power_of_two.candidate(spec, width(4, 3), bounds, i))(index)
         error = jnp.abs(fake_quant(spec, site_qparams, x) - x)
         # half a step, and as much again where the zero point was rounded
         assert (error <= 1.001 * site_qparams.scale).all()

@@ -6,6 +6,7 @@ from evolq_jax.calibration.observers import uniform as observers
 from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.spec import QuantSpec
 from tests.calibration import reference
+from tests.numbers import width
 
 SHAPE = (6, 7, 5)  # images, tokens, channels
 
@@ -23,7 +24,7 @@ def batches(seed: int, count: int, outliers: bool = True) -> list[np.ndarray]:
     return found
 
 
-def observe(spec: QuantSpec, data: list[np.ndarray], chunk: int) -> SiteQParams:
+def observe(spec: QuantSpec, bits: int, data: list[np.ndarray], chunk: int) -> SiteQParams:
     """The library's steps, with every batch in chunks of `chunk` images."""
     tail = observers.tail_size(spec, SHAPE)
 
@@ -38,28 +39,28 @@ def observe(spec: QuantSpec, data: list[np.ndarray], chunk: int) -> SiteQParams:
     low, high = (jnp.stack(ends) for ends in zip(*(batch(x) for x in data), strict=True))
     bounds = observers.combine_ranges(spec, (low, high))
     if spec.observer not in observers.SCORED:
-        return observers.finish(spec, bounds, None)
-    errors = [observers.chunk_errors(spec, bounds, c) for c in chunks(data[-1])]
-    return observers.finish(spec, bounds, jnp.sum(jnp.stack(errors), axis=0))
+        return observers.finish(spec, width(bits, 3), bounds, None)
+    errors = [observers.chunk_errors(spec, width(bits, 3), bounds, c) for c in chunks(data[-1])]
+    return observers.finish(spec, width(bits, 3), bounds, jnp.sum(jnp.stack(errors), axis=0))
 
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("observer", ["minmax", "ema", "percentile", "omse", "omse_shared"])
 def test_observers_are_the_loops(observer: str, per_channel: bool, signed: bool) -> None:
-    spec = QuantSpec(bits=4, signed=signed, per_channel=per_channel, observer=observer)  # type: ignore[arg-type]
+    spec = QuantSpec(signed=signed, per_channel=per_channel, observer=observer)  # type: ignore[arg-type]
     data = batches(1, 3)
-    got = observe(spec, data, chunk=2)
+    got = observe(spec, 4, data, chunk=2)
     assert got.scale.shape == got.zero_point.shape == ((1, 1, 5) if per_channel else (1, 1, 1))
-    reference.check(spec, data, np.asarray(got.scale), np.asarray(got.zero_point))
+    reference.check(spec, data, got)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_ptf_is_the_loops(bits: int) -> None:
-    spec = QuantSpec(bits=bits, per_channel=True, observer="ptf")
+    spec = QuantSpec(per_channel=True, observer="ptf")
     data = batches(2, 2)
-    got = observe(spec, data, chunk=3)
-    reference.check(spec, data, np.asarray(got.scale), np.asarray(got.zero_point))
+    got = observe(spec, bits, data, chunk=3)
+    reference.check(spec, data, got)
     ratios = np.asarray(got.scale).ravel() / np.asarray(got.scale).max()
     assert set(ratios.tolist()) <= {1.0, 0.5, 0.25, 0.125}
     assert len(set(ratios.tolist())) > 1
@@ -73,9 +74,9 @@ def test_percentile_is_the_quantile_of_the_whole_batch(
     per_channel: bool, chunk: int, quantile: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(observers, "QUANTILE", quantile)
-    spec = QuantSpec(bits=8, per_channel=per_channel, observer="percentile")
+    spec = QuantSpec(per_channel=per_channel, observer="percentile")
     (x,) = batches(3, 1)
-    got = np.asarray(observe(spec, [x], chunk).scale).ravel()
+    got = np.asarray(observe(spec, 8, [x], chunk).scale).ravel()
     axes = (0, 1) if per_channel else None
     low, high = np.quantile(x, 1 - quantile, axis=axes), np.quantile(x, quantile, axis=axes)
     want = (np.maximum(high, 0) - np.minimum(low, 0)) / 255
@@ -84,9 +85,9 @@ def test_percentile_is_the_quantile_of_the_whole_batch(
 
 def test_omse_chooses_a_shrink_for_every_channel() -> None:
     data = batches(4, 1)
-    whole = np.asarray(observe(QuantSpec(bits=3, per_channel=True), data, 6).scale).ravel()
+    whole = np.asarray(observe(QuantSpec(per_channel=True), 3, data, 6).scale).ravel()
     own, shared = (
-        np.asarray(observe(QuantSpec(bits=3, per_channel=True, observer=name), data, 6).scale).ravel() / whole  # type: ignore[arg-type]
+        np.asarray(observe(QuantSpec(per_channel=True, observer=name), 3, data, 6).scale).ravel() / whole  # type: ignore[arg-type]
         for name in ("omse", "omse_shared")
     )
     assert len(set(own.round(3).tolist())) > 1
@@ -94,20 +95,20 @@ def test_omse_chooses_a_shrink_for_every_channel() -> None:
 
 
 def test_scores_come_from_the_last_batch_and_ranges_from_all() -> None:
-    spec = QuantSpec(bits=4, observer="omse")
+    spec = QuantSpec(observer="omse")
     wide, narrow = batches(5, 2)
     narrow = narrow / 4
-    a, b = observe(spec, [wide, narrow], 6), observe(spec, [narrow, wide], 6)
+    a, b = observe(spec, 4, [wide, narrow], 6), observe(spec, 4, [narrow, wide], 6)
     assert float(a.scale.squeeze()) < 0.7 * float(b.scale.squeeze())  # both have the range of `wide`
-    reference.check(spec, [wide, narrow], np.asarray(a.scale), np.asarray(a.zero_point))
+    reference.check(spec, [wide, narrow], a)
 
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("bounds", [(2.0, 5.0), (-5.0, -2.0), (0.0, 0.0), (-1.0, 2.0)])
 def test_zero_is_always_representable(bounds: tuple[float, float], signed: bool) -> None:
-    spec = QuantSpec(bits=4, signed=signed)
+    spec = QuantSpec(signed=signed)
     low, high = (jnp.full((1, 1), end) for end in bounds)
-    got = observers.range_qparams(spec, (low, high))
+    got = observers.range_qparams(spec, width(4, 2), (low, high))
     scale, zero = float(got.scale.squeeze()), float(got.zero_point.squeeze())
     assert (scale, zero) == pytest.approx(reference.range_qparams(*bounds, 4, signed))
     assert scale > 0

@@ -2,19 +2,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.quantizers.twin import twin_fake_quant
 from evolq_jax.quant.spec import QuantSpec
+from tests.numbers import numbers
 from tests.quant import reference
 
 
 def twin(bits: int, signed: bool, step: float, octaves: int, x: np.ndarray) -> np.ndarray:
-    spec = QuantSpec(bits, signed=signed, quantizer="twin")
-    return np.asarray(
-        twin_fake_quant(
-            spec, SiteQParams(jnp.full((1,), step), jnp.full((1,), float(octaves))), jnp.asarray(x)
-        )
-    )
+    spec = QuantSpec(signed=signed, quantizer="twin")
+    return np.asarray(twin_fake_quant(spec, numbers(np.full(1, step), octaves, bits), jnp.asarray(x)))
 
 
 @pytest.mark.parametrize("signed", [False, True])

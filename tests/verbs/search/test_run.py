@@ -142,8 +142,8 @@ def test_accuracies_are_null_without_labels(finished: Finished, unlabelled: Path
 def test_a_calibrated_run_can_be_evaluated(finished: Finished, tmp_path: Path) -> None:
     summary = run_calibrate(finished.config, tmp_path / "run")
     assert sorted(file.name for file in (tmp_path / "run").iterdir()) == FILES[:2]
-    qparams = open_run(tmp_path / "run").read_qparams("init_scales.safetensors")
-    assert summary.scales == sum(site_qparams.scale.size for site_qparams in qparams.values())
+    arrays = open_run(tmp_path / "run").read_arrays("init_scales.safetensors")
+    assert summary.scales == sum(leaf.size for name, leaf in arrays.items() if name.endswith(".scale"))
     from_run, from_config = run_evaluate(tmp_path / "run"), run_evaluate(finished.config)
     assert from_run == from_config
     assert from_run.final is None

@@ -1,10 +1,10 @@
 """Post-training quantization of vision transformers by evolutionary search over quantization scales.
 
-    from evolq_jax import load_config, run_search
-
-    config = load_config("configs/digits_w2a8.py")
-    result = run_search(config)
-    print(result.init.top1, result.final.top1, result.delta.top1)
+    network = evolq_jax.load_network("vit_digits")
+    images = evolq_jax.load_images("digits:train", network.preprocessing, num=128)
+    quantized = evolq_jax.calibrate(network, images, evolq_jax.QuantConfig("matmul", weight_bits=4))
+    quantized = evolq_jax.evolve(quantized, images, key=jax.random.key(0))
+    logits = quantized(images.pixels)
 
 Names are imported when they are first used, JAX with them: what JAX reads from the environment when it
 starts (`JAX_PLATFORMS`, `XLA_FLAGS`) can be set after `import evolq_jax`.
@@ -33,9 +33,17 @@ if TYPE_CHECKING:
     )
     from evolq_jax.config.load import load_config
     from evolq_jax.config.presets import faithful, fast, strong, thorough, with_preset
+    from evolq_jax.data.load import load_images
     from evolq_jax.errors import UserError
-    from evolq_jax.pipeline.load import list_models
+    from evolq_jax.network.network import Network
+    from evolq_jax.objective.logits import info_nce, kl
+    from evolq_jax.pipeline.load import list_models, load_network
+    from evolq_jax.quantized.calibrate import calibrate
+    from evolq_jax.quantized.files import load
+    from evolq_jax.quantized.network import QuantizedNetwork
+    from evolq_jax.quantized.search import evolve
     from evolq_jax.runs.results.files import read_result
+    from evolq_jax.typing import Images, Preprocessing
     from evolq_jax.verbs.baseline import run_baseline
     from evolq_jax.verbs.calibrate import run_calibrate
     from evolq_jax.verbs.compare.plan import plan_compare
@@ -65,6 +73,14 @@ _MODULES = {
         "TrainExperiment",
     ),
     "evolq_jax.config.load": ("load_config",),
+    "evolq_jax.data.load": ("load_images",),
+    "evolq_jax.network.network": ("Network",),
+    "evolq_jax.objective.logits": ("info_nce", "kl"),
+    "evolq_jax.quantized.calibrate": ("calibrate",),
+    "evolq_jax.quantized.files": ("load",),
+    "evolq_jax.quantized.network": ("QuantizedNetwork",),
+    "evolq_jax.quantized.search": ("evolve",),
+    "evolq_jax.typing": ("Images", "Preprocessing"),
     "evolq_jax.errors": ("UserError",),
     "evolq_jax.verbs.baseline": ("run_baseline",),
     "evolq_jax.verbs.compare.plan": ("plan_compare",),
@@ -77,7 +93,7 @@ _MODULES = {
     "evolq_jax.verbs.calibrate": ("run_calibrate",),
     "evolq_jax.verbs.evaluate": ("run_evaluate",),
     "evolq_jax.verbs.search.run": ("ensure_search", "resume_search", "run_search"),
-    "evolq_jax.pipeline.load": ("list_models",),
+    "evolq_jax.pipeline.load": ("list_models", "load_network"),
     "evolq_jax.verbs.train": ("run_training",),
     "evolq_jax.config.presets": ("faithful", "fast", "strong", "thorough", "with_preset"),
 }
@@ -90,21 +106,32 @@ __all__ = [
     "Comparison",
     "DataConfig",
     "Experiment",
+    "Images",
     "LandscapeConfig",
     "Method",
     "ModelConfig",
+    "Network",
+    "Preprocessing",
     "QuantConfig",
+    "QuantizedNetwork",
     "Rule",
     "SearchConfig",
     "TrainConfig",
     "TrainExperiment",
     "UserError",
     "__version__",
+    "calibrate",
     "ensure_search",
+    "evolve",
     "faithful",
     "fast",
+    "info_nce",
+    "kl",
     "list_models",
+    "load",
     "load_config",
+    "load_images",
+    "load_network",
     "plan_compare",
     "plan_landscape",
     "plan_search",

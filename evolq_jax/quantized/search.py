@@ -21,7 +21,7 @@ from evolq_jax.quantized.calibrate import pixels_of
 from evolq_jax.quantized.logits import compute_logits, quantize_weights
 from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.quantized.output_start import output_start, searched_weights
-from evolq_jax.search.blockwise import search as run_search
+from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import SearchConfig, TeacherKind
 from evolq_jax.search.records import Generation
 from evolq_jax.typing import Array, Images, Params, Progress, no_progress
@@ -91,7 +91,7 @@ def fitted(search: SearchConfig, num_images: int) -> SearchConfig:
     return replace(search, batch_size=largest_divisor(num_images, search.batch_size))
 
 
-def search(
+def evolve(
     quantized: QuantizedNetwork,
     images: Images | np.ndarray | Array,
     config: SearchConfig | None = None,
@@ -131,7 +131,7 @@ def search(
         if chosen and quantized.params is network.params:  # no link has corrected weights
             count = len(pixels) - config.num_held_out(len(pixels))
             proposal = output_start(quantized, pixels[:count], chosen, image_chunk=chunk, mesh=mesh)
-        found = run_search(
+        found = search(
             config,
             network.parts,
             quantized.specs,

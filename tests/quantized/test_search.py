@@ -6,7 +6,7 @@ import numpy as np
 
 from evolq_jax.objective.logits import kl
 from evolq_jax.quantized.network import QuantizedNetwork
-from evolq_jax.quantized.search import fitted, search
+from evolq_jax.quantized.search import evolve, fitted
 from evolq_jax.search.config import SearchConfig
 from evolq_jax.search.records import Generation
 from tests.tiny import Tiny
@@ -19,13 +19,13 @@ SETTINGS = SearchConfig(
 def test_a_search_lowers_the_fitness(quantized: QuantizedNetwork, tiny: Tiny) -> None:
     told: list[Generation] = []
     key = jax.random.key(0)
-    found = search(quantized, tiny.pixels, SETTINGS, key=key, on_generation=told.append)
+    found = evolve(quantized, tiny.pixels, SETTINGS, key=key, on_generation=told.append)
     wanted = quantized.network(tiny.pixels)
     before, after = (float(kl(network(tiny.pixels), wanted)) for network in (quantized, found))
     assert after < before
     assert len(told) == 3 * 2  # blocks times generations
     assert found.params is quantized.params
-    again = search(quantized, tiny.pixels, SETTINGS, key=key)
+    again = evolve(quantized, tiny.pixels, SETTINGS, key=key)
     assert jax.tree.all(jax.tree.map(jnp.array_equal, found.qparams, again.qparams))
 
 
@@ -36,7 +36,7 @@ def test_ranges_by_outputs_come_first_unless_weights_were_corrected(
 
     def first_segment(network: QuantizedNetwork) -> str:
         told: list[Generation] = []
-        search(network, tiny.pixels, settings, key=jax.random.key(0), on_generation=told.append)
+        evolve(network, tiny.pixels, settings, key=jax.random.key(0), on_generation=told.append)
         return told[0].segment
 
     assert first_segment(quantized) == "all"

@@ -1,6 +1,6 @@
 """From a float network and a few images to a quantized network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.network.chunks import largest_divisor
 from evolq_jax.network.network import Network
 from evolq_jax.network.run import normalize
-from evolq_jax.quant.qparams import blank_qparams
+from evolq_jax.quant.qparams import blank_qparams, with_bits
 from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.typing import Array, Images
@@ -56,6 +56,7 @@ def calibrate(
     quant: QuantConfig | None = None,
     *,
     chain: Sequence[str | Link] = ("ranges",),
+    bits: Mapping[str, int | Array | np.ndarray] | None = None,
     batch_size: int | None = None,
     image_chunk: int = 10,
     seed: int = 0,
@@ -69,6 +70,8 @@ def calibrate(
       images: calibration images, uint8; labels play no part.
       quant: which sites are quantized, and how; None: `QuantConfig()`.
       chain: links in order, by name or as objects (`evolq_jax.calibration.chain.LINKS`).
+      bits: of single sites, in the place of those that `quant` says; for sites of blocks also one number a
+        block [L]. No program is compiled anew for them.
       batch_size: images that observers see at once, a divisor of their number; None: the largest divisor up
         to `LARGEST_BATCH`.
       image_chunk: images run at once on a device. It bounds memory, and changes results by rounding at most.
@@ -81,8 +84,9 @@ def calibrate(
         finds nothing in this network that it could change.
     """
     sites, links, pixels = network.sites, find_links(chain), pixels_of(images)
-    resolved, bits = resolve(quant or QuantConfig(), sites)
+    resolved, usual = resolve(quant or QuantConfig(), sites)
     specs = specs_after(links, resolved, sites)
+    blank = with_bits(blank_qparams(specs, usual, sites), bits or {})
     size = batch_size or largest_divisor(len(pixels), LARGEST_BATCH)
     with matmul_precision(network.precision):
         batches = in_batches(network, pixels, size, mesh)
@@ -92,7 +96,7 @@ def calibrate(
             replicate(batches.mesh, network.params),
             batches.images,
             sites=sites,
-            qparams=replicate(batches.mesh, blank_qparams(specs, bits, sites)),
+            qparams=replicate(batches.mesh, blank),
             chain=links,
             chunk=image_chunk,
             seed=seed,

@@ -50,3 +50,12 @@ def test_loaded_images_are_taken_as_pixels_are(network: Network, tiny: Tiny) -> 
 def test_an_unknown_link_is_named(network: Network, tiny: Tiny) -> None:
     with pytest.raises(UserError, match="unknown initialiser 'rigde'; did you mean 'ridge'"):
         calibrate(network, tiny.pixels, W3, chain=("ranges", "rigde"))
+
+
+def test_bits_are_numbers_by_site_and_block(network: Network, tiny: Tiny) -> None:
+    site = "blocks/attn/qkv/weight"
+    mixed = calibrate(network, tiny.pixels, W3, bits={site: np.asarray([2, 8, 4])})
+    np.testing.assert_array_equal(mixed.qparams[site].bits.reshape(-1), [2, 8, 4])
+    eight = calibrate(network, tiny.pixels, replace(W3, weight_bits=8))
+    np.testing.assert_array_equal(mixed.scales[site][1], eight.scales[site][1])
+    assert loss(mixed, tiny) != loss(calibrate(network, tiny.pixels, W3), tiny)

@@ -18,7 +18,7 @@ from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.sites import fake_quant_weight
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.trees import flatten
-from tests.calibration.test_layer import SPEC, Problem
+from tests.calibration.layer_problem import SPEC, LayerProblem
 from tests.calibration.test_layerwise import divergence
 from tests.numbers import numbers
 from tests.tiny import Tiny
@@ -26,7 +26,7 @@ from tests.tiny import Tiny
 PER_TENSOR = replace(SPEC, per_channel=False)
 
 
-def errors(problem: Problem, spec: QuantSpec, layer: Layer, site_qparams: SiteQParams) -> np.ndarray:
+def errors(problem: LayerProblem, spec: QuantSpec, layer: Layer, site_qparams: SiteQParams) -> np.ndarray:
     """Of every output channel, token by token, from what the layer is to give."""
     rounded = np.asarray(fake_quant_weight(spec, site_qparams, layer.weight))
     own = problem.x @ np.asarray(layer.weight)
@@ -36,7 +36,7 @@ def errors(problem: Problem, spec: QuantSpec, layer: Layer, site_qparams: SiteQP
 
 @pytest.mark.parametrize("signed", [False, True])
 def test_every_channel_gets_the_best_range_of_the_grids(signed: bool) -> None:
-    problem, spec = Problem(), replace(SPEC, signed=signed)
+    problem, spec = LayerProblem(), replace(SPEC, signed=signed)
     assert problem.layer.site_qparams is not None
     start = problem.layer.site_qparams
     if signed:
@@ -76,7 +76,7 @@ def test_ends_move_and_zero_stays_a_value(ends: tuple[float, float]) -> None:
 
 
 def test_decided_integers_keep_their_zero_point() -> None:
-    problem, spec = Problem(), replace(SPEC, codes=True)
+    problem, spec = LayerProblem(), replace(SPEC, codes=True)
     assert problem.layer.site_qparams is not None
     codes = quantize(SPEC, problem.layer.site_qparams, problem.layer.weight)
     layer = problem.layer._replace(weight=codes, site_qparams=problem.layer.site_qparams)
@@ -87,7 +87,7 @@ def test_decided_integers_keep_their_zero_point() -> None:
 
 
 def test_one_range_for_all_channels_moves_as_one() -> None:
-    problem = Problem()
+    problem = LayerProblem()
     weight = problem.layer.weight
     scale = jnp.asarray([[(weight.max() - weight.min()) / 7]])
     start = numbers(scale, jnp.round(-weight.min() / scale), 3)

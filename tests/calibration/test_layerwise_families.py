@@ -29,6 +29,7 @@ from evolq_jax.quant.sites import FloatSite, RecordSite, fake_quant_weights, flo
 from evolq_jax.quant.spec import QuantSpec, Specs
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, Params
+from tests.calibration.convolutions import KERNELS, images, kernel
 from tests.families import Small, make_small
 from tests.numbers import width
 
@@ -41,31 +42,6 @@ LAYERS = {
     "small_mobilenet": "conv_dw",
 }
 WEAK_RIDGE = replace(RIDGE, settings=RidgeConfig(0.1))
-KERNELS = [(1, 1), (3, 1), (3, 2), (3, 8)]  # size, groups of 8 channels
-
-
-def kernel(size: int, groups: int, seed: int = 0) -> tuple[Array, Array]:
-    rng = np.random.default_rng(seed)
-    weight = rng.standard_normal((size, size, 8 // groups, 16)) / np.sqrt(size * size * 8 / groups)
-    return jnp.asarray(weight, jnp.float32), jnp.asarray(rng.standard_normal(16), jnp.float32)
-
-
-def images(seed: int = 1) -> Array:
-    """Neighbouring pixels and channels are alike, as in images [6, 7, 5, 8]."""
-    rng = np.random.default_rng(seed)
-    smooth = rng.standard_normal((6, 7, 5, 8)).cumsum(1).cumsum(2) @ rng.standard_normal((8, 8))
-    return jnp.asarray(smooth / smooth.std(), jnp.float32)
-
-
-@pytest.mark.parametrize(("size", "groups"), KERNELS)
-def test_a_convolution_is_a_product_over_patches(size: int, groups: int) -> None:
-    (weight, bias), x = kernel(size, groups), images()
-    found = patches.tokens(x, weight)
-    assert found.ndim == (2 if groups == 1 else 3)
-    want = conv({"weight": weight, "bias": bias}, x).reshape(-1, 16)
-    np.testing.assert_allclose(patches.product(found, weight) + bias, want, atol=2e-5)
-    matrix = patches.as_matrix(weight, groups)
-    np.testing.assert_array_equal(patches.as_weight(matrix, weight.shape), weight)
 
 
 def layer_problem(size: int, groups: int) -> tuple[Layer, Moments, Array, Array]:

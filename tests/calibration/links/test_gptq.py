@@ -1,0 +1,44 @@
+"""Weights rounded with error feedback."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from evolq_jax.calibration.link import LayerLink
+from evolq_jax.calibration.links.bias import BIAS
+from evolq_jax.calibration.links.gptq import GPTQ, SHRINKS, error_feedback
+from evolq_jax.calibration.links.ridge import RIDGE
+from evolq_jax.quant.quantizers.uniform import fake_quant
+from tests.calibration.layer_problem import IN, SPEC, TOKENS, LayerProblem
+
+
+def test_error_feedback_leaves_the_weight_on_its_grid_and_lowers_the_error() -> None:
+    problem = LayerProblem(noise=0.02)
+    layer = problem.changed(GPTQ, problem.layer)
+    np.testing.assert_allclose(problem.rounded(layer).weight, layer.weight, atol=1e-6)
+    nearest, feedback = (problem.changed(BIAS, one) for one in (problem.rounded(problem.layer), layer))
+    assert problem.error(feedback) < problem.error(nearest) / 3
+
+
+def test_error_feedback_of_uncorrelated_inputs_is_rounding_to_nearest() -> None:
+    problem = LayerProblem()
+    moments = problem.moments._replace(x=jnp.zeros(IN), xx=jnp.eye(IN) * TOKENS)
+    start = problem.layer.site_qparams
+    assert start is not None
+    weight, site_qparams = error_feedback(SPEC, moments, problem.layer.weight, start)
+    np.testing.assert_allclose(weight, fake_quant(SPEC, site_qparams, problem.layer.weight), atol=1e-5)
+    clipped = site_qparams.scale / start.scale
+    assert set(np.round(np.asarray(clipped).ravel(), 2)) <= {round(s, 2) for s in SHRINKS}
+
+
+def test_ridge_then_error_feedback_beats_either() -> None:
+    problem = LayerProblem(noise=0.5)
+
+    def run(*links: LayerLink) -> float:
+        layer = problem.layer
+        for link in (*links, BIAS):
+            layer = problem.changed(link, layer, 0.1)
+        return problem.error(problem.rounded(layer))
+
+    both = run(RIDGE, GPTQ)
+    assert both < run(RIDGE)
+    assert both < run(GPTQ)

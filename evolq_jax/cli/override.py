@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import textwrap
 from collections.abc import Sequence
 from itertools import dropwhile, takewhile
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -91,11 +92,11 @@ def _field_names(kind: type, prefix: str = "") -> list[str]:
 
 
 def print_names() -> None:
-    """What names of links and the like stand for."""
+    """Prints what the names of links and the like stand for."""
     for known in KINDS:
         print(f"\n{known.noun}s:")
         for name, thing in known.things.items():
-            print(f"  {name:<14} {thing.does}")
+            print(textwrap.fill(thing.does, 80, initial_indent=f"  {name:<14} ", subsequent_indent=" " * 17))
 
 
 def print_fields(kind: type, config: Any, verb: str) -> None:

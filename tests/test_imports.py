@@ -44,7 +44,7 @@ LAYERS = {
     "configs": "config",
     "cli": "version errors named devices typing metrics landscape training config pipeline runs verbs",
     "__main__": "errors devices cli",
-    "": f"version {NUMERICS} {ALGORITHMS} data metrics models config pipeline runs verbs",
+    "": f"version {NUMERICS} {ALGORITHMS} data metrics models quantized config pipeline runs verbs",
 }
 
 LIBRARY = ("evolq_jax", "models", "configs")

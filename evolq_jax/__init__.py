@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from evolq_jax.config.presets import faithful, fast, strong, thorough, with_preset
     from evolq_jax.data.load import load_images
     from evolq_jax.errors import UserError
+    from evolq_jax.metrics import Delta, Interval, Scores
     from evolq_jax.network.network import Network
     from evolq_jax.objective.logits import info_nce, kl
     from evolq_jax.pipeline.load import list_models, load_network
@@ -42,20 +43,32 @@ if TYPE_CHECKING:
     from evolq_jax.quantized.files import load
     from evolq_jax.quantized.network import QuantizedNetwork
     from evolq_jax.quantized.search import evolve
+    from evolq_jax.runs.provenance import Provenance
+    from evolq_jax.runs.results.common import Setting
+    from evolq_jax.runs.results.comparison import ComparisonResult
     from evolq_jax.runs.results.files import read_result
+    from evolq_jax.runs.results.landscape import LandscapeResult
+    from evolq_jax.runs.results.networks import (
+        BaselineResult,
+        CalibrationResult,
+        EvaluationResult,
+        SearchResult,
+    )
     from evolq_jax.typing import Images, Preprocessing
-    from evolq_jax.verbs.baseline import run_baseline
+    from evolq_jax.verbs.baseline import ensure_baseline, resume_baseline, run_baseline
     from evolq_jax.verbs.calibrate import run_calibrate
-    from evolq_jax.verbs.compare.plan import plan_compare
+    from evolq_jax.verbs.compare.plan import ComparisonPlan, plan_compare
     from evolq_jax.verbs.compare.run import run_compare
     from evolq_jax.verbs.evaluate import run_evaluate
-    from evolq_jax.verbs.landscape.plan import plan_landscape
+    from evolq_jax.verbs.landscape.plan import LandscapePlan, plan_landscape
     from evolq_jax.verbs.landscape.record import read_landscape
     from evolq_jax.verbs.landscape.run import run_landscape
-    from evolq_jax.verbs.search.plan import plan_search
+    from evolq_jax.verbs.pack import PackResult, run_pack
+    from evolq_jax.verbs.search.plan import SearchPlan, plan_search
     from evolq_jax.verbs.search.run import ensure_search, resume_search, run_search
-    from evolq_jax.verbs.train import run_training
+    from evolq_jax.verbs.train import TrainingResult, run_training
 
+# Where each public name lives: here, above for type checkers, and in `__all__`.
 _MODULES = {
     "evolq_jax.config.comparison": ("Comparison", "Method"),
     "evolq_jax.config.experiment": (
@@ -73,54 +86,83 @@ _MODULES = {
         "TrainExperiment",
     ),
     "evolq_jax.config.load": ("load_config",),
+    "evolq_jax.config.presets": ("faithful", "fast", "strong", "thorough", "with_preset"),
     "evolq_jax.data.load": ("load_images",),
+    "evolq_jax.errors": ("UserError",),
+    "evolq_jax.metrics": ("Delta", "Interval", "Scores"),
     "evolq_jax.network.network": ("Network",),
     "evolq_jax.objective.logits": ("info_nce", "kl"),
+    "evolq_jax.pipeline.load": ("list_models", "load_network"),
     "evolq_jax.quantized.calibrate": ("calibrate",),
     "evolq_jax.quantized.files": ("load",),
     "evolq_jax.quantized.network": ("QuantizedNetwork",),
     "evolq_jax.quantized.search": ("evolve",),
+    "evolq_jax.runs.provenance": ("Provenance",),
+    "evolq_jax.runs.results.common": ("Setting",),
+    "evolq_jax.runs.results.comparison": ("ComparisonResult",),
+    "evolq_jax.runs.results.files": ("read_result",),
+    "evolq_jax.runs.results.landscape": ("LandscapeResult",),
+    "evolq_jax.runs.results.networks": (
+        "BaselineResult",
+        "CalibrationResult",
+        "EvaluationResult",
+        "SearchResult",
+    ),
     "evolq_jax.typing": ("Images", "Preprocessing"),
-    "evolq_jax.errors": ("UserError",),
-    "evolq_jax.verbs.baseline": ("run_baseline",),
-    "evolq_jax.verbs.compare.plan": ("plan_compare",),
+    "evolq_jax.verbs.baseline": ("ensure_baseline", "resume_baseline", "run_baseline"),
+    "evolq_jax.verbs.calibrate": ("run_calibrate",),
+    "evolq_jax.verbs.compare.plan": ("ComparisonPlan", "plan_compare"),
     "evolq_jax.verbs.compare.run": ("run_compare",),
-    "evolq_jax.verbs.landscape.plan": ("plan_landscape",),
+    "evolq_jax.verbs.evaluate": ("run_evaluate",),
+    "evolq_jax.verbs.landscape.plan": ("LandscapePlan", "plan_landscape"),
     "evolq_jax.verbs.landscape.record": ("read_landscape",),
     "evolq_jax.verbs.landscape.run": ("run_landscape",),
-    "evolq_jax.verbs.search.plan": ("plan_search",),
-    "evolq_jax.runs.results.files": ("read_result",),
-    "evolq_jax.verbs.calibrate": ("run_calibrate",),
-    "evolq_jax.verbs.evaluate": ("run_evaluate",),
+    "evolq_jax.verbs.pack": ("PackResult", "run_pack"),
+    "evolq_jax.verbs.search.plan": ("SearchPlan", "plan_search"),
     "evolq_jax.verbs.search.run": ("ensure_search", "resume_search", "run_search"),
-    "evolq_jax.pipeline.load": ("list_models", "load_network"),
-    "evolq_jax.verbs.train": ("run_training",),
-    "evolq_jax.config.presets": ("faithful", "fast", "strong", "thorough", "with_preset"),
+    "evolq_jax.verbs.train": ("TrainingResult", "run_training"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "BaselineConfig",
+    "BaselineResult",
     "CalibrationConfig",
+    "CalibrationResult",
     "CheckpointConfig",
     "Comparison",
+    "ComparisonPlan",
+    "ComparisonResult",
     "DataConfig",
+    "Delta",
+    "EvaluationResult",
     "Experiment",
     "Images",
+    "Interval",
     "LandscapeConfig",
+    "LandscapePlan",
+    "LandscapeResult",
     "Method",
     "ModelConfig",
     "Network",
+    "PackResult",
     "Preprocessing",
+    "Provenance",
     "QuantConfig",
     "QuantizedNetwork",
     "Rule",
+    "Scores",
     "SearchConfig",
+    "SearchPlan",
+    "SearchResult",
+    "Setting",
     "TrainConfig",
     "TrainExperiment",
+    "TrainingResult",
     "UserError",
     "__version__",
     "calibrate",
+    "ensure_baseline",
     "ensure_search",
     "evolve",
     "faithful",
@@ -137,12 +179,14 @@ __all__ = [
     "plan_search",
     "read_landscape",
     "read_result",
+    "resume_baseline",
     "resume_search",
     "run_baseline",
     "run_calibrate",
     "run_compare",
     "run_evaluate",
     "run_landscape",
+    "run_pack",
     "run_search",
     "run_training",
     "strong",

@@ -18,6 +18,7 @@ def test_every_name_is_there() -> None:
     for name in evolq_jax.__all__:
         assert getattr(evolq_jax, name) is not None
     assert set(evolq_jax.__all__) <= set(dir(evolq_jax))
+    assert set(evolq_jax.__all__) == {"__version__", *evolq_jax._HOMES}  # pyright: ignore[reportPrivateUsage]
     with pytest.raises(AttributeError, match="no attribute 'run_serach'"):
         _ = evolq_jax.run_serach  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from evolq_jax.config.experiment import DataConfig, Experiment
+from evolq_jax.config.experiment import Experiment
 from evolq_jax.data import check_draw, load_images, open_source
+from evolq_jax.data.source import Source
 from evolq_jax.errors import UserError
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.typing import Images, Preprocessing, Progress, no_progress
@@ -17,7 +18,10 @@ def count_calibration(setup: Setup, *, for_search: bool) -> int:
         does not fit the batches.
     """
     data = setup.config.data
-    count = _count("calibration", data, data.calibration, data.num_calibration, setup.model.preprocessing)
+    source = open_source(data.calibration, setup.model.preprocessing, None, data.tfds_dir)
+    check_draw(source, data.draw)
+    count = _number(data.num_calibration, "num_calibration", data.calibration, source)
+    _check_channels(setup, data.calibration, source)
     check_batches(setup.config, count, for_search=for_search)
     return count
 
@@ -28,43 +32,32 @@ def count_evaluation(setup: Setup) -> int:
     Raises:
       UserError: as `count_calibration`; or a class is unknown, or the network has no such class.
     """
-    data = setup.config.data
-    return _count(
-        "evaluation",
-        data,
-        data.evaluation,
-        data.num_evaluation,
-        _evaluation_preprocessing(setup),
-        data.class_index,
-        setup.model.config.num_classes,
-    )
-
-
-def _count(
-    what: str,
-    data: DataConfig,
-    where: str,
-    num: int | None,
-    preprocessing: Preprocessing,
-    class_index: str | None = None,
-    num_classes: int | None = None,
-) -> int:
-    source = open_source(where, preprocessing, class_index, data.tfds_dir)
-    if what == "calibration":
-        check_draw(source, data.draw)
-    total, channels = len(source.names), len(preprocessing.mean)
-    if num is not None and num > total:
-        raise UserError(f"data.num_{what} asks for {num} images, but '{where}' has only {total}")
-    if source.shape[2] != channels:
+    data, num_classes = setup.config.data, setup.model.config.num_classes
+    source = open_source(data.evaluation, _evaluation_preprocessing(setup), data.class_index, data.tfds_dir)
+    count = _number(data.num_evaluation, "num_evaluation", data.evaluation, source)
+    _check_channels(setup, data.evaluation, source)
+    if source.max_label >= num_classes:
         raise UserError(
-            f"'{where}' has {source.shape[2]}-channel images, but the network takes {channels}-channel ones"
-        )
-    if num_classes is not None and source.max_label >= num_classes:
-        raise UserError(
-            f"'{where}' has label {source.max_label}, but the network has {num_classes} classes; "
+            f"'{data.evaluation}' has label {source.max_label}, but the network has {num_classes} classes; "
             "check data.class_index and the weights"
         )
-    return num or total
+    return count
+
+
+def _number(wanted: int | None, field: str, where: str, source: Source) -> int:
+    """As many images as a field of the config wants; None: all."""
+    total = len(source.names)
+    if wanted is not None and wanted > total:
+        raise UserError(f"data.{field} asks for {wanted} images, but '{where}' has only {total}")
+    return wanted or total
+
+
+def _check_channels(setup: Setup, where: str, source: Source) -> None:
+    found, channels = source.shape[2], len(setup.model.preprocessing.mean)
+    if found != channels:
+        raise UserError(
+            f"'{where}' has {found}-channel images, but the network takes {channels}-channel ones"
+        )
 
 
 def check_batches(config: Experiment, count: int, *, for_search: bool, skipped: int = 0) -> None:

@@ -67,15 +67,15 @@ def evolq(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     return run
 
 
-def caught(monkeypatch: pytest.MonkeyPatch, verb: str, result: Any) -> list[Any]:
-    """Puts a recorder in the place of a verb's function; gives its calls' arguments."""
+def caught(monkeypatch: pytest.MonkeyPatch, function: str, result: Any) -> list[Any]:
+    """Puts a recorder in the place of a command's function; gives its calls' arguments."""
     calls: list[Any] = []
 
     def record(*args: Any) -> Any:
         calls.append(args)
         return result
 
-    monkeypatch.setattr(cli, verb, record)
+    monkeypatch.setattr(f"evolq_jax.cli.commands.{function}", record)
     return calls
 
 
@@ -212,7 +212,7 @@ def test_a_landscape_is_planned(evolq: Evolq, here: Path) -> None:
 
 
 def test_search_passes_on_what_it_was_given(evolq: Evolq, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = caught(monkeypatch, "plan_search", PLAN)
+    calls = caught(monkeypatch, "search.plan_search", PLAN)
     changes = ("--seed", "3", "--quant.weight-bits=4", "--data.num_calibration", "None")
     evolq("search", "config.py", "--dry-run", *changes, "--quant.bias-correction", "--search.sites", "a", "b")
     (config,) = calls[0]
@@ -223,7 +223,7 @@ def test_search_passes_on_what_it_was_given(evolq: Evolq, monkeypatch: pytest.Mo
 
 
 def test_the_preset_sees_the_fields_and_the_fields_win(evolq: Evolq, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = caught(monkeypatch, "plan_search", PLAN)
+    calls = caught(monkeypatch, "search.plan_search", PLAN)
     preset = ("search", "config.py", "--preset", "faithful", "--dry-run", "--quant.scheme", "fully_quantized")
     evolq(*preset, "--quant.weight-bits", "8")
     evolq(*preset, "--search.epsilon", "0.5")
@@ -260,7 +260,7 @@ def test_training_is_told_the_command(evolq: Evolq, here: Path, monkeypatch: pyt
         calls.append((config, command))
         return TrainingResult(path=Path(config.out), top1=0.975, num_test=697)
 
-    monkeypatch.setattr(cli, "run_training", record)
+    monkeypatch.setattr("evolq_jax.cli.commands.train.run_training", record)
     (here / "train.py").write_text(
         "from evolq_jax.training import TrainExperiment\n"
         "config = TrainExperiment('vit_digits', 'digits:train', 'digits:test', 'out.safetensors')\n"
@@ -308,7 +308,7 @@ def test_help(evolq: Evolq, args: tuple[str, ...], words: tuple[str, ...]) -> No
 def test_compare_puts_fields_into_every_method(
     evolq: Evolq, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = caught(monkeypatch, "run_compare", COMPARISON)
+    calls = caught(monkeypatch, "compare.run_compare", COMPARISON)
     shown = evolq("compare", "config.py", "--search.passes", "7", "--seeds", "4", "5", "--budget", "9")
     ((comparison, run_dir, _),) = calls
     assert [method.config.search.passes for method in comparison.methods] == [7]

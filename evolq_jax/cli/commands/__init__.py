@@ -1,0 +1,26 @@
+"""The verbs of the command line, a file each; the order is that of `evolq --help`."""
+
+from evolq_jax.cli.command import Command
+from evolq_jax.cli.commands import (
+    baseline,
+    calibrate,
+    compare,
+    evaluate,
+    landscape,
+    models,
+    pack,
+    search,
+    train,
+)
+
+COMMANDS: dict[str, Command] = {
+    "search": search.COMMAND,
+    "calibrate": calibrate.COMMAND,
+    "baseline": baseline.COMMAND,
+    "compare": compare.COMMAND,
+    "landscape": landscape.COMMAND,
+    "evaluate": evaluate.COMMAND,
+    "train": train.COMMAND,
+    "pack": pack.COMMAND,
+    "models": models.COMMAND,
+}

@@ -1,0 +1,63 @@
+"""`evolq compare`."""
+
+import argparse
+from dataclasses import replace
+
+from evolq_jax.cli.command import Call, Command
+from evolq_jax.cli.configs import changed, needs_config
+from evolq_jax.cli.tables import comparison_table, plan_table
+from evolq_jax.config.comparison import Comparison, join
+from evolq_jax.config.experiment import Experiment
+from evolq_jax.config.load import load_config
+from evolq_jax.verbs.compare.plan import plan_compare
+from evolq_jax.verbs.compare.run import run_compare
+
+SET = ("budget", "milestones", "reference")  # fields of a comparison that options set
+
+
+def run(call: Call) -> None:
+    """Compares, or shows the plan."""
+    comparison, run_dir = _comparison(call), call.options.run_dir
+    if call.options.dry_run:
+        plan = plan_compare(comparison, run_dir)
+        call.console.print(plan_table(f"plan of {comparison.name}", plan))
+        return
+    with call.make_watcher() as watcher:
+        result = run_compare(comparison, run_dir, watcher)
+    call.console.print(comparison_table(result))
+    call.console.print(f"everything is in {result.run_dir}")
+
+
+def _comparison(call: Call) -> Comparison:
+    """Fields and presets apply to every method, so that all start from the same init."""
+    options = call.options
+    if not options.configs:
+        raise needs_config(call)
+    comparison = join([load_config(path, Experiment, Comparison) for path in options.configs])
+    methods = tuple(replace(method, config=changed(method.config, call)) for method in comparison.methods)
+    given = {name: getattr(options, name) for name in SET if getattr(options, name) is not None}
+    seeds = {"seeds": tuple(options.seeds)} if options.seeds else {}
+    return replace(comparison, methods=methods, **given, **seeds)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What of a comparison can be set."""
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", help="each method runs with each seed (default: 0 1 2)"
+    )
+    parser.add_argument("--budget", type=int, help="candidate-images per run (default: the first method's)")
+    parser.add_argument("--milestones", type=int, help="parts of the budget; scales are scored after each")
+    parser.add_argument("--reference", help="the method with which the others are compared")
+
+
+COMMAND = Command(
+    does="run several methods with the same seeds and budget, and compare what they reach",
+    run=run,
+    takes="config files of experiments or comparisons",
+    several=True,
+    example="configs/compare_digits.py",
+    writes=True,
+    continues=True,
+    plans=True,
+    add_options=add_options,
+)

@@ -1,13 +1,15 @@
 """The walk of layer links: layer by layer, on what the quantized network feeds each layer.
 
-Two sets of activations go through the network side by side: the float network's, and those of the
-network as quantized and corrected so far. At each linear layer of a block the moments of its quantized
-input and of the output wanted there (the float network's and, at the end of a branch, a share of the error
-that the residual stream has by then) are summed over all calibration images, and the links change the
-layer in turn. A token counts by how much it matters to the network's output, and where its stream is
-normalised next, relative to the stream's size (`WalkConfig.token_weights`). Neighbouring links share one
-walk: a layer is corrected by all of them before the walk moves on, as GPTQ and ERQ do. A convolution is a
-linear layer over patches.
+Two sets of activations go through the network side by side: those of the float network, and those of the
+network as quantized and corrected so far. At each linear layer of a block, the moments of its quantized input
+and of its wanted output are summed over all calibration images. Then the links change the layer in turn.
+
+- The wanted output is that of the float network. At the end of a branch, a share of the error that the
+  residual stream has by then is added.
+- A token counts by how much it matters to the network's output. If its stream is normalised next, it also
+  counts relative to the stream's size (`WalkConfig.token_weights`).
+- Neighbouring links share one walk: all of them correct a layer before the walk moves on, as in GPTQ and ERQ.
+- A convolution is a linear layer over patches.
 """
 
 from collections.abc import Container, Sequence
@@ -33,7 +35,7 @@ from evolq_jax.typing import Array
 
 
 class Stop(NamedTuple):
-    """Static: a layer that the walk stops at, in any block of a segment."""
+    """A layer at which the walk stops, in any block of a segment. Static."""
 
     place: Place
     linear: Linear
@@ -42,7 +44,7 @@ class Stop(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What arrives at a layer: the block's inputs, and how their tokens are weighed."""
+    """What arrives at a layer: the block's inputs, and the weights of their tokens."""
 
     streams: Streams
     tokens: Array | None  # [chunks, B, N]; None: all the same
@@ -58,7 +60,8 @@ def walk(
 ) -> State:
     """Applies `links` to linear layers, in the order of the forward pass.
 
-    `chosen` are the layers' weights by site; None: of all layers. The first link's `walk` holds for all.
+    `chosen` names the layers by the sites of their weights; None: all layers. The first link's `walk` applies
+    to all links.
     """
     parts, config = calibration.parts, links[0].walk
     steps = sum(segment.length * (len(segment.linears) + 1) for segment in parts.segments)
@@ -114,7 +117,7 @@ def _correct(stop: Stop, state: State, seen: Seen, settings: tuple[Any, ...]) ->
 
 
 def _moments(stop: Stop, state: State, seen: Seen) -> Moments:
-    """Of the layer's quantized input, and of the output that would bring both networks together."""
+    """The moments of the quantized input, and of the output that would bring both networks together."""
     place, linear = stop.place, stop.linear
     segment = place.segment
     reference, params, qparams = block_of(place, state, seen.block)
@@ -155,15 +158,15 @@ def _moments(stop: Stop, state: State, seen: Seen) -> Moments:
 
 
 def _rows(linear: Linear, x: Array) -> Array:
-    """What a layer's output is added to, in the order of the layer's tokens [T, out]."""
+    """The tensor to which a layer's output is added, in the order of the layer's tokens [T, out]."""
     x = x if linear.arrange is None else linear.arrange(x)
     return x.reshape(-1, x.shape[-1])
 
 
 def corrected(links: Sequence[LayerLink], spec: QuantSpec | None, moments: Moments, layer: Layer) -> Layer:
-    """A linear layer or convolution changed by `links` one after the other; groups each by their own moments.
+    """A linear layer or convolution, changed by `links` in turn. Each group has its own moments.
 
-    Groups that share one range keep it and their weights, but for links that serve `shared_ranges`.
+    Groups that share one range keep their range and weights, except for links with `shared_ranges`.
     """
     groups = len(moments.xx) if moments.xx.ndim == 3 else 1
     shared = groups > 1 and spec is not None and not spec.per_channel

@@ -1,1 +1,1 @@
-"""A quantized network as one object: called, differentiated, saved and loaded."""
+"""A quantized network as one object. You can call, differentiate, search, save and load it."""

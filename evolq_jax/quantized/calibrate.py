@@ -33,7 +33,7 @@ class Batches(NamedTuple):
 
 
 def in_batches(network: Network, pixels: np.ndarray, batch_size: int, mesh: Mesh | None = None) -> Batches:
-    """Images in batches of a size that divides them, as the network reads them."""
+    """Normalised images in batches. The batch size divides their number."""
     preprocess = jax.jit(partial(normalize, network.preprocessing))
     mesh = None if mesh is None else image_mesh(mesh, batch_size)
     batches = [pixels[i : i + batch_size] for i in range(0, len(pixels), batch_size)]
@@ -42,7 +42,7 @@ def in_batches(network: Network, pixels: np.ndarray, batch_size: int, mesh: Mesh
 
 
 def pixels_of(images: Images | np.ndarray | Array) -> np.ndarray:
-    """uint8 pixels [B, height, width, channels], of loaded images or given as such."""
+    """The uint8 pixels [B, height, width, channels] of loaded images. An array is taken as it is."""
     return np.asarray(images.pixels if isinstance(images, Images) else images)
 
 
@@ -63,25 +63,25 @@ def calibrate(
     mesh: Mesh | None = None,
     stage: Callable[[str], Progress] = lambda name: _silent,
 ) -> QuantizedNetwork:
-    """Finds every quantizer's numbers by a chain of links, which may also correct and round weights.
+    """Finds every quantizer's numbers by a chain of links. Links may also correct and round weights.
 
     Args:
       network: the float network.
-      images: calibration images, uint8; labels play no part.
+      images: calibration images, uint8. Labels are not used.
       quant: which sites are quantized, and how; None: `QuantConfig()`.
       chain: links in order, by name or as objects (`evolq_jax.calibration.chain.LINKS`).
-      bits: of single sites, in the place of those that `quant` says; for sites of blocks also one number a
-        block [L]. No program is compiled anew for them.
-      batch_size: images that observers see at once, a divisor of their number; None: the largest divisor up
-        to `LARGEST_BATCH`.
+      bits: bits of single sites, in place of those of `quant`. For a site of blocks, an array [L] gives each
+        block its own bits. Other bits compile no new program.
+      batch_size: images that observers see at once. It divides the number of images. None: the largest
+        divisor up to `LARGEST_BATCH`.
       image_chunk: images run at once on a device. It bounds memory, and changes results by rounding at most.
       seed: of the random draws that links make.
       mesh: devices that share the images; None: one.
-      stage: gives, for the name of a step of the chain, what is told its progress `(done, total)`.
+      stage: gives, for the name of a step of the chain, a function that is called with `(done, total)`.
 
     Raises:
-      UserError: a link or a site pattern is unknown, links stand in an order that makes no sense, or a link
-        finds nothing in this network that it could change.
+      UserError: a link or a site pattern is unknown, the order of the links makes no sense, or a link finds
+        nothing in this network that it could change.
     """
     sites, links, pixels = network.sites, find_links(chain), pixels_of(images)
     resolved, usual = resolve(quant or QuantConfig(), sites)

@@ -1,8 +1,9 @@
 """A quantized network as a folder: one JSON file that says what it is, and arrays beside it.
 
-`quantized.json` has the network's name, sizes, preprocessing and precision, and how each site is quantized;
-`params.safetensors` what is quantized, `qparams.safetensors` the quantizers' numbers, and, where calibration
-changed parameters, `float.safetensors` those of the float network.
+- `quantized.json`: the network's name, sizes, preprocessing and precision, and how each site is quantized.
+- `params.safetensors`: the parameters that are quantized.
+- `qparams.safetensors`: the quantizers' numbers.
+- `float.safetensors`: the parameters of the float network, if calibration changed parameters.
 """
 
 import dataclasses
@@ -43,7 +44,7 @@ _converter = make_converter(forbid_extra_keys=True)
 
 
 def save(quantized: QuantizedNetwork, path: str | Path) -> None:
-    """Writes the network into a new folder, in one step: it is there whole or not at all.
+    """Writes the network into a new folder, in one step: it is complete or not there.
 
     Raises:
       UserError: there is something at that path already, or it cannot be written.
@@ -74,11 +75,11 @@ def save(quantized: QuantizedNetwork, path: str | Path) -> None:
 
 
 def load(path: str | Path, parts: ModelParts | None = None) -> QuantizedNetwork:
-    """The network that `QuantizedNetwork.save` wrote.
+    """Loads a network that `QuantizedNetwork.save` wrote.
 
     Args:
       path: the folder.
-      parts: the functions of a network of your own; those of the registry are found by name.
+      parts: the functions of a network of your own. Those of the registry are found by name.
 
     Raises:
       UserError: there is no such folder, it is damaged, or its network is not in the registry and `parts` is
@@ -155,7 +156,7 @@ def _params(arrays: Mapping[str, np.ndarray]) -> Params:
 
 
 def _save_arrays(file: Path, leaves: Mapping[str, Any]) -> None:
-    """Contiguous, since safetensors writes wrong values of arrays that are not."""
+    """Writes arrays. They must be contiguous, or safetensors would write wrong values."""
     save_file({name: np.ascontiguousarray(np.asarray(leaf)) for name, leaf in leaves.items()}, file)
 
 

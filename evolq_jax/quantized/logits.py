@@ -23,7 +23,7 @@ from evolq_jax.typing import Array, Params, Preprocessing, Progress, no_progress
 
 
 class _Static(NamedTuple):
-    """What one batch's program is compiled for."""
+    """The static settings of one batch's program."""
 
     parts: ModelParts
     specs: Specs
@@ -73,12 +73,12 @@ def compute_logits(
       network: the network.
       pixels: the images; they may be memory-mapped.
       batch_size: images that run at once, on each device of a mesh.
-      integer_norm_only: of a quantized network, give the released code's teacher: float weights and
+      integer_norm_only: give the released code's teacher of a quantized network: float weights and
         activations, integer LayerNorm.
       features: give the features [B, ...] that the classifiers read, in place of the logits.
       mesh: devices that share each batch; None: one.
       first: with it, a process has only its own rows of the B images, from this row on. All get all logits.
-      progress: told the images done.
+      progress: called with (images done, images in all).
     """
     static, params, qparams = _parts_of(network, integer_norm_only, features)
     params, qparams = replicate(mesh, (params, qparams))
@@ -114,7 +114,7 @@ def compute_logits(
 def _parts_of(
     network: Network | QuantizedNetwork, integer_norm_only: bool, features: bool
 ) -> tuple[_Static, Params, QParams]:
-    """Static settings, parameters and quantizers' numbers; a float network has no quantizers."""
+    """Static settings, parameters and quantizers' numbers. A float network has no quantizers."""
     if isinstance(network, Network):
         return _Static(network.parts, (), network.preprocessing, False, features), network.params, {}
     floats = network.network

@@ -1,4 +1,4 @@
-"""A quantized network: parameters, the numbers of its quantizers, and the float network it imitates."""
+"""A quantized network: parameters, the numbers of its quantizers, and the float network that it imitates."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,11 +24,13 @@ Scales = Mapping[str, Array | SiteQParams]  # by site name: a scale alone, or al
 
 @struct.dataclass
 class QuantizedNetwork:
-    """What calibration gives and search improves. A pytree: `jit`, `grad` and `vmap` take it as it is.
+    """A quantized network. Calibration gives it and search improves it.
+
+    It is a pytree: `jit`, `grad` and `vmap` take it as it is.
 
     Attributes:
       network: the float network that it imitates.
-      params: what is quantized: the float parameters, or what the calibration chain made of them.
+      params: the parameters that are quantized: the float ones, or those that calibration changed.
       qparams: scale, zero point and bits of every quantizer, by site name.
       specs: how each site is quantized (static).
     """
@@ -40,7 +42,7 @@ class QuantizedNetwork:
 
     @property
     def scales(self) -> dict[str, Array]:
-        """The scales that a search or a gradient may move, by site name, [1, ..., 1 or K] each.
+        """The scales that a search or a gradient can move, by site name, [1, ..., 1 or K] each.
 
         Sites of blocks have a leading L axis.
         """
@@ -51,7 +53,7 @@ class QuantizedNetwork:
 
         Args:
           params: the parameters to quantize, usually `self.params`.
-          scales: for any sites, the scale to use, or a whole `SiteQParams`; the others keep their own.
+          scales: for some sites, the scale to use, or a whole `SiteQParams`. Other sites keep their own.
           images: uint8 pixels [B, height, width, channels], or floats that are normalised already.
 
         Raises:
@@ -65,11 +67,11 @@ class QuantizedNetwork:
             return forward(network.parts, make_site, quantized, qparams, x)
 
     def __call__(self, images: Array) -> Array:
-        """Logits [B, C] of images as `apply` takes them; `network.CHUNK` of them run at once."""
+        """Logits [B, C] of images, which are as in `apply`. `network.CHUNK` images run at once."""
         return _logits(self, jnp.asarray(images))
 
     def with_scales(self, scales: Scales) -> "QuantizedNetwork":
-        """The same network at other scales, given as `apply` takes them.
+        """The same network with other scales, which are as in `apply`.
 
         Raises:
           UserError: `scales` names a site that is not quantized.
@@ -77,7 +79,7 @@ class QuantizedNetwork:
         return replace(self, qparams=self._merged(scales))
 
     def save(self, path: str | Path) -> None:
-        """Writes the network into a new folder, which `evolq_jax.load` reads.
+        """Writes the network into a new folder. `evolq_jax.load` reads it.
 
         Raises:
           UserError: there is something at that path already, or it cannot be written.

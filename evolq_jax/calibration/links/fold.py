@@ -1,9 +1,9 @@
-"""Factors and offsets for each channel of an activation, folded into the layers around it.
+"""Folds factors and offsets for each channel of an activation into the layers around it.
 
-`fold` is RepQ-ViT's scale reparametrisation (Li et al., 2212.08254): what a LayerNorm gives is
-quantized with a scale and a zero point for each channel; both are then folded into the norm's affine and
-into the next linear layers, so that one scale and one zero point are left for the whole tensor and integers
-run as in per-tensor quantization.
+`fold` is RepQ-ViT's scale reparametrisation (Li et al., 2212.08254). A LayerNorm's output is quantized with a
+scale and a zero point for each channel. Both are then folded into the norm's affine and into the next linear
+layers. So one scale and one zero point are left for the whole tensor, and integers run as in per-tensor
+quantization.
 """
 
 from collections.abc import Container, Sequence
@@ -40,13 +40,13 @@ def norms(calibration: Calibration) -> list[Channels]:
 def fold(calibration: Calibration, state: State, settings: RangesConfig) -> State:
     """Gives every LayerNorm's output a scale and a zero point for each channel, and folds them.
 
-    Ranges are found for each channel on the float network by the site's own observer (`omse` where that
-    gives powers of two). A zero point for each channel needs a bias to fold into: where a reader has none
-    (Swin's patch merging), channels get a scale each but share their zero point.
+    The site's own observer finds a range for each channel on the float network (`omse`, if the observer gives
+    powers of two). A zero point for each channel needs a bias into which it can be folded. If a reader has no
+    bias (Swin's patch merging), each channel gets a scale, but all share the zero point.
 
     Returns:
-      The state with norms and readers rescaled (the reference too), one scale and zero point in each of
-      these norms' scales (repeated where the spec has one for each channel), and readers' ranges anew.
+      The state. Norms and readers are rescaled, in the reference too. The norms' sites have one scale and
+      zero point each (repeated if the spec has one for each channel). The readers' ranges are found anew.
     """
     entries, table = norms(calibration), dict(calibration.specs)
     by_channel = tuple((entry.site, _by_channel(table[entry.site])) for entry in entries)
@@ -85,7 +85,7 @@ def reparametrise(own: SiteQParams) -> tuple[SiteQParams, Array, Array]:
 
 
 def with_one_zero_point(spec: QuantSpec, own: SiteQParams) -> SiteQParams:
-    """The least scales with which channels of a common zero point hold the ranges that they have."""
+    """The smallest scales with which channels with a common zero point hold their ranges."""
     qmin, qmax = int_range(spec.signed, own.bits)
     common = jnp.round(own.zero_point.mean(-1, keepdims=True))
     below, above = common - qmin, qmax - common
@@ -98,10 +98,10 @@ def with_one_zero_point(spec: QuantSpec, own: SiteQParams) -> SiteQParams:
 
 
 def rescale(state: State, rescaled: Sequence[tuple[Channels, Array, Array]]) -> State:
-    """Makes every activation `x` of `rescaled` be `(x + shift) / factor`, and its readers undo that.
+    """Turns every activation `x` of `rescaled` into `(x + shift) / factor`, and makes its readers undo this.
 
-    The function of `params`, and that of `reference`, stay what they were, up to rounding. Factors and
-    shifts have the axes of the site's scales, [(L,) 1, ..., 1, K].
+    `params` and `reference` still compute the same functions, up to rounding. Factors and shifts have the
+    axes of the site's scales, [(L,) 1, ..., 1, K].
     """
     entries = tuple(entry for entry, _, _ in rescaled)
     numbers = [(factor, shift) for _, factor, shift in rescaled]

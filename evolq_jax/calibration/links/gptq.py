@@ -1,4 +1,4 @@
-"""The link `gptq`: weights rounded with error feedback."""
+"""The link `gptq`: rounds weights with error feedback."""
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +26,10 @@ def round_weight(spec: QuantSpec | None, moments: Moments, layer: Layer, setting
 def error_feedback(
     spec: QuantSpec, moments: Moments, weight: Array, site_qparams: SiteQParams
 ) -> tuple[Array, SiteQParams]:
-    """GPTQ (Frantar et al., 2210.17323): the channels still to come take up each one's rounding error.
+    """GPTQ (Frantar et al., 2210.17323): later channels take up the rounding error of each channel.
 
-    Input channels go by falling second moment. Every output channel takes, of ten clipped ranges, that
-    with the least error after the feedback.
+    Input channels go by falling second moment. Of ten clipped ranges, every output channel takes the one with
+    the least error after the feedback.
 
     Returns:
       The weight [in, out] on the integer grid of the qparams beside it [1, out].

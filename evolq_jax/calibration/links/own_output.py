@@ -1,9 +1,9 @@
-"""Ranges of weights by what they do to their layer's output: every output channel is a search of its own.
+"""The link `own_output`: finds ranges of weights by their effect on the layer's output, channel by channel.
 
-Observers compare ranges by the error of the weight itself. Here a channel's range is the one of a few with
-the least error of what the channel gives, on the inputs that the quantized network feeds the layer. An output
-depends on no other channel's range, so all channels of a layer are searched at once, and thousands of free
-scales do not fit the few calibration images: each is judged by all tokens. AdaLog (Wu et al., 2407.12951)
+Observers compare ranges by the error of the weight itself. Here a few ranges are compared by the error of the
+output channel, on the inputs that the quantized network feeds the layer. A channel's output does not depend
+on the ranges of other channels, so all channels of a layer are searched at once. All tokens judge each
+channel, so thousands of free scales do not overfit the few calibration images. AdaLog (Wu et al., 2407.12951)
 and PTQ4ViT (Yuan et al., 2111.12293) score scales by a layer's output too, one tensor at a time.
 """
 
@@ -35,10 +35,10 @@ NUM_CANDIDATES = 1 + len(COARSE) + len(FINE) ** 2
 
 
 def best_ranges(spec: QuantSpec | None, moments: Moments, layer: Layer, settings: None) -> Layer:
-    """The layer with the ranges, of those compared, that give the least error of its output.
+    """The layer with those of the compared ranges that give the least error of its output.
 
-    Both ends of a range move, which moves zero points, as integers; of a symmetric range, or of weights whose
-    integers are decided, only the scale. What is no better than the range as it was stays as it was.
+    Both ends of a range move, and zero points with them, as integers. For a symmetric range, and for weights
+    with decided integers, only the scale moves. If no range is better, the present one stays.
     """
     del settings
     if spec is None or layer.site_qparams is None:
@@ -54,9 +54,9 @@ def best_ranges(spec: QuantSpec | None, moments: Moments, layer: Layer, settings
 
 
 class OutputError(NamedTuple):
-    """What a layer's output is compared by.
+    """The error of a layer's output.
 
-    The error of output column w is w' xx w - 2 w' wanted, but for what no range changes.
+    For output column w it is w' xx w - 2 w' wanted, up to a constant that no range changes.
     """
 
     xx: Array  # [in, in]
@@ -65,14 +65,14 @@ class OutputError(NamedTuple):
 
 
 class Ratios(NamedTuple):
-    """What both ends of a range are multiplied by, each [P]."""
+    """The ratios [P] that multiply each end of a range."""
 
     low: Array
     high: Array
 
 
 def _best(spec: QuantSpec, output: OutputError, site_qparams: SiteQParams, ratios: Ratios) -> SiteQParams:
-    """Of the ranges whose ends are the present ones times `ratios`, the best of each channel."""
+    """For each channel the best of the ranges whose ends are the present ones times `ratios`."""
 
     def error(ratios: Ratios) -> Array:
         rounded = fake_quant_weight(spec, with_ends(spec, site_qparams, *ratios), output.weight)
@@ -84,9 +84,9 @@ def _best(spec: QuantSpec, output: OutputError, site_qparams: SiteQParams, ratio
 
 
 def with_ends(spec: QuantSpec, site_qparams: SiteQParams, low: Array, high: Array) -> SiteQParams:
-    """A quantizer whose range ends at `low` and `high` times its present ends; zero stays exact.
+    """A quantizer whose range ends at `low` and `high` times its present ends. Zero stays exact.
 
-    Where zero points are fixed only the scale moves, by the mean of both.
+    If the zero point is fixed, only the scale moves, by the mean of both.
     """
     if spec.signed or spec.codes:
         return site_qparams._replace(scale=site_qparams.scale * (low + high) / 2)
@@ -100,10 +100,10 @@ def with_ends(spec: QuantSpec, site_qparams: SiteQParams, low: Array, high: Arra
 def block_images(
     parts: ModelParts, sites: Mapping[str, SiteInfo], chosen: Collection[str], num_images: int
 ) -> int:
-    """What a walk of this link to the `chosen` weights costs, in images through one block.
+    """The cost of a walk of this link to the `chosen` weights, in images through one block.
 
-    At each layer, and behind each block, all images run through the float and the quantized block, and once
-    through a gradient. The moments of a layer's input and the comparison of ranges count by their
+    At each layer, and behind each block, all images run through the float and the quantized block. They also
+    run once through a gradient. The moments of a layer's input and the comparison of ranges count by their
     multiplications, relative to those of an image through the block's layers.
     """
     total = 0
@@ -122,7 +122,7 @@ def block_images(
 
 
 class Products(NamedTuple):
-    """Multiplications of a layer."""
+    """The numbers of multiplications of a layer."""
 
     layer: int  # for one image
     moments: int  # of its input's second moments, for one image

@@ -25,7 +25,7 @@ from evolq_jax.typing import Array, Params
 
 @dataclass(frozen=True)
 class RangesConfig:
-    """How ranges are found.
+    """Settings of `ranges`.
 
     Attributes:
       fisher: whether observers that compare candidates weigh squared errors by `fisher.importance`.
@@ -35,9 +35,9 @@ class RangesConfig:
 
 
 def ranges(calibration: Calibration, state: State, settings: RangesConfig) -> State:
-    """Scales from each site's observer, on the float network (the released code's calibration).
+    """Finds scales by each site's observer, on the float network (the released code's calibration).
 
-    The bits are those that `state.qparams` has. They are traced: other bits need no other program.
+    The bits are those of `state.qparams`. They are traced: other bits need no other program.
     """
     parts, sites, params = calibration.parts, calibration.sites, state.params
     scaled = [(name, spec) for name, spec in calibration.specs if spec.has_scale]
@@ -74,7 +74,7 @@ def ranges(calibration: Calibration, state: State, settings: RangesConfig) -> St
 
 
 def _importance(calibration: Calibration, weights: Specs, params: Params) -> dict[str, Array]:
-    """Of the weights whose observers compare errors."""
+    """The importance of the weights whose observers compare errors."""
     names = tuple(name for name, spec in weights if observers.is_scored(spec))
     if not names:
         return {}
@@ -85,7 +85,7 @@ def _importance(calibration: Calibration, weights: Specs, params: Params) -> dic
 
 
 def _per_block(parts: ModelParts, name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`fn` over the leading L axis where the site is stacked."""
+    """`fn`, over the leading L axis if the site is stacked."""
     return jax.vmap(fn) if is_stacked(parts, name) else fn
 
 
@@ -171,7 +171,7 @@ def _errors(
     own: dict[str, tuple[Array, observers.Range]],
     images: Array,
 ) -> dict[str, Array]:
-    """Errors of every site's candidates on all images; `own` has each site's bits and range."""
+    """Errors of every site's candidates on all images. `own` has each site's bits and range."""
     table, size = dict(specs), largest_divisor(images.shape[0] // num_shares(mesh), chunk)
 
     def chunk_errors(name: str, x: Array, entry: tuple[tuple[Array, observers.Range], Array | None]) -> Array:

@@ -1,4 +1,4 @@
-"""The link `ridge`: weights corrected for the quantized input, in closed form."""
+"""The link `ridge`: corrects weights for the quantized input, in closed form."""
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,9 @@ from evolq_jax.typing import Array
 def ridge(moments: Moments, weight: Array, damping: float | Array) -> Array:
     """The weight [in, out] that best gives the wanted output t from the quantized input x.
 
-    Minimises |x W - t|^2 + damping * |W - weight|^2, the latter weighted by each channel's second moment,
-    both centred (the bias takes up the means): ridge regression towards the float weight, as in ERQ
-    (Zhong et al., 2407.06794, section 3.1).
+    This is ridge regression towards the float weight, as in ERQ (Zhong et al., 2407.06794, section 3.1). It
+    minimises |x W - t|^2 + damping * |W - weight|^2. The second term is weighted by each channel's second
+    moment. Both terms are centred, because the bias takes up the means.
     """
     xx, xt = centred(moments)
     factor = jax.scipy.linalg.cho_factor(damped(xx, damping))
@@ -30,15 +30,14 @@ class RidgeConfig:
     """Settings of `ridge`.
 
     Attributes:
-      damping: how strongly it holds on to the float weights, relative to each input channel's own second
-        moment.
+      damping: how strongly it keeps to the float weights, relative to each input channel's own second moment.
     """
 
     damping: float = 3.0
 
 
 def correct_weight(spec: QuantSpec | None, moments: Moments, layer: Layer, settings: RidgeConfig) -> Layer:
-    """Corrects weight and bias for the quantized input (see `ridge`); the weight's range is found anew."""
+    """Corrects weight and bias for the quantized input (see `ridge`). The weight's range is found anew."""
     weight = ridge(moments, layer.weight, settings.damping)
     site_qparams = layer.site_qparams
     if spec is not None and site_qparams is not None:

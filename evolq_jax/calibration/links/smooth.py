@@ -1,8 +1,8 @@
-"""Smoothing: what is hard to quantize moves from an activation's channels into the weight that reads them.
+"""The link `smooth`: moves difficulty from an activation's channels into the weight that reads them.
 
-SmoothQuant (Xiao et al., 2211.10438, equation 4) divides channel k of a linear layer's input by a factor and
-multiplies row k of its weight by it; the factor balances the channel's largest value against its weights'.
-The factors are folded into what makes the activation, so integers see nothing of them.
+SmoothQuant (Xiao et al., 2211.10438, equation 4) divides channel k of a linear layer's input by a factor, and
+multiplies row k of its weight by it. The factor balances the largest value of the channel against that of its
+weights. The factors are folded into what makes the activation, so they do not appear in the integers.
 """
 
 import math
@@ -33,15 +33,15 @@ MAX_FACTOR = 2.0**8
 
 
 def smooth(calibration: Calibration, state: State, settings: RangesConfig) -> State:
-    """Rescales channels wherever that can be folded and lowers the error of the layers that read them.
+    """Rescales channels wherever this can be folded and lowers the error of the layers that read them.
 
-    Candidates are powers of the ratio of each channel's largest value to its weights' (see `factors`). What
-    they are compared by is the squared error of the readers' outputs, with activation and weights quantized,
-    on a sample of the calibration tokens; a block's channels stay as they are where none is better.
+    Candidates are powers of the ratio between the largest values of a channel and of its weights (see
+    `factors`). They are compared by the squared error of the readers' outputs, with activation and weights
+    quantized, on a sample of the calibration tokens. If none is better, a block's channels stay as they are.
 
     Returns:
-      The state with makers and readers rescaled (the reference too), the scales that candidates were
-      compared with, and the ranges of what lies between makers and readers found anew.
+      The state. Makers and readers are rescaled, in the reference too. Scales are those with which candidates
+      were compared. The ranges of what lies between makers and readers are found anew.
     """
     table = dict(calibration.specs)
     entries = [entry for entry in calibration.parts.channels if _is_uniform(table.get(entry.site))]
@@ -72,7 +72,7 @@ def _is_uniform(spec: QuantSpec | None) -> bool:
 
 
 class Read(NamedTuple):
-    """Static: an activation's quantizer, and those of the weights that read it (None: float)."""
+    """An activation's quantizer, and those of the weights that read it (None: float). Static."""
 
     activation: QuantSpec
     readers: tuple[QuantSpec | None, ...]
@@ -128,9 +128,9 @@ def _observed(
 
 
 def factors(exponents: Array, low: Array, high: Array, weights: Sequence[Array]) -> Array:
-    """`a^e0 / w^e1` for each channel, with geometric mean 1; both exponents 0 give 1.
+    """`a^e0 / w^e1` for each channel, with geometric mean 1. With both exponents 0 it is 1.
 
-    `a` [1, K] is the activation's largest value, `w` that of the rows of the weights [K, out].
+    `a` [1, K] is the activation's largest value, and `w` that of the rows of the weights [K, out].
     """
     a = jnp.maximum(-low, high)[0]
     w = jnp.max(jnp.stack([jnp.abs(weight).max(-1) for weight in weights]), 0)
@@ -159,7 +159,7 @@ def _best_of_each(
 def best_of_block(
     read: Read, sample: Sample, weights: tuple[Array, ...], current: Found
 ) -> tuple[Array, SiteQParams]:
-    """The best candidate for one activation and its readers; factors of 1 and `current` where none is better.
+    """The best candidate for one activation and its readers. If none is better: factors of 1 and `current`.
 
     Args:
       read: the quantizers.

@@ -62,3 +62,11 @@ def check_names(given: Iterable[str | Thing], known: Mapping[str, Thing], where:
                 f"{where} has '{thing.name}', which is not the one that evolq_jax knows by that name: "
                 "give it another name"
             )
+
+
+def only_name_recorded(name: str, noun: str) -> UserError:
+    """The error of whoever uses a thing that a run has recorded by its name only."""
+    return UserError(
+        f"'{name}' is no {noun} that evolq_jax brings along. Python passed it to the run, and only its name "
+        "is recorded: go on from that code"
+    )

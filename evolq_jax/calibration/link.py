@@ -6,6 +6,7 @@ for a function of one layer. Put it into a chain in place of a name.
 
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, is_dataclass
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from jax.sharding import Mesh
 from evolq_jax.calibration.layer import Layer, Moments
 from evolq_jax.devices.mesh import gather
 from evolq_jax.errors import UserError
+from evolq_jax.named import only_name_recorded
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.spec import QuantSpec, Specs
@@ -152,6 +154,17 @@ class Link:
     cost: Callable[[ModelParts, Specs, Any, int], Cost] = _no_cost
     check: Callable[[ModelParts, Specs, Any], Any] | None = None
     added_parameters: Callable[[ModelParts, Params, tuple[int, ...]], int] | None = None
+
+
+@cache  # so that equal names give equal configs
+def recorded_link(name: str) -> Link:
+    """Stands in for a link whose name alone is recorded. A chain that holds it is refused before it runs."""
+
+    def refuse(parts: ModelParts, specs: Specs, settings: Any) -> None:
+        del parts, specs, settings
+        raise only_name_recorded(name, "link")
+
+    return Link(name, "is recorded by its name alone", first=True, check=refuse)
 
 
 NetworkFunction = Callable[[Calibration, State, Any], State]  # the last argument are the link's settings

@@ -1,22 +1,31 @@
 """The kinds of things that configs hold by name or as an object, for code that reads or writes configs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_args
 
 from evolq_jax.calibration.chain import LINKS
-from evolq_jax.calibration.link import Link
+from evolq_jax.calibration.link import Link, recorded_link
 from evolq_jax.named import Named
 
 
 class NamedKind(NamedTuple):
-    """Things of one kind: their class, a word for messages, and the things that evolq_jax brings along."""
+    """Things of one kind.
+
+    Attributes:
+      kind: their class.
+      noun: a word for messages.
+      things: those that evolq_jax brings along, by name.
+      recorded: stands in for a thing whose name alone a run has recorded. It is refused where it is used, so
+        the rest of the run's config can be read.
+    """
 
     kind: type
     noun: str
     things: Mapping[str, Named]
+    recorded: Callable[[str], Named]
 
 
-KINDS = (NamedKind(Link, "link", LINKS),)  # one line for each kind
+KINDS = (NamedKind(Link, "link", LINKS, recorded_link),)  # one line for each kind
 
 
 def named_kind(hint: Any) -> NamedKind | None:

@@ -46,13 +46,14 @@ def _changes_params(config: Experiment) -> bool:
     return any(link.changes_params for link in config.calibration.links)
 
 
-def read_params(run: RunDirectory, float_params: Params) -> Params:
+def read_params(run: RunDirectory, config: Experiment, float_params: Params) -> Params:
     """The parameters that the run's scales are for: its own, or the float network's.
+
+    `config` has the run's chain. The recorded config knows links that Python passed by their names alone.
 
     Raises:
       UserError: its own are missing, damaged or those of another network.
     """
-    config = run.config()
     if not _changes_params(config):
         return float_params
     if not run.has(PARAMS):

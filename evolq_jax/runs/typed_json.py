@@ -48,12 +48,8 @@ def _recorded(name: str, kind: Any) -> Callable[..., Any]:
 def _found(name: Any, kind: Any) -> Any:
     """What a recorded name stands for; things that Python passed are recorded by name too."""
     known = named_kind(kind)
-    if isinstance(name, str) and known is not None and name not in known.things:
-        raise UserError(
-            f"'{name}' is no {known.noun} that evolq_jax brings along: Python passed it to the run, and only "
-            "its name is recorded; make the run anew from there"
-        )
-    return name
+    unknown = known is not None and isinstance(name, str) and name not in known.things
+    return known.recorded(name) if known is not None and unknown else name
 
 
 def _finite(value: float) -> float | None:

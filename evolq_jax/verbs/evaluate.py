@@ -43,7 +43,7 @@ def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None
             run = open_run(target)
             setup = load_model(run.config())
             params, saved = (
-                read_params(run, setup.model.params),
+                read_params(run, setup.config, setup.model.params),
                 read_scales(run, setup.specs, setup.blank_qparams),
             )
             check_fingerprints(run, {"weights": weights_fingerprint(setup.model.params)})

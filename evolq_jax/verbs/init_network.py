@@ -17,7 +17,7 @@ from evolq_jax.runs.clock import Clock
 from evolq_jax.runs.directory import CONFIG, INIT_SCALES, PARAMS, RESULT, RunDirectory, open_run
 from evolq_jax.runs.provenance import Provenance, input_fingerprints, provenance
 from evolq_jax.runs.saved_network import read_params, read_scales, write_calibrated
-from evolq_jax.runs.typed_json import from_plain
+from evolq_jax.runs.typed_json import from_plain, to_plain
 from evolq_jax.runs.unfinished import VerbFiles, check_unchanged
 from evolq_jax.typing import Images
 
@@ -77,7 +77,7 @@ def init_network(
         kept = _read_record(run, files.verb)
         check_unchanged(run, files.verb, kept.provenance, provenance_of(setup, images, evaluation))
         clock.earlier = kept.seconds
-        params = read_params(run, setup.model.params)
+        params = read_params(run, setup.config, setup.model.params)
         qparams = read_scales(run, setup.specs, setup.blank_qparams).init
         return Calibrated(setup, params, qparams, images, kept.seconds_calibration)
     with out_of_memory("--calibration.image-chunk", "--calibration.batch-size"):
@@ -119,7 +119,7 @@ def make_init(setup: Setup, watcher: Watcher) -> Calibrated:
     run, began = open_run(config.start), time.monotonic()
     then = run.config()
     for part in ("model", "quant", "calibration"):
-        if getattr(then, part) != getattr(config, part):
+        if to_plain(getattr(then, part)) != to_plain(getattr(config, part)):
             raise UserError(f"start '{config.start}' has other `{part}` settings than this config")
     final = read_scales(run, setup.specs, setup.blank_qparams).final
     if final is None:
@@ -127,4 +127,4 @@ def make_init(setup: Setup, watcher: Watcher) -> Calibrated:
     images = load_calibration(setup, watcher.stage("decoding calibration images"))
     check_batches(config, len(images.pixels), for_search=True, skipped=len(images.skipped))
     seconds = time.monotonic() - began
-    return Calibrated(setup, read_params(run, setup.model.params), final, images, seconds)
+    return Calibrated(setup, read_params(run, setup.config, setup.model.params), final, images, seconds)

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from evolq_jax.calibration.chain import LINKS
+from evolq_jax.calibration.chain import LINKS, check_links
 from evolq_jax.calibration.link import NetworkLink
 from evolq_jax.config.experiment import CalibrationConfig, Experiment, QuantConfig, Rule, SearchConfig
 from evolq_jax.config.load import load_config
 from evolq_jax.config.presets import faithful
 from evolq_jax.errors import UserError
 from evolq_jax.runs.config_json import from_json, to_json
+from tests.tiny import make_tiny
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
 CONFIGS = sorted(path for path in FOLDER.glob("*.py") if not path.stem.startswith(("train_", "compare_")))
@@ -93,8 +94,11 @@ def test_a_link_of_python_is_recorded_by_name_and_not_found_again() -> None:
     config = Experiment(calibration=CalibrationConfig(chain=("ranges", MINE, LINKS["bias"])))
     text = to_json(config)
     assert json.loads(text)["calibration"]["chain"] == ["ranges", "mine", "bias"]
+    again = from_json(text, "run/config.json")
+    assert to_json(again) == text
+    assert again == from_json(text, "it")
     with pytest.raises(UserError, match="'mine' is no link that evolq_jax brings along") as caught:
-        from_json(text, "run/config.json")
+        check_links(again.calibration.links, make_tiny().parts, ())
     assert "\n" not in str(caught.value)
     known = to_json(Experiment(calibration=CalibrationConfig(chain=("ranges", LINKS["bias"]))))
     assert from_json(known, "it").calibration.chain == ("ranges", "bias")

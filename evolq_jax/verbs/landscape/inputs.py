@@ -77,7 +77,11 @@ def _network(
         calibrated = calibrate_setup(setup, watcher, for_search=False)
         return calibrated.params, SavedScales(calibrated.qparams, None), calibrated.images
     check_fingerprints(run, {"weights": weights_fingerprint(setup.model.params)})
-    return read_params(run, setup.model.params), read_scales(run, setup.specs, setup.blank_qparams), None
+    return (
+        read_params(run, setup.config, setup.model.params),
+        read_scales(run, setup.specs, setup.blank_qparams),
+        None,
+    )
 
 
 def _subset(images: Images, number: int, seed: int) -> Images:

@@ -50,7 +50,7 @@ def fold(calibration: Calibration, state: State, settings: RangesConfig) -> Stat
     """
     entries, table = norms(calibration), dict(calibration.specs)
     by_channel = tuple((entry.site, _by_channel(table[entry.site])) for entry in entries)
-    found = ranges(calibration._replace(specs=by_channel), state._replace(qparams={}), settings).qparams
+    found = ranges(calibration._replace(specs=by_channel), state, settings).qparams
     leaves, qparams, rescaled = flatten(state.params), dict(state.qparams), []
     for entry in entries:
         spec, own = table[entry.site], found[entry.site]

@@ -62,14 +62,9 @@ class CalibrationConfig:
     """How the first scales are found.
 
     Attributes:
-      chain: initialisers in order. `ranges` (the paper's) finds scales on the float network; `fold` gives
-        the outputs of LayerNorms a scale for each channel and folds them into the layers around; `smooth`
-        balances activations' channels against the weights that read them; `clip` tries other ranges by what
-        the whole network's output makes of them. Then, layer by layer on quantized inputs, `ridge` corrects
-        weights, `own_output` finds their ranges, `gptq` rounds them with error feedback, and `bias` corrects
-        biases. `brecq` learns the rounding of weights and the steps of activations block by block. A search
-        after it moves scales, not integers. `block_linear`, last, adds a linear layer in float to every
-        block. All: docs/initialisation.md. Python may pass a link of its own in the place of a name.
+      chain: links, in order; `ranges` (the paper's) comes first. The end of `--help` says what each link does,
+        docs/initialisation.md says it in full. After a link that rounds weights, a search moves scales, not
+        integers. Python may pass a link of its own in place of a name.
       damping: how strongly `ridge` holds on to float weights, relative to each input's second moment.
       pull: share (0 to 1) of the stream's error that `ridge` and `bias` correct at the end of a branch.
       token_weights: what layer-wise links weigh tokens by: `fisher`, how much they matter to the network's

@@ -62,7 +62,7 @@ class CalibrationConfig:
     """How the first scales are found.
 
     Attributes:
-      chain: links, in order; `ranges` (the paper's) comes first. The end of `--help` says what each link does,
+      chain: links, in order; `ranges` (the paper's) comes first. The end of `--help` says what each does;
         docs/initialisation.md says it in full. After a link that rounds weights, a search moves scales, not
         integers. Python may pass a link of its own in place of a name.
       damping: how strongly `ridge` holds on to float weights, relative to each input's second moment.

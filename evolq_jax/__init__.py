@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from evolq_jax.metrics import Delta, Interval, Scores
     from evolq_jax.network.network import Network
     from evolq_jax.objective.logits import info_nce, kl
-    from evolq_jax.pipeline.load import list_models, load_network
+    from evolq_jax.pipeline.load import load_network
     from evolq_jax.quantized.calibrate import calibrate
     from evolq_jax.quantized.files import load
     from evolq_jax.quantized.network import QuantizedNetwork
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from evolq_jax.verbs.landscape.plan import LandscapePlan, plan_landscape
     from evolq_jax.verbs.landscape.record import read_landscape
     from evolq_jax.verbs.landscape.run import run_landscape
+    from evolq_jax.verbs.models import list_models
     from evolq_jax.verbs.pack import PackResult, run_pack
     from evolq_jax.verbs.search.plan import SearchPlan, plan_search
     from evolq_jax.verbs.search.run import ensure_search, resume_search, run_search
@@ -92,7 +93,7 @@ _MODULES = {
     "evolq_jax.metrics": ("Delta", "Interval", "Scores"),
     "evolq_jax.network.network": ("Network",),
     "evolq_jax.objective.logits": ("info_nce", "kl"),
-    "evolq_jax.pipeline.load": ("list_models", "load_network"),
+    "evolq_jax.pipeline.load": ("load_network",),
     "evolq_jax.quantized.calibrate": ("calibrate",),
     "evolq_jax.quantized.files": ("load",),
     "evolq_jax.quantized.network": ("QuantizedNetwork",),
@@ -117,6 +118,7 @@ _MODULES = {
     "evolq_jax.verbs.landscape.plan": ("LandscapePlan", "plan_landscape"),
     "evolq_jax.verbs.landscape.record": ("read_landscape",),
     "evolq_jax.verbs.landscape.run": ("run_landscape",),
+    "evolq_jax.verbs.models": ("list_models",),
     "evolq_jax.verbs.pack": ("PackResult", "run_pack"),
     "evolq_jax.verbs.search.plan": ("SearchPlan", "plan_search"),
     "evolq_jax.verbs.search.run": ("ensure_search", "resume_search", "run_search"),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,8 @@ from evolq_jax.models.vit import ViTConfig, init_params, make_vit
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, Params, Preprocessing
+
+WEIGHTS = Path(__file__).parent / "weights"  # that evolq_jax brings along
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class ModelRow(NamedTuple):
     depth: int | None
     num_heads: int | None
     preprocessing: Preprocessing
+    weights_included: bool  # evolq_jax brings weights for it
 
 
 VIT = Family(make_vit, init_params, VIT_LAYOUTS)
@@ -206,5 +210,8 @@ def list_models() -> list[ModelRow]:
         trained = [shape for name, shape in shapes.items() if "running_" not in name]
         num_params = sum(int(np.prod(shape)) for shape in trained)
         size = entry.preprocessing.size
-        rows.append(ModelRow(entry.name, num_params, size, patch, width, depth, heads, entry.preprocessing))
+        included = (WEIGHTS / f"{entry.name}.safetensors").is_file()
+        rows.append(
+            ModelRow(entry.name, num_params, size, patch, width, depth, heads, entry.preprocessing, included)
+        )
     return rows

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from jax.sharding import Mesh
 
-import evolq_jax.models
 from evolq_jax.calibration.chain import check_links, specs_after
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.mesh import make_mesh
@@ -87,18 +85,7 @@ def shipped_weights(name: str) -> Path:
     Raises:
       UserError: the model is unknown, or evolq_jax brings no weights for it.
     """
-    path = _weights_folder() / f"{registry.get_entry(name).name}.safetensors"
+    path = registry.WEIGHTS / f"{registry.get_entry(name).name}.safetensors"
     if not path.is_file():
         raise UserError(f"evolq_jax comes without weights for '{name}': give them with --model.weights FILE")
     return path
-
-
-def list_models() -> list[dict[str, Any]]:
-    """Every model of the registry by its sizes, and whether evolq_jax brings weights for it."""
-    rows = [row._asdict() for row in registry.list_models()]
-    folder = _weights_folder()
-    return [row | {"weights_included": (folder / f"{row['name']}.safetensors").is_file()} for row in rows]
-
-
-def _weights_folder() -> Path:
-    return Path(evolq_jax.models.__file__).parent / "weights"

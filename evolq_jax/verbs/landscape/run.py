@@ -53,7 +53,7 @@ def run_landscape(
         setup = load_model(opened.config)
         design = make_design(setup, opened.run)
         inputs = load_inputs(setup, opened.run, design, watcher)
-        losses = _compute(setup, design, inputs, run, watcher)
+        losses = _compute(setup, design, inputs, run=run, watcher=watcher)
         metadata = metadata_of(setup, opened, design, inputs)
         arrays = arrays_of(design, losses)
         write_arrays(run, arrays, metadata)
@@ -86,7 +86,9 @@ def program_of(setup: Setup, design: Design) -> Program:
     )
 
 
-def _compute(setup: Setup, design: Design, inputs: Inputs, run: RunDirectory, watcher: Watcher) -> np.ndarray:
+def _compute(
+    setup: Setup, design: Design, inputs: Inputs, *, run: RunDirectory, watcher: Watcher
+) -> np.ndarray:
     """All losses [points, columns]: those from before a kill, and the rest."""
     ground, pixels, _ = inputs
     program, mesh, total = program_of(setup, design), setup.mesh, len(design.grid.starts)

@@ -180,6 +180,15 @@ def test_other_inputs_do_not_continue(finished: Finished, copied: Path, what: st
         resume_search(copied)
 
 
+@pytest.mark.parametrize("text", ["{", '{"depends_on": {}, "seconds_calibration": 1.0, "seconds": 2.0}'])
+def test_a_record_that_cannot_be_read_is_named(copied: Path, text: str) -> None:
+    """It is damaged, or of an older version."""
+    (copied / "search.json").write_text(text)
+    with pytest.raises(UserError, match=r"search\.json'.*; start anew") as raised:
+        resume_search(copied)
+    assert "\n" not in str(raised.value)
+
+
 def test_a_damaged_checkpoint_is_named(copied: Path) -> None:
     state = copied / "checkpoints" / str(BLOCKS + 1)
     for file in [*state.rglob("*")]:

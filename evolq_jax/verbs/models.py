@@ -1,0 +1,5 @@
+"""The verb `models`: the models of the registry."""
+
+from evolq_jax.models.registry import ModelRow, list_models
+
+__all__ = ["ModelRow", "list_models"]

@@ -20,7 +20,7 @@ from evolq_jax.network.run import normalize
 from evolq_jax.quant.qparams import blank_qparams, with_bits
 from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quantized.network import QuantizedNetwork
-from evolq_jax.typing import Array, Images
+from evolq_jax.typing import Array, Images, Preprocessing
 
 LARGEST_BATCH = 100  # images that observers see at once where no batch size is given
 
@@ -34,11 +34,15 @@ class Batches(NamedTuple):
 
 def in_batches(network: Network, pixels: np.ndarray, batch_size: int, mesh: Mesh | None = None) -> Batches:
     """Normalised images in batches. The batch size divides their number."""
-    preprocess = jax.jit(partial(normalize, network.preprocessing))
     mesh = None if mesh is None else image_mesh(mesh, batch_size)
     batches = [pixels[i : i + batch_size] for i in range(0, len(pixels), batch_size)]
     on_devices = (jnp.asarray(batch) if mesh is None else put_rows(mesh, DATA, batch) for batch in batches)
-    return Batches([preprocess(batch) for batch in on_devices], mesh)
+    return Batches([_normalised(network.preprocessing, batch) for batch in on_devices], mesh)
+
+
+@partial(jax.jit, static_argnames=("preprocessing",))
+def _normalised(preprocessing: Preprocessing, pixels: Array) -> Array:
+    return normalize(preprocessing, pixels)
 
 
 def pixels_of(images: Images | np.ndarray | Array) -> np.ndarray:

@@ -218,7 +218,9 @@ def test_other_weights_or_images_are_not_taken_for_the_run_s(
 def test_scales_of_another_setting_are_not_taken(finished: Finished, tmp_path: Path) -> None:
     quant = replace(finished.config.quant, scheme="fully_quantized")
     run = copy_run(finished, tmp_path / "run", replace(finished.config, quant=quant))
-    with pytest.raises(UserError, match=r"scales in .*run' do not fit its config: .*missing or extra"):
+    with pytest.raises(
+        UserError, match=r"run/init_scales\.safetensors' do not fit the run's config: .*missing or extra"
+    ):
         run_evaluate(run)
 
 

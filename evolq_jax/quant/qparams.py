@@ -56,7 +56,8 @@ def with_bits(qparams: QParams, bits: Mapping[str, int | Array | np.ndarray]) ->
       bits: by site, one for all blocks or one for each [L]; may be traced.
 
     Raises:
-      UserError: there is no such site, or bits that are no tracers are outside 2 to 8.
+      UserError: there is no such site, it has another number of blocks, or bits that are no tracers are
+        outside 2 to 8.
     """
     changed = dict(qparams)
     for site, width in bits.items():
@@ -67,5 +68,7 @@ def with_bits(qparams: QParams, bits: Mapping[str, int | Array | np.ndarray]) ->
                 check_bits(f"the bits of '{site}'", float(value))
         old = qparams[site].bits
         by_block = jnp.asarray(width, old.dtype).reshape(-1, *[1] * (old.ndim - 1))
+        if len(by_block) not in (1, len(old)):
+            raise UserError(f"'{site}' has {len(old)} blocks, not {len(by_block)}: give as many bits, or one")
         changed[site] = qparams[site]._replace(bits=jnp.broadcast_to(by_block, old.shape))
     return changed

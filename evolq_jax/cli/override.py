@@ -21,15 +21,15 @@ _registry = ConstructorRegistry()
 @_registry.primitive_rule
 def _by_name(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     """Things that have names are given by name on the command line."""
-    known = named_kind(info.type)
+    known, optional = named_kind(info.type), type(None) in get_args(info.type)
     if known is None:
         return None
     return PrimitiveConstructorSpec(
         nargs=1,
-        metavar=known.noun.upper(),
-        instance_from_str=lambda args: args[0],
-        is_instance=lambda given: isinstance(given, str | known.kind),
-        str_from_instance=lambda given: [name_of(given)],
+        metavar=known.noun.upper() + ("|None" if optional else ""),
+        instance_from_str=lambda args: None if optional and args[0] == "None" else args[0],
+        is_instance=lambda given: isinstance(given, str | known.kind) or (optional and given is None),
+        str_from_instance=lambda given: ["None" if given is None else name_of(given)],
     )
 
 
@@ -85,7 +85,7 @@ def _field_names(kind: type, prefix: str = "") -> list[str]:
     for name, hint in get_type_hints(kind).items():
         if dataclasses.is_dataclass(hint):
             names += _field_names(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
-        elif not any(dataclasses.is_dataclass(part) for part in get_args(hint)):
+        elif named_kind(hint) or not any(dataclasses.is_dataclass(part) for part in get_args(hint)):
             names.append((prefix + name).replace("_", "-"))
     return names
 

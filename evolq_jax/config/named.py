@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, get_args
 from evolq_jax.calibration.chain import LINKS
 from evolq_jax.calibration.link import Link
 from evolq_jax.named import Named
+from evolq_jax.quant.quantizers import QUANTIZERS
+from evolq_jax.quant.quantizers.base import Quantizer
 
 
 class NamedKind(NamedTuple):
@@ -16,7 +18,10 @@ class NamedKind(NamedTuple):
     things: Mapping[str, Named]
 
 
-KINDS = (NamedKind(Link, "link", LINKS),)  # one line for each kind
+KINDS = (
+    NamedKind(Link, "link", LINKS),
+    NamedKind(Quantizer, "quantizer", QUANTIZERS),
+)
 
 
 def named_kind(hint: Any) -> NamedKind | None:

@@ -56,6 +56,10 @@ def _found(name: Any, kind: Any) -> Any:
     return name
 
 
+def _recorded_name(thing: Any) -> str | None:
+    return None if thing is None else name_of(thing)
+
+
 def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
@@ -66,7 +70,7 @@ def _number(value: Any, kind: Any) -> float:
 
 _converter.register_unstructure_hook_func(_is_function, _name)
 _converter.register_structure_hook_func(_is_function, _recorded)
-_converter.register_unstructure_hook_func(lambda kind: named_kind(kind) is not None, name_of)
+_converter.register_unstructure_hook_func(lambda kind: named_kind(kind) is not None, _recorded_name)
 _converter.register_structure_hook_func(lambda kind: named_kind(kind) is not None, _found)
 _converter.register_unstructure_hook(float, _finite)
 _converter.register_structure_hook(float, _number)

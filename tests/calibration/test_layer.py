@@ -9,7 +9,7 @@ from evolq_jax.calibration.links.bias import BIAS, matching_bias
 from evolq_jax.calibration.links.gptq import GPTQ, SHRINKS, error_feedback
 from evolq_jax.calibration.links.ranges import weight_qparams
 from evolq_jax.calibration.links.ridge import RIDGE, RidgeConfig, ridge
-from evolq_jax.quant.quantizers.uniform import fake_quant
+from evolq_jax.quant.quantizers.base import fake_quant
 from evolq_jax.quant.spec import QuantSpec
 from tests.numbers import width
 

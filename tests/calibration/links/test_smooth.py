@@ -116,8 +116,8 @@ def test_smoothing_leaves_the_float_network_as_it_is(name: str, scheme: str) -> 
 def test_smoothing_then_folding_then_corrections() -> None:
     parts, params, images, sites = network("tiny_vit")
     specs = resolve(QuantConfig("matmul", weight_bits=8), sites)
-    chain, batches = ("ranges", "smooth", "fold", "bias"), [images[:8], images[8:]]
-    found = calibrate(parts, specs, params, batches, sites=sites, chain=chain, chunk=4)
+    chain, batches = ("ranges", "smooth", "fold", "bias"), [images[:6], images[6:]]
+    found = calibrate(parts, specs, params, batches, sites=sites, chain=chain, chunk=3)
     got = logits("tiny_vit", specs, found.params, found.qparams)
     close(got, logits("tiny_vit", (), params, {}), 0.05)
     assert all(leaf.shape == (3, 1, 1, 1) for leaf in found.qparams["blocks/norm1"])

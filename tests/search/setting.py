@@ -5,7 +5,6 @@ from functools import cache, partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from evolq_jax.calibration.calibrate import calibrate
@@ -78,11 +77,15 @@ def make_setting(depth: int = 3, activations: bool = True) -> Setting:
     if not activations:
         specs = tuple((name, spec) for name, spec in specs if tiny.sites[name].is_weight)
     qparams = calibrate(tiny.parts, specs, tiny.params, [tiny.images], sites=tiny.sites, chunk=12).qparams
-    network = at_qparams(specs, tiny.params, qparams)
-    reading = tiny.parts, quant_sites(specs), network.quantized, qparams
-    tokens = embed(*reading, pixels=tiny.pixels, preprocessing=PREPROCESSING, chunk=12)
-    teacher = forward(tiny.parts, float_sites, tiny.params, {}, tiny.images)
-    return Setting(tiny, specs, qparams, network, jnp.asarray(tokens), teacher)
+
+    @jax.jit
+    def arrays(params: Params, qparams: QParams, pixels: Array) -> tuple[Quantized, Array, Array]:
+        network = at_qparams(specs, params, qparams)
+        reading = tiny.parts, quant_sites(specs), network.quantized, qparams
+        tokens = embed(*reading, pixels=pixels, preprocessing=PREPROCESSING, chunk=12)
+        return network, tokens, forward(tiny.parts, float_sites, params, {}, tiny.images)
+
+    return Setting(tiny, specs, qparams, *arrays(tiny.params, qparams, tiny.pixels))
 
 
 @partial(jax.jit, static_argnames=("runner", "objective", "number"))

@@ -9,16 +9,12 @@ from jax.sharding import Mesh
 
 from evolq_jax.calibration.chain import check_links, find_links, group_links
 from evolq_jax.calibration.layerwise import walk
-from evolq_jax.calibration.link import Calibration, LayerLink, Link, NetworkLink, Progress, State, whole
+from evolq_jax.calibration.link import Calibration, LayerLink, Link, NetworkLink, State, whole
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import encode_weights
 from evolq_jax.quant.spec import Specs, with_codes
-from evolq_jax.typing import Array, Params, SiteInfo
-
-
-def _silent(done: int, total: int) -> None:
-    del done, total
+from evolq_jax.typing import Array, Params, Progress, SiteInfo, no_progress
 
 
 def calibrate(
@@ -33,7 +29,7 @@ def calibrate(
     chunk: int = 10,
     seed: int = 0,
     mesh: Mesh | None = None,
-    stage: Callable[[str], Progress] = lambda name: _silent,
+    stage: Callable[[str], Progress] = lambda name: no_progress,
 ) -> State:
     """Runs the links of a chain in order. It starts from the float parameters and the bits.
 

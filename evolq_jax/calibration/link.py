@@ -19,7 +19,7 @@ from evolq_jax.named import only_name_recorded
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.spec import QuantSpec, Specs
-from evolq_jax.typing import Array, Params, Progress, SiteInfo
+from evolq_jax.typing import Array, Params, Progress, SiteInfo, no_progress
 
 TokenWeighting = Literal["fisher", "stream", "equal"]
 
@@ -47,7 +47,7 @@ class Calibration(NamedTuple):
     chunk: int
     seed: int = 0
     mesh: Mesh | None = None
-    progress: Progress = lambda done, total: None
+    progress: Progress = no_progress
 
 
 def whole(calibration: Calibration) -> Calibration:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from evolq_jax.calibration.calibrate import calibrate as run_chain
 from evolq_jax.calibration.chain import find_links, specs_after
-from evolq_jax.calibration.link import Link, Progress
+from evolq_jax.calibration.link import Link
 from evolq_jax.devices.mesh import DATA, fetch, gather, image_mesh, put_rows, replicate
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.network.chunks import largest_divisor
@@ -20,7 +20,7 @@ from evolq_jax.network.run import normalize
 from evolq_jax.quant.qparams import blank_qparams, with_bits
 from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quantized.network import QuantizedNetwork
-from evolq_jax.typing import Array, Images, Preprocessing
+from evolq_jax.typing import Array, Images, Preprocessing, Progress, no_progress
 
 LARGEST_BATCH = 100  # images that observers see at once where no batch size is given
 
@@ -50,10 +50,6 @@ def pixels_of(images: Images | np.ndarray | Array) -> np.ndarray:
     return np.asarray(images.pixels if isinstance(images, Images) else images)
 
 
-def _silent(done: int, total: int) -> None:
-    del done, total
-
-
 def calibrate(
     network: Network,
     images: Images | np.ndarray | Array,
@@ -65,7 +61,7 @@ def calibrate(
     image_chunk: int = 10,
     seed: int = 0,
     mesh: Mesh | None = None,
-    stage: Callable[[str], Progress] = lambda name: _silent,
+    stage: Callable[[str], Progress] = lambda name: no_progress,
 ) -> QuantizedNetwork:
     """Finds every quantizer's numbers by a chain of links. Links may also correct and round weights.
 
@@ -109,5 +105,4 @@ def calibrate(
         )
         params, qparams = fetch(batches.mesh, gather(batches.mesh, (found.params, found.qparams)))
         jax.block_until_ready(qparams)
-    unchanged = found.params is network.params
-    return QuantizedNetwork(network, network.params if unchanged else params, qparams, specs)
+    return QuantizedNetwork(network, params, qparams, specs)

@@ -26,7 +26,7 @@ from evolq_jax.quant.sites import quant_sites
 from evolq_jax.quant.spec import scope
 from evolq_jax.search import programs
 from evolq_jax.search.population import Context
-from evolq_jax.search.problem import Runner
+from evolq_jax.search.runner import Runner
 from evolq_jax.typing import Params
 
 

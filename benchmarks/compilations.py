@@ -10,13 +10,13 @@ import jax
 import numpy as np
 
 from benchmarks.command import main
-from benchmarks.search_throughput import MATMUL, Case, paper_search
+from benchmarks.search_throughput import MATMUL, Arrays, Case, begin_search, paper_search
 from benchmarks.subject import Options, Subject
 from benchmarks.timing import count_compilations
 from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.network.network import Network
 from evolq_jax.quantized.logits import compute_logits
-from evolq_jax.search.blockwise import search
+from evolq_jax.search.driver import run
 
 DEPTHS = (4, 8, 12)
 CASE = Case("matmul", 5)
@@ -31,15 +31,12 @@ def row(subject: Subject, case: Case = CASE) -> dict[str, Any]:
     pixels = np.asarray(subject.pixels)
     teacher = compute_logits(Network(parts, params, subject.preprocessing), pixels, 10)
     ends: list[float] = []
-
-    def note_end(_: Any) -> None:
-        ends.append(time.perf_counter())
-
     config, data = paper_search(number, case), jax.numpy.asarray(teacher)
     jax.clear_caches()
     began = time.perf_counter()
     with count_compilations() as compilations:
-        search(config, parts, specs, params, qparams, tokens, data, jax.random.key(0), note_end)
+        for _ in run(*begin_search(config, parts, specs, Arrays(params, qparams, tokens, data))):
+            ends.append(time.perf_counter())
     return {
         "depth": subject.config.depth,
         "compilations": len(compilations.seconds),

@@ -16,19 +16,15 @@ import jax
 import numpy as np
 
 from benchmarks.command import main
-from benchmarks.search_throughput import MATMUL, Case, paper_search
+from benchmarks.search_throughput import MATMUL, Arrays, Case, begin_search, paper_search
 from benchmarks.subject import Options, Subject, load
 from evolq_jax.calibration.calibrate import calibrate
-from evolq_jax.search.blockwise import search
+from evolq_jax.search.driver import run
 
 ROOT = Path(__file__).resolve().parent.parent
 CHILDREN = 8
 CHUNKS = ((5, 1), (10, 1), (25, 1), (100, 1), (10, 4), (10, 8))  # images, candidates
 QUICK = ((5, 1), (20, 1), (5, 8))
-
-
-class EnoughError(Exception):
-    """The first generation is over."""
 
 
 def peak_mib() -> float:
@@ -54,15 +50,9 @@ def child(images: int, image_chunk: int, population_chunk: int) -> None:
     teacher = jax.random.normal(jax.random.key(0), (images, subject.config.num_classes))
     config = paper_search(images, Case("matmul", image_chunk, 1, CHILDREN, population_chunk))
     before = peak_mib()
-
-    def stop(_: Any) -> None:
-        raise EnoughError
-
-    try:
-        search(config, parts, specs, params, qparams, tokens, teacher, jax.random.key(0), stop)
-    except EnoughError:
-        cache = subject.config.depth * np.prod(tokens.shape) * 4 / 2**20
-        print(json.dumps({"before": before, "peak": peak_mib(), "cache": float(cache)}))
+    next(run(*begin_search(config, parts, specs, Arrays(params, qparams, tokens, teacher))))
+    cache = subject.config.depth * np.prod(tokens.shape) * 4 / 2**20
+    print(json.dumps({"before": before, "peak": peak_mib(), "cache": float(cache)}))
 
 
 def measure(subject: Subject, options: Options) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ from evolq_jax.quant.scheme import QuantConfig
 from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.search.population import Context, population_fitness
-from evolq_jax.search.problem import Runner
+from evolq_jax.search.runner import Runner
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, Params, Site, SiteInfo
 

@@ -37,7 +37,7 @@ from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import scope
 from evolq_jax.search import programs
 from evolq_jax.search.population import Context
-from evolq_jax.search.problem import Runner
+from evolq_jax.search.runner import Runner
 from evolq_jax.trees import unflatten
 from evolq_jax.typing import Params
 

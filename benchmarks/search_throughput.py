@@ -8,7 +8,6 @@ does not include compilation. A candidate that changes block b runs only b and w
 / 6.5 = 1.85 would mean that quantization costs nothing.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,10 +20,17 @@ from benchmarks.subject import Options, Subject
 from benchmarks.timing import Task, count_compilations, interleave
 from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.network.network import Network
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.objective.objective import Teacher
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.scheme import QuantConfig
+from evolq_jax.quant.spec import Specs
 from evolq_jax.quantized.logits import compute_logits
-from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import ATTENTION_WEIGHTS, SearchConfig
+from evolq_jax.search.driver import search
+from evolq_jax.search.problem import Data, Problem, make_data, make_problem
+from evolq_jax.search.state import State, init
+from evolq_jax.typing import Array, Params
 
 MATMUL = QuantConfig("matmul")
 FULLY_QUANTIZED = QuantConfig("fully_quantized", activation_observer="omse")
@@ -67,6 +73,25 @@ def paper_search(number: int, case: Case) -> SearchConfig:
     )
 
 
+class Arrays(NamedTuple):
+    """Of a search."""
+
+    params: Params
+    qparams: QParams
+    tokens: Array  # calibration images at the first block's input [B, ...]
+    teacher: Array  # logits [B, C]
+
+
+def begin_search(
+    config: SearchConfig, parts: ModelParts, specs: Specs, arrays: Arrays
+) -> tuple[Problem, Data, State]:
+    """What `evolq_jax.search.driver.run` takes."""
+    params, qparams, tokens, teacher = arrays
+    problem = make_problem(config, parts, specs, qparams, num_images=len(teacher))
+    data = make_data(problem, params, tokens, Teacher(teacher))
+    return problem, data, init(problem, qparams, jax.random.key(0))
+
+
 def one_pass(subject: Subject, case: Case) -> Task:
     """A pass with its compilation taken off; compiles most of it now, in a pass of one generation."""
     parts, params, number = subject.parts, subject.params, len(subject.pixels)
@@ -75,12 +100,12 @@ def one_pass(subject: Subject, case: Case) -> Task:
     tokens = subject.tokens(specs, qparams, 10)
     pixels = np.asarray(subject.pixels)
     teacher = compute_logits(Network(parts, params, subject.preprocessing), pixels, 10)
-    run = partial(search, parts=parts, specs=specs, params=params, qparams=qparams, tokens=tokens)
+    arrays = params, qparams, tokens, jax.numpy.asarray(teacher)
 
     def task(case: Case = case) -> float:
-        config = paper_search(number, case)
+        began = begin_search(paper_search(number, case), parts, specs, Arrays(*arrays))
         with count_compilations() as compilations:
-            result = run(config, teacher=jax.numpy.asarray(teacher), key=jax.random.key(0))
+            result = search(*began)
         return result.seconds - sum(compilations.seconds)
 
     task(case._replace(generations=1))

@@ -24,6 +24,11 @@ class Named(Protocol):
         ...
 
 
+def first_line(docstring: str | None) -> str:
+    """What the first line of a docstring says, as `Named.does` has it."""
+    return (docstring or "").strip().partition("\n")[0].removesuffix(".")
+
+
 Thing = TypeVar("Thing", bound=Named)
 
 

@@ -28,7 +28,7 @@ LAYERS = {
     "data": "errors typing trees devices",
     "quant": "errors typing trees",
     "network": "errors typing trees devices quant",
-    "objective": "errors typing trees quant network",
+    "objective": "errors typing trees named quant network",
     "models": "errors typing trees quant network",
     "metrics": "errors typing objective",
     "search": NUMERICS,

@@ -6,6 +6,7 @@ import io
 import textwrap
 from collections.abc import Sequence
 from itertools import dropwhile, takewhile
+from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import tyro
@@ -21,16 +22,16 @@ _registry = ConstructorRegistry()
 
 @_registry.primitive_rule
 def _by_name(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Things that have names are given by name on the command line."""
-    known = named_kind(info.type)
+    """Things that have names are given by name on the command line, none as `None`."""
+    known, takes_none = named_kind(info.type), NoneType in get_args(info.type)
     if known is None:
         return None
     return PrimitiveConstructorSpec(
         nargs=1,
-        metavar=known.noun.upper(),
-        instance_from_str=lambda args: args[0],
-        is_instance=lambda given: isinstance(given, str | known.kind),
-        str_from_instance=lambda given: [name_of(given)],
+        metavar=known.noun.upper().replace(" ", "-"),
+        instance_from_str=lambda args: None if takes_none and args[0] == "None" else args[0],
+        is_instance=lambda given: isinstance(given, str | known.kind) or (takes_none and given is None),
+        str_from_instance=lambda given: ["None" if given is None else name_of(given)],
     )
 
 
@@ -86,7 +87,7 @@ def _field_names(kind: type, prefix: str = "") -> list[str]:
     for name, hint in get_type_hints(kind).items():
         if dataclasses.is_dataclass(hint):
             names += _field_names(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
-        elif not any(dataclasses.is_dataclass(part) for part in get_args(hint)):
+        elif named_kind(hint) or not any(dataclasses.is_dataclass(part) for part in get_args(hint)):
             names.append((prefix + name).replace("_", "-"))
     return names
 
@@ -95,8 +96,10 @@ def print_names() -> None:
     """Prints what the names of links and the like stand for."""
     for known in KINDS:
         print(f"\n{known.noun}s:")
+        width = max(map(len, known.things))
         for name, thing in known.things.items():
-            print(textwrap.fill(thing.does, 80, initial_indent=f"  {name:<14} ", subsequent_indent=" " * 17))
+            indent = " " * (width + 3)
+            print(textwrap.fill(f"  {name:<{width}} {thing.does}", 80, subsequent_indent=indent))
 
 
 def print_fields(kind: type, config: Any, verb: str) -> None:

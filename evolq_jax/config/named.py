@@ -6,6 +6,9 @@ from typing import Any, NamedTuple, get_args
 from evolq_jax.calibration.chain import LINKS
 from evolq_jax.calibration.link import Link, recorded_link
 from evolq_jax.named import Named
+from evolq_jax.objective.terms import TERMS, Term, recorded_term
+from evolq_jax.search.algorithms.base import Algorithm, recorded_algorithm
+from evolq_jax.search.algorithms.menu import ALGORITHMS
 
 
 class NamedKind(NamedTuple):
@@ -25,7 +28,11 @@ class NamedKind(NamedTuple):
     recorded: Callable[[str], Named]
 
 
-KINDS = (NamedKind(Link, "link", LINKS, recorded_link),)  # one line for each kind
+KINDS = (  # one line for each kind
+    NamedKind(Link, "link", LINKS, recorded_link),
+    NamedKind(Term, "fitness term", TERMS, recorded_term),
+    NamedKind(Algorithm, "search algorithm", ALGORITHMS, recorded_algorithm),
+)
 
 
 def named_kind(hint: Any) -> NamedKind | None:

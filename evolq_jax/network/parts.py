@@ -118,6 +118,11 @@ def num_blocks(parts: ModelParts) -> int:
     return sum(segment.length for segment in parts.segments)
 
 
+def blocks_before(parts: ModelParts, segment_number: int, block: int) -> int:
+    """The number of blocks before block `block` of a segment: its number in the whole network."""
+    return num_blocks(parts) - blocks_run(parts, segment_number, block)
+
+
 def blocks_run(parts: ModelParts, segment_number: int, block: int) -> int:
     """The number of blocks from block `block` of a segment on, including this block."""
     later = sum(segment.length for segment in parts.segments[segment_number + 1 :])

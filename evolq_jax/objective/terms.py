@@ -5,10 +5,12 @@ plain function of logits.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import KW_ONLY, dataclass
+from functools import cache
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.named import first_line, only_name_recorded
 from evolq_jax.objective.activations import relative_error
 from evolq_jax.objective.logits import centred_cosine, cosine, info_nce, kl, mse, top_k_kl
 from evolq_jax.typing import Array, FitnessFn
@@ -22,6 +24,7 @@ class Term:
 
     Attributes:
       name: the name that configs use.
+      does: what it compares, in one sentence without a full stop.
       function: a pure function. For logits: `(student [B, C], teacher [B, C]) -> scalar`, over one batch. For
         features or a block's own output: `(student [B, ...], teacher [B, ...]) -> [B]`, an error per image.
       reads: what `function` gets: the logits; the features that the classifiers read; or the output of the
@@ -33,7 +36,9 @@ class Term:
     """
 
     name: str
+    does: str
     function: Callable[..., Array]
+    _: KW_ONLY
     reads: Reads = "logits"
     unit: str = "1"
     contrastive: bool = False
@@ -50,21 +55,60 @@ class Weighted(NamedTuple):
 TERMS = {
     term.name: term
     for term in (
-        Term("info_nce", info_nce, contrastive=True, takes=("temperature",)),
-        Term("mse", mse, unit="squared logits"),
-        Term("cosine", cosine),
-        Term("kl", kl, unit="nats"),
-        Term("centred_cosine", centred_cosine, contrastive=True),
-        Term("top_k_kl", top_k_kl, unit="nats", takes=("top_k",)),
-        Term("features", relative_error, reads="features"),
-        Term("local", relative_error, reads="own_output"),
+        Term(
+            "info_nce",
+            "contrasts each image's logits with the float logits of the batch (the paper's)",
+            info_nce,
+            contrastive=True,
+            takes=("temperature",),
+        ),
+        Term("mse", "the mean squared difference of the logits", mse, unit="squared logits"),
+        Term("cosine", "one minus the mean cosine between the logits", cosine),
+        Term("kl", "the divergence from the float network's class probabilities", kl, unit="nats"),
+        Term(
+            "centred_cosine",
+            "cosine after the batch's mean is taken off the logits",
+            centred_cosine,
+            contrastive=True,
+        ),
+        Term(
+            "top_k_kl",
+            "kl over the float network's most likely classes, all others as one",
+            top_k_kl,
+            unit="nats",
+            takes=("top_k",),
+        ),
+        Term(
+            "features",
+            "the relative error of the features that the classifiers read",
+            relative_error,
+            reads="features",
+        ),
+        Term(
+            "local",
+            "the relative error of the searched block's own output",
+            relative_error,
+            reads="own_output",
+        ),
     )
 }
 
 
 def as_term(given: Term | FitnessFn) -> Term:
-    """A term as it is. A plain function of logits becomes a term with the function's name."""
-    return given if isinstance(given, Term) else Term(given.__name__, given, contrastive=True)
+    """A term as it is; a plain function of logits as a term of the function's name."""
+    if isinstance(given, Term):
+        return given
+    return Term(given.__name__, first_line(given.__doc__), given, contrastive=True)
+
+
+@cache  # so that equal names give equal configs
+def recorded_term(name: str) -> Term:
+    """Stands in for a term whose name alone is recorded. A fitness that has it is refused."""
+
+    def refuse(*args: Any, **settings: Any) -> NoReturn:
+        raise only_name_recorded(name, "fitness term")
+
+    return Term(name, "is recorded by its name alone", refuse)
 
 
 def parse_fitness(

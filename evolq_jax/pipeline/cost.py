@@ -16,7 +16,7 @@ from evolq_jax.network.network import Network
 from evolq_jax.network.walk import block_inputs
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.quant.sites import float_sites
-from evolq_jax.search.prefixes import KINDS, Kind
+from evolq_jax.search.config import PREFIX_KINDS, PrefixKind
 from evolq_jax.typing import Array, Params
 
 try:
@@ -57,15 +57,15 @@ def fit_memory(setup: Setup, num_images: int) -> Setup:
     return found
 
 
-def _smaller_sizes(config: Experiment, num_images: int) -> list[tuple[int, int, Kind]]:
+def _smaller_sizes(config: Experiment, num_images: int) -> list[tuple[int, int, PrefixKind]]:
     """Images and candidates at once, which divide what they are for, and how blocks' inputs are kept."""
     search = config.search
     images, population = search.chunks()
     num_searched = num_images - search.num_held_out(num_images)
     first, *rest = _divisors(num_searched, images)
     candidates = _divisors(search.num_candidates, population)
-    kinds = KINDS[KINDS.index(search.prefixes) :]
-    sizes: list[tuple[int, int, Kind]] = [(first, p, kind) for kind in kinds for p in candidates]
+    kinds = PREFIX_KINDS[PREFIX_KINDS.index(search.prefixes) :]
+    sizes: list[tuple[int, int, PrefixKind]] = [(first, p, kind) for kind in kinds for p in candidates]
     return sizes + [(i, 1, kinds[-1]) for i in rest]
 
 
@@ -73,7 +73,7 @@ def _divisors(total: int, at_most: int) -> list[int]:
     return [size for size in range(min(total, at_most), 0, -1) if total % size == 0]
 
 
-def _with_sizes(setup: Setup, image_chunk: int, population_chunk: int, prefixes: Kind) -> Setup:
+def _with_sizes(setup: Setup, image_chunk: int, population_chunk: int, prefixes: PrefixKind) -> Setup:
     config, at_once = setup.config, image_chunk * population_chunk
     fitted = replace(
         config,

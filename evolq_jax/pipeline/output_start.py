@@ -6,7 +6,7 @@ from evolq_jax.pipeline.calibrate import Calibrated
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.pipeline.watcher import Watcher
 from evolq_jax.quantized import output_start as library
-from evolq_jax.search.records import Proposal
+from evolq_jax.search.proposal import Proposal
 
 
 def searched_weights(setup: Setup) -> frozenset[str]:

@@ -52,7 +52,7 @@ def check_search(setup: Setup) -> None:
             f"'{rounding[0]}' has replaced by integers: leave one of them out"
         )
     _check_fitness(setup)
-    search.make_algorithm({"scale": jnp.ones(8)})  # any solution: what is refused is a name or a size
+    search.strategy({"scale": jnp.ones(8)})  # any solution: what is refused is a name or a size
 
 
 def _check_fitness(setup: Setup) -> None:
@@ -64,7 +64,7 @@ def _check_fitness(setup: Setup) -> None:
     search, model = setup.config.search, setup.model
     if search.has_features and not model.parts.features:
         raise UserError(f"search.fitness 'features': '{model.name}' does not say what its classifiers read")
-    given = [as_term(given) for given in search.fitness_functions]
+    given = [as_term(term) for term in search.fitness_functions]
     given += [term for objective in search.objectives() for _, term in objective.terms]
     for term in dict.fromkeys(term for term in given if term not in TERMS.values()):
         _trace(model, term, search.batch_size)

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from evolq_jax.search.records import Generation
+from evolq_jax.search.state import Generation
 from evolq_jax.typing import Progress, no_progress
 
 

@@ -14,7 +14,7 @@ from evolq_jax.quant.spec import Specs
 from evolq_jax.quantized.calibrate import in_batches
 from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.search.config import SearchConfig
-from evolq_jax.search.records import Proposal
+from evolq_jax.search.proposal import Proposal
 from evolq_jax.search.space import searched_sites
 from evolq_jax.typing import Progress, no_progress
 

@@ -21,9 +21,10 @@ from evolq_jax.quantized.calibrate import pixels_of
 from evolq_jax.quantized.logits import compute_logits, quantize_weights
 from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.quantized.output_start import output_start, searched_weights
-from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import SearchConfig, TeacherKind
-from evolq_jax.search.records import Generation
+from evolq_jax.search.driver import run
+from evolq_jax.search.problem import Data, Problem, make_data, make_problem
+from evolq_jax.search.state import Generation, SearchEnd, init
 from evolq_jax.typing import Array, Images, Params, Progress, no_progress
 
 
@@ -86,6 +87,40 @@ def entry_tokens(
     return enter(quantize_weights(specs, params, qparams), qparams, on_devices)
 
 
+def search_problem(
+    quantized: QuantizedNetwork,
+    pixels: np.ndarray,
+    config: SearchConfig,
+    teacher: Teacher,
+    *,
+    mesh: Mesh | None = None,
+) -> tuple[Problem, Data]:
+    """What `evolq_jax.search.driver.run` takes beside a state.
+
+    Args:
+      quantized: where to start.
+      pixels: calibration images, uint8 [B, height, width, channels].
+      config: settings.
+      teacher: what is imitated, on the same images.
+      mesh: devices that share candidates and images; None: one.
+
+    Raises:
+      UserError: as `evolq_jax.search.problem.make_problem`.
+    """
+    problem = make_problem(
+        config,
+        quantized.network.parts,
+        quantized.specs,
+        quantized.qparams,
+        num_images=len(pixels),
+        mesh=mesh,
+    )
+    chunk, placement = problem.runner.image_chunk, problem.runner.placement
+    return problem, make_data(
+        problem, quantized.params, entry_tokens(quantized, pixels, chunk, placement), teacher
+    )
+
+
 def fitted(search: SearchConfig, num_images: int) -> SearchConfig:
     """The settings with the largest batch that divides so many images, up to the one that they ask for."""
     return replace(search, batch_size=largest_divisor(num_images, search.batch_size))
@@ -122,27 +157,18 @@ def evolve(
     config = fitted(config or SearchConfig(), len(pixels))
     with matmul_precision(network.precision):
         chunk, _ = config.chunks()
-        placement = config.placement(mesh, len(pixels))
         teacher = teacher_outputs(
             quantized, pixels, config.teacher, features=config.has_features, batch_size=chunk, mesh=mesh
         )
-        proposal = None
+        problem, data = search_problem(quantized, pixels, config, teacher, mesh=mesh)
+        proposal, state = None, init(problem, quantized.qparams, key)
         chosen = searched_weights(network.parts, quantized.specs, config)
         if chosen and quantized.params is network.params:  # no link has corrected weights
-            count = len(pixels) - config.num_held_out(len(pixels))
+            count = problem.searched.num_images
             proposal = output_start(quantized, pixels[:count], chosen, image_chunk=chunk, mesh=mesh)
-        found = search(
-            config,
-            network.parts,
-            quantized.specs,
-            quantized.params,
-            quantized.qparams,
-            entry_tokens(quantized, pixels, chunk, placement),
-            teacher.logits,
-            key,
-            on_generation=on_generation,
-            features=teacher.features,
-            mesh=mesh,
-            proposal=proposal,
-        )
-    return replace(quantized, qparams=found.qparams)
+        for record in run(problem, data, state, proposal=proposal):
+            if isinstance(record, Generation):
+                on_generation(record)
+            elif isinstance(record, SearchEnd):
+                quantized = replace(quantized, qparams=record.qparams)
+    return quantized

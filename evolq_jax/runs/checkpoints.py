@@ -20,20 +20,20 @@ from evolq_jax.runs.sole_writer import SoleCheckpointer, tree_from_first
 CHECKPOINTS = "checkpoints"
 
 
-class Place(Protocol):
+class State(Protocol):
     """A tree of arrays and numbers: where a search or a descent stands."""
 
     @property
     def number(self) -> int:
-        """Grows from each place to the next."""
+        """Grows from each state to the next."""
         ...
 
 
 class Saved(NamedTuple):
     """What a checkpoint holds."""
 
-    position: Any  # a `Place`
-    log_lines: int  # of `log.jsonl`, up to this position
+    state: Any  # a `State`
+    log_lines: int  # of `log.jsonl`, up to this state
     seconds: float  # of the whole run so far, over all attempts
 
 
@@ -57,7 +57,7 @@ class Checkpoints:
                 latest = self._checkpointer.latest
         self._saved = latest.step if latest else -1
 
-    def latest(self, first: Place) -> Saved | None:
+    def latest(self, first: State) -> Saved | None:
         """The last complete checkpoint of the run that began at `first`. None: there is none.
 
         Raises:
@@ -97,11 +97,11 @@ class Checkpoints:
           UserError: this or the one before could not be written.
         """
         newest = self._newest
-        if self._checkpointer is None or newest is None or newest.position.number == self._saved:
+        if self._checkpointer is None or newest is None or newest.state.number == self._saved:
             return
         with self._reported():
-            self._checkpointer.save_async(newest.position.number, _on_host(newest), force=True)
-        self._saved, self._last_save = newest.position.number, time.monotonic()
+            self._checkpointer.save_async(newest.state.number, _on_host(newest), force=True)
+        self._saved, self._last_save = newest.state.number, time.monotonic()
 
     def close(self) -> None:
         """Waits for what is being written.

@@ -6,7 +6,6 @@ JSON has no name for a float that is not finite. In the file it is `null`; when 
 import dataclasses
 import json
 import math
-from collections.abc import Callable
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from cattrs import BaseValidationError, ForbiddenExtraKeysError, transform_error
@@ -22,34 +21,18 @@ T = TypeVar("T")
 _converter = make_converter(forbid_extra_keys=True)
 
 
-def _is_function(kind: Any) -> bool:
-    return get_origin(kind) is Callable
-
-
-def _name(function: Callable[..., Any]) -> str:
-    """Functions of a config file are recorded by name."""
-    return function.__name__
-
-
-def _recorded(name: str, kind: Any) -> Callable[..., Any]:
-    """Stands in for a function that is recorded by name only. It raises a UserError when it is called."""
-    del kind
-
-    def missing(*args: Any) -> Any:
-        raise UserError(
-            f"'{name}' is a function of the config file that the run was made from, and only its name is "
-            "recorded: use that file"
-        )
-
-    missing.__name__ = name
-    return missing
-
-
 def _found(name: Any, kind: Any) -> Any:
     """What a recorded name stands for; things that Python passed are recorded by name too."""
     known = named_kind(kind)
-    unknown = known is not None and isinstance(name, str) and name not in known.things
-    return known.recorded(name) if known is not None and unknown else name
+    # A sum of fitness terms is no name.
+    if known is None or not isinstance(name, str) or not name.isidentifier() or name in known.things:
+        return name
+    return known.recorded(name)
+
+
+def _name(thing: Any) -> str | None:
+    """Things are recorded by name; a field may hold none."""
+    return None if thing is None else name_of(thing)
 
 
 def _finite(value: float) -> float | None:
@@ -60,9 +43,7 @@ def _number(value: Any, kind: Any) -> float:
     return math.nan if value is None else kind(value)
 
 
-_converter.register_unstructure_hook_func(_is_function, _name)
-_converter.register_structure_hook_func(_is_function, _recorded)
-_converter.register_unstructure_hook_func(lambda kind: named_kind(kind) is not None, name_of)
+_converter.register_unstructure_hook_func(lambda kind: named_kind(kind) is not None, _name)
 _converter.register_structure_hook_func(lambda kind: named_kind(kind) is not None, _found)
 _converter.register_unstructure_hook(float, _finite)
 _converter.register_structure_hook(float, _number)

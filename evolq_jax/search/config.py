@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 from evosax.algorithms.base import EvolutionaryAlgorithm
@@ -11,16 +11,21 @@ from jax.sharding import Mesh
 
 from evolq_jax.devices.placement import Placement
 from evolq_jax.errors import UserError
+from evolq_jax.named import check_names
 from evolq_jax.objective.objective import Objective, make_objective
+from evolq_jax.objective.terms import TERMS, Term, as_term
 from evolq_jax.quant.spec import Specs
-from evolq_jax.search.algorithms import make_algorithm
-from evolq_jax.search.evolq import Mutation, Replacement
-from evolq_jax.search.halving import num_scored
-from evolq_jax.search.one_plus_lambda import StepSize
-from evolq_jax.search.prefixes import KINDS, Kind
+from evolq_jax.search.algorithms.base import Algorithm
+from evolq_jax.search.algorithms.evolq import Mutation, Replacement
+from evolq_jax.search.algorithms.menu import ALGORITHMS, find_algorithm
+from evolq_jax.search.algorithms.one_plus_lambda import StepSize
+from evolq_jax.search.algorithms.strategy import Strategy
 from evolq_jax.search.space import Parametrization, SearchSpace, make_space
 from evolq_jax.typing import FitnessFn
 
+# How blocks' inputs are kept, in the order in which memory is saved.
+PrefixKind = Literal["float32", "bfloat16", "recompute"]
+PREFIX_KINDS: tuple[PrefixKind, ...] = get_args(PrefixKind)
 # `qkv` and `proj` of every attention module; LeViT's subsampling attention has `q` and `kv` apart.
 ATTENTION_WEIGHTS = ("*/attn*/[qk]*/weight", "*/attn*/proj/weight")
 
@@ -35,6 +40,7 @@ class SearchConfig:
     Attributes:
       algorithm: `EvolQ` (the paper's tournament), `OnePlusLambda` (elitist, with an adaptive step size),
         `Grid` (coarse to fine along one coordinate after the other) or any of evosax by its class name.
+        Python may pass a class like evosax's, or an `Algorithm`.
       sites: patterns of the sites whose scales are searched, of those inside blocks; `*`: weights and
         activations alike.
       parametrization: `raw` scales, `log` ratios to the start, one log ratio per tensor (`log_per_tensor`)
@@ -66,9 +72,10 @@ class SearchConfig:
         child's own, which it leaves as a parent (`self_adaptive`).
       fitness: `info_nce`, `mse`, `cosine`, `kl`, `centred_cosine` or `top_k_kl`, against the teacher's
         logits; `features`: what the classifiers read, against the teacher's; `local`: the searched block's
-        own output against the float block's; or a sum, as in `kl + 0.5*features`. Minimised.
-      fitness_functions: more of them, of a config file: pure functions `(student [B, C], teacher [B, C]) ->
-        scalar` of a contrastive batch's logits, known to `fitness` by their names.
+        own output against the float block's; or a sum, as in `kl + 0.5*features`. Minimised. Python may pass
+        a pure function `(student [B, C], teacher [B, C]) -> scalar` of a contrastive batch's logits, or a
+        `Term`.
+      fitness_functions: functions and terms that a sum may name beside ours.
       holdout_fitness: what the images held out are scored by; None: by `fitness`.
       top_k: classes that `top_k_kl` tells apart, the teacher's most likely.
       temperature: of infoNCE.
@@ -87,7 +94,7 @@ class SearchConfig:
       population_chunk: candidates run at once; None: chosen for the backend.
     """
 
-    algorithm: str = "SNES"
+    algorithm: str | Algorithm | type[EvolutionaryAlgorithm] = "SNES"
     sites: tuple[str, ...] = ("*",)
     parametrization: Parametrization = "log_per_tensor"
     group_size: int = 64
@@ -108,9 +115,9 @@ class SearchConfig:
     density: float = 1.0
     antithetic: bool = False
     step_size: StepSize = "one_fifth"
-    fitness: str = "kl"
-    fitness_functions: tuple[FitnessFn, ...] = ()
-    holdout_fitness: str | None = None
+    fitness: str | Term | FitnessFn = "kl"
+    fitness_functions: tuple[Term | FitnessFn, ...] = ()
+    holdout_fitness: str | Term | FitnessFn | None = None
     top_k: int = 10
     temperature: float = 3.0
     batch_size: int = 50
@@ -119,12 +126,13 @@ class SearchConfig:
     min_gain: float = 0.0
     teacher: TeacherKind = "float"
     rescore_start: bool = False
-    prefixes: Kind = "float32"
+    prefixes: PrefixKind = "float32"
     image_chunk: int | None = None
     population_chunk: int | None = None
 
     def __post_init__(self) -> None:
-        """Rejects sizes that mean nothing."""
+        """Makes records of what Python passes, and rejects sizes that mean nothing."""
+        self._make_records()
         sizes = ["passes", "generations", "population_size", "pool_size", "tournament_size", "batch_size"]
         for name in (*sizes, "blocks_per_visit", "budget", "group_size", "top_k", "halving", "restarts"):
             value = getattr(self, name)
@@ -136,25 +144,47 @@ class SearchConfig:
         for name in ("grid_start", "min_gain"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"search.{name} must not be negative, not {getattr(self, name)}")
-        if self.prefixes not in KINDS:
-            raise UserError(f"search.prefixes must be one of {', '.join(KINDS)}, not '{self.prefixes}'")
+        if self.prefixes not in PREFIX_KINDS:
+            known = ", ".join(PREFIX_KINDS)
+            raise UserError(f"search.prefixes must be one of {known}, not '{self.prefixes}'")
         if not 0 < self.density <= 1:
             raise UserError(f"search.density must be above 0 and at most 1, not {self.density}")
         if not 0 <= self.holdout < 1:
             raise UserError(f"search.holdout must be from 0 to below 1, not {self.holdout}")
-        if self.restarts > 1 and self.algorithm == "Grid":
-            raise UserError("search.restarts must be 1 with search.algorithm 'Grid', which draws nothing")
-        self._check_parametrization()
+        self._check_algorithm()
 
-    def _check_parametrization(self) -> None:
-        """EvolQ's mutations keep a log of zero (the start) at zero; evosax's steps are of size one."""
-        raw, needs_raw = self.parametrization == "raw", self.algorithm == "EvolQ"
-        if raw != needs_raw:
-            choices = "'raw'" if needs_raw else "'log' or 'log_per_tensor' (or 'log_per_group')"
-            raise UserError(
-                f"search.parametrization '{self.parametrization}' does not suit search.algorithm "
-                f"'{self.algorithm}'; choose {choices}"
-            )
+    def _make_records(self) -> None:
+        """Functions become terms of a fitness, classes algorithms: whatever is no name has one."""
+        terms: dict[str, Any] = {"fitness": self.fitness, "holdout_fitness": self.holdout_fitness}
+        for name, given in terms.items():
+            if given is not None and not isinstance(given, str):
+                object.__setattr__(self, name, as_term(given))
+                check_names((as_term(given),), TERMS, f"search.{name}")
+        object.__setattr__(self, "fitness_functions", tuple(map(as_term, self.fitness_functions)))
+        if not isinstance(self.algorithm, str):
+            algorithm = find_algorithm(self.algorithm)
+            object.__setattr__(self, "algorithm", algorithm)
+            check_names((algorithm,), ALGORITHMS, "search.algorithm")
+
+    def _check_algorithm(self) -> None:
+        """EvolQ's mutations keep a log of zero (the start) at zero; evosax's steps are of size one.
+
+        A name that is unknown is refused once a search is made.
+        """
+        raw = self.parametrization == "raw"
+        known = isinstance(self.algorithm, Algorithm) or self.algorithm in ALGORITHMS
+        if known:
+            algorithm = find_algorithm(self.algorithm)
+            if self.restarts > 1 and not algorithm.draws:
+                raise UserError(
+                    f"search.restarts must be 1 with search.algorithm '{algorithm.name}', which draws nothing"
+                )
+            if algorithm.moves is not None and raw != (algorithm.moves == "scale"):
+                choices = "'log' or 'log_per_tensor' (or 'log_per_group')" if raw else "'raw'"
+                raise UserError(
+                    f"search.parametrization '{self.parametrization}' does not suit search.algorithm "
+                    f"'{algorithm.name}'; choose {choices}"
+                )
         for name in ("zero_points", "grid_start"):
             if raw and getattr(self, name):
                 raise UserError(f"search.{name} needs a log parametrization, not 'raw'")
@@ -170,23 +200,14 @@ class SearchConfig:
             self.sites, sites, self.parametrization, segment, specs, self.group_size, self.zero_points
         )
 
-    def make_algorithm(self, solution: Any, name: str | None = None) -> EvolutionaryAlgorithm:
-        """The algorithm, or another by its name, over solutions of one shape.
+    def strategy(self, solution: Any) -> Strategy:
+        """The algorithm at work over solutions of one shape.
 
         Raises:
-          UserError: as `algorithms.make_algorithm`.
+          UserError: its name is unknown, or it refuses the population size.
         """
-        return make_algorithm(
-            name or self.algorithm,
-            self.population_size,
-            solution,
-            pool_size=self.pool_size,
-            tournament_size=self.tournament_size,
-            mutation=self.mutation,
-            replacement=self.replacement,
-            antithetic=self.antithetic,
-            step_size=self.step_size,
-        )
+        kind = find_algorithm(self.algorithm)
+        return Strategy(kind, kind.build(self, solution), self.restarts)
 
     def visits(self, length: int) -> tuple[int, tuple[int, ...]]:
         """Blocks searched at once in a segment of so many, and the first of each visit, in order."""
@@ -234,30 +255,3 @@ class SearchConfig:
         """Images and candidates run at once: the settings, or what suits the backend."""
         images, population = (10, 1) if jax.default_backend() == "cpu" else (100, 16)
         return self.image_chunk or images, self.population_chunk or population
-
-
-def num_evaluations(
-    config: SearchConfig, num_visits: int, coordinates: int = 0, *, proposed: bool = False
-) -> int:
-    """Candidates that all passes evaluate at most (moves that already lost need no held-out score).
-
-    `num_visits` are those of a pass; `coordinates`, of all its visits together, count for grids only.
-    `proposed`: the search is given a proposal.
-    """
-    visits = (config.passes + bool(config.grid_start)) * num_visits
-    searched, held_out = config.objectives()
-    starts = visits if config.rescore_start or searched.is_local else 1
-    decisions = visits + (visits if held_out.is_local else 1) if config.holdout else 0
-    each = coordinates if config.algorithm == "Grid" else num_visits
-    noise = visits * num_noise_copies(config) if config.min_gain else 0
-    own = config.passes * config.generations * each * num_scored(config.halving, config.num_candidates)
-    grid = config.grid_start * coordinates * num_scored(config.halving, config.population_size)
-    proposal = 0
-    if proposed:  # the start counts twice where visits score it again
-        proposal = 1 + searched.is_local + bool(config.holdout) * (1 + held_out.is_local)
-    return own + grid + starts + decisions + noise + proposal
-
-
-def num_noise_copies(config: SearchConfig) -> int:
-    """Candidates that the noise is measured on: a population, so that it takes no new program."""
-    return max(config.num_candidates, 4)

@@ -11,27 +11,32 @@ from evolq_jax.quant.qparams import QParams
 from evolq_jax.typing import Array
 
 
-def image_counts(stages: int, num_images: int, batch_size: int) -> tuple[int, ...]:
+def image_counts(num_stages: int, num_images: int, batch_size: int) -> tuple[int, ...]:
     """The images of each stage, in whole contrastive batches: about twice as many each time, at last all.
 
     Raises:
       UserError: there are fewer batches than the stages need.
     """
     batches = num_images // batch_size
-    if batches < 2 ** (stages - 1):
+    if batches < 2 ** (num_stages - 1):
         raise UserError(
-            f"search.halving {stages} needs {2 ** (stages - 1)} contrastive batches, and {num_images} images "
-            f"searched on are {batches} of {batch_size}: lower search.halving or search.batch_size"
+            f"search.halving {num_stages} needs {2 ** (num_stages - 1)} contrastive batches, and "
+            f"{num_images} images searched on are {batches} of {batch_size}: lower search.halving or "
+            "search.batch_size"
         )
-    return tuple(math.ceil(batches / 2**left) * batch_size for left in reversed(range(stages)))
+    return tuple(math.ceil(batches / 2**left) * batch_size for left in reversed(range(num_stages)))
 
 
-def num_scored(stages: int, population_size: int) -> int:
+def stages(population_size: int, counts: Sequence[int]) -> list[tuple[int, int]]:
+    """Candidates and images of each stage of one generation. A single candidate goes on to all images."""
+    if population_size == 1 or len(counts) == 1:
+        return [(population_size, counts[-1])]
+    return [(population_size, counts[0]), *stages((population_size + 1) // 2, counts[1:])]
+
+
+def num_scored(num_stages: int, population_size: int) -> int:
     """The number of scores in one generation. A candidate counts once in each stage that it reaches."""
-    sizes = [population_size]
-    while len(sizes) < stages and sizes[-1] > 1:
-        sizes.append((sizes[-1] + 1) // 2)
-    return sum(sizes)
+    return sum(size for size, _ in stages(population_size, range(num_stages)))
 
 
 def halve(score: Callable[[QParams, int], Array], candidates: QParams, counts: Sequence[int]) -> Array:

@@ -20,7 +20,7 @@ from evolq_jax.objective.objective import Objective, Outputs, Teacher
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import QuantSite, SiteFactory, fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import QuantSpec, scope
-from evolq_jax.search.problem import Runner
+from evolq_jax.search.runner import Runner
 from evolq_jax.typing import Array, Params
 
 

@@ -3,66 +3,58 @@
 All blocks' inputs of a pass can be held, in float32 or in half the memory, or each computed at its visit.
 """
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
-from evolq_jax.network.parts import num_blocks
+from evolq_jax.network.parts import blocks_before, num_blocks
 from evolq_jax.network.point import Quantized
 from evolq_jax.search import programs
-from evolq_jax.search.problem import Runner
+from evolq_jax.search.problem import Place, Problem
 from evolq_jax.typing import Array
 
-# In the order in which memory is saved.
-Kind = Literal["float32", "bfloat16", "recompute"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+# By segment, the inputs of its blocks [L, B, ...]: of the images searched on, and of those held out.
+Inputs = dict[str, list[Array]]
 
 
-class Prefixes:
-    """The inputs of one pass after the other."""
+def cache(problem: Problem, network: Quantized, tokens: Array) -> Inputs:
+    """The inputs that are held for a pass; none where each is computed at its visit.
 
-    def __init__(
-        self,
-        runner: Runner,
-        tokens: Array,
-        *,
-        num_searched: int,
-        kind: Kind = "float32",
-    ) -> None:
-        """`tokens` are the calibration images at the first segment's entry, as `search` takes them."""
-        self._kind: Kind = kind
-        self._runner, self._parts = runner, runner.parts
-        self._tokens, self._num_searched = tokens, num_searched
-        self._cached: dict[str, Array] = {}
-        self._split: dict[str, list[Array]] = {}
+    Inputs of blocks that a pass has yet to visit depend on none that it has visited, so a pass that is
+    continued gets the same.
+    """
+    if problem.config.prefixes == "recompute":
+        return {}
+    dtype: Any = jnp.dtype(problem.config.prefixes)
+    cached = programs.cache_inputs(problem.runner, network, tokens, dtype=dtype)
+    return {name: _split(problem, cached.pop(name)) for name in list(cached)}
 
-    def begin_pass(self, network: Quantized) -> int:
-        """Caches the inputs of a pass that begins or goes on; returns the blocks that each image ran.
 
-        Inputs of blocks that a pass has yet to visit depend on none that it has visited, so a pass that is
-        continued gets the same.
-        """
-        self._split = {}
-        if self._kind == "recompute":
-            return 0
-        dtype: Any = jnp.dtype(self._kind)
-        self._cached = programs.cache_inputs(self._runner, network, self._tokens, dtype=dtype)
-        return num_blocks(self._parts)
+def inputs_at(
+    problem: Problem, network: Quantized, tokens: Array, *, place: Place, cached: Inputs
+) -> list[Array]:
+    """The inputs [L, B, ...] of a place's segment, by part of the images.
 
-    def begin_visit(self, network: Quantized, number: int, block: int) -> tuple[list[Array], int]:
-        """The inputs [L, B, ...] of a segment's blocks, and the blocks that each image ran for them.
+    Where they are not cached they are of the place's first block alone: [1, B, ...].
+    """
+    segment = problem.runner.parts.segments[place.segment]
+    if segment.name in cached:
+        return cached[segment.name]
+    block = jnp.asarray(place.block, jnp.int32)
+    x = programs.block_input(problem.runner, network, tokens, block, number=place.segment)
+    return _split(problem, x)
 
-        The first are of the images searched on, the others of those held out. Where they are computed anew,
-        they are of the one block: [1, B, ...].
-        """
-        name = self._parts.segments[number].name
-        if self._kind == "recompute":
-            index = np.int32(block)
-            x = programs.block_input(self._runner, network, self._tokens, index, number=number)
-            before = sum(segment.length for segment in self._parts.segments[:number])
-            return programs.split(self._runner, x, num_searched=self._num_searched), before + block
-        if name not in self._split:
-            cached = self._cached.pop(name)
-            self._split = {name: programs.split(self._runner, cached, num_searched=self._num_searched)}
-        return self._split[name], 0
+
+def blocks_to_cache(problem: Problem) -> int:
+    """Blocks that each image runs for `cache`."""
+    return 0 if problem.config.prefixes == "recompute" else num_blocks(problem.runner.parts)
+
+
+def blocks_to_recompute(problem: Problem, place: Place) -> int:
+    """Blocks that each image runs at a visit, before the searched ones."""
+    is_cached = problem.config.prefixes != "recompute"
+    return 0 if is_cached else blocks_before(problem.runner.parts, place.segment, place.block)
+
+
+def _split(problem: Problem, inputs: Array) -> list[Array]:
+    return programs.split(problem.runner, inputs, num_searched=problem.searched.num_images)

@@ -18,7 +18,7 @@ from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import quant_sites
 from evolq_jax.quant.spec import Specs
 from evolq_jax.search.population import Context, population_fitness
-from evolq_jax.search.problem import Runner
+from evolq_jax.search.runner import Runner
 from evolq_jax.search.space import SearchSpace
 from evolq_jax.typing import Array, Params
 

@@ -123,7 +123,7 @@ def _descend(
     with open_checkpoints(run.path, config.checkpoint, BASELINE.verb) as checkpoints:
         first = first_position(problem, data.start)
         saved = checkpoints.latest(first) or Saved(first, 0, clock.earlier)
-        clock.earlier, lines, at = saved.seconds, saved.log_lines, saved.position
+        clock.earlier, lines, at = saved.seconds, saved.log_lines, saved.state
         milestones = Milestones(run, problem.specs, config.milestones, budget)
         if at.evaluated:
             milestones.offer(at.evaluated, at.fitness, at.best)

@@ -10,17 +10,17 @@ from evolq_jax.runs.directory import FINAL_SCALES, RunDirectory
 from evolq_jax.runs.milestones import Milestone, read_milestones
 from evolq_jax.runs.results.common import setting_of
 from evolq_jax.runs.results.networks import Fitness, Improvement, SkippedImages, TrajectoryPoint
-from evolq_jax.search import records
+from evolq_jax.search.state import SearchEnd
 from evolq_jax.typing import Images
 from evolq_jax.verbs.init_network import provenance_of
 
-Found = records.SearchResult | Descent
+End = SearchEnd | Descent
 
 
 def score_run(
     run: RunDirectory,
     calibrated: Calibrated,
-    found: Found,
+    found: End,
     evaluation: Images,
     *,
     clock: Clock,

@@ -17,7 +17,7 @@ from evolq_jax.cli.override import override
 from evolq_jax.cli.progress import LineWatcher
 from evolq_jax.config.experiment import Experiment, QuantConfig
 from evolq_jax.config.presets import faithful
-from evolq_jax.search.records import Generation
+from evolq_jax.search.state import Generation
 from evolq_jax.training import TrainExperiment
 from evolq_jax.typing import Progress
 from evolq_jax.verbs.search.plan import SearchPlan

@@ -9,7 +9,7 @@ from evolq_jax.cli.progress import LineWatcher, TerminalWatcher
 from evolq_jax.cli.tables import duration, fact_table, jaggedness_table, result_table, row_table
 from evolq_jax.landscape.jaggedness import Spread
 from evolq_jax.runs.results.networks import EvaluationResult
-from evolq_jax.search.records import Generation
+from evolq_jax.search.state import Generation
 from tests.sample_results import DELTA, LANDSCAPE, SCORES, SEARCH, SETTING
 
 LAST = Generation(9, "blocks", 11, 2, 1081, 8.1234567, 8.1234567, 3600.0, 600000.0)

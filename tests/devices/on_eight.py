@@ -25,13 +25,13 @@ from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import QuantSpec, scope
 from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.search import programs
-from evolq_jax.search.blockwise import search
 from evolq_jax.search.config import SearchConfig
 from evolq_jax.search.population import Context
-from evolq_jax.search.problem import Runner
-from evolq_jax.search.records import SearchResult
+from evolq_jax.search.runner import Runner
+from evolq_jax.search.state import SearchEnd
 from evolq_jax.typing import Array, Params
 from tests.numbers import numbers
+from tests.search.setting import Subject, searched
 from tests.tiny import PREPROCESSING, make_tiny
 from tests.two_segments import PARTS, make_inputs, make_params
 
@@ -153,12 +153,10 @@ ONE_CHILD = SearchConfig(
 )
 
 
-def searched(config: SearchConfig, text: str | None) -> SearchResult:
+def searched_on(config: SearchConfig, text: str | None) -> SearchEnd:
     setting, mesh = make_setting(), None if text is None else make_mesh(text)
-    where = config.placement(mesh, len(setting.x))
-    tokens = setting.x if where is None else where.put(np.asarray(setting.x))
-    arguments = setting.params, setting.qparams, tokens, setting.teacher
-    return search(config, PARTS, SPECS, *arguments, jax.random.key(0), mesh=mesh)
+    arrays = setting.params, setting.qparams, setting.x, Teacher(setting.teacher)
+    return searched(Subject(PARTS, SPECS, *arrays), config, mesh=mesh).result
 
 
 @pytest.mark.parametrize(
@@ -167,7 +165,7 @@ def searched(config: SearchConfig, text: str | None) -> SearchResult:
     ids=["population", "child"],
 )
 def test_searches_find_what_they_find_on_one_device(config: SearchConfig, mesh: str) -> None:
-    want, got = searched(config, None), searched(config, mesh)
+    want, got = searched_on(config, None), searched_on(config, mesh)
     assert want.kept
     assert (got.evaluations, got.kept, got.visits) == (want.evaluations, want.kept, want.visits)
     assert got.candidate_images == want.candidate_images

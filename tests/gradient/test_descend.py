@@ -20,7 +20,7 @@ SEARCH = SearchConfig(fitness="info_nce", batch_size=BATCH, holdout=0.0)
 BASELINE = BaselineConfig(learning_rate=0.02, evaluate_every=2)
 
 
-def problem_of(setting: Setting, baseline: BaselineConfig = BASELINE, fitness: str = "info_nce") -> Problem:
+def problem_of(setting: Setting, baseline: BaselineConfig = BASELINE, fitness: Any = "info_nce") -> Problem:
     objective = make_objective(fitness, batch_size=BATCH)
     return Problem(setting.tiny.parts, setting.specs, SITES, objective, 12, baseline)
 

@@ -72,8 +72,8 @@ def test_a_term_or_a_labelled_loss_is_passed_itself() -> None:
         return jnp.take_along_axis(logits, labels[:, None], axis=-1).mean()
 
     given = (
-        Term("by batch", largest, contrastive=True),
-        Term("largest", largest),
+        Term("by batch", "", largest, contrastive=True),
+        Term("largest", "", largest),
         LabelledLoss("confidence", confidence, "logits"),
     )
     found = values(make_losses(given, batch_size=6, with_labels=True))

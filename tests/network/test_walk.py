@@ -12,7 +12,7 @@ from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import FloatSite, fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantSpec, scope
 from evolq_jax.search.population import Context
-from evolq_jax.search.problem import Runner
+from evolq_jax.search.runner import Runner
 from tests.numbers import numbers
 from tests.search.setting import BATCH, Setting, fitness_loop, quantized_forward, score, with_block
 from tests.tiny import PREPROCESSING

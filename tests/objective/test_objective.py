@@ -59,7 +59,11 @@ def test_a_term_is_passed_itself() -> None:
     np.testing.assert_allclose(make_objective(worst)(OUTPUTS, WANTED), want)
     assert make_objective(worst, batch_size=4) == make_objective("worst", (worst,), batch_size=4)
     assert hash(make_objective("kl+features")) == hash(make_objective("kl + features"))
-    mean = Term("mean", lambda student, teacher: ((student - teacher) ** 2).mean((1, 2)), reads="features")
+
+    def of_images(student: Array, teacher: Array) -> Array:
+        return ((student - teacher) ** 2).mean((1, 2))
+
+    mean = Term("mean", "the squared error", of_images, reads="features")
     outputs = OUTPUTS._replace(features=jnp.asarray(FEATURES[0]))
     teacher = WANTED._replace(features=jnp.asarray(FEATURES[1]))
     objective = make_objective("kl + 0.5*mean", (mean,))
@@ -112,7 +116,7 @@ def test_what_an_objective_reads_must_be_there() -> None:
 
 
 def test_errors_of_activations_are_one_for_each_image() -> None:
-    whole = Term("whole", lambda student, teacher: jnp.abs(student - teacher).max(), reads="own_output")
+    whole = Term("whole", "", lambda student, teacher: jnp.abs(student - teacher).max(), reads="own_output")
     objective = Objective((Weighted(1.0, whole),))
     with pytest.raises(
         UserError, match=r"'whole' must give one number for each of 12 images, not .* shape \(\)"

@@ -11,7 +11,7 @@ from evolq_jax.devices.memory import limit_bytes, parse_bytes
 from evolq_jax.errors import UserError
 from evolq_jax.pipeline.cost import MIB, PROCESS, fit_memory, memory, needed_bytes, out_of_memory
 from evolq_jax.pipeline.load import Setup, load_model
-from evolq_jax.search.prefixes import KINDS, Kind
+from evolq_jax.search.config import PREFIX_KINDS, PrefixKind
 from evolq_jax.verbs import init_network as init_module
 from evolq_jax.verbs.search import run as run_module
 from evolq_jax.verbs.search.run import run_search
@@ -36,8 +36,8 @@ def test_no_amounts(text: str) -> None:
 
 # From the settings down: fewer candidates, then fewer bytes for the blocks' inputs, then fewer images. 60
 # images are searched on, so 30, 20, 15, ... divide them.
-ORDER: list[tuple[int, int, Kind]] = [
-    *((30, population, kind) for kind in KINDS for population in (8, 4, 2, 1)),
+ORDER: list[tuple[int, int, PrefixKind]] = [
+    *((30, population, kind) for kind in PREFIX_KINDS for population in (8, 4, 2, 1)),
     *((images, 1, "recompute") for images in (20, 15, 12, 10, 6, 5, 4, 3, 2, 1)),
 ]
 
@@ -47,7 +47,7 @@ def setup_with(
     limit: int | None,
     image_chunk: int = 30,
     population_chunk: int = 8,
-    prefixes: Kind = "float32",
+    prefixes: PrefixKind = "float32",
 ) -> Setup:
     config = small_config(weights, memory=f"{limit / 1000}KB" if limit else None)
     search = replace(
@@ -61,13 +61,13 @@ def setup_with(
     return load_model(replace(config, search=search))
 
 
-def needs(weights: Path, image_chunk: int, population_chunk: int, prefixes: Kind = "float32") -> int:
+def needs(weights: Path, image_chunk: int, population_chunk: int, prefixes: PrefixKind = "float32") -> int:
     return needed_bytes(setup_with(weights, None, image_chunk, population_chunk, prefixes), NUM_IMAGES)
 
 
 def test_the_largest_sizes_that_fit_are_taken(weights: Path) -> None:
     needed = {sizes: needs(weights, *sizes) for sizes in ORDER}
-    chosen: set[tuple[int, int, Kind]] = set()
+    chosen: set[tuple[int, int, PrefixKind]] = set()
     for limit in needed.values():
         fitted = fit_memory(setup_with(weights, limit + 1), NUM_IMAGES).config
         found = *fitted.search.chunks(), fitted.search.prefixes
@@ -76,7 +76,7 @@ def test_the_largest_sizes_that_fit_are_taken(weights: Path) -> None:
         assert fitted.evaluation_batch == min(10, at_once)
         assert fitted.calibration.image_chunk == min(10, at_once)
         chosen.add(found)
-    assert {kind for _, _, kind in chosen} == {*KINDS}
+    assert {kind for _, _, kind in chosen} == {*PREFIX_KINDS}
     assert {images for images, _, _ in chosen} >= {30, 20, 1}
 
 
@@ -85,7 +85,7 @@ def test_what_is_set_is_not_kept_in_more(weights: Path) -> None:
     assert fitted.config.search.prefixes == "recompute"
     kept = [
         memory(setup_with(weights, None, prefixes=kind), NUM_IMAGES)["inputs of every block"]
-        for kind in KINDS
+        for kind in PREFIX_KINDS
     ]
     one = NUM_IMAGES * 4 * 17 * 64  # a float32 input of each image: 17 tokens of width 64
     assert kept == [4 * one, 2 * one + one, 2 * one]

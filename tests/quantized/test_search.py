@@ -8,7 +8,7 @@ from evolq_jax.objective.logits import kl
 from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.quantized.search import evolve, fitted
 from evolq_jax.search.config import SearchConfig
-from evolq_jax.search.records import Generation
+from evolq_jax.search.state import Generation
 from tests.tiny import Tiny
 
 SETTINGS = SearchConfig(

@@ -7,24 +7,84 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.point import Quantized, at_qparams
 from evolq_jax.network.run import forward
 from evolq_jax.network.walk import embed
-from evolq_jax.objective.objective import Objective
+from evolq_jax.objective.objective import Objective, Teacher
 from evolq_jax.quant.qparams import QParams, blank_qparams
 from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import Specs
+from evolq_jax.search.config import SearchConfig
+from evolq_jax.search.driver import run
 from evolq_jax.search.population import Context, population_fitness
-from evolq_jax.search.problem import Runner
+from evolq_jax.search.problem import Data, Problem, make_data, make_problem
+from evolq_jax.search.proposal import Proposal
+from evolq_jax.search.runner import Runner
+from evolq_jax.search.state import Generation, SearchEnd, State, Visit, init
 from evolq_jax.typing import Array, Params
 from tests.objective.test_logits import info_nce_loop
 from tests.tiny import PREPROCESSING, Tiny, make_tiny
 
 BATCH = 6  # two contrastive batches of the twelve images
+
+
+class Subject(NamedTuple):
+    """What is searched."""
+
+    parts: ModelParts
+    specs: Specs
+    params: Params
+    qparams: QParams
+    tokens: Array
+    teacher: Teacher
+
+
+class Searched(NamedTuple):
+    """What a search said."""
+
+    result: SearchEnd
+    generations: list[Generation]
+    states: list[State]  # after every visit
+
+
+def begin(
+    subject: Subject, config: SearchConfig, seed: int = 0, *, mesh: Mesh | None = None
+) -> tuple[Problem, Data, State]:
+    """The problem, its arrays, and the state before the first visit."""
+    parts, specs, params, qparams, tokens, teacher = subject
+    problem = make_problem(config, parts, specs, qparams, num_images=len(teacher.logits), mesh=mesh)
+    placement = problem.runner.placement
+    tokens = tokens if placement is None else placement.put(np.asarray(tokens))
+    return problem, make_data(problem, params, tokens, teacher), init(problem, qparams, jax.random.key(seed))
+
+
+def searched(
+    subject: Subject,
+    config: SearchConfig,
+    seed: int = 0,
+    *,
+    state: State | None = None,
+    proposal: Proposal | None = None,
+    mesh: Mesh | None = None,
+) -> Searched:
+    """A whole search, from the start or from a state."""
+    problem, data, first = begin(subject, config, seed, mesh=mesh)
+    generations: list[Generation] = []
+    states: list[State] = []
+    for record in run(problem, data, state or first, proposal=proposal):
+        match record:
+            case Generation():
+                generations.append(record)
+            case Visit():
+                states.append(record.state)
+            case SearchEnd():
+                return Searched(record, generations, states)
+    raise AssertionError("a search ends with its result")
 
 
 class Setting(NamedTuple):
@@ -34,6 +94,12 @@ class Setting(NamedTuple):
     network: Quantized
     tokens: Array
     teacher: Array
+
+    @property
+    def subject(self) -> Subject:
+        """For a search."""
+        teacher = Teacher(self.teacher)
+        return Subject(self.tiny.parts, self.specs, self.tiny.params, self.qparams, self.tokens, teacher)
 
     def logits(self, qparams: QParams) -> Array:
         """Quantized logits by a whole forward pass, from the images."""

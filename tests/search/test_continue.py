@@ -1,24 +1,21 @@
-"""A search that goes on from a position ends, bit for bit, as the one that was not interrupted."""
+"""A search that goes on from a state ends, bit for bit, as the one that was not interrupted."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.network.parts import ModelParts
-from evolq_jax.quant.qparams import QParams
-from evolq_jax.quant.spec import QuantSpec, Specs
-from evolq_jax.search.blockwise import search
+from evolq_jax.objective.objective import Teacher
+from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.search.config import SearchConfig
-from evolq_jax.search.records import Generation, Position, SearchResult
-from evolq_jax.typing import Array, Params
+from evolq_jax.search.state import SearchEnd, State
 from tests.numbers import numbers
-from tests.search.setting import BATCH, Setting
+from tests.search.setting import BATCH, Setting, Subject, searched
 from tests.two_segments import PARTS, make_inputs, make_params
 
-Arguments = tuple[ModelParts, Specs, Params, QParams, Array, Array]
 SNES = SearchConfig(
     sites=("blocks/*",),
     passes=2,
@@ -41,35 +38,38 @@ EVOLQ = replace(
 )
 
 
-def check_positions(visits: tuple[int, ...], config: SearchConfig, arguments: Arguments) -> SearchResult:
+def check_states(visits: tuple[int, ...], config: SearchConfig, subject: Subject) -> SearchEnd:
     """Goes on after these visits with what a file would have kept."""
-    positions: list[Position] = []
-    log: list[Generation] = []
-    whole = search(config, *arguments, jax.random.key(3), log.append, positions.append)
-    assert [p.visits for p in positions] == list(range(1, whole.visits + 1))
+    whole, log, states = searched(subject, config, seed=3)
+    assert [state.visits for state in states] == list(range(1, whole.visits + 1))
     assert whole.kept > 0
-    for position in (positions[done - 1] for done in visits):
-        copied = jax.tree.map(
-            lambda leaf: jnp.asarray(np.asarray(leaf)) if isinstance(leaf, jax.Array) else leaf, position
-        )
-        rest: list[Generation] = []
-        found = search(config, *arguments, jax.random.key(3), rest.append, position=copied)
+    for state in (states[done - 1] for done in visits):
+        found, rest, _ = searched(subject, config, seed=4, state=copied(state))  # the key is the state's own
         for site, site_qparams in whole.qparams.items():
             np.testing.assert_array_equal(found.qparams[site].scale, site_qparams.scale)
             np.testing.assert_array_equal(found.qparams[site].zero_point, site_qparams.zero_point)
         assert found._replace(qparams={}, seconds=0) == whole._replace(qparams={}, seconds=0)
-        assert found.seconds >= position.seconds
-        expected = log[position.visits * config.generations :]
+        assert found.seconds >= state.seconds
+        expected = log[state.visits * config.generations :]
         assert [g._replace(seconds=0) for g in rest] == [g._replace(seconds=0) for g in expected]
     return whole
 
 
+def copied(state: State) -> State:
+    """Through the host, as through a file."""
+
+    def one(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(jnp.asarray(np.asarray(jax.random.key_data(leaf))))
+        return jnp.asarray(np.asarray(leaf)) if isinstance(leaf, jax.Array) else leaf
+
+    return jax.tree.map(one, state)
+
+
 @pytest.mark.parametrize("config", [SNES, EVOLQ], ids=["SNES, held out", "EvolQ, start scored again"])
-def test_going_on_from_every_position(setting: Setting, config: SearchConfig) -> None:
-    tiny = setting.tiny
-    arguments = tiny.parts, setting.specs, tiny.params, setting.qparams, setting.tokens, setting.teacher
+def test_going_on_from_every_state(setting: Setting, config: SearchConfig) -> None:
     in_a_pass, between_passes = 2, 3
-    assert check_positions((in_a_pass, between_passes), config, arguments).visits == 6
+    assert check_states((in_a_pass, between_passes), config, setting.subject).visits == 6
 
 
 def test_going_on_in_a_network_of_two_segments() -> None:
@@ -84,4 +84,5 @@ def test_going_on_in_a_network_of_two_segments() -> None:
     config = replace(SNES, sites=("*",), passes=2)
     between_segments, in_the_second, at_the_end = 3, 9, 10
     visits = between_segments, in_the_second, at_the_end
-    assert check_positions(visits, config, (PARTS, specs, params, qparams, tokens, teacher)).visits == 10
+    subject = Subject(PARTS, specs, params, qparams, tokens, Teacher(teacher))
+    assert check_states(visits, config, subject).visits == 10

@@ -18,7 +18,7 @@ from evolq_jax.quant.scheme import QuantConfig
 from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.search.population import Context
-from evolq_jax.search.problem import Runner
+from evolq_jax.search.runner import Runner
 from evolq_jax.search.space import make_space
 from evolq_jax.typing import Array
 from tests.families import ENTRIES, SEARCHED, Small, calibrate_small, make_small

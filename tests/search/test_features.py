@@ -19,13 +19,12 @@ from evolq_jax.objective.objective import Teacher, make_objective
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import Specs, scope
-from evolq_jax.search.blockwise import search
 from evolq_jax.search.population import Context
-from evolq_jax.search.problem import Runner
-from evolq_jax.search.records import Generation, SearchResult
+from evolq_jax.search.runner import Runner
+from evolq_jax.search.state import Generation, SearchEnd
 from evolq_jax.typing import Array, Params
-from tests.search.setting import BATCH, Setting, score, with_block
-from tests.search.test_blockwise import SNES
+from tests.search.setting import BATCH, Setting, score, searched, with_block
+from tests.search.test_driver import SNES
 from tests.tiny import make_tiny
 
 SUM = "kl + 0.5*features"
@@ -58,12 +57,10 @@ def sum_of(setting: Setting, qparams: QParams) -> float:
     return float(kl(setting.logits(qparams), setting.teacher)) + 0.5 * error_of(setting, qparams)
 
 
-def search_by(setting: Setting, fitness: str) -> tuple[SearchResult, list[Generation]]:
-    told: list[Generation] = []
-    tiny, config = setting.tiny, replace(SNES, fitness=fitness)
-    arguments = tiny.parts, setting.specs, tiny.params, setting.qparams, setting.tokens, setting.teacher
-    key, features = jax.random.key(0), teacher_features()
-    return search(config, *arguments, key, told.append, features=features), told
+def search_by(setting: Setting, fitness: str) -> tuple[SearchEnd, list[Generation]]:
+    subject = setting.subject._replace(teacher=Teacher(setting.teacher, teacher_features()))
+    found = searched(subject, replace(SNES, fitness=fitness))
+    return found.result, found.generations
 
 
 def test_a_population_scores_as_whole_forward_passes_do(setting: Setting) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evolq_jax.quant.qparams import QParams, SiteQParams
-from evolq_jax.search.halving import halve, image_counts, num_scored
+from evolq_jax.search.halving import halve, image_counts, num_scored, stages
 from evolq_jax.typing import Array
 
 IMAGES = np.random.default_rng(0).uniform(0, 1, (6, 8)).astype(np.float32)  # a candidate's loss on each image
@@ -35,6 +35,7 @@ def test_the_better_half_is_scored_on_more_images(size: int) -> None:
         order = sorted(alive, key=means.__getitem__)
         alive = order if count == 8 else order[: (len(order) + 1) // 2]
     assert calls == want_calls
+    assert stages(size, (2, 4, 8)) == calls
     assert num_scored(3, size) == sum(number for number, _ in calls)
     np.testing.assert_allclose(got[alive], [IMAGES[i].mean() for i in alive], rtol=1e-5)
     others = [i for i in range(size) if i not in alive]

@@ -1,6 +1,5 @@
 from dataclasses import replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,13 +7,12 @@ import pytest
 from evolq_jax.errors import UserError
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.search import programs
-from evolq_jax.search.blockwise import search
-from evolq_jax.search.config import SearchConfig
-from evolq_jax.search.prefixes import KINDS, Kind, Prefixes
-from evolq_jax.search.problem import Runner
-from evolq_jax.search.records import Generation, SearchResult
+from evolq_jax.search.config import PREFIX_KINDS, PrefixKind, SearchConfig
+from evolq_jax.search.prefixes import blocks_to_cache, blocks_to_recompute, cache, inputs_at
+from evolq_jax.search.problem import Place, make_problem
+from evolq_jax.search.state import Generation, SearchEnd
 from tests.numbers import numbers
-from tests.search.setting import BATCH, Setting
+from tests.search.setting import BATCH, Setting, searched
 from tests.two_segments import WITH_DOWN, make_inputs, params_with_down
 
 CONFIG = SearchConfig(
@@ -30,13 +28,9 @@ CONFIG = SearchConfig(
 )
 
 
-def run(setting: Setting, kind: Kind) -> tuple[SearchResult, list[Generation]]:
-    generations: list[Generation] = []
-    result = search(
-        replace(CONFIG, prefixes=kind), setting.tiny.parts, setting.specs, setting.tiny.params,
-        setting.qparams, setting.tokens, setting.teacher, jax.random.key(0), generations.append,
-    )  # fmt: skip
-    return result, generations
+def run(setting: Setting, kind: PrefixKind) -> tuple[SearchEnd, list[Generation]]:
+    found = searched(setting.subject, replace(CONFIG, prefixes=kind))
+    return found.result, found.generations
 
 
 def test_recomputed_inputs_are_those_of_the_cache() -> None:
@@ -45,15 +39,22 @@ def test_recomputed_inputs_are_those_of_the_cache() -> None:
     lengths = {"a/h": 2, "b/h": 3}
     qparams = {name: numbers(jnp.full((n, 1), 0.2), 3, 3, stacked=True) for name, n in lengths.items()}
     network, tokens = programs.quantize(specs, params_with_down(), qparams), make_inputs(6)
-    runner = Runner(WITH_DOWN, specs, image_chunk=3)
-    kept = {kind: Prefixes(runner, tokens, num_searched=4, kind=kind) for kind in KINDS}
-    ran = [prefixes.begin_pass(network) for prefixes in kept.values()]
-    assert ran == [6, 6, 0]
+    config = replace(CONFIG, sites=("*",), batch_size=2, holdout=0.4, image_chunk=3)
+    problems = {
+        kind: make_problem(replace(config, prefixes=kind), WITH_DOWN, specs, qparams, num_images=6)
+        for kind in PREFIX_KINDS
+    }
+    kept = {kind: cache(problem, network, tokens) for kind, problem in problems.items()}
+    assert [blocks_to_cache(problem) for problem in problems.values()] == [6, 6, 0]
+    assert not kept["recompute"]
     for number, block in [(2, 2), (2, 0), (1, 0), (0, 1), (0, 0)]:
-        inputs, none = kept["float32"].begin_visit(network, number, block)
-        halves, _ = kept["bfloat16"].begin_visit(network, number, block)
-        again, blocks = kept["recompute"].begin_visit(network, number, block)
-        assert (none, blocks) == (0, (0, 2, 3)[number] + block)
+        place = Place(0, number, block, 1)
+        inputs, halves, again = (
+            inputs_at(problem, network, tokens, place=place, cached=kept[kind])
+            for kind, problem in problems.items()
+        )
+        blocks = [blocks_to_recompute(problem, place) for problem in problems.values()]
+        assert blocks == [0, 0, (0, 2, 3)[number] + block]
         for part, count in enumerate((4, 2)):
             expected = np.asarray(inputs[part][block])
             assert again[part].shape == (1, count, *expected.shape[1:])

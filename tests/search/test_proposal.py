@@ -2,27 +2,25 @@
 
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
 
 from evolq_jax.quant.qparams import QParams
-from evolq_jax.search.blockwise import search
-from evolq_jax.search.config import SearchConfig, num_evaluations
-from evolq_jax.search.records import Generation, Proposal, SearchResult
+from evolq_jax.search.budget import num_evaluations
+from evolq_jax.search.config import SearchConfig
+from evolq_jax.search.proposal import Proposal
+from evolq_jax.search.state import SearchEnd
 from tests.objective.test_logits import info_nce_loop
-from tests.search.setting import Setting
-from tests.search.test_blockwise import EVOLQ
+from tests.search.setting import Setting, searched
+from tests.search.test_driver import EVOLQ
 
 CONFIG = replace(EVOLQ, passes=1, epsilon=10.0)  # steps so wild that no move wins
 SPENT = 7
 
 
-def run(setting: Setting, config: SearchConfig, qparams: QParams, proposed: QParams | None) -> SearchResult:
-    network = setting.tiny.parts, setting.specs, setting.tiny.params, qparams
+def run(setting: Setting, config: SearchConfig, qparams: QParams, proposed: QParams | None) -> SearchEnd:
     proposal = None if proposed is None else Proposal(proposed, SPENT)
-    data, log = (setting.tokens, setting.teacher), list[Generation]()
-    found = search(config, *network, *data, jax.random.key(0), log.append, proposal=proposal)
+    found, log, _ = searched(setting.subject._replace(qparams=qparams), config, proposal=proposal)
     if proposal is not None:
         assert (log[0].segment, log[0].evaluations) == ("all", 2 + 2 * bool(config.holdout))
     return found

@@ -28,7 +28,7 @@ from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import Specs, scope, select
 from evolq_jax.search.budget import candidate_images
 from evolq_jax.search.population import Context, population_fitness
-from evolq_jax.search.problem import Runner
+from evolq_jax.search.runner import Runner
 from evolq_jax.typing import Array, Params
 
 COARSE = (0.0, -0.75, -0.5, -0.25, 0.25)  # octaves, the range as it is first

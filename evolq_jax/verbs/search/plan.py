@@ -19,8 +19,7 @@ from evolq_jax.pipeline.load import Setup, load_model
 from evolq_jax.pipeline.output_start import searched_weights
 from evolq_jax.pipeline.searched import check_search, search_spaces, searched_sites
 from evolq_jax.quantized.logits import compute_logits
-from evolq_jax.search.budget import candidate_images
-from evolq_jax.search.config import num_evaluations
+from evolq_jax.search.budget import candidate_images, num_evaluations
 
 # Time of a candidate relative to the float forward of the blocks it runs: fake quantization costs that
 # much more (ViT-Tiny on CPU).

@@ -6,14 +6,15 @@ import jax
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.precision import matmul_precision
-from evolq_jax.pipeline.calibrate import Calibrated, first_tokens
+from evolq_jax.pipeline.calibrate import Calibrated
 from evolq_jax.pipeline.cost import fit_memory, out_of_memory
 from evolq_jax.pipeline.images import count_calibration, count_evaluation, load_evaluation
-from evolq_jax.pipeline.load import Setup, load_model
+from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.output_start import output_start
 from evolq_jax.pipeline.searched import check_search
 from evolq_jax.pipeline.teacher import teacher_of
 from evolq_jax.pipeline.watcher import Silent, Watcher
+from evolq_jax.quantized.search import search_problem
 from evolq_jax.runs.checkpoints import Saved, open_checkpoints
 from evolq_jax.runs.clock import Clock
 from evolq_jax.runs.directory import RunDirectory, open_run
@@ -22,10 +23,8 @@ from evolq_jax.runs.preemption import Preemption, preemptible
 from evolq_jax.runs.results.files import finished_result, write_result
 from evolq_jax.runs.results.networks import Moves, SearchResult
 from evolq_jax.runs.unfinished import continued_run
-from evolq_jax.search import records
-from evolq_jax.search.blockwise import search
-from evolq_jax.search.budget import candidate_images
-from evolq_jax.search.records import Generation, Position
+from evolq_jax.search import driver
+from evolq_jax.search.state import Generation, SearchEnd, Visit, init, spent
 from evolq_jax.verbs.init_network import SEARCH, init_network, remove_attempts
 from evolq_jax.verbs.scores import score_run
 from evolq_jax.verbs.search.plan import budget_of_search, num_total
@@ -61,7 +60,7 @@ def run_search(
         evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
         calibrated = init_network(run, SEARCH, setup, evaluation, clock=clock, watcher=watcher)
         with preemption.deferred(), out_of_memory("--search.population-chunk", "--search.image-chunk"):
-            found = _search(calibrated, run, clock, preemption, watcher)
+            found = _search(calibrated, run, clock, preemption, watcher=watcher)
         with out_of_memory("--evaluation-batch"):
             scored = score_run(run, calibrated, found, evaluation, clock=clock, watcher=watcher)
         result = SearchResult(
@@ -91,52 +90,36 @@ def ensure_search(config: Experiment, run_dir: str | Path, watcher: Watcher | No
 
 
 def _search(
-    calibrated: Calibrated, run: RunDirectory, clock: Clock, preemption: Preemption, watcher: Watcher
-) -> records.SearchResult:
-    setup, config, qparams = calibrated.setup, calibrated.setup.config, calibrated.qparams
-    teacher, features, _ = teacher_of(calibrated, watcher, features=config.search.has_features)
-    placement = config.search.placement(setup.mesh, len(calibrated.images.pixels))
-    tokens = first_tokens(calibrated, placement)
-    total, budget, key = num_total(setup), config.search.budget, jax.random.key(config.seed)
+    calibrated: Calibrated, run: RunDirectory, clock: Clock, preemption: Preemption, *, watcher: Watcher
+) -> SearchEnd:
+    """Searches, and writes the log, milestones and checkpoints."""
+    setup, config = calibrated.setup, calibrated.setup.config
+    teacher = teacher_of(calibrated, watcher, features=config.search.has_features)
+    pixels, mesh = calibrated.images.pixels, setup.mesh
+    problem, data = search_problem(calibrated.quantized, pixels, config.search, teacher, mesh=mesh)
+    total, budget = num_total(setup), config.search.budget
     with open_checkpoints(run.path, config.checkpoint, SEARCH.verb) as checkpoints:
-        first = Position.first(setup.model.parts, qparams)
+        first = init(problem, calibrated.qparams, jax.random.key(config.seed))
         saved = checkpoints.latest(first) or Saved(first, 0, clock.earlier)
-        clock.earlier, lines = saved.seconds, saved.log_lines
-        proposal = None if saved.position.visits else output_start(calibrated, watcher, preemption.check)
-        milestones = Milestones(run, setup.specs, config.milestones, budget_of_search(setup, len(teacher)))
-        milestones.offer(*_standing(setup, saved.position), saved.position.qparams)
+        clock.earlier, lines, state = saved.seconds, saved.log_lines, saved.state
+        proposal = None if state.visits else output_start(calibrated, watcher, preemption.check)
+        planned = budget_of_search(setup, problem.num_images)
+        milestones = Milestones(run, setup.specs, config.milestones, planned)
+        milestones.offer(spent(problem, state), float(state.fitness), state.qparams)
         with run.open_log(lines) as append:
-
-            def on_generation(record: Generation) -> None:
-                nonlocal lines
-                append(record._asdict())
-                lines += 1
-                done, spent = record.evaluations, record.candidate_images
-                watcher.generation(record, max(done, round(done * budget / spent)) if budget else total)
-                preemption.check()
-
-            def on_visit(position: Position) -> None:
-                milestones.offer(*_standing(setup, position), position.qparams)
-                checkpoints.offer(Saved(position, lines, clock.seconds()))
-
-            return search(
-                config.search,
-                setup.model.parts,
-                setup.specs,
-                calibrated.params,
-                qparams,
-                tokens,
-                teacher,
-                key,
-                on_generation,
-                on_visit,
-                saved.position,
-                features,
-                setup.mesh,
-                proposal,
-            )
-
-
-def _standing(setup: Setup, position: Position) -> tuple[float, float]:
-    """What a search has spent, and the fitness it has."""
-    return candidate_images(setup.model.parts, position.block_images), float(position.fitness)
+            for record in driver.run(problem, data, state, proposal=proposal):
+                match record:
+                    case Generation():
+                        append(record._asdict())
+                        lines += 1
+                        done, cost = record.evaluations, record.candidate_images
+                        watcher.generation(
+                            record, max(done, round(done * budget / cost)) if budget else total
+                        )
+                        preemption.check()
+                    case Visit(state=state):
+                        milestones.offer(spent(problem, state), float(state.fitness), state.qparams)
+                        checkpoints.offer(Saved(state, lines, clock.seconds()))
+                    case SearchEnd():
+                        return record
+    raise AssertionError("a search tells of its end")

@@ -22,7 +22,7 @@ from evolq_jax.runs.preemption import Preempted, preemptible
 from evolq_jax.runs.results.files import read_result
 from evolq_jax.runs.results.networks import SearchResult
 from evolq_jax.runs.unfinished import difference
-from evolq_jax.search.records import Generation
+from evolq_jax.search.state import Generation
 from evolq_jax.typing import Progress, no_progress
 from evolq_jax.verbs.search.plan import plan_search
 from evolq_jax.verbs.search.run import ensure_search, resume_search, run_search

@@ -14,7 +14,7 @@ from evolq_jax.errors import UserError
 from evolq_jax.models.registry import get_entry
 from evolq_jax.runs.directory import open_run
 from evolq_jax.runs.results.files import read_result
-from evolq_jax.search.records import Generation
+from evolq_jax.search.state import Generation
 from evolq_jax.verbs.calibrate import run_calibrate
 from evolq_jax.verbs.evaluate import run_evaluate
 from evolq_jax.verbs.search.plan import plan_search
@@ -285,7 +285,7 @@ def test_a_fitness_of_a_config_file_runs_and_is_not_reloaded_silently(weights: P
     result = run_search(load_config(path), tmp_path / "run")
     assert result.calibration_fitness.final <= result.calibration_fitness.init
     assert run_evaluate(tmp_path / "run").final == result.final  # needs no fitness
-    with pytest.raises(UserError, match="'worst' is a function of the config file"):
+    with pytest.raises(UserError, match="'worst' is no fitness term that evolq_jax brings along"):
         plan_search(open_run(tmp_path / "run").config())
     path.write_text(text.replace("+ missing", "+ absent"))
     with pytest.raises(UserError, match="'worst' fails on logits of shape"):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.search.evolq import EvolQ, Mutation, Replacement, State
+from evolq_jax.search.algorithms.evolq import EvolQ, Mutation, Replacement, State
 
 POOL, DRAWN = 15, 10
 

@@ -8,6 +8,7 @@ from evosax.algorithms.population_based.base import PopulationBasedAlgorithm
 from evosax.algorithms.population_based.base import State as BaseState
 from flax import struct
 
+from evolq_jax.search.algorithms.base import Algorithm
 from evolq_jax.typing import Array
 
 
@@ -71,3 +72,13 @@ class Grid(PopulationBasedAlgorithm):
         return state.replace(  # type: ignore[attr-defined]
             population=state.best_solution[None], fitness=jnp.reshape(state.best_fitness, 1)
         )
+
+
+GRID = Algorithm(
+    "Grid",
+    "a coarse-to-fine grid along one coordinate after the other",
+    lambda config, solution: Grid(config.population_size, solution),
+    copies=lambda algorithm: 1,
+    sweeps=True,
+    draws=False,
+)

@@ -9,6 +9,7 @@ from evosax.algorithms.population_based.base import PopulationBasedAlgorithm
 from evosax.algorithms.population_based.base import State as BaseState
 from flax import struct
 
+from evolq_jax.search.algorithms.base import Algorithm
 from evolq_jax.typing import Array
 
 Mutation = Literal["absolute", "relative"]
@@ -94,3 +95,20 @@ class EvolQ(PopulationBasedAlgorithm):
         order = jnp.argsort(fitness if self.replacement == "worst" else -born, stable=True)
         kept = order[: self.pool_size]
         return state.replace(population=population[kept], fitness=fitness[kept], born=born[kept])  # type: ignore[attr-defined]
+
+
+EVOLQ = Algorithm(
+    "EvolQ",
+    "the paper's tournament, with uniform mutations of the scales",
+    lambda config, solution: EvolQ(
+        config.population_size,
+        solution,
+        pool_size=config.pool_size,
+        tournament_size=config.tournament_size,
+        mutation=config.mutation,
+        replacement=config.replacement,
+    ),
+    set_params=lambda config, params: params.replace(epsilon=jnp.float32(config.epsilon)),
+    copies=lambda algorithm: algorithm.pool_size,
+    moves="scale",
+)

@@ -5,16 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.search.algorithms import make_params, start
-from evolq_jax.search.one_plus_lambda import OnePlusLambda
+from evolq_jax.search.algorithms.one_plus_lambda import ONE_PLUS_LAMBDA, OnePlusLambda
+from evolq_jax.search.config import SearchConfig
 
 DIMS = 8
 SOLUTION = {"w": jnp.full((1, DIMS), 0.5)}
 
 
 def begin(algorithm: OnePlusLambda, density: float = 1.0) -> tuple[Any, Any]:
-    params = make_params(algorithm, jnp.float32(0.1), jnp.float32(density))
-    return start(algorithm, jax.random.key(0), SOLUTION, jnp.float32(1.0), params), params
+    params = ONE_PLUS_LAMBDA.params(SearchConfig(density=density), algorithm)
+    key, fitness = jax.random.key(0), jnp.float32(1.0)
+    return ONE_PLUS_LAMBDA.start(algorithm, key, SOLUTION, fitness=fitness, params=params), params
 
 
 def steps_of(algorithm: OnePlusLambda, density: float = 1.0, sigma: float = 1.0) -> np.ndarray:

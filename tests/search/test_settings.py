@@ -11,10 +11,10 @@ import pytest
 from evolq_jax.objective.logits import kl
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.search import programs
-from evolq_jax.search.config import num_evaluations
+from evolq_jax.search.budget import num_evaluations
 from evolq_jax.typing import Array
 from tests.search.setting import Setting
-from tests.search.test_blockwise import EVOLQ, SNES, run
+from tests.search.test_driver import EVOLQ, SNES, run
 
 
 def test_the_budget_counts_images_through_the_part_of_the_network_that_runs(setting: Setting) -> None:

@@ -10,13 +10,24 @@ import pytest
 
 from evolq_jax.errors import UserError
 from evolq_jax.network.run import forward
+from evolq_jax.objective.objective import Teacher
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import QuantSpec
-from evolq_jax.search.blockwise import search
-from evolq_jax.search.config import SearchConfig, num_evaluations
-from evolq_jax.search.records import Generation, SearchResult
+from evolq_jax.search.budget import num_evaluations
+from evolq_jax.search.config import SearchConfig
+from evolq_jax.search.driver import run as run_search
+from evolq_jax.search.state import Generation, SearchEnd
 from tests.numbers import numbers
-from tests.search.setting import BATCH, Setting, fitness_loop, make_setting, quantized_forward
+from tests.search.setting import (
+    BATCH,
+    Setting,
+    Subject,
+    begin,
+    fitness_loop,
+    make_setting,
+    quantized_forward,
+    searched,
+)
 from tests.two_segments import WITH_DOWN, make_inputs, params_with_down
 
 EVOLQ = SearchConfig(
@@ -43,17 +54,13 @@ CONFIGS = {"EvolQ": EVOLQ, "SNES": SNES, "DifferentialEvolution": DE}
 
 class Run(NamedTuple):
     config: SearchConfig
-    result: SearchResult
+    result: SearchEnd
     generations: list[Generation]
 
 
 def run(setting: Setting, config: SearchConfig, seed: int = 0) -> Run:
-    generations: list[Generation] = []
-    result = search(
-        config, setting.tiny.parts, setting.specs, setting.tiny.params, setting.qparams, setting.tokens,
-        setting.teacher, jax.random.key(seed), generations.append,
-    )  # fmt: skip
-    return Run(config, result, generations)
+    found = searched(setting.subject, config, seed)
+    return Run(config, found.result, found.generations)
 
 
 @pytest.fixture(scope="module", params=list(CONFIGS))
@@ -233,25 +240,21 @@ def test_programs_are_as_many_for_five_blocks_as_for_two(compilations: Compilati
     for depth in (2, 5):
         setting = make_setting(depth, activations=False)
         last_pass = Counter[str]()
-
-        def watch(generation: Generation, last_pass: Counter[str] = last_pass) -> None:
-            if generation.pass_number == 1 and not last_pass:
-                last_pass.update(compilations.names)
-
         compilations.names, compilations.on = Counter[str](), True
-        result = search(
-            replace(EVOLQ, passes=2), setting.tiny.parts, setting.specs, setting.tiny.params, setting.qparams,
-            setting.tokens, setting.teacher, jax.random.key(0), watch,
-        )  # fmt: skip
+        record = None
+        for record in run_search(*begin(setting.subject, replace(EVOLQ, passes=2))):
+            if isinstance(record, Generation) and record.pass_number == 1 and not last_pass:
+                last_pass.update(compilations.names)
         compilations.on = False
-        assert result.fitness < result.start_fitness  # so the write-back was compiled as well
+        assert isinstance(record, SearchEnd)
+        assert record.fitness < record.start_fitness  # so the write-back was compiled as well
         assert compilations.names == last_pass
         programs = {k.removeprefix("jit(").removesuffix(")"): v for k, v in compilations.names.items()}
         by_depth.append({name: programs.get(name, 0) for name in expected})
     assert by_depth == [expected, expected]
 
 
-def three_segment_search(sites: tuple[str, ...]) -> tuple[SearchResult, list[Generation], float]:
+def three_segment_search(sites: tuple[str, ...]) -> tuple[SearchEnd, list[Generation], float]:
     """Of the second, the only block gives another shape than it gets."""
     params, x = params_with_down(), make_inputs(12)
     qparams = {
@@ -261,10 +264,8 @@ def three_segment_search(sites: tuple[str, ...]) -> tuple[SearchResult, list[Gen
     }
     specs = tuple((name, QuantSpec(per_channel=True)) for name in qparams)
     teacher = forward(WITH_DOWN, float_sites, params, {}, x)
-    generations: list[Generation] = []
     config = replace(EVOLQ, sites=sites, passes=1, epsilon=0.3)
-    arguments = WITH_DOWN, specs, params, qparams, x, teacher, jax.random.key(0)
-    result = search(config, *arguments, generations.append)
+    result, generations, _ = searched(Subject(WITH_DOWN, specs, params, qparams, x, Teacher(teacher)), config)
     logits = quantized_forward(WITH_DOWN, specs)(params, result.qparams, x)
     return result, generations, fitness_loop(logits, teacher)
 

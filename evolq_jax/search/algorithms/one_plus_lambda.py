@@ -9,6 +9,7 @@ from evosax.algorithms.population_based.base import PopulationBasedAlgorithm
 from evosax.algorithms.population_based.base import State as BaseState
 from flax import struct
 
+from evolq_jax.search.algorithms.base import Algorithm
 from evolq_jax.typing import Array
 
 SUCCESS = 0.2  # share of children better than their parent at which the step size stays
@@ -118,3 +119,14 @@ class OnePlusLambda(PopulationBasedAlgorithm):
             fitness=jnp.where(better, fitness[best][None], state.fitness),
             sigma=sigma,
         )
+
+
+ONE_PLUS_LAMBDA = Algorithm(
+    "OnePlusLambda",
+    "the best of a parent and its children, with an adaptive step size",
+    lambda config, solution: OnePlusLambda(
+        config.population_size, solution, antithetic=config.antithetic, step_size=config.step_size
+    ),
+    set_params=lambda config, params: params.replace(density=jnp.float32(config.density)),
+    copies=lambda algorithm: 1,
+)

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.search.algorithms import make_params, num_generations, start, unravel
-from evolq_jax.search.grid import Grid
+from evolq_jax.search.algorithms.base import unravel
+from evolq_jax.search.algorithms.grid import GRID, Grid
+from evolq_jax.search.algorithms.strategy import Strategy
+from evolq_jax.search.config import SearchConfig
 
 SOLUTION = {"a": jnp.zeros((1, 2)), "b": jnp.zeros(1)}
 VALLEY = np.array([1.3, -2.6, 0.4])
@@ -37,10 +39,11 @@ def sweep_loop(x: np.ndarray, sweeps: int, points: int, width: float) -> np.ndar
 
 @pytest.mark.parametrize("points", [1, 3, 6])
 def test_the_grid_goes_where_plain_loops_go(points: int) -> None:
-    algorithm = Grid(points, SOLUTION)
-    params = make_params(algorithm, jnp.float32(0.1), jnp.float32(1.0))
-    state = start(algorithm, jax.random.key(0), SOLUTION, jnp.float32(loss(np.zeros(3))), params)
-    steps = num_generations(algorithm, 3)
+    config = SearchConfig(algorithm="Grid", population_size=points)
+    algorithm = GRID.build(config, SOLUTION)
+    params, first = GRID.params(config, algorithm), jnp.float32(loss(np.zeros(3)))
+    state = GRID.start(algorithm, jax.random.key(0), SOLUTION, fitness=first, params=params)
+    steps = Strategy(GRID, algorithm).num_generations(3)
     assert steps == 3 * 3
     for _ in range(steps):
         population, state = algorithm.ask(jax.random.key(0), state, params)
@@ -56,7 +59,8 @@ def test_the_grid_goes_where_plain_loops_go(points: int) -> None:
 def test_a_failed_evaluation_moves_nothing() -> None:
     algorithm = Grid(2, SOLUTION)
     params = algorithm.default_params
-    state = start(algorithm, jax.random.key(0), SOLUTION, jnp.float32(1.0), params)
+    key, fitness = jax.random.key(0), jnp.float32(1.0)
+    state = GRID.start(algorithm, key, SOLUTION, fitness=fitness, params=params)
     population, state = algorithm.ask(jax.random.key(0), state, params)
     state, _ = algorithm.tell(jax.random.key(0), population, jnp.full(2, jnp.nan), state, params)
     np.testing.assert_array_equal(state.population, np.zeros((1, 3)))

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from evolq_jax.errors import UserError
-from evolq_jax.search.algorithms import make_algorithm, make_params, start
-from evolq_jax.search.config import SearchConfig, num_evaluations
-from evolq_jax.search.restarts import Restarts
+from evolq_jax.search.algorithms.menu import find_algorithm
+from evolq_jax.search.algorithms.strategy import Strategy
+from evolq_jax.search.budget import num_evaluations
+from evolq_jax.search.config import SearchConfig
 from tests.search.setting import Setting
-from tests.search.test_blockwise import SNES, run
+from tests.search.test_driver import SNES, run
 
 SOLUTION = {"a": jnp.full((1, 1), 2.0), "b": jnp.full((1, 3), 1.0)}
 RUNS, CHILDREN = 3, 6
@@ -25,19 +26,28 @@ def fitness_fn(solution: Any) -> jax.Array:
 
 @pytest.mark.parametrize("name", ["SNES", "CMA_ES", "PSO", "EvolQ"])
 def test_runs_at_once_are_runs_one_by_one(name: str) -> None:
-    pool = {"pool_size": 5, "tournament_size": 3, "mutation": "relative", "replacement": "worst"}
-    algorithm = make_algorithm(name, CHILDREN, SOLUTION, **pool)  # type: ignore[arg-type]
-    params = make_params(algorithm, jnp.float32(0.5), jnp.float32(1.0))
-    together, first = Restarts(algorithm, RUNS), fitness_fn(SOLUTION)
-    state = together.start(jax.random.key(0), SOLUTION, first, params)
+    config = SearchConfig(
+        algorithm=name,
+        parametrization="raw" if name == "EvolQ" else "log",
+        population_size=CHILDREN,
+        pool_size=5,
+        tournament_size=3,
+        epsilon=0.5,
+    )
+    kind = find_algorithm(name)
+    algorithm = kind.build(config, SOLUTION)
+    params, first = kind.params(config, algorithm), fitness_fn(SOLUTION)
+    together = Strategy(kind, algorithm, RUNS)
+    state = together.start(jax.random.key(0), SOLUTION, fitness=first, params=params)
     alone = [
-        start(algorithm, key, SOLUTION, first, params) for key in jax.random.split(jax.random.key(0), RUNS)
+        kind.start(algorithm, key, SOLUTION, fitness=first, params=params)
+        for key in jax.random.split(jax.random.key(0), RUNS)
     ]
     for generation in range(4):
         ask_key, tell_key = jax.random.split(jax.random.key(generation))
         population, state = together.ask(ask_key, state, params)
         fitness = jax.vmap(fitness_fn)(population)
-        state = together.tell(tell_key, population, fitness, state, params)
+        state = together.tell(tell_key, population, fitness, state, params=params)
         ask_keys, tell_keys = (jax.random.split(key, RUNS) for key in (ask_key, tell_key))
         for number, one in enumerate(alone):
             children, one = algorithm.ask(ask_keys[number], one, params)

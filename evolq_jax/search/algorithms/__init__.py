@@ -1,0 +1,1 @@
+"""Search algorithms: ours, one file each, and those of evosax."""

@@ -25,7 +25,7 @@ def _found(name: Any, kind: Any) -> Any:
     """What a recorded name stands for; things that Python passed are recorded by name too."""
     known = named_kind(kind)
     # A sum of fitness terms is no name.
-    if known is None or not isinstance(name, str) or not name.isidentifier() or name in known.things:
+    if known is None or not isinstance(name, str) or name in known.things or set("+*") & set(name):
         return name
     return known.recorded(name)
 

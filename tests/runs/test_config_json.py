@@ -114,5 +114,5 @@ def test_a_function_is_recorded_by_name_and_refuses_to_run_from_there() -> None:
     assert json.loads(text)["search"]["fitness_functions"] == ["my_loss"]
     again = from_json(text, "it")
     assert to_json(again) == text
-    with pytest.raises(UserError, match="'my_loss' is no fitness term that evolq_jax brings along: Python"):
+    with pytest.raises(UserError, match="'my_loss' is no fitness term that evolq_jax brings along"):
         again.search.fitness_functions[0].function(1, 2)  # type: ignore[union-attr]

@@ -11,6 +11,7 @@ from evolq_jax.devices.memory import limit_bytes, parse_bytes
 from evolq_jax.errors import UserError
 from evolq_jax.pipeline.cost import MIB, PROCESS, fit_memory, memory, needed_bytes, out_of_memory
 from evolq_jax.pipeline.load import Setup, load_model
+from evolq_jax.search import driver
 from evolq_jax.search.config import PREFIX_KINDS, PrefixKind
 from evolq_jax.verbs import init_network as init_module
 from evolq_jax.verbs.search import run as run_module
@@ -165,7 +166,7 @@ def test_out_of_memory_is_one_line() -> None:
     ("module", "stage", "setting"),
     [
         (init_module, "make_init", "--calibration.image-chunk"),
-        (run_module, "search", "--search.image-chunk"),
+        (driver, "run", "--search.image-chunk"),
         (run_module, "score_run", "--evaluation-batch"),
     ],
 )

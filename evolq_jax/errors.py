@@ -49,7 +49,7 @@ def check_choices(config: Any, prefix: str = "") -> None:
                 raise UserError(
                     f"{own} has the unknown value '{item}'{suggestion(str(item), words)} (known: {known})"
                 )
-            if dataclasses.is_dataclass(item):
+            if dataclasses.is_dataclass(item) and str not in types:  # no thing that a name could stand for
                 check_choices(item, f"{own}.")
 
 

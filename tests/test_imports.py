@@ -26,7 +26,7 @@ LAYERS = {
     "figures": "",
     "devices": "errors typing",
     "data": "errors typing trees devices",
-    "quant": "errors typing trees",
+    "quant": "errors typing trees named",
     "network": "errors typing trees devices quant",
     "objective": "errors typing trees named quant network",
     "models": "errors typing trees quant network",

@@ -20,8 +20,8 @@ from evolq_jax.errors import UserError, check_at_least_one, check_choices
 from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.named import check_names
+from evolq_jax.quant.qparams import check_bits
 from evolq_jax.quant.scheme import QuantConfig, Rule
-from evolq_jax.quant.spec import check_bits
 from evolq_jax.search.config import SearchConfig
 from evolq_jax.training import TrainConfig, TrainExperiment
 

@@ -7,6 +7,8 @@ from evolq_jax.calibration.chain import LINKS
 from evolq_jax.calibration.link import Link, recorded_link
 from evolq_jax.named import Named
 from evolq_jax.objective.terms import TERMS, Term, recorded_term
+from evolq_jax.quant.quantizers import QUANTIZERS
+from evolq_jax.quant.quantizers.base import Quantizer, recorded_quantizer
 from evolq_jax.search.algorithms.base import Algorithm, recorded_algorithm
 from evolq_jax.search.algorithms.menu import ALGORITHMS
 
@@ -32,6 +34,7 @@ KINDS = (  # one line for each kind
     NamedKind(Link, "link", LINKS, recorded_link),
     NamedKind(Term, "fitness term", TERMS, recorded_term),
     NamedKind(Algorithm, "search algorithm", ALGORITHMS, recorded_algorithm),
+    NamedKind(Quantizer, "quantizer", QUANTIZERS, recorded_quantizer),
 )
 
 

@@ -13,10 +13,10 @@ from evolq_jax.network.chunks import in_chunks
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.run import scan_blocks
 from evolq_jax.objective.objective import Objective, Outputs, Teacher
+from evolq_jax.quant.gradients import Sharing, lsq_scaled
 from evolq_jax.quant.qparams import QParams
-from evolq_jax.quant.sites import SiteFactory
+from evolq_jax.quant.sites import SiteFactory, fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import Specs, scope
-from evolq_jax.quant.straight_through import straight_through_sites, straight_through_weights
 from evolq_jax.search.space import SearchSpace, make_space
 from evolq_jax.typing import Array, Params
 
@@ -28,7 +28,17 @@ Theta = dict[str, Array]  # site -> what the optimiser moves
 
 @dataclass(frozen=True)
 class Problem:
-    """Static settings of the descent."""
+    """Static settings of the descent.
+
+    Attributes:
+      parts: the network's functions.
+      specs: its quantizers.
+      sites: whose scales descend.
+      objective: what is minimised.
+      image_chunk: images that run at once.
+      baseline: settings of the descent.
+      sharing: of the sites whose gradients have LSQ's factor (`quant.gradients.elements_sharing`).
+    """
 
     parts: ModelParts
     specs: Specs
@@ -36,6 +46,7 @@ class Problem:
     objective: Objective
     image_chunk: int
     baseline: BaselineConfig
+    sharing: Sharing = ()
 
 
 class Data(NamedTuple):
@@ -78,9 +89,8 @@ def _spaces(problem: Problem) -> dict[str, SearchSpace]:
 
 def straight_through_network(problem: Problem, data: Data, theta: Theta) -> tuple[Params, QParams]:
     """The quantized network's weights and scales, with straight-through gradients to `theta`."""
-    qparams = decode(problem, theta, data.start)
-    lsq = problem.baseline.lsq_scaling
-    return straight_through_weights(problem.specs, data.params, qparams, lsq), qparams
+    qparams = lsq_scaled(problem.specs, problem.sharing, decode(problem, theta, data.start))
+    return fake_quant_weights(problem.specs, data.params, qparams), qparams
 
 
 def straight_through_outputs(problem: Problem, params: Params, qparams: QParams, x: Array) -> Outputs:
@@ -95,8 +105,7 @@ def straight_through_outputs(problem: Problem, params: Params, qparams: QParams,
             y, _ = scan_blocks(segment, make_site, params, qparams, y, unroll=unroll)
         return parts.head(params, outer, y)
 
-    make_site = straight_through_sites(problem.specs, problem.baseline.lsq_scaling)
-    return problem.objective.outputs(parts, make_site, logits)
+    return problem.objective.outputs(parts, quant_sites(problem.specs), logits)
 
 
 def loops_are_slow(blocks: Params) -> bool:

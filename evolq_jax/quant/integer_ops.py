@@ -5,8 +5,7 @@ The integers are carried in float32, as in the official code.
 
 import jax.numpy as jnp
 
-from evolq_jax.quant.quantizers.log2 import log2_dequantize
-from evolq_jax.quant.quantizers.powers import power_of_two
+from evolq_jax.quant.quantizers.base import power_of_two
 from evolq_jax.typing import Array
 
 # I-BERT (Kim et al., 2101.01321, section 3.4): exp(r) on (-ln 2, 0] is about A ((r + B)^2 + C).
@@ -37,11 +36,11 @@ def integer_layer_norm(x: Array, weight: Array, bias: Array, scale_in: Array, sc
     return jnp.round((jnp.sign(gain) * multiplier * x_q + offset) / denominator) * scale_out
 
 
-def integer_softmax(bits: Array, logits: Array, scale: Array) -> Array:
-    """Log-int-softmax over the last axis: powers of two 2**-q from the integers `logits / scale`.
+def integer_softmax(logits: Array, scale: Array) -> Array:
+    """Log-int-softmax over the last axis: exponents q of powers of two 2**-q, from `logits / scale`.
 
-    Exponentials by I-BERT's integer polynomial, the quotient `sum / exp` rounded to its nearest power
-    of two. Returns values of the log2 quantizer of so many `bits`.
+    Exponentials by I-BERT's integer polynomial, the quotient `sum / exp` rounded to its nearest power of two.
+    The exponents are codes of the log2 quantizer, but for those that its bits do not hold.
     """
     q = logits / scale
     q = q - q.max(-1, keepdims=True)
@@ -54,4 +53,4 @@ def integer_softmax(bits: Array, logits: Array, scale: Array) -> Array:
     quotient = jnp.round(exp.sum(-1, keepdims=True) / exp)
     floor = jnp.floor(jnp.log2(quotient))
     exponent = jnp.where(quotient >= 1.5 * 2**floor, floor + 1, floor)
-    return log2_dequantize(bits, exponent)
+    return exponent

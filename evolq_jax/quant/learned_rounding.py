@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.quant.qparams import SiteQParams
-from evolq_jax.quant.quantizers.uniform import dequantize, int_range
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array
 
@@ -29,7 +28,7 @@ def rounding_logits(site_qparams: SiteQParams, weight: Array) -> Array:
 
 def soft_quantize(spec: QuantSpec, site_qparams: SiteQParams, weight: Array, v: Array) -> Array:
     """What the weight is while its rounding is learned; differentiable in v."""
-    return dequantize(site_qparams, _between(spec, site_qparams, weight, soft_round(v)))
+    return spec.quantizer.decode(spec, site_qparams, _between(spec, site_qparams, weight, soft_round(v)))
 
 
 def chosen_integers(spec: QuantSpec, site_qparams: SiteQParams, weight: Array, v: Array) -> Array:
@@ -43,5 +42,5 @@ def undecided(v: Array, power: Array | float) -> Array:
 
 
 def _between(spec: QuantSpec, site_qparams: SiteQParams, weight: Array, h: Array) -> Array:
-    qmin, qmax = int_range(spec.signed, site_qparams.bits)
-    return jnp.clip(jnp.floor(weight / site_qparams.scale) + h + site_qparams.zero_point, qmin, qmax)
+    lowest, highest = spec.quantizer.code_range(spec, site_qparams.bits)
+    return jnp.clip(jnp.floor(weight / site_qparams.scale) + h + site_qparams.zero_point, lowest, highest)

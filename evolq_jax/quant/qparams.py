@@ -1,15 +1,19 @@
 """The numbers of quantizers, by site."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 from evolq_jax.errors import UserError, suggestion
-from evolq_jax.quant.spec import Specs, check_bits
 from evolq_jax.typing import Array, SiteInfo
+
+if TYPE_CHECKING:
+    from evolq_jax.quant.spec import Specs
 
 
 class SiteQParams(NamedTuple):
@@ -25,6 +29,16 @@ class SiteQParams(NamedTuple):
 
 
 QParams = dict[str, SiteQParams]  # by site name: a flat tree beside `Params`
+
+
+def check_bits(key: str, bits: float) -> None:
+    """Refuses bits that no quantizer has.
+
+    Raises:
+      UserError: they are no whole number from 2 to 8; the message names `key`.
+    """
+    if bits not in range(2, 9):
+        raise UserError(f"{key} must be from 2 to 8, not {bits:g}")
 
 
 def blank_qparams(specs: Specs, bits: Mapping[str, int] | int, sites: Mapping[str, SiteInfo]) -> QParams:

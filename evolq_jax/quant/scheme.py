@@ -3,20 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from evolq_jax.errors import UserError
-from evolq_jax.quant.spec import (
-    BY_CHANNEL,
-    GeluQuantizer,
-    ObserverName,
-    Quantizer,
-    QuantSpec,
-    SoftmaxQuantizer,
-    Specs,
-    check_bits,
-    select,
-)
+from evolq_jax.named import check_names, find
+from evolq_jax.quant.qparams import check_bits
+from evolq_jax.quant.quantizers import QUANTIZERS
+from evolq_jax.quant.quantizers.base import Quantizer, Use
+from evolq_jax.quant.quantizers.uniform import UNIFORM
+from evolq_jax.quant.spec import BY_CHANNEL, ObserverName, QuantSpec, Specs, select
 from evolq_jax.typing import SiteInfo
 
 Scheme = Literal["fully_quantized", "matmul", "deploy"]
@@ -36,14 +31,17 @@ class Rule:
     bits: int | None = None
     signed: bool | None = None
     per_channel: bool | None = None
-    quantizer: Quantizer | None = None
+    quantizer: str | Quantizer | None = None
     observer: ObserverName | None = None
     integer_op: bool | None = None
 
     @property
     def changes(self) -> dict[str, Any]:
         """The fields of a spec that this rule sets."""
-        return {key: value for key, value in vars(self).items() if key != "pattern" and value is not None}
+        changes = {key: value for key, value in vars(self).items() if key != "pattern" and value is not None}
+        if self.quantizer is not None:
+            changes["quantizer"] = find(self.quantizer, QUANTIZERS, "quant.rules have the unknown quantizer")
+        return changes
 
 
 @dataclass(frozen=True)
@@ -93,8 +91,8 @@ class QuantConfig:
     activation_observer: ObserverName = "minmax"
     residual_observer: ObserverName = "ptf"
     signed_weights: bool = False
-    softmax_quantizer: SoftmaxQuantizer = "uniform"
-    gelu_quantizer: GeluQuantizer = "uniform"
+    softmax_quantizer: str | Quantizer = "uniform"
+    gelu_quantizer: str | Quantizer = "uniform"
     integer_layer_norm: bool = False
     integer_softmax: bool = False
     bias_correction: bool = False
@@ -102,13 +100,19 @@ class QuantConfig:
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
-        """Rejects integer operations that would silently not run, and what `deploy` cannot execute."""
+        """Rejects unknown names, integer operations that would not run, and what `deploy` cannot do."""
+        for use in ("softmax", "gelu"):
+            self._quantizer(use)
+        for number, rule in enumerate(self.rules):
+            if rule.quantizer is not None:
+                _find_quantizer(rule.quantizer, f"quant.rules[{number}].quantizer", QUANTIZERS)
         if self.integer_layer_norm and self.scheme != "fully_quantized":
             raise UserError(
                 f"quant.integer_layer_norm needs quant.scheme fully_quantized: under {self.scheme} the "
                 "input of LayerNorm is not quantized"
             )
-        if self.integer_softmax and (self.scheme != "fully_quantized" or self.softmax_quantizer != "log2"):
+        takes_exponents = self._quantizer("softmax").takes_exponents
+        if self.integer_softmax and not (self.scheme == "fully_quantized" and takes_exponents):
             raise UserError(
                 "quant.integer_softmax needs quant.scheme fully_quantized and quant.softmax_quantizer log2"
             )
@@ -121,8 +125,8 @@ class QuantConfig:
         for wrong, key, remedy in (
             (bits != {8}, "activation_bits, edge_activation_bits and softmax_bits", "8"),
             (self.activation_observer in BY_CHANNEL, "activation_observer", "for example omse"),
-            (self.softmax_quantizer != "uniform", "softmax_quantizer", "uniform"),
-            (self.gelu_quantizer != "uniform", "gelu_quantizer", "uniform"),
+            (self._quantizer("softmax") != UNIFORM, "softmax_quantizer", "uniform"),
+            (self._quantizer("gelu") != UNIFORM, "gelu_quantizer", "uniform"),
             (self.bias_correction, "bias_correction", "off"),
         ):
             if wrong:
@@ -145,15 +149,26 @@ class QuantConfig:
         if not self._quantizes(site, info):
             return None
         residual = "residual" in info.roles and self.scheme == "fully_quantized"
-        softmax, gelu = "softmax" in info.roles, "gelu" in info.roles
+        softmax = "softmax" in info.roles
         edge_bits = self.edge_activation_bits if "edge_inputs" in info.roles else None
         return {
             "bits": (self.softmax_bits if softmax else edge_bits) or self.activation_bits,
-            "quantizer": self.softmax_quantizer if softmax else self.gelu_quantizer if gelu else "uniform",
+            "quantizer": self._quantizer(use_of(info)),
             "observer": self.residual_observer if residual else self.activation_observer,
             "integer_op": (softmax and self.integer_softmax)
             or (self.integer_layer_norm and "layer_norm" in info.roles),
         }
+
+    def _quantizer(self, use: Use) -> Quantizer:
+        """That of softmax or GELU outputs, by its name or as it was given; of others the uniform one."""
+        given = {"softmax": self.softmax_quantizer, "gelu": self.gelu_quantizer}.get(use)
+        if given is None:
+            return UNIFORM
+        known = {name: quantizer for name, quantizer in QUANTIZERS.items() if use in quantizer.uses}
+        quantizer = _find_quantizer(given, f"quant.{use}_quantizer", known)
+        if use not in quantizer.uses:
+            raise UserError(f"quant.{use}_quantizer '{quantizer.name}' is for {_listed(quantizer)}")
+        return quantizer
 
     def _quantizes(self, site: str, info: SiteInfo) -> bool:
         if site == "image":
@@ -170,26 +185,45 @@ class Resolved(NamedTuple):
     bits: dict[str, int]
 
 
+def use_of(info: SiteInfo) -> Use:
+    """What a site's values are, for which a quantizer has to be made."""
+    if info.is_weight:
+        return "weight"
+    return "softmax" if "softmax" in info.roles else "gelu" if "gelu" in info.roles else "activation"
+
+
+def _find_quantizer(given: str | Quantizer, where: str, known: Mapping[str, Quantizer]) -> Quantizer:
+    check_names([given], QUANTIZERS, where)
+    return find(given, known, f"{where} has the unknown value")
+
+
+def _listed(quantizer: Quantizer) -> str:
+    """What a quantizer is for, in words."""
+    return " and ".join(f"outputs of {u}" if u in ("softmax", "gelu") else f"{u}s" for u in quantizer.uses)
+
+
 def _spec(site: str, info: SiteInfo, fields: Mapping[str, Any]) -> QuantSpec:
     """The spec of these fields, and what follows from them for an activation where they do not say it.
 
     Observers by channel give factors by channel; where there can be none, `minmax` takes their place.
     """
-    spec = QuantSpec(**fields)
-    takes = SoftmaxQuantizer if "softmax" in info.roles else GeluQuantizer if "gelu" in info.roles else None
-    if spec.quantizer not in (get_args(takes) if takes else ("uniform",)):
+    spec, use = QuantSpec(**fields), use_of(info)
+    if use not in spec.quantizer.uses:
         raise UserError(
-            f"quant.rules give '{site}' the quantizer '{spec.quantizer}', which is for outputs of softmax or "
-            "GELU: take another, or another pattern"
+            f"quant.rules give '{site}' the quantizer '{spec.quantizer.name}', which is for "
+            f"{_listed(spec.quantizer)}: take another, or another pattern"
+        )
+    if use == "softmax" and spec.integer_op and not spec.quantizer.takes_exponents:
+        raise UserError(
+            f"quant.rules give '{site}' an integer softmax, which makes powers of two: set its quantizer to "
+            "log2"
         )
     if info.is_weight:
         return spec
-    signed = "gelu" in info.roles and spec.quantizer == "twin"
-    by_channel = spec.observer in BY_CHANNEL
-    observer = spec.observer
-    if by_channel and ("per_tensor" in info.roles or spec.quantizer != "uniform"):
+    by_channel, observer = spec.observer in BY_CHANNEL, spec.observer
+    if by_channel and ("per_tensor" in info.roles or not spec.quantizer.equal_steps):
         by_channel, observer = False, "minmax"
-    implied = {"signed": signed, "per_channel": by_channel, "observer": observer}
+    implied = {"signed": use in spec.quantizer.signed_for, "per_channel": by_channel, "observer": observer}
     return replace(spec, **{key: implied[key] for key in implied if key == "observer" or key not in fields})
 
 
@@ -219,7 +253,7 @@ def resolve(config: QuantConfig, sites: Mapping[str, SiteInfo]) -> Resolved:
 
 
 def _check_deployed(site: str, spec: QuantSpec, bits: int, info: SiteInfo) -> None:
-    plain = spec.quantizer == "uniform" and not spec.integer_op
+    plain = spec.quantizer == UNIFORM and not spec.integer_op
     activation = bits == 8 and not spec.per_channel
     if not plain or not (spec.signed if info.is_weight else activation):
         wanted = "symmetric" if info.is_weight else "8 bits, with one scale and zero point"

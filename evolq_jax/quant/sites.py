@@ -6,16 +6,11 @@ from typing import Any
 
 import jax
 
+from evolq_jax.quant.channel_statistics import match_channel_statistics
+from evolq_jax.quant.gradients import with_gradient_of
 from evolq_jax.quant.integer_ops import integer_layer_norm, integer_softmax
 from evolq_jax.quant.qparams import SiteQParams
-from evolq_jax.quant.quantizers.log2 import (
-    log2_fake_quant,
-    log_fake_quant,
-    log_sqrt2_fake_quant,
-    shifted_log_fake_quant,
-)
-from evolq_jax.quant.quantizers.twin import twin_fake_quant
-from evolq_jax.quant.quantizers.uniform import dequantize, fake_quant, match_channel_statistics, quantize
+from evolq_jax.quant.quantizers.base import fake_quant
 from evolq_jax.quant.spec import QuantSpec, Specs, scope
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, Params, Site
@@ -23,6 +18,13 @@ from evolq_jax.typing import Array, Params, Site
 # (scope, entries of that scope) -> Site. The scope is a segment's name, or "" outside the blocks; the
 # entries are scales or statistics by local site name, of one block where the scope is a segment.
 SiteFactory = Callable[[str, Mapping[str, Any]], Site]
+
+
+def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
+    """LayerNorm over the last axis, in floating point."""
+    centred = x - x.mean(-1, keepdims=True)
+    inverse = jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + eps)
+    return centred * inverse * weight + bias
 
 
 class FloatSite:
@@ -36,9 +38,7 @@ class FloatSite:
     def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
         """LayerNorm in floating point, then the site."""
         del source
-        centred = x - x.mean(-1, keepdims=True)
-        inverse = jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + eps)
-        return self(name, centred * inverse * weight + bias)
+        return self(name, layer_norm(x, weight, bias, eps))
 
     def softmax(self, name: str, source: str, logits: Array) -> Array:
         """Softmax in floating point, then the site."""
@@ -48,7 +48,11 @@ class FloatSite:
 
 @dataclass(frozen=True)
 class QuantSite(FloatSite):
-    """Fake-quantizes the sites that have a spec; the others stay in float."""
+    """Fake-quantizes the sites that have a spec; the others stay in float.
+
+    Gradients pass: through rounding as the quantizers say, and through integer operations as through those in
+    float, whose results they approximate.
+    """
 
     specs: Mapping[str, QuantSpec]
     qparams: Mapping[str, SiteQParams]
@@ -56,7 +60,7 @@ class QuantSite(FloatSite):
     def __call__(self, name: str, x: Array) -> Array:
         """Returns `x` as integer arithmetic would see it."""
         spec = self.specs.get(name)
-        return x if spec is None else fake_quant_activation(spec, self.qparams[name], x)
+        return x if spec is None else fake_quant(spec, self.qparams[name], x)
 
     def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
         """Integer LayerNorm where the spec asks for it and the input is quantized."""
@@ -64,14 +68,17 @@ class QuantSite(FloatSite):
         if spec is None or not spec.integer_op or source not in self.specs:
             return super().layer_norm(name, source, x, weight, bias, eps)
         scale_in, scale_out = self.qparams[source].scale, self.qparams[name].scale
-        return self(name, integer_layer_norm(x, weight, bias, scale_in, scale_out))
+        exact = integer_layer_norm(x, weight, bias, scale_in, scale_out)
+        return self(name, with_gradient_of(layer_norm(x, weight, bias, eps), exact))
 
     def softmax(self, name: str, source: str, logits: Array) -> Array:
         """Log-int-softmax where the spec asks for it and the logits are quantized."""
         spec = self.specs.get(name)
         if spec is None or not spec.integer_op or source not in self.specs:
             return super().softmax(name, source, logits)
-        return integer_softmax(self.qparams[name].bits, logits, self.qparams[source].scale)
+        exponents = integer_softmax(logits, self.qparams[source].scale)
+        exact = spec.quantizer.decode(spec, self.qparams[name], exponents)
+        return with_gradient_of(jax.nn.softmax(logits, axis=-1), exact)
 
 
 class IntegerNormSite(QuantSite):
@@ -123,23 +130,6 @@ class RecordSite:
         return x
 
 
-def fake_quant_activation(spec: QuantSpec, site_qparams: SiteQParams, x: Array) -> Array:
-    """One activation as integer arithmetic would see it, whatever its quantizer."""
-    return QUANTIZERS[spec.quantizer](spec, site_qparams, x)
-
-
-QUANTIZERS: dict[str, Callable[[QuantSpec, SiteQParams, Array], Array]] = {
-    "uniform": fake_quant,
-    "log": log_fake_quant,
-    "shifted_log": shifted_log_fake_quant,
-    "shifted_log2": shifted_log_fake_quant,
-    "shifted_log_sqrt2": shifted_log_fake_quant,
-    "twin": twin_fake_quant,
-    "log2": log2_fake_quant,
-    "log_sqrt2": log_sqrt2_fake_quant,
-}
-
-
 def float_sites(segment: str, qparams: Mapping[str, Any]) -> Site:
     """The site factory of the float network."""
     del segment, qparams
@@ -176,14 +166,14 @@ def encode_weights(specs: Specs, params: Params, qparams: Mapping[str, SiteQPara
         return params
     leaves = flatten(params)
     for name, spec in decided:
-        leaves[name] = quantize(spec, qparams[name], leaves[name])
+        leaves[name] = spec.quantizer.encode(spec, qparams[name], leaves[name])
     return unflatten(leaves)
 
 
 def fake_quant_weight(spec: QuantSpec, site_qparams: SiteQParams, weight: Array) -> Array:
     """One weight [..., in, K], stacked or not (or its integers), as integer arithmetic would see it."""
     if spec.codes:
-        return dequantize(site_qparams, weight)
+        return spec.quantizer.decode(spec, site_qparams, weight)
     quantized = fake_quant(spec, site_qparams, weight)
     if not spec.bias_correction:
         return quantized

@@ -6,10 +6,9 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.quant.quantizers.base import Quantizer
+from evolq_jax.quant.quantizers.uniform import UNIFORM
 
-SoftmaxQuantizer = Literal["uniform", "log2", "log_sqrt2", "log", "twin"]
-GeluQuantizer = Literal["uniform", "shifted_log", "shifted_log2", "shifted_log_sqrt2", "twin"]
-Quantizer = SoftmaxQuantizer | GeluQuantizer
 ObserverName = Literal["minmax", "ema", "percentile", "omse", "omse_shared", "omse_ends", "ptf", "pow2"]
 
 BY_CHANNEL = ("ptf", "pow2")  # observers that give activations a power of two for each channel
@@ -25,10 +24,7 @@ class QuantSpec:
     Attributes:
       signed: `int` b (symmetric, zero point 0) instead of `uint` b (affine).
       per_channel: one scale per index of the last axis (weights: per output channel).
-      quantizer: `uniform`; for values in (0, 1] also `log2` (powers of two), `log` (equal steps of the
-        logarithm, whose size, in octaves, is the scale), `log_sqrt2` (the same with half an octave) or `twin`
-        (two uniform ranges); for outputs of GELU also `shifted_log` (with one or half an octave:
-        `shifted_log2`, `shifted_log_sqrt2`) and, signed, `twin`.
+      quantizer: how values become integer codes (`evolq_jax.quant.quantizers`).
       observer: how calibration turns data into scales; see `evolq_jax.calibration.observers.uniform`.
       integer_op: run the LayerNorm or softmax before the site in FQ-ViT's integer arithmetic.
       bias_correction: weights only: the released code's shift and stretch to the float channel's
@@ -39,7 +35,7 @@ class QuantSpec:
 
     signed: bool = False
     per_channel: bool = False
-    quantizer: Quantizer = "uniform"
+    quantizer: Quantizer = UNIFORM
     observer: ObserverName = "minmax"
     integer_op: bool = False
     bias_correction: bool = False
@@ -47,21 +43,11 @@ class QuantSpec:
 
     @property
     def has_scale(self) -> bool:
-        """Whether calibration finds a scale; `log2` and `log_sqrt2` have none."""
-        return self.quantizer not in ("log2", "log_sqrt2")
+        """Whether calibration finds a scale, which a search may move; some quantizers have none."""
+        return self.quantizer.has_scale
 
 
 Specs = tuple[tuple[str, QuantSpec], ...]  # resolved: (site name, spec) in order; hashable
-
-
-def check_bits(key: str, bits: float) -> None:
-    """Refuses bits that no quantizer has.
-
-    Raises:
-      UserError: they are no whole number from 2 to 8; the message names `key`.
-    """
-    if bits not in range(2, 9):
-        raise UserError(f"{key} must be from 2 to 8, not {bits:g}")
 
 
 def with_codes(specs: Specs, weights: Container[str]) -> Specs:

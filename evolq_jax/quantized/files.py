@@ -18,14 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 from cattrs import BaseValidationError, transform_error
 from cattrs.preconf.json import make_converter
+from cattrs.v import format_exception
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from evolq_jax.errors import UserError
 from evolq_jax.models.registry import REGISTRY, get_entry
+from evolq_jax.named import find
 from evolq_jax.network.network import Network
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.quantizers import QUANTIZERS
+from evolq_jax.quant.quantizers.base import Quantizer
 from evolq_jax.quant.spec import QuantSpec, Specs
 from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.trees import flatten, unflatten
@@ -41,6 +45,19 @@ DESCRIPTION, PARAMS, FLOAT, QPARAMS = (
 FORMAT = 1
 
 _converter = make_converter(forbid_extra_keys=True)
+
+
+def _is_quantizer(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Quantizer)
+
+
+def _known_quantizer(name: str, kind: type) -> Quantizer:
+    del kind
+    return find(name, QUANTIZERS, "no evolq_jax quantizer is called")
+
+
+_converter.register_unstructure_hook_func(_is_quantizer, lambda quantizer: quantizer.name)
+_converter.register_structure_hook_func(_is_quantizer, _known_quantizer)
 
 
 def save(quantized: QuantizedNetwork, path: str | Path) -> None:
@@ -147,8 +164,12 @@ def _structured(fields: Any, kind: type, path: Path) -> Any:
     try:
         return _converter.structure(fields, kind)
     except BaseValidationError as error:
-        reasons = "; ".join(transform_error(error))
+        reasons = "; ".join(transform_error(error, format_exception=_reason))
         raise UserError(f"'{path / DESCRIPTION}' is damaged ({reasons}): save the network again") from error
+
+
+def _reason(error: BaseException, kind: type | None) -> str:
+    return str(error) if isinstance(error, UserError) else format_exception(error, kind)
 
 
 def _params(arrays: Mapping[str, np.ndarray]) -> Params:

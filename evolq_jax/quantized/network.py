@@ -14,9 +14,10 @@ from evolq_jax.errors import UserError, suggestion
 from evolq_jax.network.chunks import in_padded_chunks
 from evolq_jax.network.network import CHUNK, Network, as_input
 from evolq_jax.network.run import forward
+from evolq_jax.quant.gradients import elements_sharing, lsq_scaled
 from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.sites import fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import Specs
-from evolq_jax.quant.straight_through import straight_through_sites, straight_through_weights
 from evolq_jax.typing import Array, Params
 
 Scales = Mapping[str, Array | SiteQParams]  # by site name: a scale alone, or all of a quantizer's numbers
@@ -59,12 +60,12 @@ class QuantizedNetwork:
         Raises:
           UserError: `scales` names a site that is not quantized.
         """
-        network, qparams = self.network, self._merged(scales)
+        network, specs = self.network, self.specs
+        qparams = lsq_scaled(specs, elements_sharing(specs, network.sites), self._merged(scales))
         with matmul_precision(network.precision):
-            quantized = straight_through_weights(self.specs, params, qparams)
-            make_site = straight_through_sites(self.specs)
+            quantized = fake_quant_weights(specs, params, qparams)
             x = as_input(network.preprocessing, images)
-            return forward(network.parts, make_site, quantized, qparams, x)
+            return forward(network.parts, quant_sites(specs), quantized, qparams, x)
 
     def __call__(self, images: Array) -> Array:
         """Logits [B, C] of images, which are as in `apply`. `network.CHUNK` images run at once."""

@@ -161,4 +161,4 @@ def _is_tied(site: str, spec: QuantSpec) -> bool:
 
 
 def _is_affine(spec: QuantSpec) -> bool:
-    return spec.quantizer == "uniform" and not spec.signed
+    return spec.quantizer.equal_steps and not spec.signed

@@ -18,6 +18,7 @@ from evolq_jax.pipeline.load import Setup, load_model
 from evolq_jax.pipeline.searched import check_search, searched_sites
 from evolq_jax.pipeline.teacher import teacher_of
 from evolq_jax.pipeline.watcher import Silent, Watcher
+from evolq_jax.quant.gradients import elements_sharing
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.runs.checkpoints import Saved, open_checkpoints
 from evolq_jax.runs.clock import Clock
@@ -154,11 +155,14 @@ def make_data(calibrated: Calibrated, problem: Problem, watcher: Watcher) -> Dat
 def make_problem(setup: Setup) -> Problem:
     """The static settings of a descent."""
     search, (image_chunk, _) = setup.config.search, setup.config.search.chunks()
+    sites, baseline = searched_sites(setup), setup.config.baseline
+    moving = tuple((site, spec) for site, spec in setup.specs if site in sites)
     return Problem(
         parts=setup.model.parts,
         specs=setup.specs,
-        sites=searched_sites(setup),
+        sites=sites,
         objective=search.objectives()[0],
         image_chunk=image_chunk,
-        baseline=setup.config.baseline,
+        baseline=baseline,
+        sharing=elements_sharing(moving, setup.sites) if baseline.lsq_scaling else (),
     )

@@ -7,7 +7,7 @@ from evolq_jax.calibration.layer import Layer, Moments
 from evolq_jax.calibration.link import LayerLink
 from evolq_jax.calibration.links.ranges import weight_qparams
 from evolq_jax.calibration.links.ridge import RIDGE, RidgeConfig
-from evolq_jax.quant.quantizers.uniform import fake_quant
+from evolq_jax.quant.quantizers.base import fake_quant
 from evolq_jax.quant.spec import QuantSpec
 from tests.numbers import width
 

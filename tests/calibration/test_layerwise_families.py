@@ -23,7 +23,7 @@ from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.run import at, forward
 from evolq_jax.objective.logits import mse
 from evolq_jax.quant.qparams import QParams, SiteQParams, blank_qparams
-from evolq_jax.quant.quantizers.uniform import fake_quant
+from evolq_jax.quant.quantizers.base import fake_quant
 from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.sites import FloatSite, RecordSite, fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantSpec, Specs

@@ -3,13 +3,21 @@ import numpy as np
 import pytest
 
 from evolq_jax.quant.integer_ops import integer_layer_norm, integer_softmax
-from evolq_jax.quant.quantizers.log2 import log2_fake_quant
+from evolq_jax.quant.quantizers.log2 import LOG2
 from evolq_jax.quant.spec import QuantSpec
-from tests.numbers import numbers, width
+from tests.numbers import numbers
 from tests.quant import reference
 
 WIDTH, TOKENS = 48, 20
 SCALE_OUT = 0.04
+
+
+SPEC = QuantSpec(quantizer=LOG2, integer_op=True)
+
+
+def values(logits: jnp.ndarray, scale: float, bits: int) -> jnp.ndarray:
+    """What a log2 quantizer makes of the exponents."""
+    return LOG2.decode(SPEC, numbers(np.ones(1), 0, bits), integer_softmax(logits, jnp.float32(scale)))
 
 
 def norm_inputs() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -51,7 +59,7 @@ def test_integer_layer_norm_is_close_to_layer_norm() -> None:
 @pytest.mark.parametrize("scale", [0.02, 0.06])
 def test_integer_softmax_is_the_formula(bits: int, scale: float) -> None:
     logits = some_logits(bits, scale)
-    got = np.asarray(integer_softmax(width(bits), jnp.asarray(logits), jnp.float32(scale)))
+    got = np.asarray(values(jnp.asarray(logits), scale, bits))
     want = np.stack([reference.integer_softmax(row, float(np.float32(scale)), bits) for row in logits])
     # q = x / scale is not exactly an integer in float32 either, so that a floor may flip now and then
     assert np.mean(got == want) > 0.99
@@ -59,16 +67,16 @@ def test_integer_softmax_is_the_formula(bits: int, scale: float) -> None:
 
 def test_integer_softmax_is_softmax_within_a_factor_of_two() -> None:
     logits = some_logits(0, 0.02)
-    got = np.asarray(integer_softmax(width(8), jnp.asarray(logits), jnp.float32(0.02)))
+    got = np.asarray(values(jnp.asarray(logits), 0.02, 8))
     want = reference.softmax(logits)
     assert np.all(np.abs(np.log2(got / want)) < 1)
     log2 = numbers(np.ones(1), 0, 8)
-    nearest = np.asarray(log2_fake_quant(QuantSpec(), log2, jnp.asarray(want, jnp.float32)))
+    nearest = np.asarray(LOG2.fake_quant(SPEC, log2, jnp.asarray(want, jnp.float32)))
     assert np.mean(nearest == got) > 0.8  # and mostly the power that the log2 quantizer takes
 
 
 def test_integer_softmax_survives_far_logits() -> None:
     logits = jnp.array([[0.0, -1.0, -1000.0], [50.0, 50.0, 50.0]])
-    got = np.asarray(integer_softmax(width(4), logits, jnp.float32(0.05)))
+    got = np.asarray(values(logits, 0.05, 4))
     assert got[0, 2] == 0
     assert got[1].tolist() == [0.25, 0.25, 0.25]  # thirds, and a quotient of 3 rounds up to 4

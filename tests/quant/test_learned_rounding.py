@@ -11,7 +11,7 @@ from evolq_jax.quant.learned_rounding import (
     undecided,
 )
 from evolq_jax.quant.qparams import SiteQParams
-from evolq_jax.quant.quantizers.uniform import dequantize, quantize
+from evolq_jax.quant.quantizers.uniform import UNIFORM
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array
 from tests.numbers import numbers
@@ -35,12 +35,14 @@ def problem(bits: int, signed: bool) -> tuple[QuantSpec, SiteQParams, Array]:
 def test_weights_start_as_they_are_and_round_to_nearest(bits: int, signed: bool) -> None:
     spec, site_qparams, weight = problem(bits, signed)
     v = rounding_logits(site_qparams, weight)
-    low, high = (dequantize(site_qparams, jnp.full((1, 5), end)) for end in reference.int_range(bits, signed))
+    low, high = (
+        UNIFORM.decode(spec, site_qparams, jnp.full((1, 5), end)) for end in reference.int_range(bits, signed)
+    )
     want = jnp.clip(weight, low, high)
     assert 0 < float((want != weight).mean()) < 0.5
     np.testing.assert_allclose(soft_quantize(spec, site_qparams, weight, v), want, atol=1e-5)
     np.testing.assert_array_equal(
-        chosen_integers(spec, site_qparams, weight, v), quantize(spec, site_qparams, weight)
+        chosen_integers(spec, site_qparams, weight, v), UNIFORM.encode(spec, site_qparams, weight)
     )
 
 
@@ -55,10 +57,10 @@ def test_integers_decided_for_are_exactly_those_of_the_grid_points(bits: int, si
     np.testing.assert_array_equal(
         codes, (lower + (np.asarray(v) >= 0)).clip(*reference.int_range(bits, signed))
     )
-    assert (codes != np.asarray(quantize(spec, site_qparams, weight))).mean() > 0.1
-    on_grid = dequantize(site_qparams, jnp.asarray(codes))
+    assert (codes != np.asarray(UNIFORM.encode(spec, site_qparams, weight))).mean() > 0.1
+    on_grid = UNIFORM.decode(spec, site_qparams, jnp.asarray(codes))
     np.testing.assert_allclose(on_grid, (codes - zero_point) * scale, rtol=1e-6)
-    np.testing.assert_array_equal(quantize(spec, site_qparams, on_grid), codes)
+    np.testing.assert_array_equal(UNIFORM.encode(spec, site_qparams, on_grid), codes)
 
 
 def test_the_regulariser_drives_soft_rounding_to_both_ends() -> None:

@@ -6,6 +6,7 @@ import pytest
 from evolq_jax.network.run import at
 from evolq_jax.quant.integer_ops import integer_layer_norm, integer_softmax
 from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.quantizers.log2 import LOG2
 from evolq_jax.quant.sites import (
     FloatSite,
     IntegerNormSite,
@@ -37,8 +38,8 @@ SPECS = {
     "in": QuantSpec(),
     "out": QuantSpec(),
     "norm": QuantSpec(integer_op=True),
-    "soft": QuantSpec(quantizer="log2", integer_op=True),
-    "power": QuantSpec(quantizer="log2"),
+    "soft": QuantSpec(quantizer=LOG2, integer_op=True),
+    "power": QuantSpec(quantizer=LOG2),
 }
 SCALES = {
     "in": site_qparams(8, 0.03, 128.0),
@@ -78,7 +79,8 @@ def test_integer_operations_need_a_quantized_input() -> None:
     unclipped = integer_layer_norm(x, WEIGHT, BIAS, scale_in, scale_out)
     np.testing.assert_array_equal(norm, site("norm", unclipped))
     np.testing.assert_array_equal(
-        site.softmax("soft", "in", x), integer_softmax(SCALES["soft"].bits, x, SCALES["in"].scale)
+        site.softmax("soft", "in", x),
+        LOG2.decode(SPECS["soft"], SCALES["soft"], integer_softmax(x, SCALES["in"].scale)),
     )
     in_float = FloatSite().layer_norm("norm", "float", x, WEIGHT, BIAS, 1e-6)
     np.testing.assert_array_equal(

@@ -4,6 +4,8 @@ from typing import Any
 import pytest
 
 from evolq_jax.errors import UserError
+from evolq_jax.quant.quantizers.shifted_log import SHIFTED_LOG
+from evolq_jax.quant.quantizers.twin import TWIN
 from evolq_jax.quant.scheme import QuantConfig, Rule, resolve
 from evolq_jax.quant.spec import QuantSpec, scope, select
 from tests.tiny import Tiny
@@ -122,11 +124,11 @@ def test_a_rule_s_observer_and_quantizer_decide_on_factors_by_channel(tiny: Tiny
     specs = dict(resolve(QuantConfig(rules=rules), tiny.sites).specs)
     assert specs["blocks/norm1"] == QuantSpec(per_channel=True, observer="pow2")
     assert specs["blocks/attn/softmax"] == QuantSpec()
-    assert specs["blocks/mlp/gelu"] == QuantSpec(signed=True, quantizer="twin")
+    assert specs["blocks/mlp/gelu"] == QuantSpec(signed=True, quantizer=TWIN)
     logarithm = QuantConfig(activation_observer="pow2", gelu_quantizer="shifted_log")
     uniform = replace(logarithm, rules=(Rule("*/gelu", quantizer="uniform"),))
     gelu = [dict(resolve(config, tiny.sites).specs)["blocks/mlp/gelu"] for config in (logarithm, uniform)]
-    assert gelu == [QuantSpec(quantizer="shifted_log"), QuantSpec(per_channel=True, observer="pow2")]
+    assert gelu == [QuantSpec(quantizer=SHIFTED_LOG), QuantSpec(per_channel=True, observer="pow2")]
     rules = (Rule("blocks/norm2", per_channel=True), Rule("*", observer="omse"))
     specs = dict(resolve(QuantConfig(activation_observer="pow2", rules=rules), tiny.sites).specs)
     by_channel = {name for name, spec in specs.items() if spec.per_channel}

@@ -9,6 +9,7 @@ import pytest
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.errors import UserError
 from evolq_jax.quant.qparams import QParams, blank_qparams, with_bits
+from evolq_jax.quant.quantizers.log2 import LOG2
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.runs.directory import RunDirectory, new_run, open_run
 from evolq_jax.typing import SiteInfo
@@ -109,7 +110,7 @@ def test_a_log_on_a_full_disk_is_one_line(here: Path) -> None:
 SPECS = (
     ("blocks/a/weight", QuantSpec(per_channel=True)),
     ("head", QuantSpec()),
-    ("blocks/soft", QuantSpec(quantizer="log2")),
+    ("blocks/soft", QuantSpec(quantizer=LOG2)),
 )
 SITES = {
     "blocks/a/weight": SiteInfo((4, 3), 2, True),

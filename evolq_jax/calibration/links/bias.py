@@ -3,7 +3,7 @@
 from evolq_jax.calibration.layer import Layer, Moments
 from evolq_jax.calibration.link import LayerLink
 from evolq_jax.quant.qparams import SiteQParams
-from evolq_jax.quant.quantizers.uniform import fake_quant
+from evolq_jax.quant.quantizers.base import fake_quant
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array
 

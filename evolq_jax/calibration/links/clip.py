@@ -119,7 +119,7 @@ def clipped_sites(parts: ModelParts, specs: Specs, settings: ClipConfig) -> tupl
       UserError: a pattern matches none.
     """
     segments = {segment.name for segment in parts.segments}
-    uniform = [name for name, spec in specs if spec.quantizer == "uniform"]
+    uniform = [name for name, spec in specs if spec.quantizer.equal_steps]
     return select(settings.sites, [name for name in uniform if name.split("/")[0] in segments])
 
 

@@ -33,7 +33,7 @@ def norms(calibration: Calibration) -> list[Channels]:
         for entry in calibration.parts.channels
         if "layer_norm" in sites[entry.site].roles
         and entry.site in table
-        and table[entry.site].quantizer == "uniform"
+        and table[entry.site].quantizer.equal_steps
     ]
 
 

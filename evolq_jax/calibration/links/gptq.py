@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from evolq_jax.calibration.layer import Layer, Moments, centred, damped, finite
 from evolq_jax.calibration.link import LayerLink, NotAfter
 from evolq_jax.quant.qparams import SiteQParams
-from evolq_jax.quant.quantizers.uniform import fake_quant
+from evolq_jax.quant.quantizers.base import fake_quant
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array
 

@@ -20,7 +20,7 @@ from evolq_jax.network.chunks import largest_divisor
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.sites import is_stacked, observe
 from evolq_jax.quant.qparams import SiteQParams
-from evolq_jax.quant.quantizers.uniform import fake_quant
+from evolq_jax.quant.quantizers.base import fake_quant
 from evolq_jax.quant.sites import fake_quant_weight
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.trees import flatten
@@ -68,7 +68,7 @@ def smooth(calibration: Calibration, state: State, settings: RangesConfig) -> St
 
 
 def _is_uniform(spec: QuantSpec | None) -> bool:
-    return spec is not None and spec.quantizer == "uniform"
+    return spec is not None and spec.quantizer.equal_steps
 
 
 class Read(NamedTuple):

@@ -34,12 +34,12 @@ Range = tuple[Array, Array]  # low, high: as scales, size 1 on every reduced axi
 
 def is_scored(spec: QuantSpec) -> bool:
     """Whether candidates are compared by their error."""
-    return spec.quantizer != "uniform" or spec.observer in SCORED
+    return spec.quantizer.num_candidates(spec) > 0 or spec.observer in SCORED
 
 
 def has_fine_grid(spec: QuantSpec) -> bool:
     """Whether candidates are compared a second time, around the best."""
-    return spec.quantizer == "uniform" and spec.observer == "omse_ends"
+    return not spec.quantizer.num_candidates(spec) and spec.observer == "omse_ends"
 
 
 def reduced_axes(spec: QuantSpec, ndim: int) -> tuple[int, ...]:
@@ -120,8 +120,8 @@ def candidates(
     spec: QuantSpec, bits: Array, bounds: Range, fine: bool = False
 ) -> Callable[[Array], SiteQParams]:
     """The quantizer of the i-th candidate: a shrink of the range, power-of-two factors, or another shape."""
-    if spec.quantizer != "uniform":
-        return partial(nonuniform.candidate, spec, bits, bounds)
+    if spec.quantizer.num_candidates(spec):
+        return partial(spec.quantizer.candidate, spec, bits, bounds)
 
     if spec.observer == "omse_ends":
         return lambda index: range_qparams(spec, bits, ends.candidate(spec, bounds, index, fine))
@@ -143,8 +143,8 @@ def candidates(
 
 def num_candidates(spec: QuantSpec, fine: bool = False) -> int:
     """How many quantizers the score step compares."""
-    if spec.quantizer != "uniform":
-        return nonuniform.num_candidates(spec)
+    if spec.quantizer.num_candidates(spec):
+        return spec.quantizer.num_candidates(spec)
     if spec.observer == "omse_ends":
         return ends.num_candidates(spec, fine)
     others = {"ptf": len(PTF_FACTORS), "pow2": power_of_two.NUM_CANDIDATES}
@@ -168,7 +168,7 @@ def chunk_errors(
     `ADDED_ROWS` at a time by plain additions, which keeps each candidate one loop over the tensor with
     few stores (a reduction would first write rounded values out; measured 3 to 4 times slower).
     """
-    if spec.quantizer != "uniform":
+    if spec.quantizer.num_candidates(spec):
         return nonuniform.chunk_errors(spec, bits, bounds, x, importance)
     qmin, qmax = (end.reshape(1, 1) for end in int_range(spec.signed, bits))
     channels = x.shape[-1] if spec.per_channel else 1
@@ -211,6 +211,6 @@ def finish(
     """The quantizer of a range, or of the candidate with the least error (the first among equals)."""
     if errors is None:
         return range_qparams(spec, bits, bounds)
-    by_powers = spec.observer == "pow2" and spec.quantizer == "uniform"
+    by_powers = spec.observer == "pow2" and not spec.quantizer.num_candidates(spec)
     best = power_of_two.choose(errors) if by_powers else jnp.argmin(errors, axis=0)
     return candidates(spec, bits, bounds, fine)(best)

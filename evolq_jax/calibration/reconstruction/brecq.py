@@ -37,11 +37,13 @@ from evolq_jax.calibration.reconstruction.units import (
     reads,
     unit_params,
     unit_qparams,
+    unit_sites,
     unit_specs,
     write_back,
 )
 from evolq_jax.network.chunks import largest_divisor
 from evolq_jax.network.parts import ModelParts
+from evolq_jax.quant.gradients import elements_sharing
 from evolq_jax.quant.spec import Specs
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array
@@ -93,12 +95,15 @@ def _problem(
     """What there is to learn in a unit whose input is like `x`."""
     specs = unit_specs(unit, calibration.specs)
     found = reads(unit, state.params, jax.ShapeDtypeStruct(x.shape, x.dtype))
-    learnable = {name for name, spec in specs if spec.has_scale and spec.quantizer == "uniform"}
+    learnable = {name for name, spec in specs if spec.has_scale and spec.quantizer.equal_steps}
+    sites = tuple(name for name in found.sites if name in learnable) if settings.step_rate else ()
+    learned = tuple((name, spec) for name, spec in specs if name in sites)
     return UnitProblem(
         unit,
         specs,
         weights=tuple(name for name, _ in specs if name in found.params),
-        sites=tuple(name for name in found.sites if name in learnable) if settings.step_rate else (),
+        sites=sites,
+        sharing=elements_sharing(learned, unit_sites(unit, calibration.sites)),
         chunk=calibration.chunk,
         config=settings,
     )

@@ -17,12 +17,12 @@ import optax
 from evolq_jax.calibration.reconstruction.config import BrecqConfig
 from evolq_jax.calibration.reconstruction.units import Decided, Unit, Values, run_unit
 from evolq_jax.network.chunks import in_chunks
+from evolq_jax.quant.gradients import Sharing, lsq_scaled
 from evolq_jax.quant.learned_rounding import chosen_integers, rounding_logits, soft_quantize, undecided
 from evolq_jax.quant.qparams import QParams
-from evolq_jax.quant.quantizers.uniform import dequantize, fake_quant
+from evolq_jax.quant.quantizers.base import fake_quant
 from evolq_jax.quant.sites import FloatSite, QuantSite, fake_quant_weights
 from evolq_jax.quant.spec import Specs
-from evolq_jax.quant.straight_through import StraightThroughSite
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, Params
 
@@ -37,6 +37,7 @@ class UnitProblem:
     specs: Specs  # of the unit's scope
     weights: tuple[str, ...]  # whose rounding is learned
     sites: tuple[str, ...]  # whose step is learned
+    sharing: Sharing  # of these sites (`quant.gradients`)
     chunk: int  # images run at once outside of steps; divides their number
     config: BrecqConfig
 
@@ -112,7 +113,8 @@ def learn(problem: UnitProblem, data: UnitData, learned: Learned, draw: Draw) ->
 
     def loss(theta: Theta) -> Array:
         make_site = partial(_DropSite, config.drop, site_key)
-        site = StraightThroughSite(dict(problem.specs), scaled(data.values.qparams, theta))
+        qparams = lsq_scaled(problem.specs, problem.sharing, scaled(data.values.qparams, theta))
+        site = QuantSite(dict(problem.specs), qparams)
         params = _soft_weights(problem, data.values, theta)
         output = run_unit(problem.unit, params, make_site(site), x)
         relative = weighted_error(output, wanted, importance) / jnp.maximum(data.start, SMALLEST_ERROR)
@@ -132,7 +134,7 @@ def decided(problem: UnitProblem, values: Values, theta: Theta) -> Decided:
     weights = {}
     for name, v in theta.rounding.items():
         q = chosen_integers(specs[name], values.qparams[name], leaves[name], v)
-        weights[name] = dequantize(values.qparams[name], q)
+        weights[name] = specs[name].quantizer.decode(specs[name], values.qparams[name], q)
     qparams = scaled(values.qparams, theta)
     return Decided(weights, {name: qparams[name] for name in problem.sites})
 

@@ -4,6 +4,7 @@ Units are: what leads into a segment (if anything does), every block, and the he
 run, read and write all of them, so nothing depends on a network's family.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import FloatSite
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.trees import flatten, unflatten
-from evolq_jax.typing import Array, Params, Site
+from evolq_jax.typing import Array, Params, Site, SiteInfo
 
 
 class Unit(NamedTuple):
@@ -83,6 +84,11 @@ def unit_qparams(unit: Unit, qparams: QParams, index: Array | int) -> QParams:
 def unit_specs(unit: Unit, specs: Specs) -> Specs:
     """The same of the quantizers."""
     return tuple((scope(specs, unit.scope) if unit.scope else _outside(unit.parts, dict(specs))).items())
+
+
+def unit_sites(unit: Unit, sites: Mapping[str, SiteInfo]) -> dict[str, SiteInfo]:
+    """The same of the quantization points."""
+    return scope(sites, unit.scope) if unit.scope else _outside(unit.parts, dict(sites))
 
 
 def write_back(unit: Unit, state: State, index: Array | int, found: Decided) -> State:

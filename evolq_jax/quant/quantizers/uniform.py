@@ -1,11 +1,18 @@
-"""The uniform quantizer, and the released code's weight correction (DESIGN of FQ-ViT and Evol-Q)."""
+"""The uniform quantizer: equal steps, affine or symmetric."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 
-from evolq_jax.quant.qparams import SiteQParams
-from evolq_jax.quant.quantizers.powers import power_of_two
-from evolq_jax.quant.spec import QuantSpec
+from evolq_jax.quant.quantizers.base import Quantizer, Use, power_of_two
 from evolq_jax.typing import Array
+
+if TYPE_CHECKING:
+    from evolq_jax.quant.qparams import SiteQParams
+    from evolq_jax.quant.spec import QuantSpec
 
 
 def int_range(signed: bool, bits: Array) -> tuple[Array, Array]:
@@ -16,28 +23,57 @@ def int_range(signed: bool, bits: Array) -> tuple[Array, Array]:
     return jnp.zeros_like(bits), power_of_two(bits) - 1
 
 
-def quantize(spec: QuantSpec, site_qparams: SiteQParams, x: Array) -> Array:
-    """Integers, as float32: `clip(round(x / scale + zero_point), qmin, qmax)`; ties to even."""
-    qmin, qmax = int_range(spec.signed, site_qparams.bits)
-    return jnp.clip(jnp.round(x / site_qparams.scale + site_qparams.zero_point), qmin, qmax)
+@dataclass(frozen=True)
+class Uniform(Quantizer):
+    """`clip(round(x / scale + zero_point), qmin, qmax)`, ties to even, of `uint` or (signed) `int`."""
+
+    name: str = "uniform"
+    does: str = "rounds to equal steps"
+    integer: str = "multiplies codes, and takes zero points off: those of activations fold into a bias"
+    uses: tuple[Use, ...] = ("weight", "activation", "softmax", "gelu")
+    equal_steps: bool = True
+
+    def encode(self, spec: QuantSpec, site_qparams: SiteQParams, x: Array) -> Array:
+        """Integers of the type; what lies outside its range is clipped."""
+        qmin, qmax = int_range(spec.signed, site_qparams.bits)
+        return jnp.clip(jnp.round(x / site_qparams.scale + site_qparams.zero_point), qmin, qmax)
+
+    def decode(self, spec: QuantSpec, site_qparams: SiteQParams, codes: Array) -> Array:
+        """`(codes - zero_point) * scale`."""
+        del spec
+        return (codes - site_qparams.zero_point) * site_qparams.scale
+
+    def code_range(self, spec: QuantSpec, bits: Array) -> tuple[Array, Array]:
+        """`(qmin, qmax)` of the type."""
+        return int_range(spec.signed, bits)
+
+    def gradient(
+        self, spec: QuantSpec, site_qparams: SiteQParams, x: Array, cotangent: Array
+    ) -> tuple[SiteQParams, Array]:
+        """LSQ's (Esser et al. 2020, equation 3), with a zero point.
+
+        With v = x / s + z and q = clip(round(v)): the gradient passes to x where qmin <= v <= qmax; that of s
+        is q - z - x / s there, and q - z outside. z and the bits get none.
+        """
+        scale, zero_point, bits = site_qparams
+        (qmin, qmax), ratio = int_range(spec.signed, bits), x / scale
+        inside = (ratio + zero_point >= qmin) & (ratio + zero_point <= qmax)
+        level = self.encode(spec, site_qparams, x) - zero_point
+        slope = jnp.where(inside, level - ratio, level)
+        to_site = site_qparams._replace(
+            scale=_sum_to(scale.shape, cotangent * slope),
+            zero_point=jnp.zeros_like(zero_point),
+            bits=jnp.zeros_like(bits),
+        )
+        return to_site, jnp.where(inside, cotangent, 0.0)
 
 
-def dequantize(site_qparams: SiteQParams, q: Array) -> Array:
-    """`(q - zero_point) * scale`."""
-    return (q - site_qparams.zero_point) * site_qparams.scale
+def _sum_to(shape: tuple[int, ...], x: Array) -> Array:
+    """The transpose of broadcasting `shape` to that of `x`."""
+    missing = x.ndim - len(shape)
+    shared = [i + missing for i, n in enumerate(shape) if n == 1 and x.shape[i + missing] > 1]
+    axes = (*range(missing), *shared)
+    return x.sum(axes, keepdims=True).reshape(shape)
 
 
-def fake_quant(spec: QuantSpec, site_qparams: SiteQParams, x: Array) -> Array:
-    """What integer arithmetic would see of `x`; `site_qparams` broadcast against `x`."""
-    return dequantize(site_qparams, quantize(spec, site_qparams, x))
-
-
-def match_channel_statistics(weight: Array, quantized: Array, axes: tuple[int, ...]) -> Array:
-    """The released code's "bias correction": channels shifted and stretched, reducing over `axes`.
-
-    Afterwards each channel has the float channel's mean and (unbiased) standard deviation. The result
-    is off the integer grid: an integer export folds it into a scale and a bias per channel.
-    """
-    mean, mean_q = weight.mean(axes, keepdims=True), quantized.mean(axes, keepdims=True)
-    std, std_q = (w.std(axes, ddof=1, keepdims=True) for w in (weight, quantized))
-    return (quantized - mean_q) * (std / (std_q + 1e-8)) + mean
+UNIFORM = Uniform()

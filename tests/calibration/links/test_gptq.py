@@ -7,7 +7,7 @@ from evolq_jax.calibration.link import LayerLink
 from evolq_jax.calibration.links.bias import BIAS
 from evolq_jax.calibration.links.gptq import GPTQ, SHRINKS, error_feedback
 from evolq_jax.calibration.links.ridge import RIDGE
-from evolq_jax.quant.quantizers.uniform import fake_quant
+from evolq_jax.quant.quantizers.base import fake_quant
 from tests.calibration.layer_problem import IN, SPEC, TOKENS, LayerProblem
 
 

@@ -13,7 +13,7 @@ from evolq_jax.calibration.layer import Layer
 from evolq_jax.calibration.links.own_output import COARSE, FINE, WANTED, best_ranges, with_ends
 from evolq_jax.errors import UserError
 from evolq_jax.quant.qparams import SiteQParams, blank_qparams
-from evolq_jax.quant.quantizers.uniform import quantize
+from evolq_jax.quant.quantizers.uniform import UNIFORM
 from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.sites import fake_quant_weight
 from evolq_jax.quant.spec import QuantSpec
@@ -78,7 +78,7 @@ def test_ends_move_and_zero_stays_a_value(ends: tuple[float, float]) -> None:
 def test_decided_integers_keep_their_zero_point() -> None:
     problem, spec = LayerProblem(), replace(SPEC, codes=True)
     assert problem.layer.site_qparams is not None
-    codes = quantize(SPEC, problem.layer.site_qparams, problem.layer.weight)
+    codes = UNIFORM.encode(SPEC, problem.layer.site_qparams, problem.layer.weight)
     layer = problem.layer._replace(weight=codes, site_qparams=problem.layer.site_qparams)
     found = best_ranges(spec, problem.moments, layer, None)
     assert found.site_qparams is not None

@@ -57,7 +57,7 @@ def qparams(tiny: Tiny, specs: Specs) -> QParams:
 
 def test_every_site_has_the_scales_of_its_observer(tiny: Tiny, specs: Specs, qparams: QParams) -> None:
     """Stacked sites against one block at a time, on the tensors that the float network gives."""
-    uniform = {name: spec for name, spec in specs if spec.quantizer == "uniform"}
+    uniform = {name: spec for name, spec in specs if spec.quantizer.name == "uniform"}
     assert set(qparams) == {name for name, _ in specs}
     without = qparams["blocks/attn/softmax"]  # log2 has bits, and no scale to be found
     assert (without.scale == 1).all()

@@ -4,11 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.calibration.observers import nonuniform
 from evolq_jax.calibration.observers import uniform as observers
 from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.quantizers import QUANTIZERS
+from evolq_jax.quant.quantizers.base import fake_quant
+from evolq_jax.quant.quantizers.twin import TWIN
 from evolq_jax.quant.scheme import QuantConfig, resolve
-from evolq_jax.quant.sites import fake_quant_activation
 from evolq_jax.quant.spec import QuantSpec
 from tests.numbers import width
 from tests.quant import reference
@@ -33,9 +34,9 @@ def rounded(spec: QuantSpec, bits: int, scale: float, other: float, x: np.ndarra
     """In numpy, one number at a time."""
 
     def one(v: float) -> float:
-        if spec.quantizer == "twin":
+        if spec.quantizer.name == "twin":
             return reference.twin_fake_quant(v, scale, int(other), bits, spec.signed)
-        if spec.quantizer.startswith("shifted_log"):
+        if spec.quantizer.name.startswith("shifted_log"):
             return reference.shifted_log_fake_quant(v, scale, int(other), bits)
         q = round(-np.log2(v) / scale)
         return 2.0 ** (-scale * q) if q < 2**bits - 1 else 0.0
@@ -46,11 +47,11 @@ def rounded(spec: QuantSpec, bits: int, scale: float, other: float, x: np.ndarra
 def grid(spec: QuantSpec, high: float) -> list[tuple[float, float]]:
     """Of four bits."""
     kept = [high * 2 ** (-i / 4) for i in range(12)]
-    if spec.quantizer == "log":
+    if spec.quantizer.name == "log":
         return [(1 / n, 0) for n in range(1, 7)]
-    if spec.quantizer.startswith("shifted_log"):
+    if spec.quantizer.name.startswith("shifted_log"):
         fixed = {"shifted_log2": [1], "shifted_log_sqrt2": [2]}
-        return [(top + 0.17, n) for n in fixed.get(spec.quantizer, range(1, 7)) for top in kept]
+        return [(top + 0.17, n) for n in fixed.get(spec.quantizer.name, range(1, 7)) for top in kept]
     return [(top / 7 / 2**n, n) for n in range(12) for top in kept]
 
 
@@ -67,7 +68,7 @@ def grid(spec: QuantSpec, high: float) -> list[tuple[float, float]]:
 )
 def test_the_best_of_the_grid_is_chosen(quantizer: str, signed: bool, softmax: bool) -> None:
     x = SOFTMAX if softmax else GELU
-    spec = QuantSpec(signed=signed, quantizer=quantizer)  # type: ignore[arg-type]
+    spec = QuantSpec(signed=signed, quantizer=QUANTIZERS[quantizer])
     got = observe(spec, 4, x, chunk=2)
     assert got.scale.shape == got.zero_point.shape == (1, 1, 1)
 
@@ -77,28 +78,28 @@ def test_the_best_of_the_grid_is_chosen(quantizer: str, signed: bool, softmax: b
         return squares + (float((difference.sum(-1) ** 2).sum()) if softmax else 0.0)
 
     options = grid(spec, float(x.max()))
-    assert len(options) == nonuniform.num_candidates(spec)
+    assert len(options) == spec.quantizer.num_candidates(spec)
     chosen = float(got.scale.squeeze()), float(got.zero_point.squeeze())
     assert min(abs(s / chosen[0] - 1) + abs(z - chosen[1]) for s, z in options) < 1e-5
     assert error(*chosen) <= min(error(*option) for option in options) * (1 + 1e-4)
 
 
 def test_twin_ranges_keep_what_one_range_loses_below_zero() -> None:
-    one, two = QuantSpec(observer="omse"), QuantSpec(signed=True, quantizer="twin")
+    one, two = QuantSpec(observer="omse"), QuantSpec(signed=True, quantizer=TWIN)
     below = GELU[GELU < 0]
     errors = []
     for spec in (one, two):
-        got = fake_quant_activation(spec, observe(spec, 6, GELU, 4), jnp.asarray(below)[None, None])
+        got = fake_quant(spec, observe(spec, 6, GELU, 4), jnp.asarray(below)[None, None])
         errors.append(float(((np.asarray(got).ravel() - below) ** 2).sum()))
     assert errors[1] < 0.2 * errors[0]
 
 
 def test_the_config_puts_them_where_softmax_and_gelu_are(tiny: Tiny) -> None:
     plain = dict(resolve(QuantConfig(activation_observer="pow2"), tiny.sites).specs)
-    config = QuantConfig(activation_observer="pow2", softmax_quantizer="twin", gelu_quantizer="twin")
+    config = QuantConfig(activation_observer="pow2", softmax_quantizer="twin", gelu_quantizer=TWIN)
     specs = dict(resolve(config, tiny.sites).specs)
     changed = {site for site in specs if specs[site] != plain[site]}
     assert changed == {"blocks/attn/softmax", "blocks/mlp/gelu"}
-    assert specs["blocks/mlp/gelu"] == QuantSpec(signed=True, quantizer="twin")
-    assert specs["blocks/attn/softmax"] == QuantSpec(quantizer="twin")
+    assert specs["blocks/mlp/gelu"] == QuantSpec(signed=True, quantizer=TWIN)
+    assert specs["blocks/attn/softmax"] == QuantSpec(quantizer=TWIN)
     assert plain["blocks/mlp/gelu"].per_channel  # with a factor for each channel, as long as it is uniform

@@ -6,7 +6,8 @@ import pytest
 from evolq_jax.calibration.observers import power_of_two
 from evolq_jax.calibration.observers import uniform as observers
 from evolq_jax.quant.qparams import SiteQParams
-from evolq_jax.quant.quantizers.uniform import fake_quant, quantize
+from evolq_jax.quant.quantizers.base import fake_quant
+from evolq_jax.quant.quantizers.uniform import UNIFORM
 from evolq_jax.quant.spec import QuantSpec
 from tests.numbers import width
 
@@ -63,7 +64,7 @@ def test_factors_fold_into_shifts_before_the_product_and_the_next_bias(signed: b
 
     step = float(own.scale.min())
     shifts = np.round(np.log2(np.asarray(own.scale).ravel() / step)).astype(int)
-    q = np.asarray(quantize(spec, own, x)).astype(np.int64)
+    q = np.asarray(UNIFORM.encode(spec, own, x)).astype(np.int64)
     sums = (q << shifts) @ codes  # integers alone
     zeros = (np.asarray(own.zero_point).ravel().astype(np.int64) << shifts) @ codes
     folded = bias - step * steps * zeros

@@ -39,7 +39,7 @@ from evolq_jax.network.sites import list_sites
 from evolq_jax.objective.logits import kl
 from evolq_jax.quant.learned_rounding import soft_round
 from evolq_jax.quant.qparams import QParams, blank_qparams
-from evolq_jax.quant.quantizers.uniform import dequantize, quantize
+from evolq_jax.quant.quantizers.uniform import UNIFORM
 from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.sites import FloatSite, QuantSite, fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantSpec, Specs, with_codes
@@ -151,9 +151,9 @@ def test_weights_lie_on_their_grid_next_to_where_they_were_and_biases_stay(name:
             np.testing.assert_array_equal(after, before)
             continue
         np.testing.assert_array_equal(qparams[site].scale, start[site].scale)
-        codes = quantize(specs[site], qparams[site], after)
-        np.testing.assert_array_equal(dequantize(qparams[site], codes), after)
-        moved = np.abs(np.asarray(codes - quantize(specs[site], qparams[site], before)))
+        codes = UNIFORM.encode(specs[site], qparams[site], after)
+        np.testing.assert_array_equal(UNIFORM.decode(specs[site], qparams[site], codes), after)
+        moved = np.abs(np.asarray(codes - UNIFORM.encode(specs[site], qparams[site], before)))
         assert set(np.unique(moved)) <= {0.0, 1.0}
         flipped.append(moved.mean())
     assert 0.02 < np.mean(flipped) < 0.5
@@ -176,7 +176,7 @@ def test_integers_are_kept_in_the_place_of_weights_and_are_exact(name: str) -> N
         np.testing.assert_array_equal(back[site], wanted)
         # A scale takes the grid along; rounding anew would flip integers.
         np.testing.assert_allclose(moved[site], 1.37 * wanted, rtol=1e-6, atol=1e-9)
-        anew = quantize(spec, larger[site], wanted)
+        anew = UNIFORM.encode(spec, larger[site], wanted)
         assert not np.array_equal(anew, codes)
 
 
@@ -238,7 +238,7 @@ def test_the_regulariser_decides_every_rounding() -> None:
 
     def undecided(regulariser: float) -> float:
         settings = replace(SETTINGS, steps=200, rounding_rate=0.05, regulariser=regulariser)
-        problem = UnitProblem(unit, specs, ("head/weight",), (), 12, settings)
+        problem = UnitProblem(unit, specs, ("head/weight",), (), (), 12, settings)
         learned = jax.jit(begin, static_argnames="problem")(problem, values)
         for number in range(settings.steps):
             draw = Draw(jnp.arange(12), jnp.int32(number), jax.random.key(1))

@@ -3,13 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.quant.quantizers.uniform import (
-    dequantize,
-    fake_quant,
-    int_range,
-    match_channel_statistics,
-    quantize,
-)
+from evolq_jax.quant.channel_statistics import match_channel_statistics
+from evolq_jax.quant.quantizers.uniform import UNIFORM, int_range
 from evolq_jax.quant.sites import fake_quant_weight
 from evolq_jax.quant.spec import QuantSpec
 from tests.numbers import numbers
@@ -37,7 +32,7 @@ def test_fake_quant_is_the_formula(bits: int, signed: bool, per_channel: bool) -
     spec = QuantSpec(signed=signed, per_channel=per_channel)
     x = tensor(bits, 4, 9, 5)
     scale, zero = some_qparams(spec, bits, 5)
-    got = np.asarray(fake_quant(spec, numbers(scale, zero, bits), jnp.asarray(x)))
+    got = np.asarray(UNIFORM.fake_quant(spec, numbers(scale, zero, bits), jnp.asarray(x)))
     want = reference.fake_quant(x, scale, zero, bits, signed)
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=0)
     integers = np.round(want / scale + zero)
@@ -55,10 +50,10 @@ def test_integers_span_the_type(signed: bool) -> None:
 
 def test_ties_go_to_even_and_quantizing_twice_changes_nothing() -> None:
     spec, site_qparams = QuantSpec(), numbers(jnp.ones(1), 3, 4)
-    q = quantize(spec, site_qparams, jnp.array([-9.0, -0.5, 0.5, 1.5, 2.5, 99.0]))
+    q = UNIFORM.encode(spec, site_qparams, jnp.array([-9.0, -0.5, 0.5, 1.5, 2.5, 99.0]))
     assert q.tolist() == [0, 2, 4, 4, 6, 15]
-    once = dequantize(site_qparams, q)
-    assert fake_quant(spec, site_qparams, once).tolist() == once.tolist()
+    once = UNIFORM.decode(spec, site_qparams, q)
+    assert UNIFORM.fake_quant(spec, site_qparams, once).tolist() == once.tolist()
 
 
 @pytest.mark.parametrize(("shape", "axes"), [((24, 6), (0,)), ((3, 3, 4, 6), (0, 1, 2)), ((2, 24, 6), (1,))])

@@ -7,6 +7,8 @@ from evolq_jax.calibration.chain import LINKS
 from evolq_jax.calibration.link import Link, recorded_link
 from evolq_jax.named import Named
 from evolq_jax.objective.terms import TERMS, Term, recorded_term
+from evolq_jax.quant.observers import OBSERVERS
+from evolq_jax.quant.observers.base import Observer, recorded_observer
 from evolq_jax.quant.quantizers import QUANTIZERS
 from evolq_jax.quant.quantizers.base import Quantizer, recorded_quantizer
 from evolq_jax.search.algorithms.base import Algorithm, recorded_algorithm
@@ -35,6 +37,7 @@ KINDS = (  # one line for each kind
     NamedKind(Term, "fitness term", TERMS, recorded_term),
     NamedKind(Algorithm, "search algorithm", ALGORITHMS, recorded_algorithm),
     NamedKind(Quantizer, "quantizer", QUANTIZERS, recorded_quantizer),
+    NamedKind(Observer, "observer", OBSERVERS, recorded_observer),
 )
 
 

@@ -6,15 +6,19 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 
 from evolq_jax.errors import UserError
-from evolq_jax.named import check_names, find
+from evolq_jax.named import Thing, check_names, find
+from evolq_jax.quant.observers import OBSERVERS
+from evolq_jax.quant.observers.base import Observer
+from evolq_jax.quant.observers.minmax import MINMAX
 from evolq_jax.quant.qparams import check_bits
 from evolq_jax.quant.quantizers import QUANTIZERS
 from evolq_jax.quant.quantizers.base import Quantizer, Use
 from evolq_jax.quant.quantizers.uniform import UNIFORM
-from evolq_jax.quant.spec import BY_CHANNEL, ObserverName, QuantSpec, Specs, select
+from evolq_jax.quant.spec import QuantSpec, Specs, select
 from evolq_jax.typing import SiteInfo
 
 Scheme = Literal["fully_quantized", "matmul", "deploy"]
+RULED: Mapping[str, Mapping[str, Any]] = {"quantizer": QUANTIZERS, "observer": OBSERVERS}  # by name in rules
 DEFAULT_BITS = 8  # of a site that only a rule quantizes
 
 
@@ -32,15 +36,15 @@ class Rule:
     signed: bool | None = None
     per_channel: bool | None = None
     quantizer: str | Quantizer | None = None
-    observer: ObserverName | None = None
+    observer: str | Observer | None = None
     integer_op: bool | None = None
 
     @property
     def changes(self) -> dict[str, Any]:
         """The fields of a spec that this rule sets."""
         changes = {key: value for key, value in vars(self).items() if key != "pattern" and value is not None}
-        if self.quantizer is not None:
-            changes["quantizer"] = find(self.quantizer, QUANTIZERS, "quant.rules have the unknown quantizer")
+        for key in RULED.keys() & changes:
+            changes[key] = _known(changes[key], RULED[key], f"the rule for '{self.pattern}'")
         return changes
 
 
@@ -87,9 +91,9 @@ class QuantConfig:
     activation_bits: int = 8
     edge_activation_bits: int | None = 8
     softmax_bits: int | None = None
-    weight_observer: ObserverName = "omse"
-    activation_observer: ObserverName = "minmax"
-    residual_observer: ObserverName = "ptf"
+    weight_observer: str | Observer = "omse"
+    activation_observer: str | Observer = "minmax"
+    residual_observer: str | Observer = "ptf"
     signed_weights: bool = False
     softmax_quantizer: str | Quantizer = "uniform"
     gelu_quantizer: str | Quantizer = "uniform"
@@ -103,9 +107,12 @@ class QuantConfig:
         """Rejects unknown names, integer operations that would not run, and what `deploy` cannot do."""
         for use in ("softmax", "gelu"):
             self._quantizer(use)
+        for of in ("weight", "activation", "residual"):
+            self._observer(of)
         for number, rule in enumerate(self.rules):
-            if rule.quantizer is not None:
-                _find_quantizer(rule.quantizer, f"quant.rules[{number}].quantizer", QUANTIZERS)
+            for key, things in RULED.items():
+                if (given := getattr(rule, key)) is not None:
+                    _known(given, things, f"quant.rules[{number}].{key}")
         if self.integer_layer_norm and self.scheme != "fully_quantized":
             raise UserError(
                 f"quant.integer_layer_norm needs quant.scheme fully_quantized: under {self.scheme} the "
@@ -124,7 +131,7 @@ class QuantConfig:
         bits = {self.activation_bits, self.edge_activation_bits or 8, self.softmax_bits or 8}
         for wrong, key, remedy in (
             (bits != {8}, "activation_bits, edge_activation_bits and softmax_bits", "8"),
-            (self.activation_observer in BY_CHANNEL, "activation_observer", "for example omse"),
+            (self._observer("activation").by_channel, "activation_observer", "for example omse"),
             (self._quantizer("softmax") != UNIFORM, "softmax_quantizer", "uniform"),
             (self._quantizer("gelu") != UNIFORM, "gelu_quantizer", "uniform"),
             (self.bias_correction, "bias_correction", "off"),
@@ -143,7 +150,7 @@ class QuantConfig:
                 "bits": edge_bits or self.weight_bits,
                 "signed": self.signed_weights or self.scheme == "deploy",
                 "per_channel": True,
-                "observer": self.weight_observer,
+                "observer": self._observer("weight"),
                 "bias_correction": self.bias_correction,
             }
         if not self._quantizes(site, info):
@@ -154,7 +161,7 @@ class QuantConfig:
         return {
             "bits": (self.softmax_bits if softmax else edge_bits) or self.activation_bits,
             "quantizer": self._quantizer(use_of(info)),
-            "observer": self.residual_observer if residual else self.activation_observer,
+            "observer": self._observer("residual" if residual else "activation"),
             "integer_op": (softmax and self.integer_softmax)
             or (self.integer_layer_norm and "layer_norm" in info.roles),
         }
@@ -165,10 +172,15 @@ class QuantConfig:
         if given is None:
             return UNIFORM
         known = {name: quantizer for name, quantizer in QUANTIZERS.items() if use in quantizer.uses}
-        quantizer = _find_quantizer(given, f"quant.{use}_quantizer", known)
+        check_names([given], QUANTIZERS, f"quant.{use}_quantizer")
+        quantizer = _known(given, known, f"quant.{use}_quantizer")
         if use not in quantizer.uses:
             raise UserError(f"quant.{use}_quantizer '{quantizer.name}' is for {_listed(quantizer)}")
         return quantizer
+
+    def _observer(self, of: Literal["weight", "activation", "residual"]) -> Observer:
+        """That of weights, activations or the residual stream, by its name or as it was given."""
+        return _known(getattr(self, f"{of}_observer"), OBSERVERS, f"quant.{of}_observer")
 
     def _quantizes(self, site: str, info: SiteInfo) -> bool:
         if site == "image":
@@ -192,9 +204,10 @@ def use_of(info: SiteInfo) -> Use:
     return "softmax" if "softmax" in info.roles else "gelu" if "gelu" in info.roles else "activation"
 
 
-def _find_quantizer(given: str | Quantizer, where: str, known: Mapping[str, Quantizer]) -> Quantizer:
-    check_names([given], QUANTIZERS, where)
-    return find(given, known, f"{where} has the unknown value")
+def _known(given: str | Thing, things: Mapping[str, Thing], where: str) -> Thing:
+    """The thing of that name, or the thing itself."""
+    check_names([given], things, where)
+    return find(given, things, f"{where} has the unknown value")
 
 
 def _listed(quantizer: Quantizer) -> str:
@@ -220,9 +233,9 @@ def _spec(site: str, info: SiteInfo, fields: Mapping[str, Any]) -> QuantSpec:
         )
     if info.is_weight:
         return spec
-    by_channel, observer = spec.observer in BY_CHANNEL, spec.observer
+    by_channel, observer = spec.observer.by_channel, spec.observer
     if by_channel and ("per_tensor" in info.roles or not spec.quantizer.equal_steps):
-        by_channel, observer = False, "minmax"
+        by_channel, observer = False, MINMAX
     implied = {"signed": use in spec.quantizer.signed_for, "per_channel": by_channel, "observer": observer}
     return replace(spec, **{key: implied[key] for key in implied if key == "observer" or key not in fields})
 

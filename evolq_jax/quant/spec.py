@@ -3,15 +3,13 @@
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.quant.observers.base import Observer
+from evolq_jax.quant.observers.minmax import MINMAX
 from evolq_jax.quant.quantizers.base import Quantizer
 from evolq_jax.quant.quantizers.uniform import UNIFORM
-
-ObserverName = Literal["minmax", "ema", "percentile", "omse", "omse_shared", "omse_ends", "ptf", "pow2"]
-
-BY_CHANNEL = ("ptf", "pow2")  # observers that give activations a power of two for each channel
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class QuantSpec:
       signed: `int` b (symmetric, zero point 0) instead of `uint` b (affine).
       per_channel: one scale per index of the last axis (weights: per output channel).
       quantizer: how values become integer codes (`evolq_jax.quant.quantizers`).
-      observer: how calibration turns data into scales; see `evolq_jax.calibration.observers.uniform`.
+      observer: how calibration turns data into the site's numbers (`evolq_jax.quant.observers`).
       integer_op: run the LayerNorm or softmax before the site in FQ-ViT's integer arithmetic.
       bias_correction: weights only: the released code's shift and stretch to the float channel's
         mean and standard deviation.
@@ -36,7 +34,7 @@ class QuantSpec:
     signed: bool = False
     per_channel: bool = False
     quantizer: Quantizer = UNIFORM
-    observer: ObserverName = "minmax"
+    observer: Observer = MINMAX
     integer_op: bool = False
     bias_correction: bool = False
     codes: bool = False

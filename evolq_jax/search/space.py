@@ -13,7 +13,7 @@ from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.sites import is_stacked
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.quantizers.uniform import int_range
-from evolq_jax.quant.spec import BY_CHANNEL, QuantSpec, Specs, scope, select
+from evolq_jax.quant.spec import QuantSpec, Specs, scope, select
 from evolq_jax.typing import Array
 
 Parametrization = Literal["raw", "log", "log_per_tensor", "log_per_group"]
@@ -157,7 +157,7 @@ def make_space(
 
 def _is_tied(site: str, spec: QuantSpec) -> bool:
     """Weights have no factors: an observer of that name gives them a free scale for each channel."""
-    return spec.per_channel and spec.observer in BY_CHANNEL and not site.endswith("weight")
+    return spec.per_channel and spec.observer.by_channel and not site.endswith("weight")
 
 
 def _is_affine(spec: QuantSpec) -> bool:

@@ -5,14 +5,15 @@ import numpy as np
 
 from evolq_jax.calibration.layer import Layer, Moments
 from evolq_jax.calibration.link import LayerLink
-from evolq_jax.calibration.links.ranges import weight_qparams
 from evolq_jax.calibration.links.ridge import RIDGE, RidgeConfig
+from evolq_jax.quant.observers import OBSERVERS
+from evolq_jax.quant.observers.of_weight import weight_qparams
 from evolq_jax.quant.quantizers.base import fake_quant
 from evolq_jax.quant.spec import QuantSpec
 from tests.numbers import width
 
 TOKENS, IN, OUT = 400, 24, 10
-SPEC = QuantSpec(per_channel=True, observer="omse")
+SPEC = QuantSpec(per_channel=True, observer=OBSERVERS["omse"])
 
 
 class LayerProblem:

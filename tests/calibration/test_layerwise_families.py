@@ -16,12 +16,13 @@ from evolq_jax.calibration.link import LayerLink
 from evolq_jax.calibration.links.bias import BIAS
 from evolq_jax.calibration.links.gptq import GPTQ
 from evolq_jax.calibration.links.own_output import OWN_OUTPUT
-from evolq_jax.calibration.links.ranges import weight_qparams
 from evolq_jax.calibration.links.ridge import RIDGE, RidgeConfig
 from evolq_jax.models.layers import conv
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.run import at, forward
 from evolq_jax.objective.logits import mse
+from evolq_jax.quant.observers import OBSERVERS
+from evolq_jax.quant.observers.of_weight import weight_qparams
 from evolq_jax.quant.qparams import QParams, SiteQParams, blank_qparams
 from evolq_jax.quant.quantizers.base import fake_quant
 from evolq_jax.quant.scheme import QuantConfig, resolve
@@ -33,7 +34,7 @@ from tests.calibration.convolutions import KERNELS, images, kernel
 from tests.families import Small, make_small
 from tests.numbers import width
 
-SPEC = QuantSpec(per_channel=True, observer="omse")
+SPEC = QuantSpec(per_channel=True, observer=OBSERVERS["omse"])
 # The layers of the first segment that names some: shifted windows, split outputs, convolutions, groups.
 LAYERS = {
     "small_swin": "shifted/attn",

@@ -12,6 +12,7 @@ from evolq_jax.gradient.descend import descend
 from evolq_jax.gradient.loss import Data, Problem, decode, encode, spsa, straight_through_loss
 from evolq_jax.gradient.records import Descent, Evaluation
 from evolq_jax.objective.objective import Teacher, make_objective
+from evolq_jax.quant.observers import OBSERVERS
 from evolq_jax.search.config import SearchConfig
 from tests.search.setting import BATCH, Setting, fitness_loop
 
@@ -152,7 +153,7 @@ def test_power_of_two_factors_stay_what_they_are(setting: Setting) -> None:
     """As in the search: the channels of such a site follow one coordinate."""
     site = "blocks/norm1"
     specs = tuple(
-        (name, replace(spec, per_channel=True, observer="pow2") if name == site else spec)
+        (name, replace(spec, per_channel=True, observer=OBSERVERS["pow2"]) if name == site else spec)
         for name, spec in setting.specs
     )
     factors = 2.0 ** (jnp.arange(32) % 4)

@@ -96,7 +96,7 @@ def test_deploy_quantizes_what_additions_add_too_and_has_plain_scales_alone(name
 def test_fully_quantized_has_every_result_once(name: str) -> None:
     specs = activations(name, "fully_quantized")
     assert set(specs) == (OPERANDS[name] | RESULTS[name]) - PARTS.get(name, set())
-    stream = {site for site, spec in specs.items() if spec.observer == "ptf"}
+    stream = {site for site, spec in specs.items() if spec.observer.name == "ptf"}
     norms = {site for site, spec in specs.items() if spec.integer_op}
     transformer = name in ("small_swin", "small_levit")
     assert stream == {site for site in specs if "residual" in site}

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from evolq_jax.errors import UserError
+from evolq_jax.quant.observers import OBSERVERS
 from evolq_jax.quant.quantizers.shifted_log import SHIFTED_LOG
 from evolq_jax.quant.quantizers.twin import TWIN
 from evolq_jax.quant.scheme import QuantConfig, Rule, resolve
@@ -40,15 +41,15 @@ def test_fully_quantized_is_every_site_of_the_official_code(tiny: Tiny) -> None:
     found, bits = resolve(config, tiny.sites)
     specs = dict(found)
     assert set(specs) == set(bits) == OFFICIAL
-    assert specs["blocks/residual_in"] == QuantSpec(per_channel=True, observer="ptf")
-    assert specs["blocks/attn/softmax"] == QuantSpec(observer="omse")
-    assert specs["blocks/norm1"] == QuantSpec(observer="omse", integer_op=True)
-    assert specs["blocks/mlp/gelu"] == QuantSpec(observer="omse")
+    assert specs["blocks/residual_in"] == QuantSpec(per_channel=True, observer=OBSERVERS["ptf"])
+    assert specs["blocks/attn/softmax"] == QuantSpec(observer=OBSERVERS["omse"])
+    assert specs["blocks/norm1"] == QuantSpec(observer=OBSERVERS["omse"], integer_op=True)
+    assert specs["blocks/mlp/gelu"] == QuantSpec(observer=OBSERVERS["omse"])
     inside = {name: width for name, width in bits.items() if name.startswith("blocks/")}
     assert inside.pop("blocks/attn/softmax") == 5
     assert all(width == (3 if name in WEIGHTS else 6) for name, width in inside.items())
     for name in WEIGHTS:
-        assert specs[name] == QuantSpec(per_channel=True, observer="minmax", bias_correction=True)
+        assert specs[name] == QuantSpec(per_channel=True, observer=OBSERVERS["minmax"], bias_correction=True)
 
 
 def test_deploy_is_what_products_and_additions_read(tiny: Tiny) -> None:
@@ -101,15 +102,17 @@ def test_later_rules_win_and_keep_what_they_do_not_name(tiny: Tiny) -> None:
     found, bits = resolve(QuantConfig(weight_observer="omse", rules=rules), tiny.sites)
     specs = dict(found)
     assert (bits["head/weight"], bits["blocks/attn/qkv/weight"]) == (8, 3)
-    assert specs["head/weight"] == QuantSpec(signed=True, per_channel=True, observer="omse")
-    assert specs["blocks/attn/qkv/weight"] == QuantSpec(signed=True, per_channel=True, observer="omse")
+    assert specs["head/weight"] == QuantSpec(signed=True, per_channel=True, observer=OBSERVERS["omse"])
+    assert specs["blocks/attn/qkv/weight"] == QuantSpec(
+        signed=True, per_channel=True, observer=OBSERVERS["omse"]
+    )
 
 
 def test_a_rule_leaves_sites_in_float_and_adds_others(tiny: Tiny) -> None:
     rules = (Rule("blocks/mlp/*", bits=0), Rule("blocks/attn/logits", observer="ema"))
     specs = dict(resolve(QuantConfig(rules=rules), tiny.sites).specs)
     assert not [name for name in specs if name.startswith("blocks/mlp")]
-    assert specs["blocks/attn/logits"] == QuantSpec(observer="ema")
+    assert specs["blocks/attn/logits"] == QuantSpec(observer=OBSERVERS["ema"])
     again = resolve(QuantConfig(rules=(Rule("*", bits=0), Rule("head/weight", bits=5))), tiny.sites)
     assert again == ((("head/weight", QuantSpec()),), {"head/weight": 5})
 
@@ -122,13 +125,13 @@ def test_a_rule_s_observer_and_quantizer_decide_on_factors_by_channel(tiny: Tiny
         Rule("blocks/mlp/gelu", quantizer="twin"),
     )
     specs = dict(resolve(QuantConfig(rules=rules), tiny.sites).specs)
-    assert specs["blocks/norm1"] == QuantSpec(per_channel=True, observer="pow2")
+    assert specs["blocks/norm1"] == QuantSpec(per_channel=True, observer=OBSERVERS["pow2"])
     assert specs["blocks/attn/softmax"] == QuantSpec()
     assert specs["blocks/mlp/gelu"] == QuantSpec(signed=True, quantizer=TWIN)
     logarithm = QuantConfig(activation_observer="pow2", gelu_quantizer="shifted_log")
     uniform = replace(logarithm, rules=(Rule("*/gelu", quantizer="uniform"),))
     gelu = [dict(resolve(config, tiny.sites).specs)["blocks/mlp/gelu"] for config in (logarithm, uniform)]
-    assert gelu == [QuantSpec(quantizer=SHIFTED_LOG), QuantSpec(per_channel=True, observer="pow2")]
+    assert gelu == [QuantSpec(quantizer=SHIFTED_LOG), QuantSpec(per_channel=True, observer=OBSERVERS["pow2"])]
     rules = (Rule("blocks/norm2", per_channel=True), Rule("*", observer="omse"))
     specs = dict(resolve(QuantConfig(activation_observer="pow2", rules=rules), tiny.sites).specs)
     by_channel = {name for name, spec in specs.items() if spec.per_channel}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from evolq_jax.errors import UserError
+from evolq_jax.quant.observers import OBSERVERS
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.search.space import Parametrization, SearchSpace, make_space
 from tests.numbers import numbers
@@ -79,8 +80,8 @@ def test_zero_points_move_as_integers_within_their_range() -> None:
 
 def test_specs_say_what_is_tied_and_what_zero_points_can_move() -> None:
     specs = (
-        ("blocks/a", QuantSpec(per_channel=True, observer="pow2")),
-        ("blocks/w/weight", QuantSpec(per_channel=True, observer="pow2")),
+        ("blocks/a", QuantSpec(per_channel=True, observer=OBSERVERS["pow2"])),
+        ("blocks/w/weight", QuantSpec(per_channel=True, observer=OBSERVERS["pow2"])),
         ("blocks/v/weight", QuantSpec(per_channel=True, signed=True)),
         ("stage/w/weight", QuantSpec(signed=True)),
     )

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from evolq_jax.calibration.link import CHANNELS, Calibration, NetworkLink, NotAfter, State
 from evolq_jax.calibration.links.ranges import RangesConfig, ranges
 from evolq_jax.network.parts import Channels
+from evolq_jax.quant.observers.omse import OMSE
 from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.quantizers.uniform import int_range
-from evolq_jax.quant.spec import BY_CHANNEL, QuantSpec
+from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, Params
 
@@ -66,7 +67,7 @@ def fold(calibration: Calibration, state: State, settings: RangesConfig) -> Stat
 
 
 def _by_channel(spec: QuantSpec) -> QuantSpec:
-    return replace(spec, per_channel=True, observer="omse" if spec.observer in BY_CHANNEL else spec.observer)
+    return replace(spec, per_channel=True, observer=OMSE if spec.observer.by_channel else spec.observer)
 
 
 def reparametrise(own: SiteQParams) -> tuple[SiteQParams, Array, Array]:

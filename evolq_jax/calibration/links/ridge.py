@@ -7,7 +7,7 @@ from flax import struct
 from evolq_jax.calibration.layer import Layer, Moments, centred, damped, finite
 from evolq_jax.calibration.link import LayerLink, NotAfter
 from evolq_jax.calibration.links.bias import matching_bias, rounded
-from evolq_jax.calibration.links.ranges import weight_qparams
+from evolq_jax.quant.observers.of_weight import weight_qparams
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array
 

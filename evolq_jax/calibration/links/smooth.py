@@ -15,10 +15,11 @@ import jax.numpy as jnp
 
 from evolq_jax.calibration.link import CHANNELS, Calibration, NetworkLink, NotAfter, State
 from evolq_jax.calibration.links.fold import changed_weights, rescale, with_ranges
-from evolq_jax.calibration.links.ranges import RangesConfig, weight_qparams
+from evolq_jax.calibration.links.ranges import RangesConfig
 from evolq_jax.network.chunks import largest_divisor
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.sites import is_stacked, observe
+from evolq_jax.quant.observers.of_weight import weight_qparams
 from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.quantizers.base import fake_quant
 from evolq_jax.quant.sites import fake_quant_weight
@@ -174,7 +175,7 @@ def best_of_block(
     spec, wanted = read.activation, [rows @ weight for weight in weights]
 
     def quantizers(factor: Array) -> Found:
-        ends = () if spec.observer == "percentile" else (low / factor, high / factor)
+        ends = (low / factor, high / factor) if spec.observer.keeps_extremes else ()
         observed = jnp.concatenate([rows / factor, *ends])
         scaled = [factor[0][:, None] * weight for weight in weights]
         own = [

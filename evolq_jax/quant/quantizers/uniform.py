@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 
-from evolq_jax.quant.quantizers.base import Quantizer, Use, power_of_two
+from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.quantizers.base import EPS, Quantizer, Range, Use, power_of_two
 from evolq_jax.typing import Array
 
 if TYPE_CHECKING:
-    from evolq_jax.quant.qparams import SiteQParams
     from evolq_jax.quant.spec import QuantSpec
 
 
@@ -21,6 +21,21 @@ def int_range(signed: bool, bits: Array) -> tuple[Array, Array]:
         half = power_of_two(bits - 1)
         return -half, half - 1
     return jnp.zeros_like(bits), power_of_two(bits) - 1
+
+
+def range_qparams(spec: QuantSpec, bits: Array, bounds: Range) -> SiteQParams:
+    """Affine (`uint`) or symmetric (`int`) scale and zero point of a range, which is widened to hold zero.
+
+    The reciprocal is what XLA makes of a division by a constant, so that ranges found with traced bits are
+    those found when bits were constants.
+    """
+    low, high = jnp.minimum(bounds[0], 0.0), jnp.maximum(bounds[1], 0.0)
+    qmin, qmax = int_range(spec.signed, bits)
+    if spec.signed:
+        scale = jnp.maximum(jnp.maximum(-low, high) * (1.0 / ((qmax - qmin) / 2)), EPS)
+        return SiteQParams(scale, jnp.zeros_like(scale), bits)
+    scale = jnp.maximum((high - low) * (1.0 / (qmax - qmin)), EPS)
+    return SiteQParams(scale, jnp.clip(qmin - jnp.round(low / scale), qmin, qmax), bits)
 
 
 @dataclass(frozen=True)

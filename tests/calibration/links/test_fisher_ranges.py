@@ -12,19 +12,20 @@ import pytest
 from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.calibration.fisher import importance, site_gradients, weight_importance
 from evolq_jax.calibration.link import Calibration, State
-from evolq_jax.calibration.links.ranges import RANGES, RangesConfig, weight_qparams
-from evolq_jax.calibration.observers import ends
-from evolq_jax.calibration.observers import uniform as observers
+from evolq_jax.calibration.links.ranges import RANGES, RangesConfig
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import observe
+from evolq_jax.quant.observers import OBSERVERS
+from evolq_jax.quant.observers.of_quantizer import observer_of
+from evolq_jax.quant.observers.of_weight import weight_qparams
 from evolq_jax.quant.qparams import QParams, SiteQParams, blank_qparams
 from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, Params
-from tests.calibration import reference
 from tests.numbers import width
+from tests.quant.observers import reference
 from tests.tiny import Tiny
 
 RNG = np.random.default_rng(0)
@@ -52,7 +53,7 @@ def shares(x: np.ndarray, signed: bool, around: tuple[float, float] | None) -> l
 @pytest.mark.parametrize("weighed", [False, True])
 @pytest.mark.parametrize("signed", [False, True])
 def test_both_ends_are_searched_coarse_then_fine(signed: bool, weighed: bool) -> None:
-    spec = QuantSpec(signed=signed, per_channel=True, observer="omse_ends")
+    spec = QuantSpec(signed=signed, per_channel=True, observer=OBSERVERS["omse_ends"])
     weights = np.exp(2 * RNG.standard_normal(LEANING.shape)).astype(np.float32) if weighed else None
     importance = None if weights is None else jnp.asarray(weights)
     got = weight_qparams(spec, width(3, 2), jnp.asarray(LEANING), importance)
@@ -60,10 +61,10 @@ def test_both_ends_are_searched_coarse_then_fine(signed: bool, weighed: bool) ->
     for channel, x in enumerate(LEANING.T):
         weight = 1.0 if weights is None else weights[:, channel]
         coarse = shares(x, signed, None)
-        assert len(coarse) == ends.num_candidates(spec, False)
+        assert len(coarse) == spec.observer.num_candidates(spec, 0)
         best = coarse[int(np.argmin(errors_of(x, coarse, signed, weight)))]
         fine = shares(x, signed, best)
-        assert len(fine) == ends.num_candidates(spec, True)
+        assert len(fine) == spec.observer.num_candidates(spec, 1)
         errors = errors_of(x, fine, signed, weight)
         scale, zero = float(got.scale[0, channel]), float(got.zero_point[0, channel])
         q = np.clip(np.round(x / scale + zero), *((-4, 3) if signed else (0, 7)))
@@ -76,7 +77,7 @@ def test_searching_both_ends_loses_less_than_shrinking_where_one_end_is_far_out(
     x[0] = 12.0
 
     def error(observer: str) -> float:
-        spec = QuantSpec(per_channel=True, observer=observer)  # type: ignore[arg-type]
+        spec = QuantSpec(per_channel=True, observer=OBSERVERS[observer])
         found = weight_qparams(spec, width(3, 2), jnp.asarray(x))
         q = np.clip(np.round(x / found.scale + found.zero_point), 0, 7)
         return float((((q - found.zero_point) * found.scale - x) ** 2).sum())
@@ -87,7 +88,7 @@ def test_searching_both_ends_loses_less_than_shrinking_where_one_end_is_far_out(
 def test_both_ends_of_activations_are_searched_chunk_by_chunk(tiny: Tiny) -> None:
     """Scale and zero point of an activation, from chunks, are those of all its values at once."""
     site = "blocks/mlp/gelu"
-    spec = QuantSpec(observer="omse_ends")
+    spec = QuantSpec(observer=OBSERVERS["omse_ends"])
     calibrated = Calibration(tiny.parts, ((site, spec),), tiny.sites, [tiny.images], 4)
     blank = blank_qparams(calibrated.specs, 4, tiny.sites)
     found = RANGES(calibrated, State(tiny.params, tiny.params, blank)).qparams[site]
@@ -105,20 +106,18 @@ def test_both_ends_of_activations_are_searched_chunk_by_chunk(tiny: Tiny) -> Non
 
 @pytest.mark.parametrize("observer", ["omse", "pow2"])
 def test_equal_importance_changes_nothing_and_chunks_add_up(observer: str) -> None:
-    spec = QuantSpec(per_channel=True, observer=observer)  # type: ignore[arg-type]
-    x = jnp.asarray(LEANING)
-    bounds = observers.batch_range(spec, x.shape, observers.chunk_range(spec, 1, x))
-    plain = observers.chunk_errors(spec, width(3, 2), bounds, x)
-    np.testing.assert_allclose(
-        observers.chunk_errors(spec, width(3, 2), bounds, x, 2 * jnp.ones_like(x)), 2 * plain, rtol=1e-5
-    )
-    weight = jnp.asarray(RNG.random(LEANING.shape), jnp.float32)
-    halves = [
-        observers.chunk_errors(spec, width(3, 2), bounds, x[i : i + 30], weight[i : i + 30]) for i in (0, 30)
-    ]
-    np.testing.assert_allclose(
-        halves[0] + halves[1], observers.chunk_errors(spec, width(3, 2), bounds, x, weight), rtol=1e-4
-    )
+    spec = QuantSpec(per_channel=True, observer=OBSERVERS[observer])
+    x, weight = jnp.asarray(LEANING), jnp.asarray(RNG.random(LEANING.shape), jnp.float32)
+    bounds = spec.observer.batch_range(spec, x.shape, spec.observer.chunk_range(spec, x.shape, x))
+
+    def errors(rows: slice, importance: Array | None) -> Array:
+        return spec.observer.chunk_errors(spec, width(3, 2), bounds, x[rows], importance=importance)
+
+    every = slice(None)
+    twice = errors(every, 2 * jnp.ones_like(x))
+    np.testing.assert_allclose(twice, 2 * errors(every, None), rtol=1e-5)
+    first, second = (errors(rows, weight[rows]) for rows in (slice(30), slice(30, None)))
+    np.testing.assert_allclose(first + second, errors(every, weight), rtol=1e-4)
 
 
 def test_gradients_at_sites_and_weights_are_those_of_the_projection(tiny: Tiny) -> None:
@@ -174,6 +173,6 @@ def test_the_option_changes_scored_ranges_alone(tiny: Tiny) -> None:
 
     changed = {site for site in plain if not same(plain[site], weighed[site])}
     assert "blocks/attn/qkv/weight" in changed
-    assert all(observers.is_scored(spec) for site, spec in specs if site in changed)
+    assert all(observer_of(spec).num_grids for site, spec in specs if site in changed)
     activations = [site for site in plain if not tiny.sites[site].is_weight]
     assert sum(not same(other[site], weighed[site]) for site in activations) <= 1  # a tie

@@ -16,7 +16,7 @@ from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.calibration.chain import check_links, find_links
 from evolq_jax.calibration.link import Calibration, State
 from evolq_jax.calibration.links.fold import FOLD, MAX_RATIO, norms, reparametrise, rescale
-from evolq_jax.calibration.links.ranges import RANGES, weight_qparams
+from evolq_jax.calibration.links.ranges import RANGES
 from evolq_jax.data import load_images
 from evolq_jax.errors import UserError
 from evolq_jax.models.checkpoint import load_checkpoint
@@ -24,6 +24,7 @@ from evolq_jax.models.vit import make_vit
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.run import forward, normalize
 from evolq_jax.network.sites import list_sites
+from evolq_jax.quant.observers.of_weight import weight_qparams
 from evolq_jax.quant.qparams import QParams, blank_qparams
 from evolq_jax.quant.quantizers.uniform import UNIFORM
 from evolq_jax.quant.scheme import QuantConfig, Rule, resolve

@@ -13,7 +13,7 @@ from evolq_jax.quant.qparams import QParams, blank_qparams
 from evolq_jax.quant.scheme import QuantConfig, Rule, resolve
 from evolq_jax.quant.spec import Specs
 from evolq_jax.trees import flatten
-from tests.calibration import reference
+from tests.quant.observers import reference
 from tests.tiny import Tiny
 
 # Every observer somewhere, inside and outside the blocks; some sites in float, as compiling takes time.

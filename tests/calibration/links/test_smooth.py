@@ -6,7 +6,7 @@ import pytest
 
 from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.calibration.link import State
-from evolq_jax.calibration.links.ranges import RANGES, weight_qparams
+from evolq_jax.calibration.links.ranges import RANGES
 from evolq_jax.calibration.links.smooth import (
     EXPONENTS,
     SMOOTH,
@@ -16,6 +16,7 @@ from evolq_jax.calibration.links.smooth import (
     best_of_block,
     factors,
 )
+from evolq_jax.quant.observers.of_weight import weight_qparams
 from evolq_jax.quant.qparams import SiteQParams, blank_qparams
 from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.spec import QuantSpec

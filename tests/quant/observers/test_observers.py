@@ -2,11 +2,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.calibration.observers import uniform as observers
+from evolq_jax.quant.observers import OBSERVERS
+from evolq_jax.quant.observers.percentile import Percentile
 from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.quantizers.base import Range
+from evolq_jax.quant.quantizers.uniform import range_qparams
 from evolq_jax.quant.spec import QuantSpec
-from tests.calibration import reference
 from tests.numbers import width
+from tests.quant.observers import reference
 
 SHAPE = (6, 7, 5)  # images, tokens, channels
 
@@ -25,30 +28,30 @@ def batches(seed: int, count: int, outliers: bool = True) -> list[np.ndarray]:
 
 
 def observe(spec: QuantSpec, bits: int, data: list[np.ndarray], chunk: int) -> SiteQParams:
-    """The library's steps, with every batch in chunks of `chunk` images."""
-    tail = observers.tail_size(spec, SHAPE)
+    """The observer's steps, with every batch in chunks of `chunk` images."""
+    observer, leaf = spec.observer, width(bits, 3)
 
     def chunks(x: np.ndarray) -> list[jnp.ndarray]:
         return [jnp.asarray(x[i : i + chunk]) for i in range(0, len(x), chunk)]
 
-    def batch(x: np.ndarray) -> observers.Range:
-        parts = [observers.chunk_range(spec, tail, c) for c in chunks(x)]
+    def batch(x: np.ndarray) -> Range:
+        parts = [observer.chunk_range(spec, SHAPE, c) for c in chunks(x)]
         low, high = (jnp.concatenate(ends) for ends in zip(*parts, strict=True))
-        return observers.batch_range(spec, SHAPE, (low, high))
+        return observer.batch_range(spec, SHAPE, (low, high))
 
     low, high = (jnp.stack(ends) for ends in zip(*(batch(x) for x in data), strict=True))
-    bounds = observers.combine_ranges(spec, (low, high))
-    if spec.observer not in observers.SCORED:
-        return observers.finish(spec, width(bits, 3), bounds, None)
-    errors = [observers.chunk_errors(spec, width(bits, 3), bounds, c) for c in chunks(data[-1])]
-    return observers.finish(spec, width(bits, 3), bounds, jnp.sum(jnp.stack(errors), axis=0))
+    bounds = observer.combine_ranges((low, high))
+    if not observer.num_grids:
+        return observer.qparams(spec, leaf, bounds)
+    errors = [observer.chunk_errors(spec, leaf, bounds, c) for c in chunks(data[-1])]
+    return observer.qparams(spec, leaf, bounds, errors=jnp.sum(jnp.stack(errors), axis=0))
 
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("observer", ["minmax", "ema", "percentile", "omse", "omse_shared"])
 def test_observers_are_the_loops(observer: str, per_channel: bool, signed: bool) -> None:
-    spec = QuantSpec(signed=signed, per_channel=per_channel, observer=observer)  # type: ignore[arg-type]
+    spec = QuantSpec(signed=signed, per_channel=per_channel, observer=OBSERVERS[observer])
     data = batches(1, 3)
     got = observe(spec, 4, data, chunk=2)
     assert got.scale.shape == got.zero_point.shape == ((1, 1, 5) if per_channel else (1, 1, 1))
@@ -57,7 +60,7 @@ def test_observers_are_the_loops(observer: str, per_channel: bool, signed: bool)
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_ptf_is_the_loops(bits: int) -> None:
-    spec = QuantSpec(per_channel=True, observer="ptf")
+    spec = QuantSpec(per_channel=True, observer=OBSERVERS["ptf"])
     data = batches(2, 2)
     got = observe(spec, bits, data, chunk=3)
     reference.check(spec, data, got)
@@ -71,10 +74,9 @@ def test_ptf_is_the_loops(bits: int) -> None:
 @pytest.mark.parametrize("chunk", [1, 2, 6])
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_percentile_is_the_quantile_of_the_whole_batch(
-    per_channel: bool, chunk: int, quantile: float, monkeypatch: pytest.MonkeyPatch
+    per_channel: bool, chunk: int, quantile: float
 ) -> None:
-    monkeypatch.setattr(observers, "QUANTILE", quantile)
-    spec = QuantSpec(per_channel=per_channel, observer="percentile")
+    spec = QuantSpec(per_channel=per_channel, observer=Percentile(quantile=quantile))
     (x,) = batches(3, 1)
     got = np.asarray(observe(spec, 8, [x], chunk).scale).ravel()
     axes = (0, 1) if per_channel else None
@@ -87,7 +89,8 @@ def test_omse_chooses_a_shrink_for_every_channel() -> None:
     data = batches(4, 1)
     whole = np.asarray(observe(QuantSpec(per_channel=True), 3, data, 6).scale).ravel()
     own, shared = (
-        np.asarray(observe(QuantSpec(per_channel=True, observer=name), 3, data, 6).scale).ravel() / whole  # type: ignore[arg-type]
+        np.asarray(observe(QuantSpec(per_channel=True, observer=OBSERVERS[name]), 3, data, 6).scale).ravel()
+        / whole
         for name in ("omse", "omse_shared")
     )
     assert len(set(own.round(3).tolist())) > 1
@@ -95,7 +98,7 @@ def test_omse_chooses_a_shrink_for_every_channel() -> None:
 
 
 def test_scores_come_from_the_last_batch_and_ranges_from_all() -> None:
-    spec = QuantSpec(observer="omse")
+    spec = QuantSpec(observer=OBSERVERS["omse"])
     wide, narrow = batches(5, 2)
     narrow = narrow / 4
     a, b = observe(spec, 4, [wide, narrow], 6), observe(spec, 4, [narrow, wide], 6)
@@ -108,7 +111,7 @@ def test_scores_come_from_the_last_batch_and_ranges_from_all() -> None:
 def test_zero_is_always_representable(bounds: tuple[float, float], signed: bool) -> None:
     spec = QuantSpec(signed=signed)
     low, high = (jnp.full((1, 1), end) for end in bounds)
-    got = observers.range_qparams(spec, width(4, 2), (low, high))
+    got = range_qparams(spec, width(4, 2), (low, high))
     scale, zero = float(got.scale.squeeze()), float(got.zero_point.squeeze())
     assert (scale, zero) == pytest.approx(reference.range_qparams(*bounds, 4, signed))
     assert scale > 0

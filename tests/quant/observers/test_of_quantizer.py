@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.calibration.observers import uniform as observers
+from evolq_jax.quant.observers import OBSERVERS
+from evolq_jax.quant.observers.of_quantizer import observer_of
 from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.quantizers import QUANTIZERS
 from evolq_jax.quant.quantizers.base import fake_quant
@@ -22,12 +23,13 @@ SOFTMAX = reference.attention_like(RNG, 24, 16).reshape(4, 6, 16)
 
 def observe(spec: QuantSpec, bits: int, x: np.ndarray, chunk: int) -> SiteQParams:
     chunks = [jnp.asarray(x[i : i + chunk]) for i in range(0, len(x), chunk)]
-    ends = zip(*(observers.chunk_range(spec, 1, c) for c in chunks), strict=True)
+    observer, leaf = observer_of(spec), width(bits, 3)
+    ends = zip(*(observer.chunk_range(spec, x.shape, c) for c in chunks), strict=True)
     low, high = (jnp.concatenate(end) for end in ends)
-    bounds = observers.batch_range(spec, x.shape, (low, high))
-    assert observers.is_scored(spec)
-    errors = jnp.stack([observers.chunk_errors(spec, width(bits, 3), bounds, c) for c in chunks]).sum(0)
-    return observers.finish(spec, width(bits, 3), bounds, errors)
+    bounds = observer.batch_range(spec, x.shape, (low, high))
+    assert observer.num_grids == 1
+    errors = jnp.stack([observer.chunk_errors(spec, leaf, bounds, c) for c in chunks]).sum(0)
+    return observer.qparams(spec, leaf, bounds, errors=errors)
 
 
 def rounded(spec: QuantSpec, bits: int, scale: float, other: float, x: np.ndarray) -> np.ndarray:
@@ -85,7 +87,7 @@ def test_the_best_of_the_grid_is_chosen(quantizer: str, signed: bool, softmax: b
 
 
 def test_twin_ranges_keep_what_one_range_loses_below_zero() -> None:
-    one, two = QuantSpec(observer="omse"), QuantSpec(signed=True, quantizer=TWIN)
+    one, two = QuantSpec(observer=OBSERVERS["omse"]), QuantSpec(signed=True, quantizer=TWIN)
     below = GELU[GELU < 0]
     errors = []
     for spec in (one, two):

@@ -66,15 +66,16 @@ def check(spec: QuantSpec, batches: list[np.ndarray], site_qparams: SiteQParams)
     by_group = list(zip(*(groups(spec, b) for b in batches), strict=True))
     bits = int(site_qparams.bits.item())
     scale, zero_point = (np.broadcast_to(np.ravel(v), len(by_group)) for v in site_qparams[:2])
-    spread = [value_range(spec.observer, list(group)) for group in by_group]
-    if spec.observer == "ptf":
+    observer = spec.observer.name
+    spread = [value_range(observer, list(group)) for group in by_group]
+    if observer == "ptf":
         spread = [(min(low for low, _ in spread), max(high for _, high in spread))] * len(by_group)
     choices: list[int] = []
     errors = np.zeros((len(by_group), 90))
     for i, (low, high) in enumerate(spread):
-        if spec.observer in ("omse", "omse_shared"):
+        if observer in ("omse", "omse_shared"):
             options = shrinks(low, high, bits, spec.signed)
-        elif spec.observer == "ptf":
+        elif observer == "ptf":
             options = factors(low, high, bits)
         else:
             options = [range_qparams(low, high, bits, spec.signed)]
@@ -88,7 +89,7 @@ def check(spec: QuantSpec, batches: list[np.ndarray], site_qparams: SiteQParams)
             squared_error(by_group[i][-1], s, z, bits, spec.signed) for s, z in options
         ]
         errors[i, len(options) :] = np.inf
-    if spec.observer == "omse_shared":
+    if observer == "omse_shared":
         assert len(set(choices)) == 1
         errors = errors.sum(0, keepdims=True).repeat(len(by_group), 0)
     for i, choice in enumerate(choices):

@@ -3,10 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.calibration.observers import power_of_two
-from evolq_jax.calibration.observers import uniform as observers
+from evolq_jax.quant.observers import OBSERVERS
+from evolq_jax.quant.observers.pow2 import CLIPS, OFFSETS, POW2
 from evolq_jax.quant.qparams import SiteQParams
-from evolq_jax.quant.quantizers.base import fake_quant
+from evolq_jax.quant.quantizers.base import Range, fake_quant
 from evolq_jax.quant.quantizers.uniform import UNIFORM
 from evolq_jax.quant.spec import QuantSpec
 from tests.numbers import width
@@ -20,15 +20,19 @@ def outliers(seed: int = 0) -> jnp.ndarray:
 
 
 def observe(spec: QuantSpec, bits: int, x: jnp.ndarray) -> SiteQParams:
-    bounds = observers.batch_range(spec, x.shape, observers.chunk_range(spec, 1, x))
-    errors = observers.chunk_errors(spec, width(bits, 3), bounds, x)
-    return observers.finish(spec, width(bits, 3), bounds, errors)
+    observer, bounds, leaf = spec.observer, range_of(spec, x), width(bits, 3)
+    errors = observer.chunk_errors(spec, leaf, bounds, x)
+    return observer.qparams(spec, leaf, bounds, errors=errors)
+
+
+def range_of(spec: QuantSpec, x: jnp.ndarray) -> Range:
+    return spec.observer.batch_range(spec, x.shape, spec.observer.chunk_range(spec, x.shape, x))
 
 
 @pytest.mark.parametrize("bits", [3, 4, 8])
 @pytest.mark.parametrize("signed", [False, True])
 def test_steps_are_powers_of_two_apart_and_zero_points_are_integers(bits: int, signed: bool) -> None:
-    spec = QuantSpec(signed=signed, per_channel=True, observer="pow2")
+    spec = QuantSpec(signed=signed, per_channel=True, observer=OBSERVERS["pow2"])
     site_qparams = observe(spec, bits, outliers())
     assert site_qparams.scale.shape == site_qparams.zero_point.shape == (1, 1, len(SPREADS))
     shifts = np.log2(np.asarray(site_qparams.scale / site_qparams.scale.max()))
@@ -40,14 +44,14 @@ def test_steps_are_powers_of_two_apart_and_zero_points_are_integers(bits: int, s
 
 @pytest.mark.parametrize("bits", [3, 4, 8])
 def test_channels_keep_their_relative_precision(bits: int) -> None:
-    spec, x = QuantSpec(per_channel=True, observer="pow2"), outliers()
+    spec, x = QuantSpec(per_channel=True, observer=OBSERVERS["pow2"]), outliers()
     error = np.asarray(((fake_quant(spec, observe(spec, bits, x), x) - x) ** 2).mean((0, 1)))
-    exact = QuantSpec(per_channel=True, observer="omse")
+    exact = QuantSpec(per_channel=True, observer=OBSERVERS["omse"])
     ideal = np.asarray(((fake_quant(exact, observe(exact, bits, x), x) - x) ** 2).mean((0, 1)))
     assert error[-1] == 0
     # A power of two is at most a factor sqrt(2) off each way, if the common offset can choose.
     assert (error[:-1] <= 4 * ideal[:-1]).all()
-    shared = QuantSpec(observer="omse")
+    shared = QuantSpec(observer=OBSERVERS["omse"])
     alike = np.asarray(((fake_quant(shared, observe(shared, bits, x), x) - x) ** 2).mean((0, 1)))
     assert (error[:3] < alike[:3] / 8).all()  # the narrow channels are lost under one scale for all
 
@@ -55,7 +59,7 @@ def test_channels_keep_their_relative_precision(bits: int) -> None:
 @pytest.mark.parametrize("signed", [False, True])
 def test_factors_fold_into_shifts_before_the_product_and_the_next_bias(signed: bool) -> None:
     """A linear layer on the fake-quantized activation, in integers: one step, shifts, and another bias."""
-    spec, x = QuantSpec(signed=signed, per_channel=True, observer="pow2"), outliers()
+    spec, x = QuantSpec(signed=signed, per_channel=True, observer=OBSERVERS["pow2"]), outliers()
     own = observe(spec, 5, x)
     rng = np.random.default_rng(4)
     codes, steps = rng.integers(-8, 8, (len(SPREADS), 3)), 0.01 * np.exp(rng.standard_normal(3))
@@ -72,18 +76,18 @@ def test_factors_fold_into_shifts_before_the_product_and_the_next_bias(signed: b
 
 
 def test_the_choice_is_the_best_of_all_offsets_and_clips() -> None:
-    errors = jnp.asarray(np.random.default_rng(3).random((power_of_two.NUM_CANDIDATES, 1, 5)))
-    table = np.asarray(errors).reshape(power_of_two.OFFSETS, power_of_two.CLIPS, 5)
+    errors = jnp.asarray(np.random.default_rng(3).random((OFFSETS * CLIPS, 1, 5)))
+    table = np.asarray(errors).reshape(OFFSETS, CLIPS, 5)
     offset = table.min(1).sum(-1).argmin()
-    want = offset * power_of_two.CLIPS + table[offset].argmin(0)
-    np.testing.assert_array_equal(power_of_two.choose(errors)[0], want)
+    want = offset * CLIPS + table[offset].argmin(0)
+    np.testing.assert_array_equal(POW2.best(errors)[0], want)
 
 
 def test_every_candidate_without_clipping_holds_the_range() -> None:
-    spec, x = QuantSpec(per_channel=True, observer="pow2"), outliers()
-    bounds = observers.batch_range(spec, x.shape, observers.chunk_range(spec, 1, x))
-    for index in range(0, power_of_two.NUM_CANDIDATES, power_of_two.CLIPS):
-        site_qparams = jax.jit(lambda i: power_of_two.candidate(spec, width(4, 3), bounds, i))(index)
+    spec, x = QuantSpec(per_channel=True, observer=OBSERVERS["pow2"]), outliers()
+    bounds = range_of(spec, x)
+    for index in range(0, OFFSETS * CLIPS, CLIPS):
+        site_qparams = jax.jit(lambda i: POW2.candidate(spec, width(4, 3), bounds, i))(index)
         error = jnp.abs(fake_quant(spec, site_qparams, x) - x)
         # half a step, and as much again where the zero point was rounded
         assert (error <= 1.001 * site_qparams.scale).all()

@@ -1,1 +1,0 @@
-"""Observers: from data to ranges, from ranges to scales."""

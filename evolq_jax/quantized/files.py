@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,11 @@ from safetensors.numpy import load_file, save_file
 
 from evolq_jax.errors import UserError
 from evolq_jax.models.registry import REGISTRY, get_entry
-from evolq_jax.named import find
+from evolq_jax.named import find, name_of
 from evolq_jax.network.network import Network
 from evolq_jax.network.parts import ModelParts
+from evolq_jax.quant.observers import OBSERVERS
+from evolq_jax.quant.observers.base import Observer
 from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.quantizers import QUANTIZERS
 from evolq_jax.quant.quantizers.base import Quantizer
@@ -47,17 +49,19 @@ FORMAT = 1
 _converter = make_converter(forbid_extra_keys=True)
 
 
-def _is_quantizer(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Quantizer)
+# Fields of a spec that hold things with names.
+NAMED: Mapping[str, tuple[type, Mapping[str, Any]]] = {
+    "quantizer": (Quantizer, QUANTIZERS),
+    "observer": (Observer, OBSERVERS),
+}
 
 
-def _known_quantizer(name: str, kind: type) -> Quantizer:
-    del kind
-    return find(name, QUANTIZERS, "no evolq_jax quantizer is called")
+def _is_named(hint: Any) -> bool:
+    return isinstance(hint, type) and any(issubclass(hint, kind) for kind, _ in NAMED.values())
 
 
-_converter.register_unstructure_hook_func(_is_quantizer, lambda quantizer: quantizer.name)
-_converter.register_structure_hook_func(_is_quantizer, _known_quantizer)
+_converter.register_unstructure_hook_func(_is_named, name_of)
+_converter.register_structure_hook_func(_is_named, lambda found, _: found)
 
 
 def save(quantized: QuantizedNetwork, path: str | Path) -> None:
@@ -91,16 +95,18 @@ def save(quantized: QuantizedNetwork, path: str | Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def load(path: str | Path, parts: ModelParts | None = None) -> QuantizedNetwork:
+def load(
+    path: str | Path, parts: ModelParts | None = None, own: Sequence[Quantizer | Observer] = ()
+) -> QuantizedNetwork:
     """Loads a network that `QuantizedNetwork.save` wrote.
 
     Args:
       path: the folder.
       parts: the functions of a network of your own. Those of the registry are found by name.
+      own: quantizers and observers of your own that it was made with.
 
     Raises:
-      UserError: there is no such folder, it is damaged, or its network is not in the registry and `parts` is
-        missing.
+      UserError: there is no such folder, it is damaged, or it needs `parts` or `own` that are not given.
     """
     path = Path(path).expanduser()
     described = _read_description(path)
@@ -119,9 +125,7 @@ def load(path: str | Path, parts: ModelParts | None = None) -> QuantizedNetwork:
     params = _params(_load_arrays(path / PARAMS))
     floats = _params(_load_arrays(path / FLOAT)) if (path / FLOAT).is_file() else params
     network = Network(parts, floats, preprocessing, name, config, described["precision"])
-    specs: Specs = tuple(
-        (site, _structured(fields, QuantSpec, path)) for site, fields in described["specs"].items()
-    )
+    specs: Specs = tuple((site, _spec(fields, own, path)) for site, fields in described["specs"].items())
     arrays = _load_arrays(path / QPARAMS)
     try:
         qparams = {
@@ -158,6 +162,17 @@ def _read_description(path: Path) -> dict[str, Any]:
     if missing or described["format"] != FORMAT:
         raise UserError(f"'{file}' is damaged or of another version: save the network again")
     return described
+
+
+def _spec(fields: Mapping[str, Any], own: Sequence[Quantizer | Observer], path: Path) -> QuantSpec:
+    """A site's, with the things that it holds by name."""
+    found = {}
+    for field, (kind, known) in NAMED.items():
+        known = {**known, **{thing.name: thing for thing in own if isinstance(thing, kind)}}
+        what = f"'{path}' was saved with a {field} that is not there; pass it as load(path, own=(...)):"
+        if field in fields:
+            found[field] = find(fields[field], known, what)
+    return _structured({**fields, **found}, QuantSpec, path)
 
 
 def _structured(fields: Any, kind: type, path: Path) -> Any:

@@ -92,15 +92,18 @@ class Quantizer(ABC):
         raise NotImplementedError(f"the quantizer '{self.name}' has no candidates")
 
     def error(self, spec: QuantSpec, difference: Array, weight: Array) -> Array:
-        """What candidates are compared by, [1, ..., 1]: here weighed squared errors.
+        """What candidates are compared by: here weighed squared errors.
 
         Args:
           spec: the site's.
-          difference: of the decoded values from the values themselves.
+          difference: of the decoded values from the values themselves [..., K].
           weight: of each value's squared error.
+
+        Returns:
+          [1, ..., 1], or [1, ..., K] where the spec has a scale for each channel.
         """
-        del spec
-        return (weight * difference**2).sum(keepdims=True)
+        axes = tuple(range(difference.ndim - 1 if spec.per_channel else difference.ndim))
+        return (weight * difference**2).sum(axes, keepdims=True)
 
 
 @dataclass(frozen=True)

@@ -110,5 +110,5 @@ def test_names_of_ours_are_ours() -> None:
         QuantConfig(weight_observer=Doubled("minmax", "does otherwise"))
     with pytest.raises(UserError, match=r"rules\[0\].quantizer has 'uniform', which is not the one"):
         QuantConfig(rules=(Rule("*", quantizer=Uniform(does="does otherwise")),))
-    with pytest.raises(UserError, match="quant.softmax_quantizer 'signs' is for weights"):
+    with pytest.raises(UserError, match="softmax_quantizer 'signs' is for weights"):
         QuantConfig(softmax_quantizer=SIGNS)

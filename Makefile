@@ -6,7 +6,7 @@ DEV := .venv/.dev-installed
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4
 # The numerics, whole folders of them, so that a new test there is in unless it is marked `slow`; one tiny
 # search; one run. A test that is named here and no longer found is an error.
-FAST := tests/quant tests/objective tests/network tests/search/test_evolq.py \
+FAST := tests/quant tests/objective tests/network tests/search/algorithms/test_evolq.py \
   tests/search/test_driver.py::test_segments_are_searched_last_to_first \
   tests/verbs/search/test_run.py::test_a_run_holds_everything
 

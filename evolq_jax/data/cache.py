@@ -21,11 +21,11 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import PIL
 
-from evolq_jax.data.decode import Decoded, OnCorrupt, Progress, decode_stream
+from evolq_jax.data.decode import Decoded, OnCorrupt, decode_stream
 from evolq_jax.data.pixel_file import decode_uncached, write_pixels
 from evolq_jax.data.source import Source
 from evolq_jax.errors import UserError
-from evolq_jax.typing import Preprocessing
+from evolq_jax.typing import Preprocessing, Progress
 
 FORMAT_VERSION = 1  # raise it when decoding or the entry's layout changes
 _CHUNK_BYTES = 1 << 24

@@ -1,6 +1,6 @@
 """Decodes many images in threads. Pillow releases the interpreter lock while it decodes and resizes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -8,9 +8,9 @@ import numpy as np
 from evolq_jax.data.source import Source, Unreadable
 from evolq_jax.data.threads import in_order
 from evolq_jax.errors import UserError
+from evolq_jax.typing import Progress
 
 OnCorrupt = Literal["error", "skip"]
-Progress = Callable[[int, int], None]  # (images done, images in all)
 
 # At most this many decoded images wait for their consumer, so a slow disk does not fill the memory.
 _IMAGES_AHEAD = 256

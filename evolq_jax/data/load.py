@@ -8,7 +8,7 @@ import numpy as np
 
 from evolq_jax.data.arrays import npz_source
 from evolq_jax.data.cache import cached_decode, default_cache_dir
-from evolq_jax.data.decode import Decoded, OnCorrupt, Progress
+from evolq_jax.data.decode import Decoded, OnCorrupt
 from evolq_jax.data.digits import DIGITS, digits_source
 from evolq_jax.data.draw import Draw, draw_rows
 from evolq_jax.data.folder import folder_source
@@ -20,7 +20,7 @@ from evolq_jax.data.tfds import tfds_source
 from evolq_jax.data.tfds_builder import INFO, PREFIX
 from evolq_jax.devices import hosts
 from evolq_jax.errors import UserError, suggestion
-from evolq_jax.typing import Images, Preprocessing
+from evolq_jax.typing import Images, Preprocessing, Progress
 
 _log = logging.getLogger(__name__)
 

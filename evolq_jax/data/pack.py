@@ -20,13 +20,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evolq_jax.data.cache import atomic
-from evolq_jax.data.decode import Progress
 from evolq_jax.data.folder import folder_source, read_class_index
 from evolq_jax.data.source import Source
 from evolq_jax.data.tfds_builder import LISTING, import_tfds, not_installed
 from evolq_jax.data.threads import in_order
 from evolq_jax.errors import UserError
-from evolq_jax.typing import Preprocessing
+from evolq_jax.typing import Preprocessing, Progress
 
 SET, SPLIT, VERSION = "images", "images", "1.0.0"
 _PLAN = "plan.json"

@@ -9,9 +9,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from evolq_jax.data.decode import Decoded, OnCorrupt, Progress, decode_stream
+from evolq_jax.data.decode import Decoded, OnCorrupt, decode_stream
 from evolq_jax.data.source import Source
 from evolq_jax.errors import UserError
+from evolq_jax.typing import Progress
 
 _HEADER_BYTES = 128
 _MEMORY_BYTES = 1 << 30

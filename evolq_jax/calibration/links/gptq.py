@@ -29,10 +29,10 @@ def error_feedback(
     """GPTQ (Frantar et al., 2210.17323): later channels take up the rounding error of each channel.
 
     Input channels go by falling second moment. Of ten clipped ranges, every output channel takes the one with
-    the least error after the feedback.
+    the least error after the feedback; all take the same one if they share a scale.
 
     Returns:
-      The weight [in, out] on the integer grid of the qparams beside it [1, out].
+      The weight [in, out] on the integer grid of the qparams beside it [1, out] or [1, 1].
     """
     xx, _ = centred(moments)
     order = jnp.argsort(-jnp.diag(xx))
@@ -44,10 +44,12 @@ def error_feedback(
         candidate = site_qparams._replace(scale=shrink * site_qparams.scale)  # clipped around zero
         rounded = _feedback(spec, candidate, upper, rows)
         difference = rounded - rows
-        return ((xx @ difference) * difference).sum(0, keepdims=True), rounded, candidate.scale
+        error = ((xx @ difference) * difference).sum(0, keepdims=True)
+        shared = candidate.scale.shape[-1] == 1  # by all output channels
+        return error.sum(-1, keepdims=True) if shared else error, rounded, candidate.scale
 
     errors, rounded, scales = jax.lax.map(attempt, jnp.asarray(SHRINKS))
-    best = errors.argmin(0)  # [1, out]
+    best = errors.argmin(0)  # [1, out], or [1, 1] where one scale serves all
 
     def chosen(attempts: Array) -> Array:
         return jnp.take_along_axis(attempts, best[None], axis=0)[0]

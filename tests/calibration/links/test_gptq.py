@@ -1,14 +1,19 @@
 """Weights rounded with error feedback."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 
+from evolq_jax.calibration.layer import Layer
 from evolq_jax.calibration.link import LayerLink
 from evolq_jax.calibration.links.bias import BIAS
 from evolq_jax.calibration.links.gptq import GPTQ, SHRINKS, error_feedback
 from evolq_jax.calibration.links.ridge import RIDGE
+from evolq_jax.quant.observers.of_weight import weight_qparams
 from evolq_jax.quant.quantizers.base import fake_quant
 from tests.calibration.layer_problem import IN, SPEC, TOKENS, LayerProblem
+from tests.numbers import width
 
 
 def test_error_feedback_leaves_the_weight_on_its_grid_and_lowers_the_error() -> None:
@@ -42,3 +47,17 @@ def test_ridge_then_error_feedback_beats_either() -> None:
     both = run(RIDGE, GPTQ)
     assert both < run(RIDGE)
     assert both < run(GPTQ)
+
+
+def test_channels_that_share_a_scale_clip_it_alike() -> None:
+    problem, shared = LayerProblem(noise=0.02), replace(SPEC, per_channel=False)
+    start = weight_qparams(shared, width(3, 2), problem.layer.weight)
+    assert start.scale.shape == (1, 1)
+    weight, site_qparams = error_feedback(shared, problem.moments, problem.layer.weight, start)
+    assert site_qparams.scale.shape == (1, 1)
+    np.testing.assert_allclose(fake_quant(shared, site_qparams, weight), weight, atol=1e-6)
+    layers = (
+        Layer(w, problem.layer.bias, None) for w in (weight, fake_quant(shared, start, problem.layer.weight))
+    )
+    feedback, nearest = (problem.changed(BIAS, layer) for layer in layers)
+    assert problem.error(feedback) < problem.error(nearest) / 2

@@ -27,16 +27,17 @@ from benchmarks.timing import interleave, timed
 from evolq_jax.cli.tables import row_table
 from evolq_jax.gradient import loss
 from evolq_jax.gradient.chunks import value_and_gradient
-from evolq_jax.gradient.loss import Data, Problem, Theta
+from evolq_jax.gradient.problem import Data, ScaleLoss
+from evolq_jax.gradient.theta import Theta, encode
 from evolq_jax.network.chunks import in_chunks
 from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.watcher import Silent
 from evolq_jax.typing import Array
-from evolq_jax.verbs.baseline import make_data, make_problem
+from evolq_jax.verbs.baseline import descent_data, descent_problem
 from evolq_jax.verbs.init_network import make_init
 
 
-def begin(model: str, images: int, chunk: int) -> tuple[Problem, Data]:
+def begin(model: str, images: int, chunk: int) -> tuple[ScaleLoss, Data]:
     """A calibrated network, and the arrays of a descent from it."""
     with tempfile.TemporaryDirectory() as name:
         config = prepare(model, images, Path(name))
@@ -44,29 +45,29 @@ def begin(model: str, images: int, chunk: int) -> tuple[Problem, Data]:
             config, search=replace(config.search, image_chunk=chunk, batch_size=images, holdout=0.0)
         )
         setup = load_model(config)
-        problem = make_problem(setup)
-        return problem, make_data(make_init(setup, Silent()), problem, Silent())
+        problem = descent_problem(setup, images)
+        return problem.loss, descent_data(make_init(setup, Silent()), problem, Silent())
 
 
 def row(model: str, images: int, chunk: int, repeats: int) -> dict[str, Any]:
     """Images a second: forwards, and both gradients (a loop's is run once, it may take minutes)."""
-    problem, data = begin(model, images, chunk)
-    theta, index = loss.encode(problem, data.start), jnp.arange(images)
+    scale_loss, data = begin(model, images, chunk)
+    theta, index = encode(scale_loss, data.start), jnp.arange(images)
 
     @jax.jit
     def forwards(theta: Theta) -> Array:
-        network = loss.straight_through_network(problem, data, theta)
-        outputs = in_chunks(partial(loss.straight_through_outputs, problem, *network), data.tokens, chunk)
+        network = loss.straight_through_network(scale_loss, data, theta)
+        outputs = in_chunks(partial(loss.straight_through_outputs, scale_loss, *network), data.tokens, chunk)
         return outputs.logits
 
     def whole(theta: Theta) -> Array:
-        return loss.straight_through_loss(problem, data, theta, index)
+        return loss.straight_through_loss(scale_loss, data, theta, index)
 
     loops = jax.jit(jax.value_and_grad(whole))
     with patch.object(loss, "loops_are_slow", lambda blocks: False):
         tasks = {"loops": timed(lambda: loops(theta))}
     tasks["forward"] = timed(lambda: forwards(theta))
-    tasks["gradient"] = timed(lambda: value_and_gradient(problem, data, theta, index))
+    tasks["gradient"] = timed(lambda: value_and_gradient(scale_loss, data, theta, index))
     once = interleave({"loops": tasks.pop("loops")}, 1)
     seconds = {name: float(np.median(all_)) for name, all_ in {**interleave(tasks, repeats), **once}.items()}
     return {

@@ -66,39 +66,3 @@ class BaselineConfig:
                 "baseline.optimizer lbfgs searches along lines of one function: "
                 "set baseline.gradient straight_through and baseline.minibatch None"
             )
-
-    def check_minibatch(self, num_images: int, batch_size: int) -> int:
-        """The images of a step, of `num_images` that are searched on.
-
-        Raises:
-          UserError: there are too few images, or they are no whole contrastive batches.
-        """
-        number = self.minibatch or num_images
-        if number > num_images or number % batch_size:
-            raise UserError(
-                f"baseline.minibatch ({number}) must be a multiple of search.batch_size ({batch_size}) "
-                f"and at most the {num_images} images searched on"
-            )
-        return number
-
-    def check_budget(self, budget: int, images: int, evaluated: int) -> None:
-        """Checks that a budget pays for two evaluations and a step between them.
-
-        Raises:
-          UserError: it does not.
-        """
-        needed = 2 * evaluated + self.step_cost(images)
-        if budget < needed:
-            raise UserError(
-                f"a budget of {budget} candidate-images is below the {needed} of two evaluations and a "
-                "step: raise baseline.budget, or lower baseline.minibatch"
-            )
-
-    def step_cost(self, images: int) -> int:
-        """The candidate-images of one gradient on `images` images."""
-        forwards = 2 * self.spsa_samples if self.gradient == "spsa" else 1 + BACKWARD
-        return forwards * images
-
-    def num_steps(self, budget: int, images: int, evaluated: int) -> int:
-        """The number of steps that a budget pays for, with evaluations on `evaluated` images in between."""
-        return max(1, int(budget / (self.step_cost(images) + evaluated / self.evaluate_every)))

@@ -7,19 +7,16 @@ import jax.numpy as jnp
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.precision import matmul_precision
-from evolq_jax.gradient.descend import descend, first_position
-from evolq_jax.gradient.loss import Data, Problem
-from evolq_jax.gradient.optimizers import make_optimizer
-from evolq_jax.gradient.records import Descent, Evaluation, Position
+from evolq_jax.gradient import driver
+from evolq_jax.gradient.problem import Data, Problem, make_problem
+from evolq_jax.gradient.state import DescentEnd, Evaluation, Step, init
 from evolq_jax.pipeline.calibrate import Calibrated, first_tokens
 from evolq_jax.pipeline.cost import out_of_memory
 from evolq_jax.pipeline.images import count_calibration, count_evaluation, load_evaluation
 from evolq_jax.pipeline.load import Setup, load_model
-from evolq_jax.pipeline.searched import check_search, searched_sites
+from evolq_jax.pipeline.searched import check_search
 from evolq_jax.pipeline.teacher import teacher_of
 from evolq_jax.pipeline.watcher import Silent, Watcher
-from evolq_jax.quant.gradients import elements_sharing
-from evolq_jax.quant.qparams import QParams
 from evolq_jax.runs.checkpoints import Saved, open_checkpoints
 from evolq_jax.runs.clock import Clock
 from evolq_jax.runs.directory import RunDirectory, open_run
@@ -62,13 +59,13 @@ def run_baseline(
         count_evaluation(setup)
         evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
         calibrated = init_network(run, BASELINE, setup, evaluation, clock=clock, watcher=watcher)
-        budget = budget_of(setup, len(calibrated.images.pixels))
+        problem = descent_problem(setup, len(calibrated.images.pixels))
         with preemption.deferred(), out_of_memory("--search.image-chunk"):
-            found = _descend(calibrated, budget, run, clock, preemption, watcher)
+            found = _descend(calibrated, problem, run, clock, preemption=preemption, watcher=watcher)
         with out_of_memory("--evaluation-batch"):
             scored = score_run(run, calibrated, found, evaluation, clock=clock, watcher=watcher)
         result = BaselineResult(
-            **vars(scored), budget=budget, optimizer=config.baseline.optimizer, steps=found.steps
+            **vars(scored), budget=problem.budget, optimizer=config.baseline.optimizer, steps=found.steps
         )
         write_result(run, result)
         remove_attempts(run, BASELINE.verb)
@@ -98,71 +95,70 @@ def check_baseline(setup: Setup, num_images: int) -> None:
       UserError: the sites, the fitness, the optimiser, the mini-batch or the budget are wrong.
     """
     check_search(setup)
-    search, baseline = setup.config.search, setup.config.baseline
-    search.objectives()[0].check_whole()
-    make_optimizer(baseline, 1)
-    size = baseline.check_minibatch(num_images - search.num_held_out(num_images), search.batch_size)
-    baseline.check_budget(budget_of(setup, num_images), size, num_images)
+    descent_problem(setup, num_images)
 
 
-def budget_of(setup: Setup, num_images: int) -> int:
-    """Candidate-images: the config's, or as many as the search would spend."""
-    return setup.config.baseline.budget or round(budget_of_search(setup, num_images))
+def descent_problem(setup: Setup, num_images: int) -> Problem:
+    """What the descent of a config does on so many calibration images.
+
+    Its budget is the config's, or what the search of this config would spend.
+
+    Raises:
+      UserError: as `evolq_jax.gradient.problem.make_problem`.
+    """
+    config = setup.config
+    return make_problem(
+        config.baseline,
+        config.search,
+        setup.model.parts,
+        setup.specs,
+        sites=setup.sites,
+        num_images=num_images,
+        budget=config.baseline.budget or round(budget_of_search(setup, num_images)),
+    )
+
+
+def descent_data(calibrated: Calibrated, problem: Problem, watcher: Watcher) -> Data:
+    """The arrays of a descent from a calibrated network."""
+    return Data(
+        params=calibrated.params,
+        start=calibrated.qparams,
+        tokens=first_tokens(calibrated),
+        teacher=teacher_of(calibrated, watcher, features=problem.loss.objective.reads("features")),
+        temperature=jnp.float32(calibrated.setup.config.search.temperature),
+    )
 
 
 def _descend(
     calibrated: Calibrated,
-    budget: int,
+    problem: Problem,
     run: RunDirectory,
     clock: Clock,
+    *,
     preemption: Preemption,
     watcher: Watcher,
-) -> Descent:
-    config, problem = calibrated.setup.config, make_problem(calibrated.setup)
-    data = make_data(calibrated, problem, watcher)
+) -> DescentEnd:
+    """Descends, and writes the log, milestones and checkpoints."""
+    config, budget = calibrated.setup.config, problem.budget
+    data = descent_data(calibrated, problem, watcher)
     progress = watcher.stage("descending (candidate-images)")
     with open_checkpoints(run.path, config.checkpoint, BASELINE.verb) as checkpoints:
-        first = first_position(problem, data.start)
+        first = init(problem, data.start, jax.random.key(config.seed))
         saved = checkpoints.latest(first) or Saved(first, 0, clock.earlier)
-        clock.earlier, lines, at = saved.seconds, saved.log_lines, saved.state
-        milestones = Milestones(run, problem.specs, config.milestones, budget)
-        if at.evaluated:
-            milestones.offer(at.evaluated, at.fitness, at.best)
+        clock.earlier, lines, state = saved.seconds, saved.log_lines, saved.state
+        milestones = Milestones(run, calibrated.setup.specs, config.milestones, budget)
+        milestones.offer(state.evaluated, state.fitness, state.best)
         with run.open_log(lines) as append:
-
-            def on_evaluation(record: Evaluation, best: QParams) -> None:
-                nonlocal lines
-                append(record._asdict())
-                lines += 1
-                milestones.offer(record.candidate_images, record.best_fitness, best)
-
-            def on_step(position: Position) -> None:
-                checkpoints.offer(Saved(position, lines, clock.seconds()))
-                progress(min(position.spent, budget), budget)
-                preemption.check()
-
-            key = jax.random.key(config.seed)
-            return descend(problem, config.search, data, budget, key, on_evaluation, on_step, at)
-
-
-def make_data(calibrated: Calibrated, problem: Problem, watcher: Watcher) -> Data:
-    """The arrays of a descent from a calibrated network."""
-    temperature = jnp.float32(calibrated.setup.config.search.temperature)
-    teacher = teacher_of(calibrated, watcher, features=problem.objective.reads("features"))
-    return Data(calibrated.params, calibrated.qparams, first_tokens(calibrated), teacher, temperature)
-
-
-def make_problem(setup: Setup) -> Problem:
-    """The static settings of a descent."""
-    search, (image_chunk, _) = setup.config.search, setup.config.search.chunks()
-    sites, baseline = searched_sites(setup), setup.config.baseline
-    moving = tuple((site, spec) for site, spec in setup.specs if site in sites)
-    return Problem(
-        parts=setup.model.parts,
-        specs=setup.specs,
-        sites=sites,
-        objective=search.objectives()[0],
-        image_chunk=image_chunk,
-        baseline=baseline,
-        sharing=elements_sharing(moving, setup.sites) if baseline.lsq_scaling else (),
-    )
+            for record in driver.run(problem, data, state):
+                match record:
+                    case Evaluation():
+                        append(record._asdict())
+                        lines += 1
+                    case Step(state=state):
+                        milestones.offer(state.evaluated, state.fitness, state.best)
+                        checkpoints.offer(Saved(state, lines, clock.seconds()))
+                        progress(min(state.spent, budget), budget)
+                        preemption.check()
+                    case DescentEnd():
+                        return record
+    raise AssertionError("a descent tells of its end")

@@ -1,6 +1,6 @@
 """The scores of a run: its float network, its init, what it passed on the way, and what it ended with."""
 
-from evolq_jax.gradient.records import Descent
+from evolq_jax.gradient.state import DescentEnd
 from evolq_jax.metrics import Scores, mean_scores, paired_delta
 from evolq_jax.pipeline.calibrate import Calibrated
 from evolq_jax.pipeline.evaluate import FLOAT, score_networks
@@ -14,7 +14,7 @@ from evolq_jax.search.state import SearchEnd
 from evolq_jax.typing import Images
 from evolq_jax.verbs.init_network import provenance_of
 
-End = SearchEnd | Descent
+End = SearchEnd | DescentEnd
 
 
 def score_run(

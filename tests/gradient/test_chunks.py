@@ -10,15 +10,9 @@ import pytest
 
 from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.gradient.chunks import value_and_gradient
-from evolq_jax.gradient.config import BaselineConfig
-from evolq_jax.gradient.loss import (
-    Data,
-    Problem,
-    Theta,
-    encode,
-    straight_through_loss,
-    straight_through_outputs,
-)
+from evolq_jax.gradient.loss import straight_through_loss, straight_through_outputs
+from evolq_jax.gradient.problem import Data, ScaleLoss
+from evolq_jax.gradient.theta import Theta, encode
 from evolq_jax.models.layers import conv
 from evolq_jax.network.parts import ModelParts, Segment, SiteRoles
 from evolq_jax.network.run import forward
@@ -53,7 +47,7 @@ CNN = ModelParts(
 
 
 @cache
-def cnn() -> tuple[Problem, Data]:
+def cnn() -> tuple[ScaleLoss, Data]:
     """Two blocks of one convolution; the weights in three bits."""
     rng = np.random.default_rng(0)
 
@@ -68,30 +62,29 @@ def cnn() -> tuple[Problem, Data]:
     start = blank_qparams(specs, bits, sites)
     qparams = calibrate(CNN, specs, params, [images], sites=sites, qparams=start, chunk=12).qparams
     names = ("blocks/conv/weight", "blocks/act")
-    problem = Problem(CNN, specs, names, OBJECTIVE, CHUNK, BaselineConfig())
+    loss = ScaleLoss(CNN, specs, names, OBJECTIVE, CHUNK)
     teacher = Teacher(forward(CNN, float_sites, params, {}, images), normal(12, 3))
-    return problem, Data(params, qparams, images, teacher)
+    return loss, Data(params, qparams, images, teacher)
 
 
-def vit(setting: Setting) -> tuple[Problem, Data]:
+def vit(setting: Setting) -> tuple[ScaleLoss, Data]:
     names = ("blocks/attn/qkv/weight", "blocks/norm1")
-    problem = Problem(setting.tiny.parts, setting.specs, names, OBJECTIVE, CHUNK, BaselineConfig())
+    loss = ScaleLoss(setting.tiny.parts, setting.specs, names, OBJECTIVE, CHUNK)
     features = jnp.asarray(np.random.default_rng(0).standard_normal((12, 32)), jnp.float32)
     teacher = Teacher(setting.teacher, features)
-    return problem, Data(setting.tiny.params, setting.qparams, setting.tokens, teacher)
+    return loss, Data(setting.tiny.params, setting.qparams, setting.tokens, teacher)
 
 
 @pytest.mark.parametrize("network", ["cnn", "vit"])
 def test_it_is_the_gradient_of_the_whole(setting: Setting, network: str) -> None:
-    problem, data = cnn() if network == "cnn" else vit(setting)
-    theta, images = encode(problem, data.start), jnp.asarray(np.random.default_rng(0).permutation(12))
+    loss, data = cnn() if network == "cnn" else vit(setting)
+    theta, images = encode(loss, data.start), jnp.asarray(np.random.default_rng(0).permutation(12))
 
     @jax.jit
     def whole(theta: Theta) -> tuple[Array, Theta]:
-        loss = lambda theta: straight_through_loss(problem, data, theta, images)  # noqa: E731
-        return jax.value_and_grad(loss)(theta)
+        return jax.value_and_grad(lambda theta: straight_through_loss(loss, data, theta, images))(theta)
 
-    value, gradient = value_and_gradient(problem, data, theta, images)
+    value, gradient = value_and_gradient(loss, data, theta, images)
     wanted_value, wanted = whole(theta)
     assert float(value) == pytest.approx(float(wanted_value), rel=1e-5)
     for site, leaf in wanted.items():
@@ -104,10 +97,10 @@ def test_it_is_the_gradient_of_the_whole(setting: Setting, network: str) -> None
 @pytest.mark.parametrize("network", ["cnn", "vit"])
 def test_only_convolutions_are_unrolled(setting: Setting, network: str) -> None:
     """No loop is left around their gradients."""
-    problem, data = cnn() if network == "cnn" else vit(setting)
+    loss, data = cnn() if network == "cnn" else vit(setting)
 
     def logits(params: Params, qparams: Any, x: Array) -> Array | None:
-        return straight_through_outputs(problem, params, qparams, x).logits
+        return straight_through_outputs(loss, params, qparams, x).logits
 
     text = jax.jit(logits).lower(data.params, data.start, data.tokens[:CHUNK]).as_text()
     assert ("stablehlo.while" in text) == (network == "vit")

@@ -1,19 +1,23 @@
-"""A descent that goes on from a position ends, bit for bit, as the one that was not interrupted."""
+"""A descent that goes on from a state ends, bit for bit, as the one that was not interrupted."""
 
 from dataclasses import replace
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from evolq_jax.gradient.descend import descend
-from evolq_jax.gradient.records import Evaluation, Position
-from tests.gradient.test_descend import BASELINE, SEARCH, data_of, problem_of
+from tests.gradient.setting import (
+    BASELINE,
+    HELD_OUT,
+    SEARCH,
+    data_of,
+    descended,
+    listened,
+    problem_of,
+    same_bits,
+    without_seconds,
+)
 from tests.search.setting import BATCH, Setting
+from tests.search.test_continue import copied
 
-HELD_OUT = replace(SEARCH, holdout=0.5)
 CASES = {
     "adam, minibatches": (replace(BASELINE, minibatch=BATCH), SEARCH, 300),
     "lbfgs, held out": (replace(BASELINE, optimizer="lbfgs", evaluate_every=1), HELD_OUT, 1500),
@@ -22,30 +26,20 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_going_on_from_any_step(setting: Setting, case: str) -> None:
-    baseline, search, budget = CASES[case]
-    args = problem_of(setting, baseline), search, data_of(setting), budget, jax.random.key(1)
-    positions: list[Position] = []
-    log: list[Evaluation] = []
-
-    def descend_from(position: Position | None) -> Any:
-        found = descend(*args, lambda record, _: log.append(record), positions.append, position)
-        return found, [record._replace(seconds=0) for record in log]
-
-    whole, records = descend_from(None)
-    steps = [position.step for position in positions]
-    assert steps == list(range(whole.steps + 1))
-    assert whole.steps >= 3
-    chosen = np.random.default_rng(0).choice(whole.steps, 2, replace=False)
-    for position in [positions[step] for step in (*chosen, whole.steps)]:
-        positions.clear()
-        log.clear()
-        copied = jax.tree.map(
-            lambda leaf: jnp.asarray(np.asarray(leaf)) if isinstance(leaf, jax.Array) else leaf, position
-        )
-        found, rest = descend_from(copied)
-        assert [place.step for place in positions] == steps[position.step + 1 :]
-        assert rest == [record for record in records if record.candidate_images > position.evaluated]
-        assert jax.tree.all(jax.tree.map(np.array_equal, found.qparams, whole.qparams))
-        assert found._replace(qparams={}, seconds=0) == whole._replace(qparams={}, seconds=0)
-        assert found.seconds >= position.seconds
+def test_going_on_from_every_state(setting: Setting, case: str) -> None:
+    config, search, budget = CASES[case]
+    told = descended(setting, config, budget, search=search, seed=1)
+    whole, problem = without_seconds(told), problem_of(setting, config, budget, search=search)
+    assert [state.steps for state in whole.states] == list(range(whole.result.steps + 1))
+    assert whole.result.steps >= 3
+    for number, state in enumerate(told.states):
+        rest = listened(problem, data_of(setting), copied(state))
+        assert rest.result.seconds >= state.seconds
+        rest = without_seconds(rest)
+        assert rest.evaluations == [
+            record for record in whole.evaluations if record.candidate_images > state.evaluated
+        ]
+        assert len(rest.states) == len(whole.states) - number - 1
+        for found, wanted in zip(rest.states, whole.states[number + 1 :], strict=True):
+            assert same_bits(found, wanted)
+        assert same_bits(rest.result, whole.result)

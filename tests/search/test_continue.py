@@ -11,7 +11,7 @@ import pytest
 from evolq_jax.objective.objective import Teacher
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.search.config import SearchConfig
-from evolq_jax.search.state import SearchEnd, State
+from evolq_jax.search.state import SearchEnd
 from tests.numbers import numbers
 from tests.search.setting import BATCH, Setting, Subject, searched
 from tests.two_segments import PARTS, make_inputs, make_params
@@ -55,7 +55,7 @@ def check_states(visits: tuple[int, ...], config: SearchConfig, subject: Subject
     return whole
 
 
-def copied(state: State) -> State:
+def copied(state: Any) -> Any:
     """Through the host, as through a file."""
 
     def one(leaf: Any) -> Any:

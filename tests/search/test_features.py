@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from evolq_jax.gradient.config import BaselineConfig
-from evolq_jax.gradient.descend import descend
-from evolq_jax.gradient.loss import Data, Problem
+from evolq_jax.gradient.driver import descend
+from evolq_jax.gradient.problem import Data, make_problem
+from evolq_jax.gradient.state import init
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.run import at, forward, with_features
 from evolq_jax.network.walk import block_inputs
@@ -98,14 +99,17 @@ def test_a_search_by_a_sum(setting: Setting) -> None:
 
 
 def test_a_descent_by_a_sum(setting: Setting) -> None:
-    baseline = BaselineConfig(learning_rate=0.02, evaluate_every=2)
-    sites, objective = ("blocks/mlp/fc2/weight",), make_objective(SUM, batch_size=BATCH)
-    problem = Problem(setting.tiny.parts, setting.specs, sites, objective, 6, baseline)
-    arrays = setting.tiny.params, setting.qparams, setting.tokens
-    config, data = replace(SNES, fitness=SUM), Data(*arrays, Teacher(setting.teacher, teacher_features()))
-    found = descend(problem, config, data, 300, jax.random.key(0))
+    config = replace(SNES, fitness=SUM, sites=("blocks/mlp/fc2/weight",))
+    baseline = BaselineConfig(learning_rate=0.02, evaluate_every=2, lsq_scaling=False)
+    tiny = setting.tiny
+    problem = make_problem(
+        baseline, config, tiny.parts, setting.specs, sites=tiny.sites, num_images=12, budget=300
+    )
+    state = init(problem, setting.qparams, jax.random.key(0))
+    data = Data(tiny.params, setting.qparams, setting.tokens, Teacher(setting.teacher, teacher_features()))
+    found = descend(problem, data, state)
     assert found.start_fitness == pytest.approx(sum_of(setting, setting.qparams), rel=1e-3)
     assert found.fitness == pytest.approx(sum_of(setting, found.qparams), rel=5e-3)  # values next to an edge
     assert found.fitness < 0.98 * found.start_fitness
     with pytest.raises(ValueError, match="needs the teacher's features"):
-        descend(problem, config, Data(*arrays, Teacher(setting.teacher)), 300, jax.random.key(0))
+        descend(problem, data._replace(teacher=Teacher(setting.teacher)), state)

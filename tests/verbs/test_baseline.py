@@ -61,3 +61,16 @@ def test_features_count_in_search_and_baseline_alike(finished: Finished, tmp_pat
     assert first == pytest.approx(second, rel=1e-3)
     alone = finished.result.calibration_fitness.init
     assert first > 1.01 * alone
+
+
+def test_milestones_before_the_first_evaluation_have_the_start(finished: Finished, tmp_path: Path) -> None:
+    """The first evaluation alone costs more than the first of twenty shares of the budget."""
+    images = finished.result.num_calibration_images
+    baseline = BaselineConfig(minibatch=BATCH, budget=2 * images + 6 * BATCH)
+    result = run_baseline(replace(finished.config, baseline=baseline, milestones=20), tmp_path / "run")
+    assert len(result.trajectory) >= 20
+    first = result.trajectory[1]
+    assert first.candidate_images == pytest.approx(result.budget / 20)
+    assert first.candidate_images < images
+    assert first.calibration_fitness == result.calibration_fitness.init
+    assert first.kl == result.init.kl

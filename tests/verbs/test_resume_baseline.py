@@ -1,9 +1,10 @@
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from evolq_jax.config.experiment import BaselineConfig, CheckpointConfig, Experiment
 from evolq_jax.errors import UserError
 from evolq_jax.pipeline.watcher import Silent
+from evolq_jax.runs.checkpoints import Saved, open_checkpoints
 from evolq_jax.runs.preemption import Preempted
 from evolq_jax.runs.results.networks import BaselineResult
 from evolq_jax.typing import Progress
@@ -97,6 +99,30 @@ def test_it_can_be_stopped_anywhere_and_has_its_result_once(weights: Path, tmp_p
     assert ensure_baseline(config, path) == result
     with pytest.raises(UserError, match="holds a finished baseline; name another with --run-dir"):
         resume_baseline(path)
+
+
+class _OldState(NamedTuple):
+    """Where a descent stood once."""
+
+    theta: dict[str, Any]
+    fitness: float
+    step: int
+
+    @property
+    def number(self) -> int:
+        return self.step
+
+
+def test_a_state_of_an_older_version_is_refused_in_one_line(weights: Path, tmp_path: Path) -> None:
+    config, path = config_of(weights, "adam"), tmp_path / "run"
+    stop(config, path, 1)
+    shutil.rmtree(path / "checkpoints")
+    with open_checkpoints(path, NEVER, "baseline") as checkpoints:
+        old = _OldState({"blocks/attn/qkv/weight": np.zeros((3, 1, 96), np.float32)}, 0.5, 1)
+        checkpoints.offer(Saved(old, 2, 1.0))
+    with pytest.raises(UserError, match=r"cannot read checkpoint 1 of .* or start anew") as refused:
+        resume_baseline(path)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.slow

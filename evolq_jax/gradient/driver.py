@@ -1,0 +1,56 @@
+"""The descent over the scales of all blocks at once, in the budget of a search."""
+
+import time
+from collections.abc import Iterator
+
+from evolq_jax.gradient.problem import Data, Problem
+from evolq_jax.gradient.state import DescentEnd, Evaluation, State, Step, can_step, end_of, is_due
+from evolq_jax.gradient.step import evaluate, step
+
+
+def run(problem: Problem, data: Data, state: State) -> Iterator[Evaluation | Step | DescentEnd]:
+    """Improves the scales of all blocks at once while the budget lasts, and tells of it as it goes.
+
+    The result is the best point that was evaluated: better than those before on the images searched on *and*,
+    with a `search.holdout`, on those held out, as the search keeps its moves.
+
+    A descent that goes on from the state of a step ends with the same result, bit for bit, on the same
+    hardware.
+
+    Args:
+      problem: what descends (`make_problem`).
+      data: its arrays.
+      state: where to begin (`init`), or where to go on (`Step.state`).
+
+    Yields:
+      Every evaluation; after the first one and after every step the state; at the end what was found.
+    """
+    began = time.monotonic() - state.seconds
+
+    def now(state: State) -> State:
+        return state._replace(seconds=time.monotonic() - began)
+
+    def evaluated(state: State) -> tuple[State, Evaluation]:
+        state, record = evaluate(problem, data, state)
+        state = now(state)
+        return state, record._replace(seconds=round(state.seconds, 3))
+
+    if not state.spent:
+        state, record = evaluated(state)
+        yield record
+        yield Step(state)
+    while can_step(problem, state):
+        state = step(problem, data, state)
+        if is_due(problem, state):
+            state, record = evaluated(state)
+            yield record
+        state = now(state)
+        yield Step(state)
+    yield end_of(state)
+
+
+def descend(problem: Problem, data: Data, state: State) -> DescentEnd:
+    """What `run` ends with."""
+    *_, end = run(problem, data, state)
+    assert isinstance(end, DescentEnd)
+    return end

@@ -1,0 +1,173 @@
+"""What a descent is given and does not change: the problem, which is static, and its arrays."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import optax
+
+from evolq_jax.errors import UserError
+from evolq_jax.gradient.config import BACKWARD, BaselineConfig, Parametrization
+from evolq_jax.gradient.optimizers import make_optimizer
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.objective.objective import Objective, Teacher
+from evolq_jax.quant.gradients import Sharing, elements_sharing
+from evolq_jax.quant.qparams import QParams
+from evolq_jax.quant.spec import Specs
+from evolq_jax.search.config import SearchConfig
+from evolq_jax.search.space import searched_sites
+from evolq_jax.typing import Array, Params, SiteInfo
+
+
+@dataclass(frozen=True)
+class ScaleLoss:
+    """The fitness as a function of scales, apart from arrays: the static argument of its programs.
+
+    Attributes:
+      parts: the network's functions.
+      specs: its quantizers.
+      sites: whose scales descend.
+      objective: what is minimised.
+      image_chunk: images that run at once.
+      parametrization: what stands for the scales.
+      sharing: of the sites whose gradients have LSQ's factor (`quant.gradients.elements_sharing`).
+    """
+
+    parts: ModelParts
+    specs: Specs
+    sites: tuple[str, ...]
+    objective: Objective
+    image_chunk: int
+    parametrization: Parametrization = "log"
+    sharing: Sharing = ()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a descent does, apart from arrays. Frozen and hashable.
+
+    Attributes:
+      config: its settings.
+      loss: what descends.
+      num_images: B, those held out included.
+      num_held_out: the last of them, which only decide on the result.
+      minibatch: images of a step.
+      budget: candidate-images. What is found beyond it does not count.
+    """
+
+    config: BaselineConfig
+    loss: ScaleLoss
+    num_images: int
+    num_held_out: int
+    minibatch: int
+    budget: int
+
+    @property
+    def num_searched(self) -> int:
+        """The images that the loss is taken on."""
+        return self.num_images - self.num_held_out
+
+    @property
+    def gradient_cost(self) -> int:
+        """The candidate-images of one value with its gradient, by a backward pass."""
+        return (1 + BACKWARD) * self.minibatch
+
+    @property
+    def step_cost(self) -> int:
+        """The candidate-images of a step, without the points that a line search tries."""
+        if self.config.gradient == "spsa":
+            return 2 * self.config.spsa_samples * self.minibatch
+        return self.gradient_cost
+
+    @property
+    def num_steps(self) -> int:
+        """About how many steps the budget pays for, with evaluations in between."""
+        return max(1, int(self.budget / (self.step_cost + self.num_images / self.config.evaluate_every)))
+
+    @property
+    def optimizer(self) -> optax.GradientTransformationExtraArgs:
+        """The optimiser, always the same object for an equal problem."""
+        return make_optimizer(self.config, self.num_steps)
+
+
+class Data(NamedTuple):
+    """The arrays of a descent that stay."""
+
+    params: Params  # float, after calibration's chain
+    start: QParams  # all scales where the descent begins
+    tokens: Array  # the calibration images at the first segment's entry, quantized [B, ...]
+    teacher: Teacher  # on the same images
+    temperature: Array | float = 3.0  # of infoNCE
+
+
+def make_problem(
+    config: BaselineConfig,
+    search: SearchConfig,
+    parts: ModelParts,
+    specs: Specs,
+    *,
+    sites: Mapping[str, SiteInfo],
+    num_images: int,
+    budget: int,
+) -> Problem:
+    """The problem of a network and a number of calibration images.
+
+    Args:
+      config: the settings of the descent.
+      search: has the sites, the fitness, the contrastive batch, the holdout and the images run at once.
+      parts: the network's functions.
+      specs: its quantizers, resolved.
+      sites: its quantization points.
+      num_images: B, those held out included.
+      budget: candidate-images.
+
+    Raises:
+      UserError: a pattern or the optimiser is unknown, the fitness is about one block, there are too few
+        images, the mini-batch does not fit, or the budget pays for no step.
+    """
+    num_held_out = search.num_held_out(num_images)
+    objective, _ = search.objectives()
+    objective.check_whole()
+    chosen = searched_sites(parts, specs, search.sites)
+    moving = tuple((name, spec) for name, spec in specs if name in chosen)
+    loss = ScaleLoss(
+        parts=parts,
+        specs=specs,
+        sites=chosen,
+        objective=objective,
+        image_chunk=search.chunks()[0],
+        parametrization=config.parametrization,
+        sharing=elements_sharing(moving, sites) if config.lsq_scaling else (),
+    )
+    problem = Problem(
+        config=config,
+        loss=loss,
+        num_images=num_images,
+        num_held_out=num_held_out,
+        minibatch=config.minibatch or num_images - num_held_out,
+        budget=budget,
+    )
+    make_optimizer(config, 1)  # an unknown one is refused here
+    _check_minibatch(problem, search.batch_size)
+    _check_budget(problem)
+    return problem
+
+
+def _check_minibatch(problem: Problem, batch_size: int) -> None:
+    """Contrastive batches are whole in every step."""
+    number, available = problem.minibatch, problem.num_searched
+    if number > available or number % batch_size:
+        raise UserError(
+            f"baseline.minibatch ({number}) must be a multiple of search.batch_size ({batch_size}) "
+            f"and at most the {available} images searched on"
+        )
+
+
+def _check_budget(problem: Problem) -> None:
+    """It pays for two evaluations and a step between them."""
+    needed = 2 * problem.num_images + problem.step_cost
+    if problem.budget < needed:
+        raise UserError(
+            f"a budget of {problem.budget} candidate-images is below the {needed} of two evaluations and a "
+            "step: raise baseline.budget, or lower baseline.minibatch"
+        )

@@ -16,13 +16,13 @@ from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.models.registry import get_entry
 from evolq_jax.network.network import Network
 from evolq_jax.network.point import Quantized, at_qparams
+from evolq_jax.network.reading import quantized_reading
 from evolq_jax.network.sites import list_sites
 from evolq_jax.network.walk import block_inputs
 from evolq_jax.objective.objective import Teacher
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.scheme import resolve
-from evolq_jax.quant.sites import quant_sites
 from evolq_jax.quant.spec import scope
 from evolq_jax.search import programs
 from evolq_jax.search.population import Context
@@ -96,9 +96,9 @@ def _inputs(setup: Setup, network: Quantized, num_images: int) -> Any:
     image = jax.ShapeDtypeStruct((1, size, size, len(setup.model.preprocessing.mean)), jnp.float32)
 
     def one(params: Params, qparams: QParams, image: Any) -> Any:
-        make_site = quant_sites(setup.specs)
-        tokens = parts.segments[0].enter(params, make_site("", qparams), image)
-        inputs = block_inputs(parts, make_site, params, qparams, tokens=tokens, chunk=1)
+        reading = quantized_reading(setup.specs, params, qparams)
+        tokens = parts.segments[0].enter(params, reading.outside, image)
+        inputs = block_inputs(parts, reading, tokens, chunk=1)
         return inputs[parts.segments[0].name]
 
     length, _, *shape = jax.eval_shape(one, network.quantized, network.qparams, image).shape

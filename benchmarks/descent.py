@@ -56,9 +56,9 @@ def row(model: str, images: int, chunk: int, repeats: int) -> dict[str, Any]:
 
     @jax.jit
     def forwards(theta: Theta) -> Array:
-        network = loss.straight_through_network(scale_loss, data, theta)
-        outputs = in_chunks(partial(loss.straight_through_outputs, scale_loss, *network), data.tokens, chunk)
-        return outputs.logits
+        student = loss.straight_through_network(scale_loss, data, theta)
+        one_chunk = partial(loss.straight_through_outputs, scale_loss, student)
+        return in_chunks(one_chunk, data.tokens, chunk).logits
 
     def whole(theta: Theta) -> Array:
         return loss.straight_through_loss(scale_loss, data, theta, index)

@@ -27,12 +27,12 @@ from evolq_jax.devices.precision import Precision, matmul_precision
 from evolq_jax.errors import UserError
 from evolq_jax.network.parts import ModelParts, Segment
 from evolq_jax.network.point import at_qparams
+from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import at, forward
 from evolq_jax.network.walk import block_inputs
 from evolq_jax.objective.objective import Teacher, make_objective
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.scheme import QuantConfig
-from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.search.population import Context, population_fitness
 from evolq_jax.search.runner import Runner
@@ -131,17 +131,15 @@ def fitness(
     with matmul_precision():
         found = calibrate(parts, specs, params, [images], sites=sites, qparams=blank, chunk=options.chunk)
         params, qparams = found.params, found.qparams
-        teacher = jnp.concatenate(
-            [
-                jax.jit(partial(forward, parts, float_sites))(params, {}, x)
-                for x in jnp.split(images, [*range(options.chunk, len(images), options.chunk)])
-            ]
-        )
+        run = jax.jit(lambda params, x: forward(parts, float_reading(params), x))
+        chunks = jnp.split(images, [*range(options.chunk, len(images), options.chunk)])
+        teacher = jnp.concatenate([run(params, x) for x in chunks])
         network, tokens = at_qparams(specs, params, qparams), subject.tokens(specs, qparams, options.chunk)
-        inputs = jax.jit(partial(block_inputs, parts, quant_sites(specs), chunk=options.chunk))
+        chunk = options.chunk
+        inputs = jax.jit(lambda at, tokens: block_inputs(parts, at.reading(specs), tokens, chunk=chunk))
         segment = parts.segments[0]
         index = segment.length // 2
-        x = inputs(network.quantized, qparams, tokens=tokens)[segment.name][index]
+        x = inputs(network, tokens)[segment.name][index]
     candidates = population(options, at(scope(qparams, segment.name), index))
     objective = make_objective(options.fitness)
     context = Context(network, jnp.int32(index), x, Teacher(teacher), jnp.float32(3.0))

@@ -13,12 +13,12 @@ from evolq_jax.models.checkpoint import load_checkpoint
 from evolq_jax.models.registry import VIT, get_entry, param_shapes
 from evolq_jax.models.vit import ViTConfig
 from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.point import at_qparams
 from evolq_jax.network.run import normalize
 from evolq_jax.network.sites import list_sites
 from evolq_jax.network.walk import embed
 from evolq_jax.quant.qparams import QParams, blank_qparams
 from evolq_jax.quant.scheme import QuantConfig, resolve
-from evolq_jax.quant.sites import fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import Specs
 from evolq_jax.trees import unflatten
 from evolq_jax.typing import Array, Params, Preprocessing, SiteInfo
@@ -74,9 +74,8 @@ class Subject(NamedTuple):
 
         @jax.jit
         def run(params: Params, qparams: QParams, pixels: Array) -> Array:
-            quantized = fake_quant_weights(specs, params, qparams)
-            reading = self.parts, quant_sites(specs), quantized, qparams
-            return embed(*reading, pixels=pixels, preprocessing=self.preprocessing, chunk=chunk)
+            reading = at_qparams(specs, params, qparams).reading(specs)
+            return embed(self.parts, reading, pixels, preprocessing=self.preprocessing, chunk=chunk)
 
         return run(self.params, qparams, self.pixels)
 

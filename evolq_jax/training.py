@@ -12,9 +12,9 @@ import optax
 
 from evolq_jax.errors import UserError
 from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import forward, normalize
 from evolq_jax.network.sites import list_sites
-from evolq_jax.quant.sites import float_sites
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, Params, Preprocessing, PyTree
 
@@ -171,7 +171,7 @@ def _epoch(
     order = jax.random.permutation(order_key, images.shape[0])[: steps * config.batch_size]
 
     def loss_fn(params: Params, x: Array, y: Array) -> tuple[Array, Array]:
-        logits = forward(parts, float_sites, params, {}, normalize(preprocessing, x))
+        logits = forward(parts, float_reading(params), normalize(preprocessing, x))
         targets = optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), config.label_smoothing)
         return optax.softmax_cross_entropy(logits, targets).mean(), (logits.argmax(-1) == y).mean()
 
@@ -207,7 +207,7 @@ def _check_labels(
     if len(images) < config.batch_size:
         raise UserError(f"train.batch_size is {config.batch_size}, but there are only {len(images)} images")
     x = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
-    classes = jax.eval_shape(lambda p, x: forward(parts, float_sites, p, {}, x), params, x).shape[-1]
+    classes = jax.eval_shape(lambda p, x: forward(parts, float_reading(p), x), params, x).shape[-1]
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
         raise UserError(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from evolq_jax.network.chunks import image_chunks
 from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.reading import Reading
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import is_stacked, list_sites
 from evolq_jax.quant.sites import FloatSite
@@ -133,7 +134,7 @@ def _projected(
     parts: ModelParts, params: Params, images: Array, *, added: dict[str, Array], keys: Array
 ) -> Array:
     """The scalar whose gradient is taken, with arrays added at sites."""
-    logits = forward(parts, lambda segment, entries: _AddSite(dict(entries)), params, added, images)
+    logits = forward(parts, Reading(lambda _, entries: _AddSite(dict(entries)), params, added), images)
     log_p = jax.nn.log_softmax(logits)
     v = jax.vmap(lambda key: jax.random.normal(key, log_p.shape[1:]))(keys)
     return (v * jax.lax.stop_gradient(jnp.exp(log_p / 2)) * log_p).sum()

@@ -33,8 +33,7 @@ def value_and_gradient(loss: ScaleLoss, data: Data, theta: Theta, images: Array)
 
 @partial(jax.jit, static_argnames=("loss",))
 def _outputs(loss: ScaleLoss, data: Data, theta: Theta, chunk: Array) -> Outputs:
-    network = straight_through_network(loss, data, theta)
-    return straight_through_outputs(loss, *network, data.tokens[chunk])
+    return straight_through_outputs(loss, straight_through_network(loss, data, theta), data.tokens[chunk])
 
 
 @partial(jax.jit, static_argnames=("loss",))

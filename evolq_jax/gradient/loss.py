@@ -1,41 +1,49 @@
 """The fitness of a quantized network as a function of scales, with straight-through gradients."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 
 from evolq_jax.gradient.problem import Data, ScaleLoss
 from evolq_jax.gradient.theta import Theta, decode
 from evolq_jax.network.chunks import in_chunks
+from evolq_jax.network.reading import Reading, quantized_reading
 from evolq_jax.network.run import scan_blocks
 from evolq_jax.objective.objective import Outputs
 from evolq_jax.quant.gradients import lsq_scaled
 from evolq_jax.quant.qparams import QParams
-from evolq_jax.quant.sites import SiteFactory, fake_quant_weights, quant_sites
+from evolq_jax.quant.sites import fake_quant_weights
 from evolq_jax.typing import Array, Params
 
 STACKED_KERNEL = 5  # axes of the kernels of several blocks: [L, height, width, in, out]
 
 
-def straight_through_network(loss: ScaleLoss, data: Data, theta: Theta) -> tuple[Params, QParams]:
-    """The quantized network's weights and scales, with straight-through gradients to `theta`."""
+class Student(NamedTuple):
+    """The quantized network, with gradients to what its scales were made of."""
+
+    weights: Params  # the parameters, fake-quantized
+    qparams: QParams
+
+
+def straight_through_network(loss: ScaleLoss, data: Data, theta: Theta) -> Student:
+    """The quantized network at `theta`. Rounding passes gradients straight through."""
     qparams = lsq_scaled(loss.specs, loss.sharing, decode(loss, theta, data.start))
-    return fake_quant_weights(loss.specs, data.params, qparams), qparams
+    return Student(fake_quant_weights(loss.specs, data.params, qparams), qparams)
 
 
-def straight_through_outputs(loss: ScaleLoss, params: Params, qparams: QParams, x: Array) -> Outputs:
-    """What that network makes of images at the first segment's entry [B, ...]: all run at once."""
-    parts = loss.parts
+def straight_through_outputs(loss: ScaleLoss, student: Student, x: Array) -> Outputs:
+    """The outputs of the quantized network on images at the first segment's entry [B, ...], all at once."""
+    parts, quantized = loss.parts, quantized_reading(loss.specs, student.weights, student.qparams)
 
-    def logits(make_site: SiteFactory) -> Array:
-        outer, y = make_site("", qparams), x
+    def logits(reading: Reading) -> Array:
+        params, y = reading.params, x
         for number, segment in enumerate(parts.segments):
-            y = segment.enter(params, outer, y) if number else y
-            unroll = loops_are_slow(params[segment.name])
-            y, _ = scan_blocks(segment, make_site, params, qparams, y, unroll=unroll)
-        return parts.head(params, outer, y)
+            y = segment.enter(params, reading.outside, y) if number else y
+            y, _ = scan_blocks(segment, reading, y, unroll=loops_are_slow(params[segment.name]))
+        return parts.head(params, reading.outside, y)
 
-    return loss.objective.outputs(parts, quant_sites(loss.specs), logits)
+    return loss.objective.outputs(parts, quantized, logits)
 
 
 def loops_are_slow(blocks: Params) -> bool:
@@ -54,7 +62,7 @@ def straight_through_loss(loss: ScaleLoss, data: Data, theta: Theta, images: Arr
     Chunks of images are run again in the backward pass, so that memory is one chunk's. They are a loop in one
     program, for SPSA and line searches, which need one; `gradient.chunks` has the same without.
     """
-    network = straight_through_network(loss, data, theta)
-    one_chunk = partial(jax.checkpoint(partial(straight_through_outputs, loss)), *network)
+    student = straight_through_network(loss, data, theta)
+    one_chunk = partial(jax.checkpoint(partial(straight_through_outputs, loss)), student)
     outputs = in_chunks(one_chunk, data.tokens[images], loss.image_chunk)
     return loss.objective(outputs, data.teacher.rows(images), data.temperature)

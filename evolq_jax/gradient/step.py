@@ -19,7 +19,6 @@ from evolq_jax.network.point import at_qparams
 from evolq_jax.network.walk import suffix_logits
 from evolq_jax.objective.objective import Outputs
 from evolq_jax.quant.qparams import QParams
-from evolq_jax.quant.sites import SiteFactory, quant_sites
 from evolq_jax.typing import Array
 
 
@@ -84,10 +83,8 @@ def _score(loss: ScaleLoss, data: Data, qparams: QParams, *, num_searched: int) 
     network = at_qparams(loss.specs, data.params, qparams)
 
     def one_chunk(x: Array) -> Outputs:
-        def logits(make_site: SiteFactory) -> Array:
-            return suffix_logits(loss.parts, make_site, network.quantized, network.qparams, x=x)
-
-        return loss.objective.outputs(loss.parts, quant_sites(loss.specs), logits)
+        run = partial(suffix_logits, loss.parts, x=x)
+        return loss.objective.outputs(loss.parts, network.reading(loss.specs), run)
 
     outputs = in_chunks(one_chunk, data.tokens, loss.image_chunk)
 

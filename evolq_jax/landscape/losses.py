@@ -85,7 +85,7 @@ def columns_of(losses: Sequence[Loss], temperatures: Sequence[float]) -> tuple[C
     return tuple(columns)
 
 
-def reading(losses: Sequence[Loss]) -> Objective:
+def joint_objective(losses: Sequence[Loss]) -> Objective:
     """One objective that reads whatever the losses read."""
     return Objective(tuple(term for loss in losses if isinstance(loss, Objective) for term in loss.terms))
 

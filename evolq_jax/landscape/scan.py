@@ -13,15 +13,16 @@ from jax.sharding import PartitionSpec as P
 from evolq_jax.devices.mesh import AXES, one_device, replicate, spread
 from evolq_jax.landscape.directions import Directions, Points, scales_at
 from evolq_jax.landscape.grid import Batch, Grid, Start, batches
-from evolq_jax.landscape.losses import Loss, all_losses, reading
+from evolq_jax.landscape.losses import Loss, all_losses, joint_objective
 from evolq_jax.network.chunks import in_chunks
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.point import Quantized, at_qparams
+from evolq_jax.network.reading import Reading, quantized_reading
 from evolq_jax.network.run import at, index_in, normalize, run_blocks
 from evolq_jax.network.walk import embed, suffix_logits
 from evolq_jax.objective.objective import Outputs, Teacher
 from evolq_jax.quant.qparams import QParams
-from evolq_jax.quant.sites import SiteFactory, fake_quant_weights, quant_sites
+from evolq_jax.quant.sites import fake_quant_weights
 from evolq_jax.quant.spec import Specs
 from evolq_jax.typing import Array, Params, Preprocessing
 
@@ -116,15 +117,16 @@ def _losses_at(
     params = fake_quant_weights(program.specs, ground.params, qparams)
 
     def one_chunk(x: Array) -> Outputs:
-        def logits(make_site: SiteFactory) -> Array:
+        def logits(reading: Reading) -> Array:
             y = x
             if segment is None:
                 images = normalize(program.preprocessing, x)
-                y = parts.segments[0].enter(params, make_site("", qparams), images)
+                y = parts.segments[0].enter(params, reading.outside, images)
             start = index_in(parts.segments[number], entry.block)
-            return suffix_logits(parts, make_site, params, qparams, x=y, number=number, start=start)
+            return suffix_logits(parts, reading, y, number=number, start=start)
 
-        return reading(program.losses).outputs(parts, quant_sites(program.specs), logits)
+        quantized = quantized_reading(program.specs, params, qparams)
+        return joint_objective(program.losses).outputs(parts, quantized, logits)
 
     outputs = in_chunks(one_chunk, entry.x, program.image_chunk)
     labels, temperatures = ground.labels, ground.temperatures
@@ -168,20 +170,19 @@ def _at_origin(program: Program, ground: Ground) -> Quantized:
 @partial(jax.jit, static_argnames=("program", "number"))
 def _enter(program: Program, network: Quantized, x: Array, *, number: int) -> Array:
     """Enters a segment. The first one takes uint8 images, later ones the output of the one before."""
-    make_site, (_, params, qparams) = quant_sites(program.specs), network
+    quantized, chunk = network.reading(program.specs), program.image_chunk
     if number == 0:
-        reading, preprocessing = (program.parts, make_site, params, qparams), program.preprocessing
-        return embed(*reading, pixels=x, preprocessing=preprocessing, chunk=program.image_chunk)
-    segment = program.parts.segments[number]
-    return in_chunks(lambda x: segment.enter(params, make_site("", qparams), x), x, program.image_chunk)
+        return embed(program.parts, quantized, x, preprocessing=program.preprocessing, chunk=chunk)
+    enter = partial(program.parts.segments[number].enter, quantized.params, quantized.outside)
+    return in_chunks(enter, x, chunk)
 
 
 @partial(jax.jit, static_argnames=("program", "number"))
 def _run_block(program: Program, network: Quantized, x: Array, block: Array | int, *, number: int) -> Array:
-    segment, make_site = program.parts.segments[number], quant_sites(program.specs)
-    block = index_in(segment, block)
+    segment, quantized = program.parts.segments[number], network.reading(program.specs)
+    start = index_in(segment, block)
 
     def one_chunk(x: Array) -> Array:
-        return run_blocks(segment, make_site, network.quantized, network.qparams, x, block, block + 1)
+        return run_blocks(segment, quantized, x, start=start, stop=start + 1)
 
     return in_chunks(one_chunk, x, program.image_chunk)

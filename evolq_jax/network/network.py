@@ -10,9 +10,9 @@ from flax import struct
 from evolq_jax.devices.precision import Precision, matmul_precision
 from evolq_jax.network.chunks import in_padded_chunks
 from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import forward, normalize
 from evolq_jax.network.sites import list_sites
-from evolq_jax.quant.sites import float_sites
 from evolq_jax.typing import Array, Params, Preprocessing, SiteInfo
 
 CHUNK = 50  # images that a call runs at once
@@ -63,7 +63,7 @@ class Network:
           images: uint8 pixels [B, height, width, channels], or floats that are normalised already.
         """
         with matmul_precision(self.precision):
-            return forward(self.parts, float_sites, params, {}, as_input(self.preprocessing, images))
+            return forward(self.parts, float_reading(params), as_input(self.preprocessing, images))
 
     def __call__(self, images: Array) -> Array:
         """Logits [B, C] of images, which are as in `apply`. `CHUNK` images run at once."""

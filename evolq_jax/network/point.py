@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from evolq_jax.network.reading import Reading, quantized_reading
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import fake_quant_weights
 from evolq_jax.quant.spec import Specs
@@ -14,6 +15,10 @@ class Quantized(NamedTuple):
     params: Params
     quantized: Params
     qparams: QParams
+
+    def reading(self, specs: Specs) -> Reading:
+        """The quantized network as it runs."""
+        return quantized_reading(specs, self.quantized, self.qparams)
 
 
 def at_qparams(specs: Specs, params: Params, qparams: QParams) -> Quantized:

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.network.parts import CORRECTION, ModelParts, Segment
+from evolq_jax.network.reading import Reading
 from evolq_jax.quant.qparams import QParams
-from evolq_jax.quant.sites import RecordSite, SiteFactory
-from evolq_jax.quant.spec import scope
+from evolq_jax.quant.sites import RecordSite
 from evolq_jax.typing import Array, Params, Preprocessing, PyTree, Site
 
 
@@ -62,71 +62,67 @@ def window(stacked: PyTree, index: Array | int, size: int) -> PyTree:
     return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index, size), stacked)
 
 
-def forward(
-    parts: ModelParts, make_site: SiteFactory, params: Params, qparams: Mapping[str, Any], images: Array
-) -> Array:
+def forward(parts: ModelParts, reading: Reading, images: Array) -> Array:
     """Normalised images [B, height, width, channels] -> logits [B, C]."""
-    outer = make_site("", qparams)
     x = images
     for segment in parts.segments:
-        x = segment.enter(params, outer, x)
-        x, _ = scan_blocks(segment, make_site, params, qparams, x)
-    return parts.head(params, outer, x)
+        x = segment.enter(reading.params, reading.outside, x)
+        x, _ = scan_blocks(segment, reading, x)
+    return parts.head(reading.params, reading.outside, x)
 
 
 def with_features(
-    parts: ModelParts, make_site: SiteFactory, run: Callable[[SiteFactory], Array]
+    parts: ModelParts, reading: Reading, run: Callable[[Reading], Array]
 ) -> tuple[Array, Array]:
-    """The result of `run(make_site)`, and the features [B, ...] that the network's head made on the way."""
+    """The result of `run(reading)`, and the features [B, ...] that the network's head made on the way."""
     kept: dict[str, Array] = {}
 
     def recording(segment: str, entries: Mapping[str, Any]) -> Site:
-        site = make_site(segment, entries)
+        site = reading.make_site(segment, entries)
         return site if segment else RecordSite(site, frozenset({parts.features}), kept)
 
-    return run(recording), kept[parts.features]
+    return run(reading._replace(make_site=recording)), kept[parts.features]
 
 
-def scan_blocks(
-    segment: Segment,
-    make_site: SiteFactory,
-    params: Params,
-    qparams: Mapping[str, Any],
-    x: Array,
-    *,
-    unroll: bool = False,
-) -> tuple[Array, Array]:
-    """Runs all blocks of a segment. Returns its output and the input of every block [L, *x.shape].
+def scan_blocks(segment: Segment, reading: Reading, x: Array, *, unroll: bool = False) -> tuple[Array, Array]:
+    """Runs all blocks of a segment, which unlike `run_blocks` has a reverse gradient.
 
-    Unused inputs cost nothing. Unlike `run_blocks` this has a reverse gradient. With `unroll` there is no
-    loop, and every block is compiled.
+    Args:
+      segment: the segment.
+      reading: of the whole network.
+      x: the first block's input [B, ...].
+      unroll: without a loop, so that every block is compiled.
+
+    Returns:
+      The last block's output [B, ...], and the input of every block [L, B, ...], which costs nothing where it
+      is not used.
     """
 
     def body(x: Array, block: tuple[Params, QParams]) -> tuple[Array, Array]:
-        block_params, block_qparams = block
-        return run_block(segment, block_params, make_site(segment.name, block_qparams), x), x
+        params, qparams = block
+        return run_block(segment, params, reading.make_site(segment.name, qparams), x), x
 
-    return over_blocks(body, x, (params[segment.name], scope(qparams, segment.name)), unroll=unroll)
+    return over_blocks(body, x, reading.stacked(segment.name), unroll=unroll)
 
 
 def run_blocks(
-    segment: Segment,
-    make_site: SiteFactory,
-    params: Params,
-    qparams: Mapping[str, Any],
-    x: Array,
-    start: Array | int,
-    stop: Array | int,
+    segment: Segment, reading: Reading, x: Array, *, start: Array | int, stop: Array | int
 ) -> Array:
-    """Runs blocks `start` to `stop - 1` of a segment. With traced bounds there is no reverse gradient.
+    """Runs some blocks of a segment. With traced bounds there is no reverse gradient.
 
-    In a segment of one block the bounds must be known, because they decide on the shape (`index_in`).
+    Args:
+      segment: the segment.
+      reading: of the whole network.
+      x: the input [B, ...] of block `start`.
+      start: the first block. In a segment of one block both bounds must be known, because they decide on the
+        shape (`index_in`).
+      stop: the block after the last.
     """
-    stacked = params[segment.name], scope(qparams, segment.name)
+    stacked = reading.stacked(segment.name)
 
     def body(index: Array | int, x: Array) -> Array:
-        block_params, block_qparams = at(stacked, index)
-        return run_block(segment, block_params, make_site(segment.name, block_qparams), x)
+        params, qparams = at(stacked, index)
+        return run_block(segment, params, reading.make_site(segment.name, qparams), x)
 
     if segment.length == 1:
         return body(0, x) if start < stop else x

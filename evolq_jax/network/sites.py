@@ -18,13 +18,19 @@ from evolq_jax.typing import Array, Params, PyTree, SiteInfo
 def observe(
     parts: ModelParts,
     observe_fn: Callable[[str, Array, Any], PyTree],
-    stats: Mapping[str, Any],
     params: Params,
     images: Array,
+    *,
+    stats: Mapping[str, Any],
 ) -> dict[str, PyTree]:
     """Runs the float network and returns `observe_fn(site, x, stats[site])` for every site in `stats`.
 
-    For stacked sites, entries have a leading L axis, in `stats` and in the result.
+    Args:
+      parts: the network's functions.
+      observe_fn: `(site, x [B, ...], entry of stats) -> any tree of arrays`.
+      params: float parameters.
+      images: normalised images [B, height, width, channels].
+      stats: by site. For stacked sites, entries have a leading L axis here and in the result.
     """
 
     def recorder(segment: str, entries: Mapping[str, Any]) -> ObserveSite:

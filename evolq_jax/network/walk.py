@@ -7,39 +7,30 @@ import jax.numpy as jnp
 
 from evolq_jax.network.chunks import in_chunks, join, split
 from evolq_jax.network.parts import ModelParts, Segment
+from evolq_jax.network.reading import Reading
 from evolq_jax.network.run import index_in, normalize, over_blocks, run_blocks, scan_blocks
-from evolq_jax.quant.qparams import QParams
-from evolq_jax.quant.sites import FloatSite, SiteFactory
+from evolq_jax.quant.sites import FloatSite
 from evolq_jax.typing import Array, Params, Preprocessing
 
 
 def block_inputs(
-    parts: ModelParts,
-    make_site: SiteFactory,
-    params: Params,
-    qparams: QParams,
-    *,
-    tokens: Array,
-    chunk: int,
-    dtype: Any = jnp.float32,
+    parts: ModelParts, reading: Reading, tokens: Array, *, chunk: int, dtype: Any = jnp.float32
 ) -> dict[str, Array]:
     """Every block's input, by segment: [L, B, ...].
 
     Args:
       parts: the network's functions.
-      make_site: how its quantization points are read.
-      params: its parameters, quantized where `make_site` quantizes.
-      qparams: the quantizers' numbers.
+      reading: of the whole network.
       tokens: images at the first segment's entry [B, ...].
-      chunk: images run at once.
+      chunk: images that run at once.
       dtype: the type in which inputs are kept. They are computed in float32.
     """
 
     def one_chunk(x: Array) -> dict[str, Array]:
         inputs = {}
         for number, segment in enumerate(parts.segments):
-            x = segment.enter(params, make_site("", qparams), x) if number else x
-            x, kept = scan_blocks(segment, make_site, params, qparams, x)
+            x = segment.enter(reading.params, reading.outside, x) if number else x
+            x, kept = scan_blocks(segment, reading, x)
             inputs[segment.name] = kept.astype(dtype)
         return inputs
 
@@ -48,68 +39,52 @@ def block_inputs(
 
 
 def prefix_outputs(
-    parts: ModelParts,
-    make_site: SiteFactory,
-    params: Params,
-    qparams: QParams,
-    *,
-    tokens: Array,
-    chunk: int,
-    number: int,
-    stop: Array | int,
+    parts: ModelParts, reading: Reading, tokens: Array, *, chunk: int, number: int, stop: Array | int
 ) -> Array:
     """The input [B, ...] of block `stop` (may be traced) of segment `number`; else as `block_inputs`."""
     *before, last = parts.segments[: number + 1]
 
     def one_chunk(x: Array) -> Array:
         for place, segment in enumerate(before):
-            x = segment.enter(params, make_site("", qparams), x) if place else x
-            x, _ = scan_blocks(segment, make_site, params, qparams, x)
-        x = last.enter(params, make_site("", qparams), x) if before else x
-        return run_blocks(last, make_site, params, qparams, x, 0, index_in(last, stop))
+            x = segment.enter(reading.params, reading.outside, x) if place else x
+            x, _ = scan_blocks(segment, reading, x)
+        x = last.enter(reading.params, reading.outside, x) if before else x
+        return run_blocks(last, reading, x, start=0, stop=index_in(last, stop))
 
     return join(jax.lax.map(one_chunk, split(tokens, chunk)))
 
 
 def embed(
-    parts: ModelParts,
-    make_site: SiteFactory,
-    params: Params,
-    qparams: QParams,
-    *,
-    pixels: Array,
-    preprocessing: Preprocessing,
-    chunk: int,
+    parts: ModelParts, reading: Reading, pixels: Array, *, preprocessing: Preprocessing, chunk: int
 ) -> Array:
     """uint8 images [B, height, width, channels] -> the first segment's entry [B, ...]."""
 
     def one_chunk(x: Array) -> Array:
-        return parts.segments[0].enter(params, make_site("", qparams), normalize(preprocessing, x))
+        return parts.segments[0].enter(reading.params, reading.outside, normalize(preprocessing, x))
 
     return join(jax.lax.map(one_chunk, split(pixels, chunk)))
 
 
 def suffix_logits(
-    parts: ModelParts,
-    make_site: SiteFactory,
-    params: Params,
-    qparams: QParams,
-    *,
-    x: Array,
-    number: int = 0,
-    start: Array | int = 0,
+    parts: ModelParts, reading: Reading, x: Array, *, number: int = 0, start: Array | int = 0
 ) -> Array:
     """Logits [B, C] from the input x [B, ...] of block `start` (may be traced) of segment `number`."""
     segment = parts.segments[number]
-    outer = make_site("", qparams)
-    x = run_blocks(segment, make_site, params, qparams, x, start, segment.length)
+    x = run_blocks(segment, reading, x, start=start, stop=segment.length)
     for later in parts.segments[number + 1 :]:
-        x, _ = scan_blocks(later, make_site, params, qparams, later.enter(params, outer, x))
-    return parts.head(params, outer, x)
+        x, _ = scan_blocks(later, reading, later.enter(reading.params, reading.outside, x))
+    return parts.head(reading.params, reading.outside, x)
 
 
-def float_outputs(segment: Segment, chunk: int, params: Params, x: Array) -> Array:
-    """Neighbouring blocks in floating point, on inputs [B, ...]; `chunk` images at once."""
+def float_outputs(segment: Segment, params: Params, x: Array, *, chunk: int) -> Array:
+    """The output [B, ...] of neighbouring blocks in floating point.
+
+    Args:
+      segment: the segment.
+      params: of these blocks, with a leading axis [blocks].
+      x: the first one's input [B, ...].
+      chunk: images that run at once.
+    """
 
     def one_chunk(x: Array) -> Array:
         return over_blocks(lambda x, block: (segment.block(block, FloatSite(), x), None), x, params)[0]

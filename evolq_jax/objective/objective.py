@@ -14,9 +14,9 @@ import jax.numpy as jnp
 
 from evolq_jax.errors import UserError
 from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.reading import Reading
 from evolq_jax.network.run import with_features
 from evolq_jax.objective.terms import TERMS, Reads, Term, Weighted, parse_fitness
-from evolq_jax.quant.sites import SiteFactory
 from evolq_jax.typing import Array, FitnessFn
 
 
@@ -98,13 +98,12 @@ class Objective:
                     f"fitness '{self.name}': '{term.name}' is known to the block-wise search only"
                 )
 
-    def outputs(
-        self, parts: ModelParts, make_site: SiteFactory, run: Callable[[SiteFactory], Array]
-    ) -> Outputs:
-        """The logits of `run(make_site)` and, if a term reads them, the features on the way."""
+    def outputs(self, parts: ModelParts, reading: Reading, run: Callable[[Reading], Array]) -> Outputs:
+        """The logits of `run(reading)` and, if a term reads them, the features on the way."""
         if not self.reads("features"):
-            return Outputs(run(make_site))
-        return Outputs(*with_features(parts, make_site, run))
+            return Outputs(run(reading))
+        logits, features = with_features(parts, reading, run)
+        return Outputs(logits, features)
 
     def own_errors(self, output: Array, wanted: Array) -> tuple[Array, ...]:
         """The errors [B] of a block's own output [B, ...] against the float block's, one for each term.

@@ -13,9 +13,9 @@ from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.memory import limit_bytes
 from evolq_jax.errors import UserError
 from evolq_jax.network.network import Network
+from evolq_jax.network.reading import float_reading
 from evolq_jax.network.walk import block_inputs
 from evolq_jax.pipeline.load import Setup
-from evolq_jax.quant.sites import float_sites
 from evolq_jax.search.config import PREFIX_KINDS, PrefixKind
 from evolq_jax.typing import Array, Params
 
@@ -150,8 +150,9 @@ def _input_bytes(model: Network) -> tuple[int, int]:
     parts, size = model.parts, model.preprocessing.size
 
     def inputs(params: Params, image: Array) -> dict[str, Array]:
-        tokens = parts.segments[0].enter(params, float_sites("", {}), image)
-        return block_inputs(parts, float_sites, params, {}, tokens=tokens, chunk=1)
+        reading = float_reading(params)
+        tokens = parts.segments[0].enter(params, reading.outside, image)
+        return block_inputs(parts, reading, tokens, chunk=1)
 
     image = jax.ShapeDtypeStruct((1, size, size, len(model.preprocessing.mean)), "float32")
     shapes = [leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(inputs, model.params, image))]

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 
 from evolq_jax.errors import UserError
 from evolq_jax.network.network import Network
+from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import forward
 from evolq_jax.objective.objective import Objective, Outputs, Teacher
 from evolq_jax.objective.terms import TERMS, Term, Weighted, as_term
 from evolq_jax.pipeline.load import Setup
-from evolq_jax.quant.sites import float_sites
 from evolq_jax.search import space
 from evolq_jax.search.space import SearchSpace
 from evolq_jax.typing import Array, Params
@@ -76,9 +76,9 @@ def _trace(model: Network, term: Term, batch_size: int) -> None:
     objective, parts = Objective((Weighted(1.0, term),)), model.parts
 
     def made(params: Params, images: Array) -> tuple[Outputs, Array]:
-        run = lambda make_site: forward(parts, make_site, params, {}, images)  # noqa: E731
-        block_input = parts.segments[0].enter(params, float_sites("", {}), images)
-        return objective.outputs(parts, float_sites, run), block_input
+        reading = float_reading(params)
+        block_input = parts.segments[0].enter(params, reading.outside, images)
+        return objective.outputs(parts, reading, lambda read: forward(parts, read, images)), block_input
 
     def fitness(outputs: Outputs, x: Array) -> Array:
         if objective.is_local:

@@ -1,6 +1,6 @@
 """Logits of a network over many images, in bounded memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -14,9 +14,10 @@ from evolq_jax.devices import hosts
 from evolq_jax.devices.mesh import AXES, put_rows, replicate, spread
 from evolq_jax.network.network import Network
 from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.reading import Reading
 from evolq_jax.network.run import forward, normalize, with_features
 from evolq_jax.quant.qparams import QParams
-from evolq_jax.quant.sites import SiteFactory, fake_quant_weights, integer_norm_sites, quant_sites
+from evolq_jax.quant.sites import fake_quant_weights, integer_norm_sites, quant_sites
 from evolq_jax.quant.spec import Specs
 from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.typing import Array, Params, Preprocessing, Progress, no_progress
@@ -34,15 +35,14 @@ class _Static(NamedTuple):
 
 @partial(jax.jit, static_argnames=("static", "mesh"))
 def _batch_logits(
-    static: _Static, mesh: Mesh | None, params: Params, qparams: QParams, pixels: Array
+    static: _Static, params: Params, qparams: QParams, pixels: Array, *, mesh: Mesh | None
 ) -> Array:
     make_site = (integer_norm_sites if static.integer_norm_only else quant_sites)(static.specs)
 
     def on_device(params: Params, qparams: QParams, pixels: Array) -> Array:
-        def run(make_site: SiteFactory) -> Array:
-            return forward(static.parts, make_site, params, qparams, normalize(static.preprocessing, pixels))
-
-        found = with_features(static.parts, make_site, run)[1] if static.features else run(make_site)
+        reading = Reading(make_site, params, qparams)
+        run = partial(forward, static.parts, images=normalize(static.preprocessing, pixels))
+        found = with_features(static.parts, reading, run)[1] if static.features else run(reading)
         return found if mesh is None else jax.lax.all_gather(found, AXES, tiled=True)
 
     return spread(mesh, on_device, (P(), P(), P(AXES)), P())(params, qparams, pixels)
@@ -97,16 +97,16 @@ def compute_logits(
         done += len(values)
         progress(done, total)
 
-    running: tuple[Array, np.ndarray, np.ndarray] | None = None
+    running: Callable[[], None] | None = None
     for rows, mask in _batch_rows(mesh, shares, batch_size):
         own = rows - held[0, 0]
         images = jnp.asarray(pixels[own]) if mesh is None else put_rows(mesh, AXES, pixels, own)
-        logits = _batch_logits(static, mesh, params, qparams, images)
+        logits = _batch_logits(static, params, qparams, images, mesh=mesh)
         if running is not None:  # one batch behind: the next is read from disk while the device works
-            collect(*running)
-        running = logits, rows, mask
+            running()
+        running = partial(collect, logits, rows, mask)
     if running is not None:
-        collect(*running)
+        running()
     assert found is not None  # no set of images is empty
     return found
 

@@ -13,10 +13,11 @@ from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.network.chunks import in_padded_chunks
 from evolq_jax.network.network import CHUNK, Network, as_input
+from evolq_jax.network.reading import quantized_reading
 from evolq_jax.network.run import forward
 from evolq_jax.quant.gradients import elements_sharing, lsq_scaled
 from evolq_jax.quant.qparams import QParams, SiteQParams
-from evolq_jax.quant.sites import fake_quant_weights, quant_sites
+from evolq_jax.quant.sites import fake_quant_weights
 from evolq_jax.quant.spec import Specs
 from evolq_jax.typing import Array, Params
 
@@ -65,7 +66,7 @@ class QuantizedNetwork:
         with matmul_precision(network.precision):
             quantized = fake_quant_weights(specs, params, qparams)
             x = as_input(network.preprocessing, images)
-            return forward(network.parts, quant_sites(specs), quantized, qparams, x)
+            return forward(network.parts, quantized_reading(specs, quantized, qparams), x)
 
     def __call__(self, images: Array) -> Array:
         """Logits [B, C] of images, which are as in `apply`. `network.CHUNK` images run at once."""

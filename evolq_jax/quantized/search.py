@@ -13,10 +13,10 @@ from evolq_jax.devices.mesh import DATA, replicate, spread
 from evolq_jax.devices.placement import Placement
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.network.chunks import largest_divisor
+from evolq_jax.network.reading import quantized_reading
 from evolq_jax.network.walk import embed
 from evolq_jax.objective.objective import Teacher
 from evolq_jax.quant.qparams import QParams
-from evolq_jax.quant.sites import quant_sites
 from evolq_jax.quantized.calibrate import pixels_of
 from evolq_jax.quantized.logits import compute_logits, quantize_weights
 from evolq_jax.quantized.network import QuantizedNetwork
@@ -78,8 +78,8 @@ def entry_tokens(
     mesh = None if placement is None else placement.mesh
 
     def entered(params: Params, qparams: QParams, pixels: Array) -> Array:
-        reading, preprocessing = (network.parts, quant_sites(specs)), network.preprocessing
-        return embed(*reading, params, qparams, pixels=pixels, preprocessing=preprocessing, chunk=chunk)
+        reading = quantized_reading(specs, params, qparams)
+        return embed(network.parts, reading, pixels, preprocessing=network.preprocessing, chunk=chunk)
 
     enter = jax.jit(spread(mesh, entered, (P(), P(), P(DATA)), P(DATA)))
     params, qparams = replicate(mesh, (quantized.params, quantized.qparams))

@@ -18,7 +18,7 @@ from evolq_jax.network.run import at, index_in, run_block, window
 from evolq_jax.network.walk import suffix_logits
 from evolq_jax.objective.objective import Objective, Outputs, Teacher
 from evolq_jax.quant.qparams import QParams
-from evolq_jax.quant.sites import QuantSite, SiteFactory, fake_quant_weights, quant_sites
+from evolq_jax.quant.sites import QuantSite, fake_quant_weights
 from evolq_jax.quant.spec import QuantSpec, scope
 from evolq_jax.search.runner import Runner
 from evolq_jax.typing import Array, Params
@@ -73,14 +73,8 @@ def population_fitness(
             x = _run_group(segment, local_specs, group_qparams, blocks, x=x)
             outputs = Outputs()
             if objective.runs_all:
-
-                def logits(make_site: SiteFactory) -> Array:
-                    at_end = network.quantized, network.qparams
-                    return suffix_logits(
-                        parts, make_site, *at_end, x=x, number=number, start=index + num_searched
-                    )
-
-                outputs = objective.outputs(parts, quant_sites(specs), logits)
+                run = partial(suffix_logits, parts, x=x, number=number, start=index + num_searched)
+                outputs = objective.outputs(parts, network.reading(specs), run)
                 outputs = jax.tree.map(lambda y: y.reshape(group, -1, *y.shape[1:]), outputs)
             if wanted is None:
                 return outputs

@@ -15,7 +15,6 @@ from evolq_jax.network.run import at, window
 from evolq_jax.network.walk import block_inputs, float_outputs, prefix_outputs
 from evolq_jax.objective.objective import Objective, Teacher
 from evolq_jax.quant.qparams import QParams, SiteQParams
-from evolq_jax.quant.sites import quant_sites
 from evolq_jax.quant.spec import Specs
 from evolq_jax.search.population import Context, population_fitness
 from evolq_jax.search.runner import Runner
@@ -35,8 +34,8 @@ def cache_inputs(
     """
 
     def on_device(network: Quantized, tokens: Array) -> dict[str, Array]:
-        reading = runner.parts, quant_sites(runner.specs), network.quantized, network.qparams
-        return block_inputs(*reading, tokens=tokens, chunk=runner.image_chunk, dtype=dtype)
+        reading = network.reading(runner.specs)
+        return block_inputs(runner.parts, reading, tokens, chunk=runner.image_chunk, dtype=dtype)
 
     return spread(runner.mesh, on_device, (P(), P(DATA)), P(None, DATA))(network, tokens)
 
@@ -46,8 +45,8 @@ def block_input(runner: Runner, network: Quantized, tokens: Array, index: Array,
     """The input of block `index` of segment `number` alone: [1, B, ...]."""
 
     def on_device(network: Quantized, tokens: Array, index: Array) -> Array:
-        reading = runner.parts, quant_sites(runner.specs), network.quantized, network.qparams
-        x = prefix_outputs(*reading, tokens=tokens, chunk=runner.image_chunk, number=number, stop=index)
+        reading, chunk = network.reading(runner.specs), runner.image_chunk
+        x = prefix_outputs(runner.parts, reading, tokens, chunk=chunk, number=number, stop=index)
         return x[None]
 
     in_specs = P(), P(DATA), P()
@@ -74,7 +73,7 @@ def float_blocks(
 
     def on_device(params: Params, inputs: Array, index: Array) -> Array:
         x = _input_of(inputs, index)
-        return float_outputs(segment, runner.image_chunk, window(params[segment.name], index, size), x)
+        return float_outputs(segment, window(params[segment.name], index, size), x, chunk=runner.image_chunk)
 
     in_specs = P(), P(None, DATA), P()
     return spread(runner.mesh, on_device, in_specs, P(DATA))(params, inputs, index)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from evolq_jax.network.reading import Reading
 from evolq_jax.network.run import forward
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.scheme import QuantConfig
@@ -18,7 +19,7 @@ def test_eight_bits_everywhere_change_little(name: str) -> None:
     small, specs, qparams = calibrate_small(name, config)
 
     def logits(make_site: SiteFactory, params: Params, qparams: QParams) -> Array:
-        return jax.jit(lambda p, s, x: forward(small.parts, make_site, p, s, x))(
+        return jax.jit(lambda p, s, x: forward(small.parts, Reading(make_site, p, s), x))(
             params, qparams, small.images
         )
 

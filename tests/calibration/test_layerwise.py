@@ -12,12 +12,13 @@ from evolq_jax.calibration.fisher import token_weights
 from evolq_jax.calibration.link import TokenWeighting, WalkConfig
 from evolq_jax.calibration.links.bias import BIAS
 from evolq_jax.errors import UserError
+from evolq_jax.network.reading import float_reading, quantized_reading
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import observe
 from evolq_jax.objective.logits import kl
 from evolq_jax.quant.qparams import QParams, blank_qparams
 from evolq_jax.quant.scheme import QuantConfig, Rule, resolve
-from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
+from evolq_jax.quant.sites import fake_quant_weights
 from evolq_jax.quant.spec import Specs
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, Params
@@ -50,8 +51,8 @@ def divergence(tiny: Tiny, specs: Specs, params: Params, qparams: QParams) -> fl
     @jax.jit
     def both(params: Params, qparams: QParams) -> tuple[Array, Array]:
         quantized = fake_quant_weights(specs, params, qparams)
-        student = forward(tiny.parts, quant_sites(specs), quantized, qparams, images)
-        return student, forward(tiny.parts, float_sites, tiny.params, {}, images)
+        student = forward(tiny.parts, quantized_reading(specs, quantized, qparams), images)
+        return student, forward(tiny.parts, float_reading(tiny.params), images)
 
     return float(kl(*both(params, qparams)))
 
@@ -153,7 +154,8 @@ def test_what_tokens_are_weighed_by_is_switchable(tiny: Tiny) -> None:
         for weighting, (params, _) in found.items()
     }
     # By hand: the mean over all tokens alike, of the first layer, whose input is not quantized.
-    read = observe(tiny.parts, lambda _, x, __: x, {"blocks/norm1": jnp.zeros(3)}, tiny.params, tiny.images)
+    stats = {"blocks/norm1": jnp.zeros(3)}
+    read = observe(tiny.parts, lambda _, x, __: x, tiny.params, tiny.images, stats=stats)
     x = np.asarray(read["blocks/norm1"][0]).reshape(-1, 32)
     weight, bias = (
         np.asarray(flatten(tiny.params)[f"blocks/attn/qkv/{leaf}"][0]) for leaf in ("weight", "bias")

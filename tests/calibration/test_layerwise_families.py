@@ -19,6 +19,7 @@ from evolq_jax.calibration.links.own_output import OWN_OUTPUT
 from evolq_jax.calibration.links.ridge import RIDGE, RidgeConfig
 from evolq_jax.models.layers import conv
 from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.reading import float_reading, quantized_reading
 from evolq_jax.network.run import at, forward
 from evolq_jax.objective.logits import mse
 from evolq_jax.quant.observers import OBSERVERS
@@ -26,7 +27,7 @@ from evolq_jax.quant.observers.of_weight import weight_qparams
 from evolq_jax.quant.qparams import QParams, SiteQParams, blank_qparams
 from evolq_jax.quant.quantizers.base import fake_quant
 from evolq_jax.quant.scheme import QuantConfig, resolve
-from evolq_jax.quant.sites import FloatSite, RecordSite, fake_quant_weights, float_sites, quant_sites
+from evolq_jax.quant.sites import FloatSite, RecordSite, fake_quant_weights
 from evolq_jax.quant.spec import QuantSpec, Specs
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, Params
@@ -136,8 +137,8 @@ def test_corrections_imitate_the_float_network(name: str) -> None:
     @jax.jit
     def error(params: Params, qparams: QParams) -> Array:
         weights = fake_quant_weights(specs, params, qparams)
-        student = forward(small.parts, quant_sites(specs), weights, qparams, small.images)
-        return mse(student, forward(small.parts, float_sites, small.params, {}, small.images))
+        student = forward(small.parts, quantized_reading(specs, weights, qparams), small.images)
+        return mse(student, forward(small.parts, float_reading(small.params), small.images))
 
     assert float(error(*run(specs, "ridge", "bias"))) < 0.9 * float(error(*run(specs)))
 

@@ -10,11 +10,12 @@ import pytest
 
 from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.models.checkpoint import load_checkpoint
+from evolq_jax.network.reading import float_reading, quantized_reading
 from evolq_jax.network.run import forward, normalize
 from evolq_jax.network.sites import list_sites
 from evolq_jax.quant.qparams import blank_qparams
 from evolq_jax.quant.scheme import QuantConfig, resolve
-from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
+from evolq_jax.quant.sites import fake_quant_weights
 
 MODEL = "resnet20_cifar10"
 
@@ -36,8 +37,8 @@ def test_quantized_resnet_agrees_with_the_float_one(
     specs, bits = resolve(QuantConfig(scheme, weight_bits=weight_bits), sites)  # type: ignore[arg-type]
     given, start = (model.parts, specs, model.params, [calibration]), blank_qparams(specs, bits, sites)
     params, _, qparams = calibrate(*given, sites=sites, qparams=start, chunk=50)
-    want = forward(model.parts, float_sites, params, {}, evaluation).argmax(-1)
+    want = forward(model.parts, float_reading(params), evaluation).argmax(-1)
     quantized = fake_quant_weights(specs, params, qparams)
-    got = forward(model.parts, quant_sites(specs), quantized, qparams, evaluation).argmax(-1)
+    got = forward(model.parts, quantized_reading(specs, quantized, qparams), evaluation).argmax(-1)
     agreement = float((got == want).mean())
     assert at_least <= agreement < 1

@@ -17,11 +17,11 @@ from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.devices.mesh import DATA, gather, image_mesh, make_mesh, put_rows, replicate
 from evolq_jax.devices.placement import Placement
 from evolq_jax.network.network import Network
+from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import at, forward
 from evolq_jax.objective.objective import Teacher, make_objective
 from evolq_jax.quant.qparams import QParams, SiteQParams, blank_qparams
 from evolq_jax.quant.scheme import QuantConfig, resolve
-from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import QuantSpec, scope
 from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.search import programs
@@ -62,7 +62,7 @@ def make_setting() -> Setting:
         name: numbers(jnp.full((depths[name[0]], 1, 1), step), 8, 4, stacked=True)
         for name, step in steps.items()
     }
-    return Setting(params, qparams, x, forward(PARTS, float_sites, params, {}, x))
+    return Setting(params, qparams, x, forward(PARTS, float_reading(params), x))
 
 
 def placement(text: str) -> Placement:

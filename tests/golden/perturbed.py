@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.reading import Reading
 from evolq_jax.network.run import forward
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.sites import SiteFactory, fake_quant_weights
@@ -31,7 +32,7 @@ STEP = 2e-7  # about one unit in the last place of float32
 def _chunk_logits(
     parts: ModelParts, make_site: SiteFactory, params: Params, qparams: QParams, x: Array
 ) -> Array:
-    return forward(parts, make_site, params, qparams, x)
+    return forward(parts, Reading(make_site, params, qparams), x)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -1,7 +1,6 @@
 """The gradient chunk by chunk is that of the whole fitness in one program."""
 
 from functools import cache
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +9,17 @@ import pytest
 
 from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.gradient.chunks import value_and_gradient
-from evolq_jax.gradient.loss import straight_through_loss, straight_through_outputs
+from evolq_jax.gradient.loss import Student, straight_through_loss, straight_through_outputs
 from evolq_jax.gradient.problem import Data, ScaleLoss
 from evolq_jax.gradient.theta import Theta, encode
 from evolq_jax.models.layers import conv
 from evolq_jax.network.parts import ModelParts, Segment, SiteRoles
+from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import list_sites
 from evolq_jax.objective.objective import Teacher, make_objective
 from evolq_jax.quant.qparams import blank_qparams
 from evolq_jax.quant.scheme import QuantConfig, resolve
-from evolq_jax.quant.sites import float_sites
 from evolq_jax.typing import Array, Params, Site
 from tests.search.setting import BATCH, Setting
 
@@ -63,7 +62,7 @@ def cnn() -> tuple[ScaleLoss, Data]:
     qparams = calibrate(CNN, specs, params, [images], sites=sites, qparams=start, chunk=12).qparams
     names = ("blocks/conv/weight", "blocks/act")
     loss = ScaleLoss(CNN, specs, names, OBJECTIVE, CHUNK)
-    teacher = Teacher(forward(CNN, float_sites, params, {}, images), normal(12, 3))
+    teacher = Teacher(forward(CNN, float_reading(params), images), normal(12, 3))
     return loss, Data(params, qparams, images, teacher)
 
 
@@ -99,8 +98,8 @@ def test_only_convolutions_are_unrolled(setting: Setting, network: str) -> None:
     """No loop is left around their gradients."""
     loss, data = cnn() if network == "cnn" else vit(setting)
 
-    def logits(params: Params, qparams: Any, x: Array) -> Array | None:
-        return straight_through_outputs(loss, params, qparams, x).logits
+    def logits(student: Student, x: Array) -> Array | None:
+        return straight_through_outputs(loss, student, x).logits
 
-    text = jax.jit(logits).lower(data.params, data.start, data.tokens[:CHUNK]).as_text()
+    text = jax.jit(logits).lower(Student(data.params, data.start), data.tokens[:CHUNK]).as_text()
     assert ("stablehlo.while" in text) == (network == "vit")

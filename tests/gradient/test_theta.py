@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from evolq_jax.gradient.theta import decode, encode
+from evolq_jax.quant.observers.pow2 import POW2
 from tests.gradient.setting import BASELINE, problem_of
 from tests.search.setting import Setting
 

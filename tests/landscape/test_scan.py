@@ -18,11 +18,11 @@ from evolq_jax.landscape.grid import Grid, make_grid
 from evolq_jax.landscape.losses import all_losses, make_losses
 from evolq_jax.landscape.scan import Ground, Program, scan
 from evolq_jax.network.point import at_qparams
+from evolq_jax.network.reading import float_reading, quantized_reading
 from evolq_jax.network.run import forward
 from evolq_jax.objective.logits import kl
 from evolq_jax.objective.objective import Outputs, Teacher
 from evolq_jax.quant.qparams import QParams, SiteQParams
-from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import QuantSpec
 from tests.numbers import numbers
 from tests.search.setting import BATCH, Setting
@@ -158,7 +158,7 @@ def test_segments_before_the_moved_one_are_run_once() -> None:
     key = jax.random.key(0)
     directions = random_directions(parts, origin, key, name="gaussian", count=1, epsilon=0.3)
     preprocessing = replace(PREPROCESSING, mean=(0.0,), std=(1 / 255,))  # leaves the inputs as they are
-    teacher = forward(parts, float_sites, params, {}, x)
+    teacher = forward(parts, float_reading(params), x)
     ground = Ground(params, qparams, directions, Teacher(teacher), None, TEMPERATURES)
     losses = make_losses(("mse",), batch_size=BATCH, with_labels=False)
     program = Program(parts, specs, preprocessing, losses, (True,), image_chunk=6)
@@ -168,7 +168,7 @@ def test_segments_before_the_moved_one_are_run_once() -> None:
     @jax.jit
     def mse_at(point: Points) -> jax.Array:
         network = at_qparams(specs, params, scales_at(parts, qparams, directions, point, log=(True,)))
-        logits = forward(parts, quant_sites(specs), network.quantized, network.qparams, x)
+        logits = forward(parts, quantized_reading(specs, network.quantized, network.qparams), x)
         return jnp.mean((logits - teacher) ** 2)
 
     points = [jax.tree.map(lambda leaf, n=n: leaf[n], grid.points) for n in range(len(got))]

@@ -8,8 +8,8 @@ import numpy as np
 
 from evolq_jax.models.vit import ViTConfig
 from evolq_jax.network.network import Network
+from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import forward
-from evolq_jax.quant.sites import float_sites
 
 Arrays = dict[str, np.ndarray]
 
@@ -131,5 +131,5 @@ def augreg(timm: Arrays, heads: int, prefix: str = "", order: tuple[int, int, in
 
 def logits(model: Network, x: np.ndarray) -> np.ndarray:
     """The float network's logits [B, C] of normalised images."""
-    run = jax.jit(lambda params, x: forward(model.parts, float_sites, params, {}, x))
+    run = jax.jit(lambda params, x: forward(model.parts, float_reading(params), x))
     return np.asarray(run(model.params, x))

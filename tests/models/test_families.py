@@ -18,6 +18,7 @@ from evolq_jax.models.levit import LeViTConfig
 from evolq_jax.models.registry import REGISTRY
 from evolq_jax.models.swin import SwinConfig
 from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.reading import Reading, float_reading
 from evolq_jax.network.run import at, forward, run_blocks, scan_blocks
 from evolq_jax.quant.sites import FloatSite, float_sites
 from evolq_jax.trees import flatten
@@ -48,7 +49,7 @@ def changed(path: Path, changes: Arrays, without: str = "") -> Path:
 
 @partial(jax.jit, static_argnums=0)
 def logits_of(parts: ModelParts, params: Params, images: Array) -> Array:
-    return forward(parts, float_sites, params, {}, images)
+    return forward(parts, float_reading(params), images)
 
 
 class Scaling(FloatSite):
@@ -70,7 +71,9 @@ def test_features_are_what_the_classifiers_read_and_nothing_else(name: str) -> N
     @jax.jit
     def logits(factor: Array, params: Params, images: Array) -> Array:
         site = Scaling(parts.features, factor)
-        return forward(parts, lambda segment, _: FloatSite() if segment else site, params, {}, images)
+        return forward(
+            parts, Reading(lambda segment, _: FloatSite() if segment else site, params, {}), images
+        )
 
     zero, one, two = (logits(jnp.float32(factor), params, images) for factor in (0, 1, 2))
     np.testing.assert_allclose(zero, jnp.broadcast_to(zero[:1], zero.shape), atol=1e-5)
@@ -89,11 +92,11 @@ def test_forward_is_a_plain_loop_over_the_blocks(name: str) -> None:
         for index in range(segment.length):
             inputs.append(x)
             x = block(at(small.params[segment.name], index), x)
-        out, seen = scan_blocks(segment, float_sites, small.params, {}, first)
+        out, seen = scan_blocks(segment, float_reading(small.params), first)
         np.testing.assert_allclose(out, x, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(seen, jnp.stack(inputs), rtol=1e-4, atol=1e-4)
         last = segment.length - 1
-        end = run_blocks(segment, float_sites, small.params, {}, inputs[last], last, segment.length)
+        end = run_blocks(segment, float_reading(small.params), inputs[last], start=last, stop=segment.length)
         np.testing.assert_allclose(end, x, rtol=1e-4, atol=1e-4)
     logits = small.parts.head(small.params, site, x)
     assert logits.shape == (12, CLASSES)

@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 from evolq_jax.models.checkpoint import load_checkpoint
 from evolq_jax.models.registry import REGISTRY, get_entry, param_shapes
 from evolq_jax.network.network import Network
+from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import forward, normalize
-from evolq_jax.quant.sites import float_sites
 from evolq_jax.typing import Params
 from tests.models.seeded import images, logits, weight
 
@@ -29,7 +29,7 @@ def top1(model: Network, pixels: np.ndarray, labels: np.ndarray, batch: int) -> 
     @jax.jit
     def predict(params: Params, pixels: jax.Array) -> jax.Array:
         x = normalize(model.preprocessing, pixels)
-        return forward(model.parts, float_sites, params, {}, x).argmax(-1)
+        return forward(model.parts, float_reading(params), x).argmax(-1)
 
     batches = pixels.reshape(-1, batch, *pixels.shape[1:])
     predicted = np.concatenate([predict(model.params, jnp.asarray(b)) for b in batches])

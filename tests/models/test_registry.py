@@ -5,8 +5,8 @@ import pytest
 
 from evolq_jax.errors import UserError
 from evolq_jax.models.registry import REGISTRY, get_entry, list_models, param_shapes
+from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import forward
-from evolq_jax.quant.sites import float_sites
 from evolq_jax.trees import unflatten
 
 # from the papers' code releases, as timm prints them
@@ -77,7 +77,7 @@ def test_every_network_gives_logits_of_its_images(name: str) -> None:
     size, channels = entry.preprocessing.size, len(entry.preprocessing.mean)
     images = jax.ShapeDtypeStruct((2, size, size, channels), "float32")
     parts = entry.make()
-    logits = jax.eval_shape(lambda params, x: forward(parts, float_sites, params, {}, x), params, images)
+    logits = jax.eval_shape(lambda params, x: forward(parts, float_reading(params), x), params, images)
     assert logits.shape == (2, entry.config.num_classes)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from evolq_jax.network.chunks import largest_divisor
+from evolq_jax.network.reading import Reading, float_reading
 from evolq_jax.network.run import at, forward, normalize, run_blocks, scan_blocks
 from evolq_jax.network.sites import is_stacked, list_sites, observe
 from evolq_jax.quant.qparams import SiteQParams
@@ -51,17 +52,19 @@ def test_forward_scan_and_run_blocks_are_the_plain_loop(tiny: Tiny, quantized: b
     segment, qparams = parts.segments[0], some_qparams(depth) if quantized else {}
     make_site = quant_sites(SPECS) if quantized else float_sites
 
-    got = jax.jit(lambda p, s, x: forward(parts, make_site, p, s, x))(tiny.params, qparams, tiny.images)
+    got = jax.jit(lambda p, s, x: forward(parts, Reading(make_site, p, s), x))(
+        tiny.params, qparams, tiny.images
+    )
     assert got.shape == (12, 10)
     np.testing.assert_allclose(got, logits, atol=1e-4)
 
-    out, seen = scan_blocks(segment, make_site, tiny.params, qparams, inputs[0])
+    out, seen = scan_blocks(segment, Reading(make_site, tiny.params, qparams), inputs[0])
     np.testing.assert_allclose(out, inputs[-1], atol=1e-4)
     np.testing.assert_allclose(seen, jnp.stack(inputs[:-1]), atol=1e-4)
 
     @jax.jit
     def run(params: Params, qparams: dict[str, SiteQParams], x: Array, start: Array, stop: Array) -> Array:
-        return run_blocks(segment, make_site, params, qparams, x, start, stop)
+        return run_blocks(segment, Reading(make_site, params, qparams), x, start=start, stop=stop)
 
     for start, stop in [(0, depth), (0, 1), (1, depth), (1, 2), (2, 2)]:
         part = run(tiny.params, qparams, inputs[start], jnp.int32(start), jnp.int32(stop))
@@ -83,7 +86,7 @@ def test_observe_gives_every_site_of_every_block(tiny: Tiny) -> None:
         seen.add(name)
         return x, extra + x.mean()
 
-    records = observe(tiny.parts, observe_fn, stats, tiny.params, tiny.images)
+    records = observe(tiny.parts, observe_fn, tiny.params, tiny.images, stats=stats)
     assert set(records) == seen == set(stats)
     for block in range(3):
         x, plus_mean = (leaf[block] for leaf in records["blocks/residual_in"])
@@ -125,20 +128,20 @@ def test_segments_follow_each_other() -> None:
     want = middle = want @ np.asarray(params["down"])
     for w in np.asarray(params["b"]["weight"]):
         want = want + np.tanh(want @ w)
-    np.testing.assert_allclose(forward(PARTS, float_sites, params, {}, x), want, atol=1e-5)
+    np.testing.assert_allclose(forward(PARTS, float_reading(params), x), want, atol=1e-5)
     sites = list_sites(PARTS, params, (6,))
     assert list(sites) == ["a/h", "a/weight", "b/h", "b/weight", "image", "down", "head"]
     assert (sites["a/weight"].depth, sites["b/weight"].depth) == (2, 3)
-    records = observe(PARTS, lambda name, x, _: x, dict.fromkeys(["down", "b/h"]), params, x)
+    records = observe(PARTS, lambda name, x, _: x, params, x, stats=dict.fromkeys(["down", "b/h"]))
     np.testing.assert_allclose(records["down"], middle, atol=1e-5)
     assert records["b/h"].shape == (3, 5, 4)
 
     params = params_with_down()
-    np.testing.assert_allclose(forward(WITH_DOWN, float_sites, params, {}, x), want, atol=1e-5)
+    np.testing.assert_allclose(forward(WITH_DOWN, float_reading(params), x), want, atol=1e-5)
     sites = list_sites(WITH_DOWN, params, (6,))
     assert list(sites) == ["a/h", "a/weight", "down/out", "down/weight", "b/h", "b/weight", "image", "head"]
     assert (sites["down/weight"].depth, sites["down/weight"].shape) == (1, (6, 4))
-    records = observe(WITH_DOWN, lambda name, x, _: x, dict.fromkeys(["down/out"]), params, x)
+    records = observe(WITH_DOWN, lambda name, x, _: x, params, x, stats=dict.fromkeys(["down/out"]))
     np.testing.assert_allclose(records["down/out"], middle[None], atol=1e-5)
 
 
@@ -154,7 +157,7 @@ def test_forward_has_gradients_and_calls_sites_in_their_scope(tiny: Tiny) -> Non
             return x
 
     def loss(params: Params) -> Array:
-        return forward(tiny.parts, lambda segment, _: Naming(segment), params, {}, tiny.images).sum()
+        return forward(tiny.parts, Reading(lambda segment, _: Naming(segment), params, {}), tiny.images).sum()
 
     gradient = jax.jit(jax.grad(loss))(tiny.params)
     assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradient))

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from evolq_jax.network.point import at_qparams
+from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import at, forward, window
 from evolq_jax.network.walk import block_inputs, embed, float_outputs, suffix_logits
 from evolq_jax.objective.logits import kl
 from evolq_jax.objective.objective import Teacher, make_objective
 from evolq_jax.quant.qparams import QParams, SiteQParams
-from evolq_jax.quant.sites import FloatSite, fake_quant_weights, float_sites, quant_sites
+from evolq_jax.quant.sites import FloatSite, fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import QuantSpec, scope
 from evolq_jax.search.population import Context
 from evolq_jax.search.runner import Runner
@@ -42,8 +43,7 @@ def test_a_population_scores_as_whole_forward_passes_do(
     parts, specs, qparams = setting.tiny.parts, setting.specs, setting.qparams
     runner = Runner(parts, specs, image_chunk, population_chunk)
     objective = make_objective("info_nce", batch_size=BATCH)
-    quantized, make_site = setting.network.quantized, quant_sites(specs)
-    inputs = block_inputs(parts, make_site, quantized, qparams, tokens=setting.tokens, chunk=12)["blocks"]
+    inputs = block_inputs(parts, setting.network.reading(specs), setting.tokens, chunk=12)["blocks"]
     for block in range(3):
         candidates = some_candidates(at(scope(qparams, "blocks"), block), block)
         context = Context(setting.network, jnp.int32(block), inputs[block], Teacher(setting.teacher))
@@ -65,10 +65,9 @@ def test_a_block_s_own_output_is_scored_against_the_float_block_s(
     parts, specs, qparams, block = setting.tiny.parts, setting.specs, setting.qparams, 1
     runner = Runner(parts, specs, image_chunk, population_chunk)
     make_site, segment = quant_sites(specs), setting.tiny.parts.segments[0]
-    reading = parts, make_site, setting.network.quantized, qparams
-    x = block_inputs(*reading, tokens=setting.tokens, chunk=12)["blocks"][block]
+    x = block_inputs(parts, setting.network.reading(specs), setting.tokens, chunk=12)["blocks"][block]
     float_block = at(setting.tiny.params["blocks"], block)
-    target = float_outputs(segment, 5, window(setting.tiny.params["blocks"], block, 1), x)
+    target = float_outputs(segment, window(setting.tiny.params["blocks"], block, 1), x, chunk=5)
     np.testing.assert_allclose(target, segment.block(float_block, FloatSite(), x), rtol=1e-4, atol=1e-4)
     candidates = some_candidates(at(scope(qparams, "blocks"), block), block)
     teacher = Teacher(setting.teacher, own_output=target)
@@ -88,28 +87,22 @@ def test_a_block_s_own_output_is_scored_against_the_float_block_s(
 
 
 def test_the_cached_prefix_gives_the_logits_of_a_whole_pass(setting: Setting) -> None:
-    parts, make_site, network = setting.tiny.parts, quant_sites(setting.specs), setting.network
+    parts, specs, network = setting.tiny.parts, setting.specs, setting.network
     want = setting.logits(setting.qparams)
-    reading = parts, make_site, network.quantized, setting.qparams
-    inputs = block_inputs(*reading, tokens=setting.tokens, chunk=5)["blocks"]
+    inputs = block_inputs(parts, network.reading(specs), setting.tokens, chunk=5)["blocks"]
     assert inputs.shape == (3, 12, 5, 32)
     np.testing.assert_array_equal(inputs[0], setting.tokens)
-    suffix = jax.jit(
-        lambda params, qparams, x, start: suffix_logits(parts, make_site, params, qparams, x=x, start=start)
-    )
+    suffix = jax.jit(lambda network, x, start: suffix_logits(parts, network.reading(specs), x, start=start))
     for block in range(3):
-        got = suffix(network.quantized, setting.qparams, inputs[block], jnp.int32(block))
+        got = suffix(network, inputs[block], jnp.int32(block))
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 12])
 def test_embedding_is_the_segments_entry_on_normalised_pixels(setting: Setting, chunk: int) -> None:
-    tiny, make_site = setting.tiny, quant_sites(setting.specs)
-    reading = tiny.parts, make_site, setting.network.quantized, setting.qparams
-    got = embed(*reading, pixels=tiny.pixels, preprocessing=PREPROCESSING, chunk=chunk)
-    want = tiny.parts.segments[0].enter(
-        setting.network.quantized, make_site("", setting.qparams), tiny.images
-    )
+    tiny, reading = setting.tiny, setting.network.reading(setting.specs)
+    got = embed(tiny.parts, reading, tiny.pixels, preprocessing=PREPROCESSING, chunk=chunk)
+    want = tiny.parts.segments[0].enter(reading.params, reading.outside, tiny.images)
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 
@@ -127,9 +120,9 @@ def test_segments_after_the_searched_one_are_run(number: int, block: int) -> Non
     }  # fmt: skip
     specs = tuple((name, QuantSpec()) for name in qparams)
     network = at_qparams(specs, params, qparams)
-    teacher = forward(parts, float_sites, params, {}, x)
+    teacher = forward(parts, float_reading(params), x)
     name = parts.segments[number].name
-    inputs = block_inputs(parts, quant_sites(specs), network.quantized, qparams, tokens=x, chunk=4)
+    inputs = block_inputs(parts, network.reading(specs), x, chunk=4)
     shapes = {segment: leaf.shape for segment, leaf in inputs.items()}
     assert shapes == {"a": (2, 12, 6), "down": (1, 12, 6), "b": (3, 12, 4)}
     candidates = some_candidates(at(scope(qparams, name), block), 0)
@@ -146,5 +139,5 @@ def test_segments_after_the_searched_one_are_run(number: int, block: int) -> Non
 
 def test_the_local_target_of_a_block_may_have_another_shape() -> None:
     params, x = params_with_down(), make_inputs(12)
-    found = float_outputs(WITH_DOWN.segments[1], 4, params["down"], x)
+    found = float_outputs(WITH_DOWN.segments[1], params["down"], x, chunk=4)
     np.testing.assert_allclose(found, x @ params["down"]["weight"][0], atol=1e-6)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from evolq_jax.network.reading import quantized_reading
 from evolq_jax.network.run import forward
 from evolq_jax.quant.gradients import elements_sharing, lsq_scaled, with_gradient_of
 from evolq_jax.quant.qparams import QParams, SiteQParams, blank_qparams
@@ -14,7 +15,7 @@ from evolq_jax.quant.quantizers.log2 import LOG2
 from evolq_jax.quant.quantizers.twin import TWIN
 from evolq_jax.quant.quantizers.uniform import UNIFORM
 from evolq_jax.quant.scheme import QuantConfig, resolve
-from evolq_jax.quant.sites import fake_quant_weights, quant_sites
+from evolq_jax.quant.sites import fake_quant_weights
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array, SiteInfo
 from tests.numbers import numbers, width
@@ -159,7 +160,7 @@ def test_gradients_reach_the_scales_of_a_network(setting: Setting, quant: QuantC
     @jax.jit
     def logits(qparams: QParams) -> Array:
         params = fake_quant_weights(specs, tiny.params, qparams)
-        return forward(tiny.parts, quant_sites(specs), params, qparams, tiny.images)
+        return forward(tiny.parts, quantized_reading(specs, params, qparams), tiny.images)
 
     gradient = jax.jit(jax.grad(lambda qparams: jnp.sum(logits(qparams) ** 2)))(qparams)
     for name, site_qparams in gradient.items():

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import forward, normalize
 from evolq_jax.pipeline.calibrate import Calibrated, calibrate_setup
 from evolq_jax.pipeline.images import load_evaluation
 from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.watcher import Silent
-from evolq_jax.quant.sites import float_sites
 from evolq_jax.quantized.logits import compute_logits
 from tests.small_run import BATCH, small_config
 
@@ -47,7 +47,7 @@ def test_padding_the_last_batch_changes_nothing(
 def test_logits_are_those_of_the_forward_pass(calibrated: Calibrated, pixels: np.ndarray) -> None:
     model, few = calibrated.setup.model, pixels[:3]  # fewer than a batch
     images = normalize(model.preprocessing, jnp.asarray(few))
-    plain = forward(model.parts, float_sites, model.params, {}, images)
+    plain = forward(model.parts, float_reading(model.params), images)
     np.testing.assert_allclose(logits_of(calibrated, few, quantized=False), plain, rtol=0, atol=1e-4)
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from evolq_jax.errors import UserError
 from evolq_jax.network.network import CHUNK
+from evolq_jax.network.reading import Reading
 from evolq_jax.network.run import forward
 from evolq_jax.quant.sites import fake_quant_weights, quant_sites
 from evolq_jax.quantized.network import QuantizedNetwork
@@ -16,7 +17,7 @@ SITE = "blocks/attn/qkv/weight"
 def by_hand(quantized: QuantizedNetwork, images: jax.Array) -> jax.Array:
     weights = fake_quant_weights(quantized.specs, quantized.params, quantized.qparams)
     parts, make_site = quantized.network.parts, quant_sites(quantized.specs)
-    return forward(parts, make_site, weights, quantized.qparams, images)
+    return forward(parts, Reading(make_site, weights, quantized.qparams), images)
 
 
 def test_pixels_go_in_and_logits_come_out(quantized: QuantizedNetwork, tiny: Tiny) -> None:

@@ -12,12 +12,12 @@ from jax.sharding import Mesh
 from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.point import Quantized, at_qparams
+from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import forward
 from evolq_jax.network.walk import embed
 from evolq_jax.objective.objective import Objective, Teacher
 from evolq_jax.quant.qparams import QParams, blank_qparams
 from evolq_jax.quant.scheme import QuantConfig, resolve
-from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import Specs
 from evolq_jax.search.config import SearchConfig
 from evolq_jax.search.driver import run
@@ -112,7 +112,7 @@ class Setting(NamedTuple):
 @cache
 def quantized_forward(parts: ModelParts, specs: Specs) -> Callable[[Params, QParams, Array], Array]:
     def run(params: Params, qparams: QParams, images: Array) -> Array:
-        return forward(parts, quant_sites(specs), fake_quant_weights(specs, params, qparams), qparams, images)
+        return forward(parts, at_qparams(specs, params, qparams).reading(specs), images)
 
     return jax.jit(run)
 
@@ -147,9 +147,9 @@ def make_setting(depth: int = 3, activations: bool = True) -> Setting:
     given, start = (tiny.parts, specs, tiny.params, [tiny.images]), blank_qparams(specs, bits, tiny.sites)
     qparams = calibrate(*given, sites=tiny.sites, qparams=start, chunk=12).qparams
     network = at_qparams(specs, tiny.params, qparams)
-    reading = tiny.parts, quant_sites(specs), network.quantized, qparams
-    tokens = embed(*reading, pixels=tiny.pixels, preprocessing=PREPROCESSING, chunk=12)
-    teacher = forward(tiny.parts, float_sites, tiny.params, {}, tiny.images)
+    reading = network.reading(specs)
+    tokens = embed(tiny.parts, reading, tiny.pixels, preprocessing=PREPROCESSING, chunk=12)
+    teacher = forward(tiny.parts, float_reading(tiny.params), tiny.images)
     return Setting(tiny, specs, qparams, network, jnp.asarray(tokens), teacher)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from evolq_jax.errors import UserError
+from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import forward
 from evolq_jax.objective.objective import Teacher
-from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.search.budget import num_evaluations
 from evolq_jax.search.config import SearchConfig
@@ -263,7 +263,7 @@ def three_segment_search(sites: tuple[str, ...]) -> tuple[SearchEnd, list[Genera
         "b/weight": numbers(jnp.full((3, 1, 4), 0.3), 4, 3, stacked=True),
     }
     specs = tuple((name, QuantSpec(per_channel=True)) for name in qparams)
-    teacher = forward(WITH_DOWN, float_sites, params, {}, x)
+    teacher = forward(WITH_DOWN, float_reading(params), x)
     config = replace(EVOLQ, sites=sites, passes=1, epsilon=0.3)
     result, generations, _ = searched(Subject(WITH_DOWN, specs, params, qparams, x, Teacher(teacher)), config)
     logits = quantized_forward(WITH_DOWN, specs)(params, result.qparams, x)

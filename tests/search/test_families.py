@@ -10,12 +10,12 @@ import pytest
 
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.point import Quantized, at_qparams
+from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import at, forward, index_in
 from evolq_jax.network.walk import block_inputs, suffix_logits
 from evolq_jax.objective.objective import Teacher, make_objective
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.scheme import QuantConfig
-from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.search.population import Context
 from evolq_jax.search.runner import Runner
@@ -42,14 +42,14 @@ def calibrated(name: str) -> Calibrated:
     """Operands at W4A8, calibrated by minmax on all twelve images, which stay in float."""
     config = QuantConfig("matmul", weight_bits=4, weight_observer="minmax", quantize_image=False)
     small, specs, qparams = calibrate_small(name, config)
-    network, make_site = at_qparams(specs, small.params, qparams), quant_sites(specs)
+    network = at_qparams(specs, small.params, qparams)
     first = small.parts.segments[0]
 
     @jax.jit
     def inputs(network: Quantized, images: Array) -> dict[str, Array]:
-        tokens = first.enter(network.quantized, make_site("", network.qparams), images)
-        reading = small.parts, make_site, network.quantized, network.qparams
-        return block_inputs(*reading, tokens=tokens, chunk=6)
+        reading = network.reading(specs)
+        tokens = first.enter(reading.params, reading.outside, images)
+        return block_inputs(small.parts, reading, tokens, chunk=6)
 
     return Calibrated(small, specs, qparams, network, inputs(network, small.images))
 
@@ -57,15 +57,16 @@ def calibrated(name: str) -> Calibrated:
 @cache
 def float_logits(name: str) -> Array:
     small = make_small(name)
-    return jax.jit(partial(forward, small.parts, float_sites))(small.params, {}, small.images)
+    run = jax.jit(lambda params, images: forward(small.parts, float_reading(params), images))
+    return run(small.params, small.images)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def cached_logits(
     parts: ModelParts, specs: Specs, number: int, network: Quantized, x: Array, start: Array
 ) -> Array:
-    reading = parts, quant_sites(specs), network.quantized, network.qparams
-    return suffix_logits(*reading, x=x, number=number, start=index_in(parts.segments[number], start))
+    index = index_in(parts.segments[number], start)
+    return suffix_logits(parts, network.reading(specs), x, number=number, start=index)
 
 
 @ALL

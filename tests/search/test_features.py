@@ -13,12 +13,13 @@ from evolq_jax.gradient.driver import descend
 from evolq_jax.gradient.problem import Data, make_problem
 from evolq_jax.gradient.state import init
 from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.reading import float_reading, quantized_reading
 from evolq_jax.network.run import at, forward, with_features
 from evolq_jax.network.walk import block_inputs
 from evolq_jax.objective.logits import kl
 from evolq_jax.objective.objective import Teacher, make_objective
 from evolq_jax.quant.qparams import QParams, SiteQParams
-from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
+from evolq_jax.quant.sites import fake_quant_weights
 from evolq_jax.quant.spec import Specs, scope
 from evolq_jax.search.population import Context
 from evolq_jax.search.runner import Runner
@@ -34,15 +35,14 @@ SUM = "kl + 0.5*features"
 @cache
 def teacher_features() -> Array:
     tiny = make_tiny()
-    run = lambda sites: forward(tiny.parts, sites, tiny.params, {}, tiny.images)  # noqa: E731
-    return jax.jit(lambda: with_features(tiny.parts, float_sites, run)[1])()
+    run = partial(forward, tiny.parts, images=tiny.images)
+    return jax.jit(lambda: with_features(tiny.parts, float_reading(tiny.params), run)[1])()
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def features_at(parts: ModelParts, specs: Specs, params: Params, qparams: QParams, images: Array) -> Array:
-    quantized = fake_quant_weights(specs, params, qparams)
-    run = lambda sites: forward(parts, sites, quantized, qparams, images)  # noqa: E731
-    return with_features(parts, quant_sites(specs), run)[1]
+    reading = quantized_reading(specs, fake_quant_weights(specs, params, qparams), qparams)
+    return with_features(parts, reading, partial(forward, parts, images=images))[1]
 
 
 def error_of(setting: Setting, qparams: QParams) -> float:
@@ -66,8 +66,8 @@ def search_by(setting: Setting, fitness: str) -> tuple[SearchEnd, list[Generatio
 
 def test_a_population_scores_as_whole_forward_passes_do(setting: Setting) -> None:
     tiny, qparams = setting.tiny, setting.qparams
-    reading = tiny.parts, quant_sites(setting.specs), setting.network.quantized, qparams
-    inputs = block_inputs(*reading, tokens=setting.tokens, chunk=12)["blocks"]
+    reading = setting.network.reading(setting.specs)
+    inputs = block_inputs(tiny.parts, reading, setting.tokens, chunk=12)["blocks"]
     start = at(scope(qparams, "blocks"), 1)
     candidates = {
         name: SiteQParams(jnp.stack([q.scale, 1.2 * q.scale]), *(jnp.stack([leaf] * 2) for leaf in q[1:]))

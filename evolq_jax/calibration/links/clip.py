@@ -21,10 +21,10 @@ from evolq_jax.errors import UserError
 from evolq_jax.network.chunks import in_chunks, largest_divisor
 from evolq_jax.network.parts import ModelParts, blocks_run
 from evolq_jax.network.point import at_qparams
+from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import forward, index_in, run_blocks
 from evolq_jax.objective.objective import Teacher, make_objective
 from evolq_jax.quant.qparams import QParams, SiteQParams
-from evolq_jax.quant.sites import float_sites, quant_sites
 from evolq_jax.quant.spec import Specs, scope, select
 from evolq_jax.search.budget import candidate_images
 from evolq_jax.search.population import Context, population_fitness
@@ -139,15 +139,15 @@ def clip_cost(parts: ModelParts, specs: Specs, settings: ClipConfig, num_images:
 
 @partial(jax.jit, static_argnames=("parts", "chunk"))
 def _teacher(parts: ModelParts, params: Params, images: Array, *, chunk: int) -> Array:
-    return in_chunks(lambda x: forward(parts, float_sites, params, {}, x), images, chunk)
+    return in_chunks(lambda x: forward(parts, float_reading(params), x), images, chunk)
 
 
 @partial(jax.jit, static_argnames=("visit",))
 def _enter(visit: Visit, state: State, judged: Judged) -> Judged:
     """The images at the entry of a segment."""
     place = visit.place
-    quantized = at_qparams(place.specs, state.params, state.qparams).quantized
-    enter = partial(place.segment.enter, quantized, quant_sites(place.specs)("", state.qparams))
+    quantized = at_qparams(place.specs, state.params, state.qparams).reading(place.specs)
+    enter = partial(place.segment.enter, quantized.params, quantized.outside)
     return judged._replace(x=in_chunks(enter, judged.x, visit.sizes.chunk))
 
 
@@ -194,13 +194,9 @@ def _visit(visit: Visit, state: State, judged: Judged, index: Array) -> tuple[St
         for name, site_qparams in own.items():
             whole = f"{segment.name}/{name}"
             qparams[whole] = jax.tree.map(lambda a, b: a.at[index].set(b), qparams[whole], site_qparams)
-    quantized = at_qparams(specs, state.params, qparams).quantized
-    block = index_in(segment, index)
-    x = in_chunks(
-        lambda x: run_blocks(segment, quant_sites(specs), quantized, qparams, x, block, block + 1),
-        judged.x,
-        sizes.chunk,
-    )
+    quantized, block = at_qparams(specs, state.params, qparams).reading(specs), index_in(segment, index)
+    run = lambda x: run_blocks(segment, quantized, x, start=block, stop=block + 1)  # noqa: E731
+    x = in_chunks(run, judged.x, sizes.chunk)
     return state._replace(qparams=qparams), judged._replace(x=x)
 
 

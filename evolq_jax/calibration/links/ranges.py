@@ -152,7 +152,7 @@ def _batch_ranges(sweep: Sweep, params: Params, images: Array) -> dict[str, Rang
         def chunk_range(name: str, x: Array, _: None) -> Range:
             return observer_of(table[name]).chunk_range(table[name], shapes[name], x)
 
-        return observe(parts, chunk_range, dict.fromkeys(table), params, x)
+        return observe(parts, chunk_range, params, x, stats=dict.fromkeys(table))
 
     def merge(name: str, leaf: Array) -> Array:
         """[chunks, (L,) n, ...] -> [(L,) chunks * n, ...]."""
@@ -190,7 +190,7 @@ def _errors(sweep: Sweep, params: Params, own: dict[str, Own], images: Array) ->
             names = tuple(table)
             gradients = fisher.site_gradients(parts, names, params, images, keys=keys) if sweep.fisher else {}
             entries = {name: (own[name], gradients.get(name)) for name in table}
-            return observe(parts, chunk_errors, entries, params, images)
+            return observe(parts, chunk_errors, params, images, stats=entries)
 
         chunks = (leaf.reshape(-1, size, *leaf.shape[1:]) for leaf in (images, keys))
         totals = jax.lax.map(one_chunk, tuple(chunks))

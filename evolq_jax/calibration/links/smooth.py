@@ -119,7 +119,7 @@ def _observed(
         return Sample(x[:: table[name]], x.min(0, keepdims=True), x.max(0, keepdims=True))
 
     chunks = images.reshape(-1, size, *images.shape[1:])
-    found = jax.lax.map(lambda x: observe(parts, rows, dict.fromkeys(table), params, x), chunks)
+    found = jax.lax.map(lambda x: observe(parts, rows, params, x, stats=dict.fromkeys(table)), chunks)
 
     def merge(leaf: Array) -> Array:  # [chunks, (L,) rows, K] -> [(L,) chunks * rows, K]
         leaf = jnp.moveaxis(leaf, 0, -3)

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 
 from evolq_jax.calibration.reconstruction.units import Unit, list_units, run_unit, unit_params
 from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import forward
-from evolq_jax.quant.sites import FloatSite, float_sites
+from evolq_jax.quant.sites import FloatSite
 from evolq_jax.typing import Array, Params
 
 
@@ -45,7 +46,7 @@ def importance(parts: ModelParts, params: Params, images: Array, key: Array) -> 
             unit, index = units[number]
             if number:
                 gradient = _pull(unit, params, jnp.int32(index), x=inputs[number], gradient=gradient)
-    logits = jax.eval_shape(partial(forward, parts, float_sites), params, {}, images[0])
+    logits = jax.eval_shape(lambda p, x: forward(parts, float_reading(p), x), params, images[0])
     head = jnp.ones((images.shape[0] * images.shape[1], logits.shape[-1]))
     return [*(jnp.concatenate(chunks) for chunks in found[:-1]), head]
 

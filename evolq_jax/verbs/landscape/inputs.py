@@ -19,7 +19,7 @@ from evolq_jax.landscape.directions import (
     random_directions,
     ratio_direction,
 )
-from evolq_jax.landscape.losses import reading
+from evolq_jax.landscape.losses import joint_objective
 from evolq_jax.landscape.scan import Ground
 from evolq_jax.pipeline.calibrate import Calibrated, calibrate_setup
 from evolq_jax.pipeline.images import load_calibration, load_evaluation
@@ -61,7 +61,7 @@ def load_inputs(setup: Setup, run: RunDirectory | None, design: Design, watcher:
         check_fingerprints(run, {f"{settings.images} images": fingerprint(images)})
     images = _subset(images, settings.check_batches(len(images.pixels)), setup.config.seed)
     calibrated = Calibrated(setup, params, saved.init, images, 0.0)
-    teacher = teacher_of(calibrated, watcher, features=reading(design.losses).reads("features"))
+    teacher = teacher_of(calibrated, watcher, features=joint_objective(design.losses).reads("features"))
     directions, explained = _directions(setup, design.moving, saved)
     labels = None if images.labels is None else jnp.asarray(images.labels, jnp.int32)
     temperatures = jnp.asarray(settings.temperatures, jnp.float32)

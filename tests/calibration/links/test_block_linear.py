@@ -15,12 +15,13 @@ from evolq_jax.calibration.links.block_linear import DAMPINGS, added_parameters,
 from evolq_jax.config.experiment import CalibrationConfig, Experiment, QuantConfig
 from evolq_jax.errors import UserError
 from evolq_jax.network.parts import CORRECTION, SiteRoles
+from evolq_jax.network.reading import Reading, float_reading, quantized_reading
 from evolq_jax.network.run import forward, run_blocks
 from evolq_jax.network.sites import list_sites
 from evolq_jax.objective.logits import kl
 from evolq_jax.quant.qparams import blank_qparams
 from evolq_jax.quant.scheme import resolve
-from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
+from evolq_jax.quant.sites import fake_quant_weights, quant_sites
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.trees import flatten
 from evolq_jax.verbs.evaluate import run_evaluate
@@ -88,8 +89,8 @@ def test_blocks_with_a_correction_are_nearer_to_the_float_network_and_run_it_eve
     assert sum(leaf.size for leaf in added.values()) == added_parameters(tiny.parts, tiny.params, (16, 16, 3))
 
     quantized = fake_quant_weights(specs, params, qparams)
-    forward_fn = jax.jit(lambda p, x: forward(tiny.parts, quant_sites(specs), p, qparams, x))
-    teacher = jax.jit(lambda x: forward(tiny.parts, float_sites, tiny.params, {}, x))(others)
+    forward_fn = jax.jit(lambda p, x: forward(tiny.parts, quantized_reading(specs, p, qparams), x))
+    teacher = jax.jit(lambda x: forward(tiny.parts, float_reading(tiny.params), x))(others)
     corrected, before = (
         float(kl(forward_fn(p, others), teacher))
         for p in (quantized, fake_quant_weights(specs, plain, qparams))
@@ -99,7 +100,7 @@ def test_blocks_with_a_correction_are_nearer_to_the_float_network_and_run_it_eve
     segment = tiny.parts.segments[0]
     site = quant_sites(specs)
     x = segment.enter(quantized, site("", qparams), images[:4])
-    whole = run_blocks(segment, site, quantized, qparams, x, 0, 3)
+    whole = run_blocks(segment, Reading(site, quantized, qparams), x, start=0, stop=3)
     logits = tiny.parts.head(quantized, site("", qparams), whole)
     np.testing.assert_allclose(logits, forward_fn(quantized, images[:4]), rtol=1e-3, atol=1e-3)
 

@@ -15,12 +15,13 @@ from evolq_jax.calibration.link import Calibration, Link, State
 from evolq_jax.calibration.links.clip import CLIP, COARSE, FINE, ClipConfig, clip, clip_cost
 from evolq_jax.calibration.links.ranges import RANGES
 from evolq_jax.errors import UserError
+from evolq_jax.network.reading import float_reading, quantized_reading
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import list_sites
 from evolq_jax.objective.logits import kl
 from evolq_jax.quant.qparams import QParams, blank_qparams
 from evolq_jax.quant.scheme import QuantConfig, Rule, resolve
-from evolq_jax.quant.sites import fake_quant_weights, float_sites, quant_sites
+from evolq_jax.quant.sites import fake_quant_weights
 from evolq_jax.typing import Array
 from tests.tiny import Tiny, make_tiny
 from tests.two_segments import DOWN, WIDTH_A, WITH_DOWN, make_inputs, params_with_down
@@ -43,8 +44,8 @@ def start(tiny: Tiny, calibrated: Calibration) -> State:
 def _divergence(calibrated_specs: object, qparams: QParams, images: Array) -> Array:
     tiny, specs = make_tiny(), calibrated_specs
     quantized = fake_quant_weights(specs, tiny.params, qparams)  # type: ignore[arg-type]
-    student = forward(tiny.parts, quant_sites(specs), quantized, qparams, images)  # type: ignore[arg-type]
-    return kl(student, forward(tiny.parts, float_sites, tiny.params, {}, images))
+    student = forward(tiny.parts, quantized_reading(specs, quantized, qparams), images)  # type: ignore[arg-type]
+    return kl(student, forward(tiny.parts, float_reading(tiny.params), images))
 
 
 def divergence(calibrated: Calibration, qparams: QParams, images: Array) -> float:
@@ -114,8 +115,8 @@ def test_every_segment_is_visited_in_order() -> None:
     @jax.jit
     def score(qparams: QParams) -> Array:
         quantized = fake_quant_weights(calibrated.specs, before.params, qparams)
-        student = forward(WITH_DOWN, quant_sites(calibrated.specs), quantized, qparams, images)
-        return kl(student, forward(WITH_DOWN, float_sites, before.params, {}, images))
+        student = forward(WITH_DOWN, quantized_reading(calibrated.specs, quantized, qparams), images)
+        return kl(student, forward(WITH_DOWN, float_reading(before.params), images))
 
     want = dict(before.qparams)
     first = [("a/weight", 0), ("a/weight", 1), ("down/weight", 0)]

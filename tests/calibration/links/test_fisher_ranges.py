@@ -13,6 +13,7 @@ from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.calibration.fisher import importance, site_gradients, weight_importance
 from evolq_jax.calibration.link import Calibration, State
 from evolq_jax.calibration.links.ranges import RANGES, RangesConfig
+from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import observe
 from evolq_jax.quant.observers import OBSERVERS
@@ -20,7 +21,6 @@ from evolq_jax.quant.observers.of_quantizer import observer_of
 from evolq_jax.quant.observers.of_weight import weight_qparams
 from evolq_jax.quant.qparams import QParams, SiteQParams, blank_qparams
 from evolq_jax.quant.scheme import QuantConfig, resolve
-from evolq_jax.quant.sites import float_sites
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, Params
@@ -95,7 +95,7 @@ def test_both_ends_of_activations_are_searched_chunk_by_chunk(tiny: Tiny) -> Non
 
     @jax.jit
     def whole(params: Params, images: Array) -> SiteQParams:
-        values = observe(tiny.parts, lambda name, x, _: x, {site: None}, params, images)[site]
+        values = observe(tiny.parts, lambda name, x, _: x, params, images, stats={site: None})[site]
         return jax.vmap(partial(weight_qparams, spec, width(4, 3)))(values)
 
     want = whole(tiny.params, tiny.images)
@@ -127,8 +127,8 @@ def test_gradients_at_sites_and_weights_are_those_of_the_projection(tiny: Tiny) 
 
     @jax.jit
     def projection(params: Any) -> Array:
-        log_p = jax.nn.log_softmax(forward(tiny.parts, float_sites, params, {}, images))
-        at_start = jax.nn.log_softmax(forward(tiny.parts, float_sites, tiny.params, {}, images))
+        log_p = jax.nn.log_softmax(forward(tiny.parts, float_reading(params), images))
+        at_start = jax.nn.log_softmax(forward(tiny.parts, float_reading(tiny.params), images))
         return (vectors * jnp.exp(at_start / 2) * log_p).sum()
 
     name, leaves = "blocks/mlp/fc2/bias", flatten(tiny.params)

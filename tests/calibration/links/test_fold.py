@@ -22,6 +22,7 @@ from evolq_jax.errors import UserError
 from evolq_jax.models.checkpoint import load_checkpoint
 from evolq_jax.models.vit import make_vit
 from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.reading import Reading, float_reading
 from evolq_jax.network.run import forward, normalize
 from evolq_jax.network.sites import list_sites
 from evolq_jax.quant.observers.of_weight import weight_qparams
@@ -77,7 +78,7 @@ def blank_state(calibrated: Calibration, params: Params) -> State:
 def compiled(name: str, specs: Specs) -> Callable[[Params, QParams], Array]:
     parts, _, images, _ = network(name)
     site = quant_sites(specs) if specs else float_sites
-    return jax.jit(lambda params, qparams: forward(parts, site, params, qparams, images))
+    return jax.jit(lambda params, qparams: forward(parts, Reading(site, params, qparams), images))
 
 
 def logits(name: str, specs: Specs, params: Params, qparams: QParams) -> np.ndarray:
@@ -134,7 +135,7 @@ def test_on_a_real_network_with_its_outliers_nothing_changes(chain: tuple[str, .
     specs, bits = resolve(QuantConfig("matmul"), sites)
     given, start = (model.parts, specs, model.params, [images]), blank_qparams(specs, bits, sites)
     params = calibrate(*given, sites=sites, qparams=start, chain=chain, chunk=4).params
-    run = jax.jit(lambda p: forward(model.parts, float_sites, p, {}, images))
+    run = jax.jit(lambda p: forward(model.parts, float_reading(p), images))
     want, got = np.asarray(run(model.params)), np.asarray(run(params))
     close(got, want, 1e-4)
     assert not np.array_equal(got, want)

@@ -63,7 +63,7 @@ def test_every_site_has_the_scales_of_its_observer(tiny: Tiny, specs: Specs, qpa
     assert (without.scale == 1).all()
     assert (without.bits == 4).all()
     activations = dict.fromkeys(name for name in uniform if not tiny.sites[name].is_weight)
-    record = jax.jit(lambda p, x: observe(tiny.parts, lambda name, x, _: x, activations, p, x))
+    record = jax.jit(lambda p, x: observe(tiny.parts, lambda name, x, _: x, p, x, stats=activations))
     recorded = [record(tiny.params, x) for x in jnp.split(tiny.images, 2)]
     weights = flatten(tiny.params)
     for name, spec in uniform.items():

@@ -34,6 +34,7 @@ from evolq_jax.calibration.reconstruction.units import (
 )
 from evolq_jax.errors import UserError
 from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.reading import float_reading, quantized_reading
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import list_sites
 from evolq_jax.objective.logits import kl
@@ -41,7 +42,7 @@ from evolq_jax.quant.learned_rounding import soft_round
 from evolq_jax.quant.qparams import QParams, blank_qparams
 from evolq_jax.quant.quantizers.uniform import UNIFORM
 from evolq_jax.quant.scheme import QuantConfig, resolve
-from evolq_jax.quant.sites import FloatSite, QuantSite, fake_quant_weights, float_sites, quant_sites
+from evolq_jax.quant.sites import FloatSite, QuantSite, fake_quant_weights
 from evolq_jax.quant.spec import QuantSpec, Specs, with_codes
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, Params, SiteInfo
@@ -132,8 +133,8 @@ def test_the_whole_network_comes_nearer_to_the_float_one(name: str) -> None:
     @jax.jit
     def divergence(params: Params, qparams: QParams) -> Array:
         quantized = fake_quant_weights(specs, params, qparams)
-        student = forward(net.parts, quant_sites(specs), quantized, qparams, net.images)
-        return kl(student, forward(net.parts, float_sites, net.params, {}, net.images))
+        student = forward(net.parts, quantized_reading(specs, quantized, qparams), net.images)
+        return kl(student, forward(net.parts, float_reading(net.params), net.images))
 
     nearest = divergence(*initialised(name, "ranges"))
     assert float(divergence(*initialised(name, "ranges", "brecq"))) < 0.5 * float(nearest)

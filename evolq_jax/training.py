@@ -11,12 +11,9 @@ import numpy as np
 import optax
 
 from evolq_jax.errors import UserError
-from evolq_jax.network.parts import ModelParts
-from evolq_jax.network.reading import float_reading
-from evolq_jax.network.run import forward, normalize
-from evolq_jax.network.sites import list_sites
+from evolq_jax.network.network import Network
 from evolq_jax.trees import flatten, unflatten
-from evolq_jax.typing import Array, Params, Preprocessing, PyTree
+from evolq_jax.typing import Array, Params
 
 CLIP_NORM = 1.0  # of the gradient over all parameters, as in the ViT paper (2010.11929, table 3)
 
@@ -85,9 +82,11 @@ class TrainExperiment:
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
-class _State(NamedTuple):
-    params: PyTree
-    optimizer: optax.OptState
+class Labelled(NamedTuple):
+    """Images and their classes."""
+
+    pixels: np.ndarray | Array  # uint8 [B, height, width, channels]
+    labels: np.ndarray | Array  # integers [B] from 0 to C - 1
 
 
 class Epoch(NamedTuple):
@@ -98,49 +97,48 @@ class Epoch(NamedTuple):
     accuracy: float  # share of the epoch's images that were right when they were seen
 
 
+class _State(NamedTuple):
+    network: Network
+    optimizer: optax.OptState
+
+
 def train(
-    parts: ModelParts,
-    params: Params,
-    preprocessing: Preprocessing,
-    images: np.ndarray,
-    labels: np.ndarray,
+    network: Network,
+    images: Labelled,
     config: TrainConfig,
+    *,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-) -> tuple[Params, list[Epoch]]:
+) -> tuple[Network, list[Epoch]]:
     """Trains all parameters. The same arguments give the same result on the same machine.
 
     Args:
-      parts: the network.
-      params: the first parameters.
-      preprocessing: mean and standard deviation for the images.
-      images: uint8 [B, height, width, channels].
-      labels: integers [B] from 0 to C - 1.
+      network: with the first parameters.
+      images: all of them fit in memory.
       config: settings.
       on_epoch: called after every epoch.
 
     Returns:
-      The parameters after the last epoch, and the history.
+      The network after the last epoch, and the history.
 
     Raises:
       UserError: there are fewer images than a batch, a label is no class, or the loss is no longer finite.
     """
-    _check_labels(parts, params, images, labels, config)
-    steps = len(images) // config.batch_size
+    _check_labels(network, images, config)
+    steps = len(images.pixels) // config.batch_size
     settings = replace(config, seed=0)  # the seed is traced: other seeds run the same program
-    optimizer = _optimizer(settings, parts, params, images.shape[1:], steps)
-    state = _State(params, jax.jit(optimizer.init)(params))
-    pixels, targets = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
+    state = _State(network, jax.jit(_optimizer(settings, network, steps).init)(network.params))
+    images = Labelled(jnp.asarray(images.pixels), jnp.asarray(images.labels, jnp.int32))
     history: list[Epoch] = []
     for number in range(1, config.epochs + 1):
         key = jax.random.fold_in(jax.random.key(config.seed), number)
-        state, (loss, accuracy) = _epoch(parts, preprocessing, settings, state, pixels, targets, key)
+        state, (loss, accuracy) = _epoch(settings, state, images, key)
         history.append(Epoch(number, float(loss), float(accuracy)))
         if not np.isfinite(history[-1].loss):
             raise UserError(
                 f"the loss became {history[-1].loss} in epoch {number}: lower train.learning_rate"
             )
         on_epoch(history[-1])
-    return state.params, history
+    return state.network, history
 
 
 def shift_images(images: Array, key: Array, shift: int) -> Array:
@@ -154,46 +152,39 @@ def shift_images(images: Array, key: Array, shift: int) -> Array:
     return jax.vmap(crop)(padded, offsets)
 
 
-@partial(jax.jit, static_argnames=("parts", "preprocessing", "config"))
+@partial(jax.jit, static_argnames=("config",))
 def _epoch(
-    parts: ModelParts,
-    preprocessing: Preprocessing,
-    config: TrainConfig,
-    state: _State,
-    images: Array,
-    labels: Array,
-    key: Array,
+    config: TrainConfig, state: _State, images: Labelled, key: Array
 ) -> tuple[_State, tuple[Array, Array]]:
     """All steps of one epoch: the new state, mean loss and accuracy."""
-    steps = images.shape[0] // config.batch_size
-    optimizer = _optimizer(config, parts, state.params, images.shape[1:], steps)
+    pixels, labels = jnp.asarray(images.pixels), jnp.asarray(images.labels)
+    steps = pixels.shape[0] // config.batch_size
+    optimizer = _optimizer(config, state.network, steps)
     order_key, shift_key = jax.random.split(key)
-    order = jax.random.permutation(order_key, images.shape[0])[: steps * config.batch_size]
+    order = jax.random.permutation(order_key, pixels.shape[0])[: steps * config.batch_size]
 
     def loss_fn(params: Params, x: Array, y: Array) -> tuple[Array, Array]:
-        logits = forward(parts, float_reading(params), normalize(preprocessing, x))
+        logits = state.network.apply(params, x)
         targets = optax.smooth_labels(jax.nn.one_hot(y, logits.shape[-1]), config.label_smoothing)
         return optax.softmax_cross_entropy(logits, targets).mean(), (logits.argmax(-1) == y).mean()
 
     def step(state: _State, batch: tuple[Array, Array]) -> tuple[_State, tuple[Array, Array]]:
-        rows, step_key = batch
-        x = shift_images(images[rows], step_key, config.shift)
-        gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, accuracy), gradient = gradient_fn(state.params, x, labels[rows])
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-        return _State(optax.apply_updates(state.params, updates), optimizer_state), (loss, accuracy)
+        (rows, step_key), params = batch, state.network.params
+        x = shift_images(pixels[rows], step_key, config.shift)
+        (loss, accuracy), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params, x, labels[rows])
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, params)
+        network = replace(state.network, params=optax.apply_updates(params, updates))
+        return _State(network, optimizer_state), (loss, accuracy)
 
     rows = order.reshape(steps, config.batch_size)
     state, records = jax.lax.scan(step, state, (rows, jax.random.split(shift_key, steps)))
     return state, jax.tree.map(jnp.mean, records)
 
 
-def _optimizer(
-    config: TrainConfig, parts: ModelParts, params: Params, image_shape: tuple[int, ...], steps: int
-) -> optax.GradientTransformation:
+def _optimizer(config: TrainConfig, network: Network, steps: int) -> optax.GradientTransformation:
     """AdamW. Weight decay acts on the leaves that quantization would call weights."""
-    sites = list_sites(parts, params, image_shape)
-    decayed = unflatten({name: name in sites and sites[name].is_weight for name in flatten(params)})
+    sites = network.sites
+    decayed = unflatten({name: name in sites and sites[name].is_weight for name in flatten(network.params)})
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, config.warmup * steps, config.epochs * steps
     )
@@ -201,13 +192,10 @@ def _optimizer(
     return optax.chain(optax.clip_by_global_norm(CLIP_NORM), adamw)
 
 
-def _check_labels(
-    parts: ModelParts, params: Params, images: np.ndarray, labels: np.ndarray, config: TrainConfig
-) -> None:
-    if len(images) < config.batch_size:
-        raise UserError(f"train.batch_size is {config.batch_size}, but there are only {len(images)} images")
-    x = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
-    classes = jax.eval_shape(lambda p, x: forward(parts, float_reading(p), x), params, x).shape[-1]
+def _check_labels(network: Network, images: Labelled, config: TrainConfig) -> None:
+    count, labels, classes = len(images.pixels), np.asarray(images.labels), network.num_classes
+    if count < config.batch_size:
+        raise UserError(f"train.batch_size is {config.batch_size}, but there are only {count} images")
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
         raise UserError(

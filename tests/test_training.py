@@ -8,33 +8,37 @@ import pytest
 
 from evolq_jax.errors import UserError
 from evolq_jax.models.vit import ViTConfig, init_params, make_vit
-from evolq_jax.training import Epoch, TrainConfig, shift_images, train
+from evolq_jax.network.network import Network
+from evolq_jax.training import Epoch, Labelled, TrainConfig, shift_images, train
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Params, Preprocessing
 
 MODEL = ViTConfig(
     image_size=4, patch_size=2, channels=1, width=16, depth=2, num_heads=2, mlp_width=32, num_classes=2
 )
-PARTS = make_vit(MODEL)
-PREPROCESSING = Preprocessing(size=4, resize=None, mean=(0.5,), std=(0.5,))
 CONFIG = TrainConfig(epochs=15, batch_size=16, learning_rate=1e-2, warmup=1, shift=1)
 SMOOTHED = TrainConfig(
     epochs=3, batch_size=8, learning_rate=1e-2, warmup=0, weight_decay=1.0, label_smoothing=0.5
 )
 
 
-def stripes(count: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def stripes(count: int = 64, seed: int = 0) -> Labelled:
     """Noisy horizontal (0) and vertical (1) stripes: the class survives every shift."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, count)
     rows = np.broadcast_to(np.arange(4)[:, None] % 2, (4, 4))
     patterns = np.stack([rows, rows.T])[labels] * 150
-    return (patterns + rng.integers(0, 100, patterns.shape)).astype(np.uint8)[..., None], labels
+    pixels = (patterns + rng.integers(0, 100, patterns.shape)).astype(np.uint8)[..., None]
+    return Labelled(pixels, labels)
 
 
-def run(seed: int, on_epoch: Callable[[Epoch], None]) -> tuple[Params, list[Epoch]]:
-    params = init_params(jax.random.key(seed), MODEL)
-    return train(PARTS, params, PREPROCESSING, *stripes(), replace(CONFIG, seed=seed), on_epoch)
+def network_of(params: Params) -> Network:
+    return Network(make_vit(MODEL), params, Preprocessing(size=4, resize=None, mean=(0.5,), std=(0.5,)))
+
+
+def run(seed: int, on_epoch: Callable[[Epoch], None]) -> tuple[Network, list[Epoch]]:
+    network = network_of(init_params(jax.random.key(seed), MODEL))
+    return train(network, stripes(), replace(CONFIG, seed=seed), on_epoch=on_epoch)
 
 
 def test_it_learns_and_reports_every_epoch() -> None:
@@ -56,9 +60,9 @@ def test_the_seed_decides_the_result() -> None:
 def test_only_weights_decay() -> None:
     # Constant images of both classes and equal classes in the network: the gradient is exactly zero (all its
     # numbers are quarters), so decay alone moves the parameters, at rates along half a cosine.
-    images, labels = np.full((8, 4, 4, 1), 128, np.uint8), np.arange(8) % 2
+    images = Labelled(np.full((8, 4, 4, 1), 128, np.uint8), np.arange(8) % 2)
     ones = jax.tree.map(jnp.ones_like, init_params(jax.random.key(0), MODEL))
-    trained = flatten(train(PARTS, ones, PREPROCESSING, images, labels, SMOOTHED)[0])
+    trained = flatten(train(network_of(ones), images, SMOOTHED)[0].params)
     rates = 1e-2 * (1 + np.cos(np.pi * np.arange(3) / 3)) / 2
     layers = {f"blocks/{name}" for name in ("attn/qkv", "attn/proj", "mlp/fc1", "mlp/fc2")}
     weights = {f"{name}/weight" for name in layers | {"patch_embed/proj", "head"}}
@@ -71,8 +75,8 @@ def test_targets_are_smoothed() -> None:
     # the loss of the first step, of a classifier that says 2 for class 0 and 0 for class 1
     params = init_params(jax.random.key(0), MODEL)
     params |= {"head": {"weight": jnp.zeros((16, 2)), "bias": jnp.array([2.0, 0.0])}}
-    images, labels = np.zeros((8, 4, 4, 1), np.uint8), np.zeros(8, int)
-    _, history = train(PARTS, params, PREPROCESSING, images, labels, SMOOTHED)
+    images = Labelled(np.zeros((8, 4, 4, 1), np.uint8), np.zeros(8, int))
+    _, history = train(network_of(params), images, SMOOTHED)
     log_p = np.array([2.0, 0.0]) - np.log(np.exp(2.0) + 1.0)
     assert history[0].loss == pytest.approx(-(0.75 * log_p[0] + 0.25 * log_p[1]), rel=1e-5)
     assert history[0].accuracy == 1.0
@@ -124,12 +128,12 @@ def test_settings_that_mean_nothing_are_refused(field: str, value: float, messag
 )
 def test_unfit_data_are_refused(labels: list[int], config: TrainConfig, message: str) -> None:
     params = init_params(jax.random.key(0), MODEL)
-    images = np.zeros((4, 4, 4, 1), np.uint8)
+    images = Labelled(np.zeros((4, 4, 4, 1), np.uint8), np.array(labels))
     with pytest.raises(UserError, match=message):
-        train(PARTS, params, PREPROCESSING, images, np.array(labels), config)
+        train(network_of(params), images, config)
 
 
 def test_a_diverged_loss_is_reported() -> None:
     params = jax.tree.map(lambda leaf: leaf * jnp.nan, init_params(jax.random.key(0), MODEL))
     with pytest.raises(UserError, match=r"the loss became nan in epoch 1: lower train\.learning_rate"):
-        train(PARTS, params, PREPROCESSING, *stripes(), CONFIG)
+        train(network_of(params), stripes(), CONFIG)

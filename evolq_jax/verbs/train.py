@@ -4,10 +4,9 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
-import numpy as np
 
 from evolq_jax.data import load_images
 from evolq_jax.devices.precision import matmul_precision
@@ -16,7 +15,7 @@ from evolq_jax.models.checkpoint import save_params
 from evolq_jax.models.registry import get_entry, param_shapes
 from evolq_jax.network.network import Network
 from evolq_jax.quantized.logits import compute_logits
-from evolq_jax.training import TrainConfig, TrainExperiment, train
+from evolq_jax.training import Labelled, TrainConfig, TrainExperiment, train
 from evolq_jax.typing import Images, Preprocessing, no_progress
 from evolq_jax.version import __version__
 
@@ -64,14 +63,13 @@ def run_training(
         raise UserError(f"model '{config.model}' has BatchNorm, which is not trained here: choose a ViT")
     learnt = _load(config.train_data, config.class_index, entry.preprocessing)
     tested = _load(config.test_data, config.class_index, entry.preprocessing)
-    parts, epochs = entry.family.make(model), config.train.epochs
     params = entry.family.init(jax.random.key(config.train.seed), model)
+    network = Network(entry.family.make(model), params, entry.preprocessing)
     with matmul_precision():
-        params, history = train(
-            parts, params, entry.preprocessing, learnt.pixels, learnt.labels, config.train,
-            lambda epoch: progress(epoch.number, epochs),
-        )  # fmt: skip
-        logits = compute_logits(Network(parts, params, entry.preprocessing), tested.pixels, EVALUATION_BATCH)
+        network, history = train(
+            network, learnt, config.train, on_epoch=lambda epoch: progress(epoch.number, config.train.epochs)
+        )
+        logits = compute_logits(network, tested.pixels, EVALUATION_BATCH)
     top1 = float((logits.argmax(-1) == tested.labels).mean())
     metadata = {
         "model": entry.name,
@@ -81,16 +79,11 @@ def run_training(
         "train_loss": f"{history[-1].loss:.4g}",
         "versions": f"evolq_jax {__version__}, jax {jax.__version__}",
     }
-    save_params(out, params, {key: value for key, value in metadata.items() if value})
+    save_params(out, network.params, {key: value for key, value in metadata.items() if value})
     return TrainingResult(path=out, top1=top1, num_test=len(logits))
 
 
-class _Labelled(NamedTuple):
-    pixels: np.ndarray  # uint8 [B, height, width, channels]
-    labels: np.ndarray  # int32 [B]
-
-
-def _load(source: str, class_index: str | None, preprocessing: Preprocessing) -> _Labelled:
+def _load(source: str, class_index: str | None, preprocessing: Preprocessing) -> Labelled:
     images: Images = load_images(source, preprocessing, class_index=class_index)
     channels = len(preprocessing.mean)
     if images.labels is None:
@@ -99,7 +92,7 @@ def _load(source: str, class_index: str | None, preprocessing: Preprocessing) ->
         raise UserError(
             f"'{source}' has images of {images.pixels.shape[-1]} channels, but the network takes {channels}"
         )
-    return _Labelled(images.pixels, images.labels)
+    return Labelled(images.pixels, images.labels)
 
 
 def _prepare(out: str) -> Path:

@@ -85,8 +85,8 @@ class TrainExperiment:
 class Labelled(NamedTuple):
     """Images and their classes."""
 
-    pixels: np.ndarray | Array  # uint8 [B, height, width, channels]
-    labels: np.ndarray | Array  # integers [B] from 0 to C - 1
+    pixels: np.ndarray  # uint8 [B, height, width, channels]
+    labels: np.ndarray  # integers [B] from 0 to C - 1
 
 
 class Epoch(NamedTuple):
@@ -127,7 +127,7 @@ def train(
     steps = len(images.pixels) // config.batch_size
     settings = replace(config, seed=0)  # the seed is traced: other seeds run the same program
     state = _State(network, jax.jit(_optimizer(settings, network, steps).init)(network.params))
-    images = Labelled(jnp.asarray(images.pixels), jnp.asarray(images.labels, jnp.int32))
+    images = jax.tree.map(jnp.asarray, images)  # on the device once, not in every epoch
     history: list[Epoch] = []
     for number in range(1, config.epochs + 1):
         key = jax.random.fold_in(jax.random.key(config.seed), number)
@@ -193,7 +193,7 @@ def _optimizer(config: TrainConfig, network: Network, steps: int) -> optax.Gradi
 
 
 def _check_labels(network: Network, images: Labelled, config: TrainConfig) -> None:
-    count, labels, classes = len(images.pixels), np.asarray(images.labels), network.num_classes
+    count, labels, classes = len(images.pixels), images.labels, network.num_classes
     if count < config.batch_size:
         raise UserError(f"train.batch_size is {config.batch_size}, but there are only {count} images")
     wrong = labels[(labels < 0) | (labels >= classes)]

@@ -65,15 +65,15 @@ def params_table(config: CifarResNetConfig) -> table.Table:
     """All parameters, with the keys of their files."""
 
     def block(width_in: int, width: int) -> table.Table:
-        first = table.conv("conv1", "conv1", "bn1", 3, width_in, width)
-        return first | table.conv("conv2", "conv2", "bn2", 3, width, width)
+        first = table.conv("conv1", "conv1", "bn1", (3, width_in, width))
+        return first | table.conv("conv2", "conv2", "bn2", (3, width, width))
 
-    leaves = table.conv("conv1", "conv1", "bn1", 3, config.channels, WIDTHS[0])
+    leaves = table.conv("conv1", "conv1", "bn1", (3, config.channels, WIDTHS[0]))
     for stage, width in enumerate(WIDTHS):
         name, start = f"layer{stage + 1}", int(stage > 0)
         if start:
             leaves |= table.stacked(f"{name}.0", f"{name}.{{}}", block(WIDTHS[stage - 1], width), 1)
-        leaves |= table.stacked(name, f"{name}.{{}}", block(width, width), config.blocks - start, start)
+        leaves |= table.stacked(name, f"{name}.{{}}", block(width, width), config.blocks - start, first=start)
     return leaves | table.linear("linear", "linear", WIDTHS[-1], config.num_classes)
 
 

@@ -11,6 +11,7 @@ block's attention and the second layer of the MLPs. The two heads are averaged, 
 
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -71,21 +72,34 @@ def to_heads(x: Array, num_heads: int) -> Array:
     return x.reshape(*x.shape[:2], num_heads, -1).swapaxes(1, 2)
 
 
-def attend(params: Params, site: Site, q: Array, k: Array, v: Array, index: np.ndarray) -> Array:
+class Stage(NamedTuple):
+    """A stage of the network: blocks at one resolution."""
+
+    config: LeViTConfig
+    number: int
+
+
+class Heads(NamedTuple):
+    """What the heads of an attention work on."""
+
+    q: Array  # queries [B, H, M, d]
+    k: Array  # keys [B, H, N, d]
+    v: Array  # values [B, H, N, e]
+
+
+def attend(params: Params, site: Site, heads: Heads, index: np.ndarray) -> Array:
     """Attention with biases by distance, then Hardswish and projection.
 
     Args:
       params: the biases and the projection.
       site: the site, inside the attention module.
-      q: queries [B, H, M, d].
-      k: keys [B, H, N, d].
-      v: values [B, H, N, e].
+      heads: queries, keys and values.
       index: of the bias of each query and key [M, N].
 
     Returns:
       [B, M, D].
     """
-    q, k, v = site("q", q), site("k", k), site("v", v)
+    q, k, v = (site(name, x) for name, x in heads._asdict().items())
     logits = site("logits", jnp.einsum("bhnd,bhmd->bhnm", q, k) * q.shape[-1] ** -0.5)
     biases = params["attention_biases"][:, index]
     weights = site.softmax("softmax", "biased_logits", site("biased_logits", logits + biases))
@@ -93,20 +107,22 @@ def attend(params: Params, site: Site, q: Array, k: Array, v: Array, index: np.n
     return site("proj", linear(params["proj"], site("act", jax.nn.hard_swish(context))))
 
 
-def attention(config: LeViTConfig, stage: int, params: Params, site: Site, x: Array) -> Array:
+def attention(stage: Stage, params: Params, site: Site, x: Array) -> Array:
     """Multi-head self-attention: [B, N, D] -> [B, N, D]."""
-    qkv = to_heads(linear(params["qkv"], x), config.num_heads[stage])
+    config, number = stage
+    qkv = to_heads(linear(params["qkv"], x), config.num_heads[number])
     q, k, v = jnp.split(qkv, (config.key_width, 2 * config.key_width), axis=-1)
-    return attend(params, site, q, k, v, bias_index(config.resolution(stage), 1))
+    return attend(params, site, Heads(q, k, v), bias_index(config.resolution(number), 1))
 
 
-def subsampling_attention(config: LeViTConfig, stage: int, params: Params, site: Site, x: Array) -> Array:
+def subsampling_attention(stage: Stage, params: Params, site: Site, x: Array) -> Array:
     """Attention whose queries are every second token along both axes: [B, N, in] -> [B, M, out]."""
-    heads, side = config.downsample_heads(stage), config.resolution(stage - 1)
+    config, number = stage
+    heads, side = config.downsample_heads(number), config.resolution(number - 1)
     k, v = jnp.split(to_heads(linear(params["kv"], x), heads), (config.key_width,), axis=-1)
     kept = x.reshape(-1, side, side, x.shape[-1])[:, ::2, ::2].reshape(x.shape[0], -1, x.shape[-1])
     q = to_heads(linear(params["q"], kept), heads)
-    return attend(params, site, q, k, v, bias_index(side, 2))
+    return attend(params, site, Heads(q, k, v), bias_index(side, 2))
 
 
 def mlp(params: Params, site: Site, x: Array) -> Array:
@@ -115,17 +131,17 @@ def mlp(params: Params, site: Site, x: Array) -> Array:
     return site("ln2", linear(params["ln2"], hidden))
 
 
-def block(config: LeViTConfig, stage: int, params: Params, site: Site, x: Array) -> Array:
+def block(stage: Stage, params: Params, site: Site, x: Array) -> Array:
     """Attention and MLP, each added to its input: [B, N, D] -> [B, N, D]."""
     x = site("residual_in", x)
-    x = site("residual_mid", x + attention(config, stage, params["attn"], Within(site, "attn"), x))
+    x = site("residual_mid", x + attention(stage, params["attn"], Within(site, "attn"), x))
     return x + mlp(params["mlp"], Within(site, "mlp"), x)
 
 
-def downsample(config: LeViTConfig, stage: int, params: Params, site: Site, x: Array) -> Array:
+def downsample(stage: Stage, params: Params, site: Site, x: Array) -> Array:
     """Leads into a stage: subsampling attention, then an MLP added to it: [B, N, in] -> [B, M, out]."""
     attn = Within(site, "attn_downsample")
-    x = subsampling_attention(config, stage, params["attn_downsample"], attn, site("residual_in", x))
+    x = subsampling_attention(stage, params["attn_downsample"], attn, site("residual_in", x))
     return x + mlp(params["mlp"], Within(site, "mlp"), x)
 
 
@@ -173,8 +189,10 @@ def make_levit(config: LeViTConfig) -> ModelParts:
     for stage, depth in enumerate(config.depths):
         name, enter = f"stages.{stage}", unchanged if stage else stem
         if stage:
-            segments += [Segment(f"{name}.downsample", 1, unchanged, partial(downsample, config, stage))]
-        segments += [Segment(name, depth, enter, partial(block, config, stage), LINEARS)]
+            segments += [
+                Segment(f"{name}.downsample", 1, unchanged, partial(downsample, Stage(config, stage)))
+            ]
+        segments += [Segment(name, depth, enter, partial(block, Stage(config, stage)), LINEARS)]
     return ModelParts(tuple(segments), head, ROLES, features="pool")
 
 
@@ -218,13 +236,13 @@ def params_table(config: LeViTConfig) -> table.Table:
     entering, first = config.channels, config.widths[0]
     for number, name in enumerate(STEM, start=1):
         width, key = first // 2 ** (len(STEM) - number), f"stem.{name}"
-        leaves |= table.conv(f"stem/{name}", f"{key}.linear", f"{key}.bn", 3, entering, width)
+        leaves |= table.conv(f"stem/{name}", f"{key}.linear", f"{key}.bn", (3, entering, width))
         entering = width
     for stage, depth in enumerate(config.depths):
         name = f"stages.{stage}"
         if stage:
             between = downsample_table(config, stage)
-            leaves |= table.stacked(f"{name}.downsample", "stages.{}.downsample", between, 1, stage)
+            leaves |= table.stacked(f"{name}.downsample", "stages.{}.downsample", between, 1, first=stage)
         leaves |= table.stacked(name, f"{name}.blocks.{{}}", block_table(config, stage), depth)
     for name in ("head", "head_dist"):
         leaves |= table.bn_linear(name, name, config.widths[-1], config.num_classes)

@@ -98,22 +98,22 @@ def params_table(config: MobileNetV2Config) -> table.Table:
 
     def inverted(width_in: int, width: int) -> table.Table:
         hidden = EXPANSION * width_in
-        expand = table.conv("conv_pw", "conv_pw", "bn1", 1, width_in, hidden)
-        depthwise = table.conv("conv_dw", "conv_dw", "bn2", 3, 1, hidden)
-        return expand | depthwise | table.conv("conv_pwl", "conv_pwl", "bn3", 1, hidden, width)
+        expand = table.conv("conv_pw", "conv_pw", "bn1", (1, width_in, hidden))
+        depthwise = table.conv("conv_dw", "conv_dw", "bn2", (3, 1, hidden))
+        return expand | depthwise | table.conv("conv_pwl", "conv_pwl", "bn3", (1, hidden, width))
 
     stem, (width_in, *widths) = config.stem_width, config.widths
-    only = table.conv("conv_dw", "conv_dw", "bn1", 3, 1, stem)
-    only |= table.conv("conv_pw", "conv_pw", "bn2", 1, stem, width_in)
-    leaves = table.conv("conv_stem", "conv_stem", "bn1", 3, config.channels, stem)
+    only = table.conv("conv_dw", "conv_dw", "bn1", (3, 1, stem))
+    only |= table.conv("conv_pw", "conv_pw", "bn2", (1, stem, width_in))
+    leaves = table.conv("conv_stem", "conv_stem", "bn1", (3, config.channels, stem))
     leaves |= table.stacked("blocks.0.0", "blocks.0.{}", only, 1)
     for stage, width in enumerate(widths, start=1):
         name, rest = f"blocks.{stage}", config.depths[stage] - 1
         leaves |= table.stacked(f"{name}.0", f"{name}.{{}}", inverted(width_in, width), 1)
         if rest:
-            leaves |= table.stacked(name, f"{name}.{{}}", inverted(width, width), rest, 1)
+            leaves |= table.stacked(name, f"{name}.{{}}", inverted(width, width), rest, first=1)
         width_in = width
-    leaves |= table.conv("conv_head", "conv_head", "bn2", 1, width_in, config.head_width)
+    leaves |= table.conv("conv_head", "conv_head", "bn2", (1, width_in, config.head_width))
     return leaves | table.linear("classifier", "classifier", config.head_width, config.num_classes)
 
 

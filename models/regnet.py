@@ -66,7 +66,7 @@ def params_table(config: RegNetConfig) -> table.Table:
     """All parameters, with timm's keys."""
 
     def conv_bn(path: str, size: int, width_in: int, width: int) -> table.Table:
-        return table.conv(path, f"{path}.conv", f"{path}.bn", size, width_in, width)
+        return table.conv(path, f"{path}.conv", f"{path}.bn", (size, width_in, width))
 
     def block(width_in: int, width: int) -> table.Table:
         leaves = conv_bn("conv1", 1, width_in, width) | conv_bn("conv2", 3, config.group_width, width)
@@ -75,9 +75,9 @@ def params_table(config: RegNetConfig) -> table.Table:
     leaves, width_in = conv_bn("stem", 3, config.channels, config.stem_width), config.stem_width
     for stage, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True), start=1):
         first = block(width_in, width) | conv_bn("downsample", 1, width_in, width)
-        leaves |= table.stacked(f"s{stage}.b1", f"s{stage}.b{{}}", first, 1, 1)
+        leaves |= table.stacked(f"s{stage}.b1", f"s{stage}.b{{}}", first, 1, first=1)
         if depth > 1:
-            leaves |= table.stacked(f"s{stage}", f"s{stage}.b{{}}", block(width, width), depth - 1, 2)
+            leaves |= table.stacked(f"s{stage}", f"s{stage}.b{{}}", block(width, width), depth - 1, first=2)
         width_in = width
     return leaves | table.linear("head", "head.fc", width_in, config.num_classes)
 

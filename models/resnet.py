@@ -139,22 +139,22 @@ def block_table(config: ResNetConfig, stage: int, *, first: bool) -> table.Table
         sizes = ((3, entering, inside), (3, inside, width))
     block: table.Table = {}
     for number, size in enumerate(sizes, start=1):
-        block |= table.conv(f"conv{number}", f"conv{number}", f"bn{number}", *size)
+        block |= table.conv(f"conv{number}", f"conv{number}", f"bn{number}", size)
     if first:
-        block |= table.conv("downsample", "downsample.0", "downsample.1", 1, entering, width)
+        block |= table.conv("downsample", "downsample.0", "downsample.1", (1, entering, width))
     return block
 
 
 def params_table(config: ResNetConfig) -> table.Table:
     """All parameters, with timm's keys."""
-    leaves = table.conv("conv1", "conv1", "bn1", 7, config.channels, config.stem_width)
+    leaves = table.conv("conv1", "conv1", "bn1", (7, config.channels, config.stem_width))
     for stage, depth in enumerate(config.depths):
         name, start = f"layer{stage + 1}", config.stacked_from(stage)
         if start:
             leaves |= table.stacked(f"{name}.0", f"{name}.{{}}", block_table(config, stage, first=True), 1)
         if depth > start:
             rest = block_table(config, stage, first=False)
-            leaves |= table.stacked(name, f"{name}.{{}}", rest, depth - start, start)
+            leaves |= table.stacked(name, f"{name}.{{}}", rest, depth - start, first=start)
     return leaves | table.linear("fc", "fc", config.widths(len(config.depths) - 1)[2], config.num_classes)
 
 

@@ -13,7 +13,7 @@ stream's scales for the four merged neighbours; here the merged tensor has its o
 import re
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -93,13 +93,21 @@ def shifted_windows(window: int, shift: int, x: Array) -> Array:
     return to_windows(jnp.roll(x, (-shift, -shift), (1, 2)), window)
 
 
-def attention(config: SwinConfig, stage: int, shift: int, params: Params, site: Site, x: Array) -> Array:
+class Stage(NamedTuple):
+    """A stage of the network: blocks at one resolution."""
+
+    config: SwinConfig
+    number: int
+
+
+def attention(stage: Stage, params: Params, site: Site, x: Array, *, shift: int) -> Array:
     """Multi-head self-attention within windows: [B, height, width, D] -> the same."""
-    resolution, window = config.resolution(stage), config.window
+    config, number = stage
+    resolution, window = config.resolution(number), config.window
     x = shifted_windows(window, shift, x)
     q, k, v = jnp.split(site("qkv", linear(params["qkv"], x)), 3, axis=-1)
     q, k, v = site("q", q), site("k", k), site("v", v)
-    q, k, v = (split_heads(t, config.num_heads[stage]) for t in (q, k, v))
+    q, k, v = (split_heads(t, config.num_heads[number]) for t in (q, k, v))
     logits = site("logits", jnp.einsum("bhnd,bhmd->bhnm", q, k) * q.shape[-1] ** -0.5)
     biases = site("relative_position_bias_table", params["relative_position_bias_table"])
     biases = biases[relative_position_index(window)].transpose(2, 0, 1)  # [H, N, N]
@@ -114,12 +122,12 @@ def attention(config: SwinConfig, stage: int, shift: int, params: Params, site: 
     return jnp.roll(out, (shift, shift), (1, 2))
 
 
-def block(config: SwinConfig, stage: int, shift: int, params: Params, site: Site, x: Array) -> Array:
+def block(stage: Stage, params: Params, site: Site, x: Array, *, shift: int) -> Array:
     """One pre-norm block with windows shifted by `shift`: [B, height, width, D] -> the same."""
-    norm1, norm2 = params["norm1"], params["norm2"]
+    config, norm1, norm2 = stage.config, params["norm1"], params["norm2"]
     x = site("residual_in", x)
     h = site.layer_norm("norm1", "residual_in", x, norm1["weight"], norm1["bias"], config.eps)
-    h = attention(config, stage, shift, params["attn"], Within(site, "attn"), h)
+    h = attention(stage, params["attn"], Within(site, "attn"), h, shift=shift)
     x = site("residual_mid", x + h)
     h = site.layer_norm("norm2", "residual_mid", x, norm2["weight"], norm2["bias"], config.eps)
     return x + mlp(params["mlp"], site, h, config.gelu_form)
@@ -130,22 +138,23 @@ def shifted_by(config: SwinConfig, stage: int) -> int:
     return config.window // 2 if config.resolution(stage) > config.window else 0
 
 
-def pair(config: SwinConfig, stage: int, params: Params, site: Site, x: Array) -> Array:
-    """A block with regular windows and one with shifted windows."""
-    shift = shifted_by(config, stage)
-    x = block(config, stage, 0, params["regular"], Within(site, "regular"), x)
-    return block(config, stage, shift, params["shifted"], Within(site, "shifted"), x)
+def pair(stage: Stage, params: Params, site: Site, x: Array) -> Array:
+    """A block with regular windows and one with shifted windows: [B, height, width, D] -> the same."""
+    x = block(stage, params["regular"], Within(site, "regular"), x, shift=0)
+    shift = shifted_by(stage.config, stage.number)
+    return block(stage, params["shifted"], Within(site, "shifted"), x, shift=shift)
 
 
-def enter(config: SwinConfig, stage: int, params: Params, site: Site, x: Array) -> Array:
+def enter(stage: Stage, params: Params, site: Site, x: Array) -> Array:
     """Patch embedding of images; patch merging, [B, height, width, D] -> [B, height / 2, width / 2, 2 D]."""
-    if stage == 0:
+    config, number = stage
+    if number == 0:
         norm, side = params["patch_embed"]["norm"], config.resolution(0)
         x = site("patch_embed/proj", patch_embed(params["patch_embed"]["proj"], site("image", x)))
         source = "patch_embed/proj"
         x = site.layer_norm("patch_embed/norm", source, x, norm["weight"], norm["bias"], config.eps)
         return x.reshape(-1, side, side, config.first_width)
-    name = f"layers.{stage}.downsample"
+    name = f"layers.{number}.downsample"
     norm, inside = params[name]["norm"], Within(site, name)
     b, h, w, d = x.shape
     x = x.reshape(b, h // 2, 2, w // 2, 2, d).transpose(0, 1, 3, 4, 2, 5)  # neighbours column by column
@@ -185,9 +194,9 @@ def make_swin(config: SwinConfig) -> ModelParts:
         Segment(
             f"layers.{stage}",
             depth // 2,
-            partial(enter, config, stage),
-            partial(pair, config, stage),
-            linears(config, stage),
+            partial(enter, Stage(config, stage)),
+            partial(pair, Stage(config, stage)),
+            linears=linears(config, stage),
         )
         for stage, depth in enumerate(config.depths)
     )
@@ -244,8 +253,8 @@ def block_table(config: SwinConfig, stage: int) -> table.Table:
 
 def params_table(config: SwinConfig) -> table.Table:
     """All parameters, with timm's keys."""
-    proj = "patch_embed/proj", "patch_embed.proj", None
-    leaves = table.conv(*proj, config.patch_size, config.channels, config.first_width)
+    sizes = config.patch_size, config.channels, config.first_width
+    leaves = table.conv("patch_embed/proj", "patch_embed.proj", None, sizes)
     leaves |= table.norm("patch_embed/norm", "patch_embed.norm", config.first_width)
     for stage, depth in enumerate(config.depths):
         name, d = f"layers.{stage}", config.first_width * 2**stage
@@ -255,7 +264,7 @@ def params_table(config: SwinConfig) -> table.Table:
             leaves |= table.under(f"{name}.downsample", f"{name}.downsample", merging)
         for first, member in enumerate(("regular", "shifted")):
             unit, path = block_table(config, stage), f"{name}/{member}"
-            leaves |= table.stacked(path, f"{name}.blocks.{{}}", unit, depth // 2, first, 2)
+            leaves |= table.stacked(path, f"{name}.blocks.{{}}", unit, depth // 2, first=first, step=2)
     d = config.first_width * 2 ** (len(config.depths) - 1)
     return leaves | table.norm("norm", "norm", d) | table.linear("head", "head.fc", d, config.num_classes)
 
@@ -273,5 +282,5 @@ def _original_key(key: str) -> str:
 
 SWIN_LAYOUTS = (
     table.layout("timm", "head.fc.", params_table),
-    table.layout("microsoft/Swin-Transformer", "layers.0.blocks.0.", params_table, _original_key),
+    table.layout("microsoft/Swin-Transformer", "layers.0.blocks.0.", params_table, rename=_original_key),
 )

@@ -30,8 +30,12 @@ class Leaf(NamedTuple):
 Table = dict[str, Leaf]  # by name in our tree
 
 
-def conv(path: str, key: str, bn: str | None, size: int, channels_in: int, channels_out: int) -> Table:
-    """A `size` x `size` convolution and the BatchNorm after it, key `bn`. None: no BatchNorm, but a bias."""
+def conv(path: str, key: str, bn: str | None, sizes: tuple[int, int, int]) -> Table:
+    """A k x k convolution and the BatchNorm after it, key `bn`. None: no BatchNorm, but a bias.
+
+    `sizes` are k and the numbers of channels that go in and come out.
+    """
+    size, channels_in, channels_out = sizes
     weight = {f"{path}/weight": Leaf(f"{key}.weight", (size, size, channels_in, channels_out))}
     if bn is None:
         return weight | {f"{path}/bias": Leaf(f"{key}.bias", (channels_out,))}
@@ -66,7 +70,7 @@ def under(path: str, key: str, table: Table) -> Table:
     return {f"{path}/{name}": leaf._replace(key=f"{key}.{leaf.key}") for name, leaf in table.items()}
 
 
-def stacked(path: str, key: str, block: Table, depth: int, first: int = 0, step: int = 1) -> Table:
+def stacked(path: str, key: str, block: Table, depth: int, *, first: int = 0, step: int = 1) -> Table:
     """The table of a segment of `depth` such blocks. `key` has a `{}` for the block's number."""
     inside = under(path, key, block)
     return {name: leaf._replace(depth=depth, first=first, step=step) for name, leaf in inside.items()}
@@ -109,6 +113,7 @@ def layout(
     name: str,
     probe: str,
     table: Callable[[Any], Table],
+    *,
     rename: Callable[[str], str] = torch_key,
     classes: str = "head/bias",
 ) -> Layout:

@@ -90,4 +90,5 @@ def run_both(place: Place, block: Block, streams: Streams) -> Streams:
 def block_of(place: Place, state: State, index: Array) -> Block:
     """Reference, parameters and quantizers' numbers of block `index`."""
     name = place.segment.name
-    return Block(*at((state.reference[name], state.params[name], scope(state.qparams, name)), index))
+    stacked = Block(state.reference[name], state.params[name], scope(state.qparams, name))
+    return at(stacked, index)

@@ -34,15 +34,24 @@ def npz_source(path: Path, preprocessing: Preprocessing) -> Source:
     pixels, labels = _read_npz(path)
     stat = path.stat()
     identity: list[str | int] = [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
-    return array_source(str(path), path.name, pixels, labels, preprocessing, identity, np.arange(len(pixels)))
+    return array_source(
+        str(path),
+        pixels,
+        labels,
+        preprocessing,
+        title=path.name,
+        identity=identity,
+        positions=np.arange(len(pixels)),
+    )
 
 
 def array_source(
     where: str,
-    title: str,
     pixels: np.ndarray,
     labels: np.ndarray | None,
     preprocessing: Preprocessing,
+    *,
+    title: str,
     identity: list[str | int],
     positions: np.ndarray,
 ) -> Source:
@@ -50,10 +59,10 @@ def array_source(
 
     Args:
         where: the set's name in messages.
-        title: image i is called `title[positions[i]]`.
         pixels: uint8 [B, h, w, K].
         labels: int32 [B] or None.
         preprocessing: the wanted size and interpolation.
+        title: image i is called `title[positions[i]]`.
         identity: values that change when the set changes; part of the cache key.
         positions: [B], each image's position in the set from which it was taken.
     """

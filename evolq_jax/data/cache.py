@@ -43,8 +43,9 @@ def cached_decode(
     indices: np.ndarray,
     preprocessing: Preprocessing,
     cache_dir: Path,
+    *,
     on_corrupt: OnCorrupt,
-    progress: Progress | None,
+    progress: Progress | None = None,
     max_bytes: float = math.inf,
 ) -> Decoded:
     """The images `indices` [B] of `source` from the cache. What is not there is decoded into it first.

@@ -28,7 +28,15 @@ def digits_source(name: str, preprocessing: Preprocessing) -> Source:
     pixels, labels = _load()
     train, test = split_digits(labels)
     rows = train if name == "digits:train" else test
-    return array_source(name, "digits", pixels[rows], labels[rows], preprocessing, [name], rows)
+    return array_source(
+        name,
+        pixels[rows],
+        labels[rows],
+        preprocessing,
+        title="digits",
+        identity=[name],
+        positions=rows,
+    )
 
 
 def split_digits(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

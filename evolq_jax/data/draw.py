@@ -14,7 +14,7 @@ Draw = Literal["random", "balanced"]
 
 
 def draw_rows(
-    source: Source, num: int | None, seed: int | None, draw: Draw, cache_dir: Path | None
+    source: Source, num: int | None, *, seed: int | None, draw: Draw, cache_dir: Path | None
 ) -> np.ndarray:
     """The rows of a source that are used, int64 [num], ascending.
 

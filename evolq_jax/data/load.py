@@ -71,13 +71,21 @@ def load_images(
         raise UserError(f"on_corrupt must be 'error' or 'skip', got {on_corrupt!r}")
     listed = open_source(source, preprocessing, class_index, tfds_dir)
     cache = _cache_folder(cache_dir)
-    indices = draw_rows(listed, num, seed, draw, cache)
+    indices = draw_rows(listed, num, seed=seed, draw=draw, cache_dir=cache)
     if shared and len(indices) < hosts.num_processes():
         raise UserError(
             f"{len(indices)} images of {source} are too few for {hosts.num_processes()} processes"
         )
     mine = hosts.share(len(indices))
-    decoded = _decode(listed, indices[mine], preprocessing, cache, cache_gib, on_corrupt, progress)
+    decoded = _decode(
+        listed,
+        indices[mine],
+        preprocessing,
+        cache=cache,
+        cache_gib=cache_gib,
+        on_corrupt=on_corrupt,
+        progress=progress,
+    )
     left_out = hosts.gather(mine.start + np.asarray(decoded.skipped, np.int64))
     skipped = tuple(listed.names[index] for index in indices[left_out])
     if skipped:
@@ -150,6 +158,7 @@ def _decode(
     source: Source,
     indices: np.ndarray,
     preprocessing: Preprocessing,
+    *,
     cache: Path | None,
     cache_gib: float | None,
     on_corrupt: OnCorrupt,
@@ -163,4 +172,12 @@ def _decode(
     if cache is None:
         return decode_uncached(source, indices, on_corrupt, progress)
     max_bytes = math.inf if cache_gib is None else cache_gib * 2**30
-    return cached_decode(source, indices, preprocessing, cache, on_corrupt, progress, max_bytes)
+    return cached_decode(
+        source,
+        indices,
+        preprocessing,
+        cache,
+        on_corrupt=on_corrupt,
+        progress=progress,
+        max_bytes=max_bytes,
+    )

@@ -81,7 +81,7 @@ def pack_folder(
             if not path.is_file():
                 records = in_order(record, rows, _FILES_AHEAD)
                 _write_shard(path, _counted(records, rows.start, len(source.names), progress), len(rows))
-        _describe(tfds, features, partial, shards, source, labels)
+        _describe(tfds, partial, shards, features=features, source=source, labels=labels)
         os.replace(partial, out)
         (out / _PLAN).unlink()
     except (OSError, RuntimeError) as error:  # array_record raises RuntimeError
@@ -180,7 +180,7 @@ def _write_shard(path: Path, records: Iterable[bytes], count: int) -> None:
 
 
 def _describe(
-    tfds: Any, features: Any, folder: Path, shards: list[range], source: Source, labels: np.ndarray | None
+    tfds: Any, folder: Path, shards: list[range], *, features: Any, source: Source, labels: np.ndarray | None
 ) -> None:
     """Writes what makes the shards a data set: the description of tensorflow-datasets, and the listing."""
     template = tfds.core.ShardedFileTemplate(

@@ -39,4 +39,4 @@ def _spaces(loss: ScaleLoss) -> dict[str, SearchSpace]:
     """Of every segment in which scales descend."""
     segments = dict.fromkeys(site.split("/")[0] for site in loss.sites)
     sites, kind = loss.sites, loss.parametrization
-    return {segment: make_space(sites, sites, kind, segment, loss.specs) for segment in segments}
+    return {segment: make_space(sites, sites, kind, segment, specs=loss.specs) for segment in segments}

@@ -62,11 +62,11 @@ def weight_distributions(
     leaves, found = flatten(params), {}
     for group, patterns in groups.items():
         names = select(patterns, weights)
-        pooled = [
+        before, after = (
             _pool([_values(tree[name], qparams[name].scale) for name in names])
             for tree in (leaves, quantized)
-        ]
-        found[group] = _distribution(*pooled)
+        )
+        found[group] = _distribution(before, after)
     return found
 
 

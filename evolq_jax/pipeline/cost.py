@@ -6,6 +6,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import NamedTuple
 
 import jax
 
@@ -45,7 +46,7 @@ def fit_memory(setup: Setup, num_images: int) -> Setup:
     if config.memory is None:
         return setup
     limit = limit_bytes(config.memory)
-    choices = [setup, *(_with_sizes(setup, *sizes) for sizes in _smaller_sizes(config, num_images))]
+    choices = [setup, *(_with_sizes(setup, sizes) for sizes in _smaller_sizes(config, num_images))]
     fitting = (choice for choice in choices if needed_bytes(choice, num_images) <= limit)
     found = next(fitting, None)
     if found is None:
@@ -57,28 +58,39 @@ def fit_memory(setup: Setup, num_images: int) -> Setup:
     return found
 
 
-def _smaller_sizes(config: Experiment, num_images: int) -> list[tuple[int, int, PrefixKind]]:
-    """Images and candidates at once, which divide what they are for, and how blocks' inputs are kept."""
+class _Sizes(NamedTuple):
+    """Images and candidates that run at once, and how blocks' inputs are kept."""
+
+    images: int
+    candidates: int
+    prefixes: PrefixKind
+
+
+def _smaller_sizes(config: Experiment, num_images: int) -> list[_Sizes]:
+    """From the config's sizes down. They divide what they are for."""
     search = config.search
     images, population = search.chunks()
     num_searched = num_images - search.num_held_out(num_images)
     first, *rest = _divisors(num_searched, images)
     candidates = _divisors(search.num_candidates, population)
     kinds = PREFIX_KINDS[PREFIX_KINDS.index(search.prefixes) :]
-    sizes: list[tuple[int, int, PrefixKind]] = [(first, p, kind) for kind in kinds for p in candidates]
-    return sizes + [(i, 1, kinds[-1]) for i in rest]
+    sizes = [_Sizes(first, p, kind) for kind in kinds for p in candidates]
+    return sizes + [_Sizes(i, 1, kinds[-1]) for i in rest]
 
 
 def _divisors(total: int, at_most: int) -> list[int]:
     return [size for size in range(min(total, at_most), 0, -1) if total % size == 0]
 
 
-def _with_sizes(setup: Setup, image_chunk: int, population_chunk: int, prefixes: PrefixKind) -> Setup:
-    config, at_once = setup.config, image_chunk * population_chunk
+def _with_sizes(setup: Setup, sizes: _Sizes) -> Setup:
+    config, at_once = setup.config, sizes.images * sizes.candidates
     fitted = replace(
         config,
         search=replace(
-            config.search, image_chunk=image_chunk, population_chunk=population_chunk, prefixes=prefixes
+            config.search,
+            image_chunk=sizes.images,
+            population_chunk=sizes.candidates,
+            prefixes=sizes.prefixes,
         ),
         calibration=replace(config.calibration, image_chunk=min(config.calibration.image_chunk, at_once)),
         evaluation_batch=min(config.evaluation_batch, at_once),

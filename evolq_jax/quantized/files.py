@@ -129,7 +129,9 @@ def load(
     arrays = _load_arrays(path / QPARAMS)
     try:
         qparams = {
-            site: SiteQParams(*(jnp.asarray(arrays[f"{site}.{field}"]) for field in SiteQParams._fields))
+            site: SiteQParams(
+                **{field: jnp.asarray(arrays[f"{site}.{field}"]) for field in SiteQParams._fields}
+            )
             for site in dict.fromkeys(key.rpartition(".")[0] for key in arrays)
         }
     except KeyError as error:

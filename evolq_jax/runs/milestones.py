@@ -41,17 +41,16 @@ class Milestones:
     def offer(self, spent: float, fitness: float, qparams: QParams) -> None:
         """What the run has once `spent` candidate-images are spent; first what it begins with."""
         if self._last is not None:
-            before, *_ = self._last
+            before, last_fitness, last_qparams = self._last
+            known = last_fitness if math.isfinite(last_fitness) else None
             for number, mark in enumerate(self._marks):
                 if before <= mark < spent:
-                    self._write(number, mark, *self._last[1:])
+                    self._write(number, Milestone(mark, known), last_qparams)
         self._last = spent, fitness, qparams
 
-    def _write(self, number: int, mark: float, fitness: float, qparams: QParams) -> None:
+    def _write(self, number: int, reached: Milestone, qparams: QParams) -> None:
         self._run.write_qparams(_file(number), self._specs, qparams)
-        known = _read(self._run)[:number]
-        reached = Milestone(mark, fitness if math.isfinite(fitness) else None)
-        self._run.write_json(MILESTONES, [*known, reached])
+        self._run.write_json(MILESTONES, [*_read(self._run)[:number], reached])
 
 
 def read_milestones(run: RunDirectory, specs: Specs, blank: QParams) -> list[tuple[Milestone, QParams]]:

@@ -101,6 +101,6 @@ def _mistyped(given: Any, read: Any, path: str = "") -> str:
         return next(filter(None, found), "")
     if isinstance(given, list) and isinstance(read, list) and len(given) == len(read):
         pairs = enumerate(zip(given, read, strict=True))
-        found = (_mistyped(*pair, f"{path}[{number}]") for number, pair in pairs)
+        found = (_mistyped(one, other, f"{path}[{number}]") for number, (one, other) in pairs)
         return next(filter(None, found), "")
     return "" if given == read else path

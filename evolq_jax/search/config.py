@@ -197,7 +197,13 @@ class SearchConfig:
     def space(self, sites: Iterable[str], segment: str, specs: Specs) -> SearchSpace:
         """What is searched in the blocks of one segment; `sites` are all that have scales."""
         return make_space(
-            self.sites, sites, self.parametrization, segment, specs, self.group_size, self.zero_points
+            self.sites,
+            sites,
+            self.parametrization,
+            segment,
+            specs=specs,
+            group_size=self.group_size,
+            zero_points=self.zero_points,
         )
 
     def strategy(self, solution: Any) -> Strategy:

@@ -173,9 +173,11 @@ def make_problem(
         for number, segment in enumerate(parts.segments)
         if not inside or any(site.startswith(f"{segment.name}/") for site in inside)
     ]
+    image_chunk, population_chunk = config.chunks()
+    placement = config.placement(mesh, num_images)
     return Problem(
         config,
-        Runner(parts, specs, *config.chunks(), config.placement(mesh, num_images)),
+        Runner(parts, specs, image_chunk, population_chunk, placement=placement),
         searched=Part(objective, num_images - held_out),
         held_out=Part(held_out_objective, held_out) if held_out else None,
         segments=tuple(reversed(segments)),

@@ -119,6 +119,7 @@ def make_space(
     sites: Iterable[str],
     parametrization: Parametrization,
     segment: str,
+    *,
     specs: Specs = (),
     group_size: int = 64,
     zero_points: bool = False,

@@ -51,7 +51,7 @@ def test_a_large_set_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
 
     def read_all() -> None:
         decoded = (
-            cached_decode(source, rows, Preprocessing(SIZE, None), tmp_path, "error", None)
+            cached_decode(source, rows, Preprocessing(SIZE, None), tmp_path, on_corrupt="error")
             if cached
             else decode_uncached(source, rows, "error", None)
         )

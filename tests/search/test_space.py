@@ -85,12 +85,12 @@ def test_specs_say_what_is_tied_and_what_zero_points_can_move() -> None:
         ("blocks/v/weight", QuantSpec(per_channel=True, signed=True)),
         ("stage/w/weight", QuantSpec(signed=True)),
     )
-    space = make_space(["*"], SITES, "log", "blocks", specs, zero_points=True)
+    space = make_space(["*"], SITES, "log", "blocks", specs=specs, zero_points=True)
     assert space.tied == ("a",)
     assert space.affine == ("a", "w/weight")
-    assert make_space(["*"], SITES, "log", "blocks", specs).affine == ()
+    assert make_space(["*"], SITES, "log", "blocks", specs=specs).affine == ()
     with pytest.raises(UserError, match="zero_points has nothing to move in 'stage'"):
-        make_space(["*"], SITES, "log", "stage", specs, zero_points=True)
+        make_space(["*"], SITES, "log", "stage", specs=specs, zero_points=True)
 
 
 def test_the_sites_of_one_segment_are_found_by_pattern() -> None:

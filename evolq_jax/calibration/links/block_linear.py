@@ -98,7 +98,8 @@ def _output(segment: Segment, params: Params, x: jax.ShapeDtypeStruct) -> jax.Sh
 def _corrected(place: Place, state: State, streams: Streams, index: Array) -> tuple[Streams, Params]:
     """Both networks' activations behind block `index`, and its correction, which the quantized one uses."""
     exact, rough = run_both(place, block_of(place, state, index), streams)
-    weight, bias = fit(*(half_moments(parity, streams.quantized, exact, rough) for parity in (0, 1)))
+    even, odd = (half_moments(parity, streams.quantized, exact, rough) for parity in (0, 1))
+    weight, bias = fit(even, odd)
     return Streams(exact, rough + streams.quantized @ weight + bias), {"weight": weight, "bias": bias}
 
 
@@ -123,15 +124,22 @@ def half_moments(parity: int, inputs: Array, exact: Array, rough: Array) -> Half
     return jax.lax.scan(one_chunk, zero, (inputs, exact, rough, chosen))[0]
 
 
-def fit(even: Half, odd: Half) -> tuple[Array, Array]:
-    """Weight [D, D] and bias [D] for the damping with the least error across halves. Zeros: none helps."""
+class Affine(NamedTuple):
+    """A linear layer of one block."""
 
-    def solve(half: Half, damping: Array) -> tuple[Array, Array]:
+    weight: Array  # [D, D]
+    bias: Array  # [D]
+
+
+def fit(even: Half, odd: Half) -> Affine:
+    """The layer for the damping with the least error across halves. Zeros: none helps."""
+
+    def solve(half: Half, damping: Array) -> Affine:
         weight = ridge(half.moments, jnp.zeros_like(half.moments.xx), damping)
-        return weight, matching_bias(half.moments, weight)
+        return Affine(weight, matching_bias(half.moments, weight))
 
     def crosswise(damping: Array) -> Array:
-        return _error(odd, *solve(even, damping)) + _error(even, *solve(odd, damping))
+        return _error(odd, solve(even, damping)) + _error(even, solve(odd, damping))
 
     dampings = jnp.asarray(DAMPINGS)
     errors = jax.lax.map(crosswise, dampings)
@@ -141,9 +149,9 @@ def fit(even: Half, odd: Half) -> tuple[Array, Array]:
     return jax.tree.map(lambda leaf: jnp.where(helps, leaf, 0.0), solve(whole, dampings[best]))
 
 
-def _error(half: Half, weight: Array, bias: Array) -> Array:
+def _error(half: Half, layer: Affine) -> Array:
     """The sum of squares of `x @ weight + bias` minus the wanted output."""
-    m = half.moments
+    m, (weight, bias) = half.moments, layer
     squares = (weight * (m.xx @ weight)).sum() + m.total * (bias**2).sum() + half.square
     return (
         squares + 2 * (bias * (m.x @ weight)).sum() - 2 * (weight * m.xt).sum() - 2 * (bias * m.target).sum()

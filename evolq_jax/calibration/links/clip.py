@@ -64,6 +64,10 @@ class Judged(NamedTuple):
     x: Array  # [B, ...]
     teacher: Array  # [B, C]
 
+    def rows(self, part: slice) -> "Judged":
+        """Some of the images."""
+        return Judged(self.x[part], self.teacher[part])
+
 
 class Sizes(NamedTuple):
     """How many images are held out, and how many images and candidates run at once."""
@@ -158,9 +162,7 @@ def _visit(visit: Visit, state: State, judged: Judged, index: Array) -> tuple[St
     segment = parts.segments[number]
     network = at_qparams(specs, state.params, state.qparams)
     split = len(judged.x) - sizes.held_out
-    compared, held_out = (
-        Judged(*(leaf[part] for leaf in judged)) for part in (slice(split), slice(split, None))
-    )
+    compared, held_out = judged.rows(slice(split)), judged.rows(slice(split, None))
     qparams = dict(state.qparams)
 
     def fitness(images: Judged, own: QParams, site: Array, octaves: Array) -> Array:

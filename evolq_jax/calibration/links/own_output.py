@@ -65,7 +65,7 @@ class OutputError(NamedTuple):
 
 
 class Ratios(NamedTuple):
-    """The ratios [P] that multiply each end of a range."""
+    """What multiplies the ends of a range: numbers, [P] of candidates, or one for each channel."""
 
     low: Array
     high: Array
@@ -75,19 +75,20 @@ def _best(spec: QuantSpec, output: OutputError, site_qparams: SiteQParams, ratio
     """For each channel the best of the ranges whose ends are the present ones times `ratios`."""
 
     def error(ratios: Ratios) -> Array:
-        rounded = fake_quant_weight(spec, with_ends(spec, site_qparams, *ratios), output.weight)
+        rounded = fake_quant_weight(spec, with_ends(spec, site_qparams, ratios), output.weight)
         errors = ((output.xx @ rounded - 2 * output.wanted) * rounded).sum(0, keepdims=True)
         return errors if site_qparams.scale.size > 1 else errors.sum(keepdims=True)
 
     best = jax.lax.map(error, ratios).argmin(0)  # [1, out or 1]
-    return with_ends(spec, site_qparams, ratios.low[best], ratios.high[best])
+    return with_ends(spec, site_qparams, Ratios(ratios.low[best], ratios.high[best]))
 
 
-def with_ends(spec: QuantSpec, site_qparams: SiteQParams, low: Array, high: Array) -> SiteQParams:
-    """A quantizer whose range ends at `low` and `high` times its present ends. Zero stays exact.
+def with_ends(spec: QuantSpec, site_qparams: SiteQParams, ratios: Ratios) -> SiteQParams:
+    """A quantizer whose range ends at `ratios` times its present ends. Zero stays exact.
 
     If the zero point is fixed, only the scale moves, by the mean of both.
     """
+    low, high = ratios
     if spec.signed or spec.codes:
         return site_qparams._replace(scale=site_qparams.scale * (low + high) / 2)
     qmin, qmax = int_range(spec.signed, site_qparams.bits)

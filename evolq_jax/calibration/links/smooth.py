@@ -154,7 +154,12 @@ def _best_of_each(
     read: Read, sample: Sample, weights: tuple[Array, ...], current: Found
 ) -> tuple[Array, SiteQParams]:
     """`best_of_block` of every block of a segment: factors [L, 1, K]."""
-    return jax.lax.map(lambda block: best_of_block(read, *block), (sample, weights, current))
+
+    def one(block: tuple[Sample, tuple[Array, ...], Found]) -> tuple[Array, SiteQParams]:
+        sample, weights, current = block
+        return best_of_block(read, sample, weights, current)
+
+    return jax.lax.map(one, (sample, weights, current))
 
 
 def best_of_block(

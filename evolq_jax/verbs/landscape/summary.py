@@ -116,7 +116,12 @@ def _corners(settings: LandscapeConfig, design: Design) -> Points:
         coordinates = np.tile(ends, design.num_directions)[:, None]
         along = np.repeat(np.arange(design.num_directions, dtype=np.int32), 2)[:, None]
     everywhere = np.full(len(coordinates), -1, np.int32)
-    return Points(*map(jax.numpy.asarray, (coordinates, along, everywhere, everywhere)))
+    return Points(
+        coordinates=jax.numpy.asarray(coordinates),
+        directions=jax.numpy.asarray(along),
+        site=jax.numpy.asarray(everywhere),
+        block=jax.numpy.asarray(everywhere),
+    )
 
 
 def _flat(directions: Directions) -> np.ndarray:

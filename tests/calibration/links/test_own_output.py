@@ -10,7 +10,7 @@ import pytest
 
 from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.calibration.layer import Layer
-from evolq_jax.calibration.links.own_output import COARSE, FINE, WANTED, best_ranges, with_ends
+from evolq_jax.calibration.links.own_output import COARSE, FINE, WANTED, Ratios, best_ranges, with_ends
 from evolq_jax.errors import UserError
 from evolq_jax.quant.qparams import SiteQParams, blank_qparams
 from evolq_jax.quant.quantizers.uniform import UNIFORM
@@ -47,7 +47,7 @@ def test_every_channel_gets_the_best_range_of_the_grids(signed: bool) -> None:
     np.testing.assert_array_equal(layer.bias, problem.layer.bias)
 
     def best(middle: SiteQParams, grid: list[tuple[float, float]]) -> SiteQParams:
-        tried = [with_ends(spec, middle, *map(jnp.float32, ends)) for ends in [(1.0, 1.0), *grid]]
+        tried = [with_ends(spec, middle, Ratios(*map(jnp.float32, ends))) for ends in [(1.0, 1.0), *grid]]
         chosen = np.argmin([errors(problem, spec, problem.layer, one) for one in tried], axis=0)
         return jax.tree.map(lambda *leaves: np.choose(chosen, np.stack(leaves)), *tried)
 
@@ -64,7 +64,7 @@ def test_every_channel_gets_the_best_range_of_the_grids(signed: bool) -> None:
 def test_ends_move_and_zero_stays_a_value(ends: tuple[float, float]) -> None:
     spec = QuantSpec()
     before = numbers(jnp.asarray([[0.1, 0.2]]), jnp.asarray([[5.0, 0.0]]), 4)
-    after = with_ends(spec, before, *map(jnp.float32, ends))
+    after = with_ends(spec, before, Ratios(*map(jnp.float32, ends)))
     np.testing.assert_array_equal(after.zero_point, np.round(after.zero_point))
     width = np.asarray(after.scale) * 15
     low, high = (

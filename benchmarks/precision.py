@@ -77,8 +77,8 @@ class _Rounding:
     def __call__(self, name: str, x: Array) -> Array:
         return self._rounded(name, self._site(name, x))
 
-    def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
-        return self._rounded(name, self._site.layer_norm(name, source, x, weight, bias, eps))
+    def layer_norm(self, name: str, source: str, x: Array, norm: Params, *, eps: float) -> Array:
+        return self._rounded(name, self._site.layer_norm(name, source, x, norm, eps=eps))
 
     def softmax(self, name: str, source: str, logits: Array) -> Array:
         return self._rounded(name, self._site.softmax(name, source, logits))

@@ -25,8 +25,11 @@ class Site(Protocol):
         """Returns `x`, observed or fake-quantized. The last axis of `x` is its channel axis."""
         ...
 
-    def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
-        """LayerNorm over the last axis, then the site `name`. `source` is the site that gave `x`."""
+    def layer_norm(self, name: str, source: str, x: Array, norm: Params, *, eps: float) -> Array:
+        """LayerNorm over the last axis, then the site `name`.
+
+        `source` is the site that gave `x`. `norm` holds a `weight` and a `bias` [D].
+        """
         ...
 
     def softmax(self, name: str, source: str, logits: Array) -> Array:

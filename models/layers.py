@@ -20,9 +20,9 @@ class Within:
         """The site `path/name`."""
         return self.site(f"{self.path}/{name}", x)
 
-    def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
+    def layer_norm(self, name: str, source: str, x: Array, norm: Params, *, eps: float) -> Array:
         """LayerNorm with the site `path/name`."""
-        return self.site.layer_norm(f"{self.path}/{name}", f"{self.path}/{source}", x, weight, bias, eps)
+        return self.site.layer_norm(f"{self.path}/{name}", f"{self.path}/{source}", x, norm, eps=eps)
 
     def softmax(self, name: str, source: str, logits: Array) -> Array:
         """Softmax with the site `path/name`."""

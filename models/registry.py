@@ -85,7 +85,16 @@ _TORCHVISION = replace(_CROP_875, interpolation="bilinear")
 
 def _config(size: str, patch: int, image: int, distilled: bool = False) -> ViTConfig:
     width, depth, heads = _SIZES[size]
-    return ViTConfig(image, patch, 3, width, depth, heads, 4 * width, distilled=distilled)
+    return ViTConfig(
+        image_size=image,
+        patch_size=patch,
+        channels=3,
+        width=width,
+        depth=depth,
+        num_heads=heads,
+        mlp_width=4 * width,
+        distilled=distilled,
+    )
 
 
 def _vit(size: str, patch: int, image: int) -> Entry:
@@ -212,6 +221,16 @@ def list_models() -> list[ModelRow]:
         size = entry.preprocessing.size
         included = (WEIGHTS / f"{entry.name}.safetensors").is_file()
         rows.append(
-            ModelRow(entry.name, num_params, size, patch, width, depth, heads, entry.preprocessing, included)
+            ModelRow(
+                name=entry.name,
+                num_params=num_params,
+                image_size=size,
+                patch_size=patch,
+                width=width,
+                depth=depth,
+                num_heads=heads,
+                preprocessing=entry.preprocessing,
+                weights_included=included,
+            )
         )
     return rows

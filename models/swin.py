@@ -124,12 +124,12 @@ def attention(stage: Stage, params: Params, site: Site, x: Array, *, shift: int)
 
 def block(stage: Stage, params: Params, site: Site, x: Array, *, shift: int) -> Array:
     """One pre-norm block with windows shifted by `shift`: [B, height, width, D] -> the same."""
-    config, norm1, norm2 = stage.config, params["norm1"], params["norm2"]
+    config = stage.config
     x = site("residual_in", x)
-    h = site.layer_norm("norm1", "residual_in", x, norm1["weight"], norm1["bias"], config.eps)
+    h = site.layer_norm("norm1", "residual_in", x, params["norm1"], eps=config.eps)
     h = attention(stage, params["attn"], Within(site, "attn"), h, shift=shift)
     x = site("residual_mid", x + h)
-    h = site.layer_norm("norm2", "residual_mid", x, norm2["weight"], norm2["bias"], config.eps)
+    h = site.layer_norm("norm2", "residual_mid", x, params["norm2"], eps=config.eps)
     return x + mlp(params["mlp"], site, h, config.gelu_form)
 
 
@@ -152,21 +152,21 @@ def enter(stage: Stage, params: Params, site: Site, x: Array) -> Array:
         norm, side = params["patch_embed"]["norm"], config.resolution(0)
         x = site("patch_embed/proj", patch_embed(params["patch_embed"]["proj"], site("image", x)))
         source = "patch_embed/proj"
-        x = site.layer_norm("patch_embed/norm", source, x, norm["weight"], norm["bias"], config.eps)
+        x = site.layer_norm("patch_embed/norm", source, x, norm, eps=config.eps)
         return x.reshape(-1, side, side, config.first_width)
     name = f"layers.{number}.downsample"
     norm, inside = params[name]["norm"], Within(site, name)
     b, h, w, d = x.shape
     x = x.reshape(b, h // 2, 2, w // 2, 2, d).transpose(0, 1, 3, 4, 2, 5)  # neighbours column by column
     x = inside("residual_in", x.reshape(b, h // 2, w // 2, 4 * d))
-    x = inside.layer_norm("norm", "residual_in", x, norm["weight"], norm["bias"], config.eps)
+    x = inside.layer_norm("norm", "residual_in", x, norm, eps=config.eps)
     return linear(params[name]["reduction"], x)
 
 
 def head(config: SwinConfig, params: Params, site: Site, x: Array) -> Array:
     """Final norm, mean over tokens and classifier: [B, height, width, D] -> logits [B, C]."""
-    norm, x = params["norm"], site("residual_out", x)
-    x = site.layer_norm("norm", "residual_out", x, norm["weight"], norm["bias"], config.eps)
+    x = site("residual_out", x)
+    x = site.layer_norm("norm", "residual_out", x, params["norm"], eps=config.eps)
     return site("head", linear(params["head"], site("pool", x.mean((1, 2)))))
 
 

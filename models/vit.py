@@ -96,11 +96,10 @@ def attention(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
 
 def block(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
     """One pre-norm transformer block: [B, N, D] -> [B, N, D]."""
-    norm1, norm2 = params["norm1"], params["norm2"]
     x = site("residual_in", x)
-    h = site.layer_norm("norm1", "residual_in", x, norm1["weight"], norm1["bias"], config.eps)
+    h = site.layer_norm("norm1", "residual_in", x, params["norm1"], eps=config.eps)
     x = site("residual_mid", x + attention(config, params["attn"], site, h))
-    h = site.layer_norm("norm2", "residual_mid", x, norm2["weight"], norm2["bias"], config.eps)
+    h = site.layer_norm("norm2", "residual_mid", x, params["norm2"], eps=config.eps)
     return x + mlp(params["mlp"], site, h, config.gelu_form)
 
 
@@ -110,9 +109,8 @@ def head(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
     A distilled DeiT averages the classifiers of the class token and of the distillation token, as at
     inference in the DeiT paper (section 4).
     """
-    norm = params["norm"]
     x = site("residual_out", x)[:, : 1 + config.distilled]  # the tokens that classifiers read
-    x = site.layer_norm("norm", "residual_out", x, norm["weight"], norm["bias"], config.eps)
+    x = site.layer_norm("norm", "residual_out", x, params["norm"], eps=config.eps)
     logits = site("head", linear(params["head"], x[:, 0]))
     if not config.distilled:
         return logits

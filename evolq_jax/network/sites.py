@@ -63,8 +63,8 @@ class _NamingSite(FloatSite):
         self.sites[self.prefix + name] = SiteInfo(x.shape, self.depth, False, frozenset(roles))
         return x
 
-    def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
-        return self(name, super().layer_norm(name, source, x, weight, bias, eps), "layer_norm")
+    def layer_norm(self, name: str, source: str, x: Array, norm: Params, *, eps: float) -> Array:
+        return self(name, super().layer_norm(name, source, x, norm, eps=eps), "layer_norm")
 
     def softmax(self, name: str, source: str, logits: Array) -> Array:
         return self(name, super().softmax(name, source, logits), "softmax")

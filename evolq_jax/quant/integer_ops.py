@@ -6,7 +6,7 @@ The integers are carried in float32, as in the official code.
 import jax.numpy as jnp
 
 from evolq_jax.quant.quantizers.base import power_of_two
-from evolq_jax.typing import Array
+from evolq_jax.typing import Array, Params
 
 # I-BERT (Kim et al., 2101.01321, section 3.4): exp(r) on (-ln 2, 0] is about A ((r + B)^2 + C).
 EXP_A, EXP_B, EXP_C = 0.35815147, 0.96963238 / 0.35815147, 1.0 / 0.35815147
@@ -14,13 +14,14 @@ LN2 = 0.6931
 MAX_SHIFT = 30  # exp is zero below -30 ln 2
 
 
-def integer_layer_norm(x: Array, weight: Array, bias: Array, scale_in: Array, scale_out: Array) -> Array:
+def integer_layer_norm(norm: Params, x: Array, scale_in: Array, scale_out: Array) -> Array:
     """LayerNorm over the last axis of [..., D] on integers with power-of-two channel factors.
 
-    `scale_in` [..., D] or [..., 1] is the input's (ptf) scale, `scale_out` the output's. Multiplication
-    by gamma/std becomes an 8-bit multiplier and a shift. Returns multiples of `scale_out`, unclipped.
+    `norm` holds a `weight` and a `bias` [D]. `scale_in` [..., D] or [..., 1] is the input's (ptf) scale,
+    `scale_out` the output's. Multiplication by gamma/std becomes an 8-bit multiplier and a shift. Returns
+    multiples of `scale_out`, unclipped.
     """
-    width = x.shape[-1]
+    weight, bias, width = norm["weight"], norm["bias"], x.shape[-1]
     smallest = scale_in.min()
     factor = jnp.round(scale_in / smallest)
     x_q = jnp.round(x / scale_in) * factor

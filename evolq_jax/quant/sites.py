@@ -20,11 +20,11 @@ from evolq_jax.typing import Array, Params, Site
 SiteFactory = Callable[[str, Mapping[str, Any]], Site]
 
 
-def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
-    """LayerNorm over the last axis, in floating point."""
+def layer_norm(norm: Params, x: Array, eps: float) -> Array:
+    """LayerNorm over the last axis, in floating point. `norm` holds a `weight` and a `bias` [D]."""
     centred = x - x.mean(-1, keepdims=True)
     inverse = jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + eps)
-    return centred * inverse * weight + bias
+    return centred * inverse * norm["weight"] + norm["bias"]
 
 
 class FloatSite:
@@ -35,10 +35,10 @@ class FloatSite:
         del name
         return x
 
-    def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
+    def layer_norm(self, name: str, source: str, x: Array, norm: Params, *, eps: float) -> Array:
         """LayerNorm in floating point, then the site."""
         del source
-        return self(name, layer_norm(x, weight, bias, eps))
+        return self(name, layer_norm(norm, x, eps))
 
     def softmax(self, name: str, source: str, logits: Array) -> Array:
         """Softmax in floating point, then the site."""
@@ -62,14 +62,14 @@ class QuantSite(FloatSite):
         spec = self.specs.get(name)
         return x if spec is None else fake_quant(spec, self.qparams[name], x)
 
-    def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
+    def layer_norm(self, name: str, source: str, x: Array, norm: Params, *, eps: float) -> Array:
         """Integer LayerNorm where the spec asks for it and the input is quantized."""
         spec = self.specs.get(name)
         if spec is None or not spec.integer_op or source not in self.specs:
-            return super().layer_norm(name, source, x, weight, bias, eps)
+            return super().layer_norm(name, source, x, norm, eps=eps)
         scale_in, scale_out = self.qparams[source].scale, self.qparams[name].scale
-        exact = integer_layer_norm(x, weight, bias, scale_in, scale_out)
-        return self(name, with_gradient_of(layer_norm(x, weight, bias, eps), exact))
+        exact = integer_layer_norm(norm, x, scale_in, scale_out)
+        return self(name, with_gradient_of(layer_norm(norm, x, eps), exact))
 
     def softmax(self, name: str, source: str, logits: Array) -> Array:
         """Log-int-softmax where the spec asks for it and the logits are quantized."""
@@ -116,9 +116,9 @@ class RecordSite:
         """The other reading's."""
         return self._keep(name, self.site(name, x))
 
-    def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
+    def layer_norm(self, name: str, source: str, x: Array, norm: Params, *, eps: float) -> Array:
         """The other reading's."""
-        return self._keep(name, self.site.layer_norm(name, source, x, weight, bias, eps))
+        return self._keep(name, self.site.layer_norm(name, source, x, norm, eps=eps))
 
     def softmax(self, name: str, source: str, logits: Array) -> Array:
         """The other reading's."""

@@ -71,6 +71,14 @@ def consider(
         state, network = state._replace(qparams=fetch(runner.mesh, proposed.qparams)), proposed
     seconds = state.seconds + time.monotonic() - began
     record = Generation(
-        0, "all", 0, 0, state.evaluations, float(after[0]), float(known[0]), seconds, spent(problem, state)
+        pass_number=0,
+        segment="all",
+        block=0,
+        generation=0,
+        evaluations=state.evaluations,
+        fitness=float(after[0]),
+        best_fitness=float(known[0]),
+        seconds=seconds,
+        candidate_images=spent(problem, state),
     )
     return state._replace(seconds=seconds), network, record

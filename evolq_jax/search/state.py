@@ -57,7 +57,14 @@ def init(problem: Problem, qparams: QParams, key: Array) -> State:
     """
     unknown = jnp.asarray(jnp.inf, jnp.float32)
     nothing = np.full(num_blocks(problem.runner.parts), np.nan, np.float32)
-    return State(qparams, key, unknown, unknown, nothing, nothing)
+    return State(
+        qparams=qparams,
+        key=key,
+        fitness=unknown,
+        held_out_fitness=unknown,
+        first_fitness=nothing,
+        last_fitness=nothing,
+    )
 
 
 class Generation(NamedTuple):

@@ -85,15 +85,15 @@ def visit_by_generation(
             state = pay(problem, state, place, size=size, num_images=num_images)
         strategy_state = strategy.tell(tell_key, population, fitness, strategy_state, params=params)
         yield Generation(
-            place.pass_number,
-            name,
-            place.block,
-            generation,
-            state.evaluations,
-            float(fitness.min()),
-            float(strategy.best_fitness(strategy_state)),
-            state.seconds + time.monotonic() - began,
-            spent(problem, state),
+            pass_number=place.pass_number,
+            segment=name,
+            block=place.block,
+            generation=generation,
+            evaluations=state.evaluations,
+            fitness=float(fitness.min()),
+            best_fitness=float(strategy.best_fitness(strategy_state)),
+            seconds=state.seconds + time.monotonic() - began,
+            candidate_images=spent(problem, state),
         )
         if is_spent(problem, state):
             break

@@ -7,7 +7,7 @@ import pytest
 from evolq_jax.models.layers import Within, conv, max_pool, relu6
 from evolq_jax.models.resnet import shortcut
 from evolq_jax.quant.sites import FloatSite
-from evolq_jax.typing import Array
+from evolq_jax.typing import Array, Params
 
 RNG = np.random.default_rng(0)
 
@@ -72,11 +72,9 @@ def test_within_puts_a_path_before_the_names() -> None:
             seen.append((name,))
             return x
 
-        def layer_norm(
-            self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float
-        ) -> Array:
+        def layer_norm(self, name: str, source: str, x: Array, norm: Params, *, eps: float) -> Array:
             seen.append((name, source))
-            return x + weight + 10 * bias + 100 * eps
+            return x + norm["weight"] + 10 * norm["bias"] + 100 * eps
 
         def softmax(self, name: str, source: str, logits: Array) -> Array:
             seen.append((name, source))
@@ -84,6 +82,6 @@ def test_within_puts_a_path_before_the_names() -> None:
 
     site = Within(Within(Recorder(), "a"), "b.0")
     assert site("x", x) == 0
-    assert site.layer_norm("y", "x", x, weight, bias, 3.0) == 321
+    assert site.layer_norm("y", "x", x, {"weight": weight, "bias": bias}, eps=3.0) == 321
     assert site.softmax("z", "x", x) == 2
     assert seen == [("a/b.0/x",), ("a/b.0/y", "a/b.0/x"), ("a/b.0/z", "a/b.0/x")]

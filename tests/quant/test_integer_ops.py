@@ -37,7 +37,8 @@ def some_logits(seed: int, scale: float) -> np.ndarray:
 
 def test_integer_layer_norm_is_the_formula() -> None:
     x, weight, bias, scale_in = norm_inputs()
-    got = np.asarray(integer_layer_norm(x, weight, jnp.asarray(bias), scale_in, jnp.float32(SCALE_OUT)))  # type: ignore[arg-type]
+    norm = {"weight": weight, "bias": jnp.asarray(bias)}
+    got = np.asarray(integer_layer_norm(norm, x, scale_in, jnp.float32(SCALE_OUT)))  # type: ignore[arg-type]
     want = np.stack([reference.integer_layer_norm(row, weight, bias, scale_in, SCALE_OUT) for row in x])
     steps = np.abs(got - want) / SCALE_OUT
     # A multiplier or a half may flip between float32 and double precision, and moves one value by a step.
@@ -47,7 +48,8 @@ def test_integer_layer_norm_is_the_formula() -> None:
 
 def test_integer_layer_norm_is_close_to_layer_norm() -> None:
     x, weight, bias, scale_in = norm_inputs()
-    got = np.asarray(integer_layer_norm(x, weight, jnp.asarray(bias), scale_in, jnp.float32(SCALE_OUT)))  # type: ignore[arg-type]
+    norm = {"weight": weight, "bias": jnp.asarray(bias)}
+    got = np.asarray(integer_layer_norm(norm, x, scale_in, jnp.float32(SCALE_OUT)))  # type: ignore[arg-type]
     want = reference.layer_norm(x, weight, bias, 0.0)
     # half a step of rounding, and a multiplier of 8 bits (cut off) applied to the uncentred input
     gain = np.abs(weight / x.std(-1, keepdims=True))

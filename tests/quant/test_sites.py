@@ -27,7 +27,7 @@ from tests.tiny import Tiny
 WIDTH = 12
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.standard_normal((2, 5, WIDTH)), jnp.float32)
-WEIGHT, BIAS = (jnp.asarray(RNG.standard_normal(WIDTH), jnp.float32) for _ in range(2))
+NORM = {name: jnp.asarray(RNG.standard_normal(WIDTH), jnp.float32) for name in ("weight", "bias")}
 
 
 def site_qparams(bits: int, scale: float = 1.0, zero_point: float = 0.0) -> SiteQParams:
@@ -52,9 +52,11 @@ SCALES = {
 
 def test_float_site_norms_and_softmaxes_as_numpy_does() -> None:
     site = FloatSite()
-    norm = site.layer_norm("norm", "in", X, WEIGHT, BIAS, 1e-3)
+    norm = site.layer_norm("norm", "in", X, NORM, eps=1e-3)
     np.testing.assert_allclose(
-        norm, reference.layer_norm(np.asarray(X), np.asarray(WEIGHT), np.asarray(BIAS), 1e-3), atol=2e-6
+        norm,
+        reference.layer_norm(np.asarray(X), np.asarray(NORM["weight"]), np.asarray(NORM["bias"]), 1e-3),
+        atol=2e-6,
     )
     np.testing.assert_allclose(site.softmax("soft", "in", X), reference.softmax(np.asarray(X)), atol=1e-6)
     assert site("out", X) is X
@@ -74,26 +76,24 @@ def test_quant_site_quantizes_what_has_a_spec() -> None:
 def test_integer_operations_need_a_quantized_input() -> None:
     site = QuantSite(SPECS, SCALES)
     x = site("in", X)
-    norm = site.layer_norm("norm", "in", x, WEIGHT, BIAS, 1e-6)
+    norm = site.layer_norm("norm", "in", x, NORM, eps=1e-6)
     scale_in, scale_out = SCALES["in"].scale, SCALES["norm"].scale
-    unclipped = integer_layer_norm(x, WEIGHT, BIAS, scale_in, scale_out)
+    unclipped = integer_layer_norm(NORM, x, scale_in, scale_out)
     np.testing.assert_array_equal(norm, site("norm", unclipped))
     np.testing.assert_array_equal(
         site.softmax("soft", "in", x),
         LOG2.decode(SPECS["soft"], SCALES["soft"], integer_softmax(x, SCALES["in"].scale)),
     )
-    in_float = FloatSite().layer_norm("norm", "float", x, WEIGHT, BIAS, 1e-6)
-    np.testing.assert_array_equal(
-        site.layer_norm("norm", "float", x, WEIGHT, BIAS, 1e-6), site("norm", in_float)
-    )
+    in_float = FloatSite().layer_norm("norm", "float", x, NORM, eps=1e-6)
+    np.testing.assert_array_equal(site.layer_norm("norm", "float", x, NORM, eps=1e-6), site("norm", in_float))
     np.testing.assert_array_equal(site.softmax("soft", "float", x), site("soft", jax.nn.softmax(x)))
 
 
 def test_the_released_teacher_is_float_but_for_the_norms() -> None:
     site = IntegerNormSite(SPECS, SCALES)
     assert site("out", X) is X
-    norm = site.layer_norm("norm", "in", X, WEIGHT, BIAS, 1e-6)
-    want = integer_layer_norm(X, WEIGHT, BIAS, SCALES["in"].scale, SCALES["norm"].scale)
+    norm = site.layer_norm("norm", "in", X, NORM, eps=1e-6)
+    want = integer_layer_norm(NORM, X, SCALES["in"].scale, SCALES["norm"].scale)
     np.testing.assert_array_equal(norm, want)
 
 
@@ -101,7 +101,7 @@ def test_observing_collects_the_named_sites_and_changes_nothing() -> None:
     site = ObserveSite(lambda name, x: (name, x.sum()), frozenset({"a", "norm"}))
     assert site("a", X) is X
     assert site("b", X) is X
-    norm = site.layer_norm("norm", "a", X, WEIGHT, BIAS, 1e-6)
+    norm = site.layer_norm("norm", "a", X, NORM, eps=1e-6)
     assert set(site.records) == {"a", "norm"}
     assert site.records["norm"][0] == "norm"
     assert site.records["norm"][1] == norm.sum()

@@ -217,9 +217,9 @@ class _DropSite:
     def __call__(self, name: str, x: Array) -> Array:
         return self._mixed(name, self.site(name, x), x)
 
-    def layer_norm(self, name: str, source: str, x: Array, weight: Array, bias: Array, eps: float) -> Array:
-        smooth = FloatSite().layer_norm(name, source, x, weight, bias, eps)
-        return self._mixed(name, self.site.layer_norm(name, source, x, weight, bias, eps), smooth)
+    def layer_norm(self, name: str, source: str, x: Array, norm: Params, *, eps: float) -> Array:
+        smooth = FloatSite().layer_norm(name, source, x, norm, eps=eps)
+        return self._mixed(name, self.site.layer_norm(name, source, x, norm, eps=eps), smooth)
 
     def softmax(self, name: str, source: str, logits: Array) -> Array:
         return self._mixed(

@@ -182,7 +182,9 @@ def _errors(sweep: Sweep, params: Params, own: dict[str, Own], images: Array) ->
         own, gradient = entry
         spec = table[name]
         weight = None if gradient is None else fisher.importance(gradient, size)
-        return observer_of(spec).chunk_errors(spec, *own, x, importance=weight, grid=sweep.grid)
+        return observer_of(spec).chunk_errors(
+            spec, own.bits, own.bounds, x, importance=weight, grid=sweep.grid
+        )
 
     def on_device(params: Params, own: dict[str, Own], images: Array, keys: Array) -> dict[str, Array]:
         def one_chunk(args: tuple[Array, Array]) -> dict[str, Array]:

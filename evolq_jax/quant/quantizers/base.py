@@ -146,7 +146,8 @@ def _forward(
 def _backward(
     quantizer: Quantizer, spec: QuantSpec, saved: tuple[SiteQParams, Array], cotangent: Array
 ) -> tuple[SiteQParams, Array]:
-    return quantizer.gradient(spec, *saved, cotangent)
+    site_qparams, x = saved
+    return quantizer.gradient(spec, site_qparams, x, cotangent)
 
 
 _straight_through.defvjp(_forward, _backward)

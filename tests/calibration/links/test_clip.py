@@ -32,7 +32,7 @@ SITE = "blocks/mlp/fc2/weight"
 
 def calibration(tiny: Tiny) -> Calibration:
     specs = resolve(QUANT, tiny.sites).specs
-    return Calibration(tiny.parts, specs, tiny.sites, [tiny.images[:8], tiny.images[8:]], 6)
+    return Calibration(tiny.parts, specs, tiny.sites, [tiny.images[:6], tiny.images[6:]], 6)
 
 
 def start(tiny: Tiny, calibrated: Calibration) -> State:

@@ -66,7 +66,7 @@ def distilled() -> tuple[ModelParts, Params, Array, dict[str, SiteInfo]]:
 
 def calibration(name: str, specs: Specs) -> Calibration:
     parts, _, images, sites = network(name)
-    return Calibration(parts, specs, sites, [images[:8], images[8:]], 4)
+    return Calibration(parts, specs, sites, [images[:6], images[6:]], 3)
 
 
 def blank_state(calibrated: Calibration, params: Params) -> State:
@@ -126,13 +126,15 @@ def test_any_factors_and_shifts_leave_the_function_as_it_is(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("chain", [("ranges", "smooth"), ("ranges", "fold"), ("ranges", "smooth", "fold")])
+@pytest.mark.parametrize("chain", [("ranges", "fold"), ("ranges", "smooth", "fold")])
 def test_on_a_real_network_with_its_outliers_nothing_changes(chain: tuple[str, ...], shared: Path) -> None:
     model = load_checkpoint(REAL, shared / f"data/weights/{REAL}.safetensors")
     found = load_images(shared / "data/imagenet/calib", model.preprocessing, num=8, cache_dir=None)
     images = normalize(model.preprocessing, jnp.asarray(found.pixels))
     sites = list_sites(model.parts, model.params, (224, 224, 3))
-    specs, bits = resolve(QuantConfig("matmul"), sites)
+    specs, bits = resolve(
+        QuantConfig("matmul", weight_observer="minmax", activation_observer="minmax"), sites
+    )
     given, start = (model.parts, specs, model.params, [images]), blank_qparams(specs, bits, sites)
     params = calibrate(*given, sites=sites, qparams=start, chain=chain, chunk=4).params
     run = jax.jit(lambda p: forward(model.parts, float_reading(p), images))
@@ -235,13 +237,3 @@ def test_links_that_rescale_come_before_those_that_correct_and_need_norms() -> N
     with pytest.raises(UserError, match="this network names none"):
         check(make_small("small_resnet").parts, "ranges", "fold")
     check(tiny.parts, "ranges", "fold", "gptq", "bias")
-
-
-def test_folding_composes_with_corrections() -> None:
-    """Corrections imitate the folded reference: without quantizers nothing is left to correct."""
-    tiny = make_tiny()
-    chain = ("ranges", "fold", "ridge", "bias")
-    given = tiny.parts, (), tiny.params, [tiny.images]
-    params = calibrate(*given, sites=tiny.sites, qparams={}, chain=chain).params
-    for name, leaf in flatten(params).items():
-        np.testing.assert_allclose(leaf, flatten(tiny.params)[name], atol=2e-4)

@@ -122,9 +122,9 @@ def test_smoothing_leaves_the_float_network_as_it_is(name: str, scheme: str) -> 
 def test_smoothing_then_folding_then_corrections() -> None:
     parts, params, images, sites = network("tiny_vit")
     specs, bits = resolve(QuantConfig("matmul", weight_bits=8), sites)
-    chain, batches = ("ranges", "smooth", "fold", "bias"), [images[:8], images[8:]]
+    chain, batches = ("ranges", "smooth", "fold", "bias"), [images[:6], images[6:]]
     given, start = (parts, specs, params, batches), blank_qparams(specs, bits, sites)
-    found = calibrate(*given, sites=sites, qparams=start, chain=chain, chunk=4)
+    found = calibrate(*given, sites=sites, qparams=start, chain=chain, chunk=3)
     got = logits("tiny_vit", specs, found.params, found.qparams)
     close(got, logits("tiny_vit", (), params, {}), 0.05)
     assert all(leaf.shape == (3, 1, 1, 1) for leaf in found.qparams["blocks/norm1"])

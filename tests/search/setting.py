@@ -5,7 +5,6 @@ from functools import cache, partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -146,11 +145,15 @@ def make_setting(depth: int = 3, activations: bool = True) -> Setting:
         specs = tuple((name, spec) for name, spec in specs if tiny.sites[name].is_weight)
     given, start = (tiny.parts, specs, tiny.params, [tiny.images]), blank_qparams(specs, bits, tiny.sites)
     qparams = calibrate(*given, sites=tiny.sites, qparams=start, chunk=12).qparams
-    network = at_qparams(specs, tiny.params, qparams)
-    reading = network.reading(specs)
-    tokens = embed(tiny.parts, reading, tiny.pixels, preprocessing=PREPROCESSING, chunk=12)
-    teacher = forward(tiny.parts, float_reading(tiny.params), tiny.images)
-    return Setting(tiny, specs, qparams, network, jnp.asarray(tokens), teacher)
+
+    @jax.jit
+    def arrays(params: Params, qparams: QParams, pixels: Array) -> tuple[Quantized, Array, Array]:
+        network = at_qparams(specs, params, qparams)
+        reading = network.reading(specs)
+        tokens = embed(tiny.parts, reading, pixels, preprocessing=PREPROCESSING, chunk=12)
+        return network, tokens, forward(tiny.parts, float_reading(params), tiny.images)
+
+    return Setting(tiny, specs, qparams, *arrays(tiny.params, qparams, tiny.pixels))
 
 
 @partial(jax.jit, static_argnames=("runner", "objective", "number"))

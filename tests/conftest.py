@@ -55,11 +55,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     of_cpu, backend = item.get_closest_marker("cpu"), jax.default_backend()
     if of_cpu and backend != "cpu":
         pytest.skip(f"assumes a CPU, not a {backend}: {of_cpu.kwargs['reason']}")
-    as_for_users = item.get_closest_marker("optimized") is not None
-    if as_for_users and jax.config.read("jax_disable_most_optimizations"):
-        jax.clear_caches()  # a program is kept whatever it was compiled with
-    fewer = not as_for_users and item.get_closest_marker("shared") is None
-    jax.config.update("jax_disable_most_optimizations", fewer)
+    jax.config.update("jax_disable_most_optimizations", item.get_closest_marker("shared") is None)
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:

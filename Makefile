@@ -3,7 +3,7 @@ PYTHON ?= python3
 CONFIG := configs/digits_w2a8.py
 BIN := .venv/bin
 DEV := .venv/.dev-installed
-PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4
+PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 # The numerics, whole folders of them, so that a new test there is in unless it is marked `slow`; one tiny
 # search; one run. A test that is named here and no longer found is an error.
 FAST := tests/quant tests/objective tests/network tests/search/algorithms/test_evolq.py \

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evolq_jax.data import load_images
+from evolq_jax.data import digits, load_images
 from evolq_jax.errors import UserError
 from evolq_jax.typing import Preprocessing
 
@@ -141,7 +141,8 @@ def test_digits_pixels_and_labels_are_scikit_learns() -> None:
 
 
 def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    digits.read_digits.cache_clear()
     with pytest.raises(UserError, match="need scikit-learn: pip install"):
         load_images("digits:train", DIGIT)
 

@@ -1,6 +1,6 @@
-"""An experiment as one frozen dataclass, and the files that hold one.
+"""An experiment as one frozen dataclass.
 
-Config files (`configs/*.py`) hold `config = Experiment(...)`; the command line overrides single fields.
+A config file (`configs/*.py`) holds `config = Experiment(...)`. The command line overrides single fields.
 """
 
 from dataclasses import dataclass, field, replace
@@ -48,8 +48,8 @@ class ModelConfig:
     """Which network, with which weights.
 
     Attributes:
-      name: of the registry (`evolq models`).
-      weights: `.safetensors` or `.npz` file, folder, or `hf-hub:owner/name`; None: the weights that
+      name: a model of the registry (`evolq models` lists them).
+      weights: a `.safetensors` or `.npz` file, a folder, or `hf-hub:owner/name`; None: the weights that
         evolq_jax ships for this model.
     """
 
@@ -62,19 +62,22 @@ class CalibrationConfig:
     """How the first scales are found.
 
     Attributes:
-      chain: links, in order; `ranges` (the paper's) comes first. The end of `--help` says what each does;
-        docs/initialisation.md says it in full. After a link that rounds weights, a search moves scales, not
-        integers. Python may pass a link of its own in place of a name.
-      damping: how strongly `ridge` holds on to float weights, relative to each input's second moment.
-      pull: share (0 to 1) of the stream's error that `ridge` and `bias` correct at the end of a branch.
-      token_weights: what layer-wise links weigh tokens by: `fisher`, how much they matter to the network's
-        output and, where a LayerNorm follows, the size of their stream; `stream`, this alone; `equal`, none.
-      fisher: `ranges` weighs squared errors by how much each value matters to the network's output (squared
-        gradients towards the float network's probabilities; no labels), for observers that compare errors.
+      chain: the links, in order. The first is `ranges`, the paper's calibration. The end of `--help` says
+        what each link does, and docs/initialisation.md says it in full. After a link that rounds weights, a
+        search moves scales, not integers. Python may pass a link of its own in place of a name.
+      damping: how strongly `ridge` holds on to the float weights, relative to each input's second moment.
+      pull: the share of the stream's error, from 0 to 1, that `ridge` and `bias` correct at the end of a
+        branch.
+      token_weights: how layer-wise links weigh tokens. `fisher`: by how much a token matters to the network's
+        output and, if a LayerNorm follows, by the size of its stream. `stream`: by that size alone. `equal`:
+        all alike.
+      fisher: whether observers that compare errors weigh them by how much each value matters to the network's
+        output. The weights are squared gradients towards the float network's probabilities; they need no
+        labels.
       brecq: settings of `brecq`.
       clip: settings of `clip`.
-      batch_size: images of a batch: smoothing observers update, and omse and ptf score, per batch.
-      image_chunk: images run at once.
+      batch_size: images of a batch. Smoothing observers update once a batch; `omse` and `ptf` score a batch.
+      image_chunk: images that run at once.
     """
 
     chain: tuple[str | Link, ...] = ("ranges",)
@@ -88,7 +91,7 @@ class CalibrationConfig:
     image_chunk: int = 10
 
     def __post_init__(self) -> None:
-        """Rejects unknown initialisers and sizes that mean nothing."""
+        """Rejects unknown links and sizes that mean nothing."""
         check_at_least_one("calibration.batch_size", self.batch_size)
         check_at_least_one("calibration.image_chunk", self.image_chunk)
         if not self.damping > 0:
@@ -109,7 +112,7 @@ class CalibrationConfig:
         return tuple(self.with_settings(link) for link in find_links(self.chain))
 
     def with_settings(self, link: Link) -> Link:
-        """A link with the settings that this config has for it; one that Python passed keeps its own."""
+        """A link with the settings that this config has for it. A link that Python passed keeps its own."""
         if link.name not in LINKS:
             return link
         if isinstance(link, LayerLink):
@@ -128,12 +131,12 @@ class CalibrationConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """How a search is saved while it runs; the result does not depend on it.
+    """How a search or a descent is saved while it runs. The result does not depend on it.
 
     Attributes:
-      every_seconds: least time between two checkpoints, which are made at the end of a block's visit; what
-        a kill costs is this and a visit.
-      keep: checkpoints kept.
+      every_seconds: least time between two checkpoints. A search makes them at the end of a block's visit, a
+        descent after a step. So a kill costs this time and one visit or step.
+      keep: how many of the last checkpoints are kept.
     """
 
     every_seconds: float = 30.0
@@ -151,28 +154,28 @@ class Experiment:
     """Everything a run depends on.
 
     Attributes:
-      name: of the run's directory and tables.
+      name: the run's directory and its tables have this name.
       model: the network and its weights.
       data: calibration and evaluation images.
-      quant: which sites are quantized and how.
-      calibration: the initialisation.
+      quant: which sites are quantized, and how.
+      calibration: how the first scales are found.
       search: the evolutionary search.
       landscape: the scan of the loss over scale space.
       baseline: gradient descent in the search's place.
-      checkpoint: how the search is saved while it runs.
-      start: a finished run of the same model, quantizers and calibration, whose result a search or baseline
-        starts from, in calibration's place.
-      milestones: into how many parts a search's or baseline's budget is cut to score the scales on the way
-        (at the end of the run; selects nothing); 0: none.
-      memory: what a search may take of the device's memory, such as `12GiB`, or `device` for all that it has:
-        what runs at once and what is cached are lowered until the estimate fits. None: as they are set.
-      mesh: how many devices a population's candidates and the images are spread over, such as
-        `candidate=4,data=2`; an axis that is left out gets the other devices. None: all devices, chosen
+      checkpoint: how a search or a descent is saved while it runs.
+      start: a finished run of the same model, quantizers and calibration. A search or baseline then starts
+        from its result, in place of calibrating.
+      milestones: into how many parts the budget of a search or baseline is cut. The scales at each cut are
+        scored at the end of the run; this selects nothing. 0: none.
+      memory: how much of the device's memory a search may take, such as `12GiB`, or `device` for all of it.
+        Chunks and caches shrink until the estimate fits. None: they stay as they are set.
+      mesh: over how many devices the candidates of a population and the images are spread, such as
+        `candidate=4,data=2`. An axis that is left out gets the other devices. None: all devices, spread
         automatically (docs/scaling.md).
-      precision: of matrix products: `float32`, or where the hardware has it `tf32` or `bfloat16`, which are
-        faster and change the order of candidates that are nearly as good (docs/scaling.md).
+      precision: of matrix products: `float32`, or `tf32` or `bfloat16` if the hardware has it. These are
+        faster, and change the order of candidates that are nearly as good (docs/scaling.md).
       evaluation_batch: images of one evaluation batch, on each device.
-      seed: draws the calibration images, and drives block reconstruction and the search.
+      seed: draws the calibration images, and drives block reconstruction, searches and descents.
     """
 
     name: str = "experiment"
@@ -193,7 +196,7 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Rejects what cannot be right whatever the model and the images are."""
+        """Rejects what is wrong for every model and all images."""
         check_choices(self)
         if not self.name or Path(self.name).name != self.name:
             raise UserError(

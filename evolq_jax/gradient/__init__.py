@@ -1,1 +1,1 @@
-"""Gradient baselines for the search: optax over the same scales, with straight-through rounding."""
+"""Gradient descent in the search's place: an optax optimiser moves the same scales at the same budget."""

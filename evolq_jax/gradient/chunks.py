@@ -1,4 +1,4 @@
-"""The fitness and its gradient, one chunk of images after the other, each run of one a program of its own."""
+"""The fitness and its gradient, one chunk of images after the other. Each run of a chunk is one program."""
 
 from functools import partial
 
@@ -14,12 +14,20 @@ from evolq_jax.typing import Array
 
 
 def value_and_gradient(loss: ScaleLoss, data: Data, theta: Theta, images: Array) -> tuple[Array, Theta]:
-    """The fitness on the images of these indices [B], and its straight-through gradient.
+    """The fitness on some images, and its straight-through gradient.
 
-    All chunks run forwards. The fitness of their outputs tells how each chunk's outputs should change. With
-    that each runs again, backwards. So fitnesses that join images of several chunks are exact, and
-    memory is one chunk's. It is what a loop over chunks inside one program gives, but XLA's CPU backend runs
-    gradients of convolutions inside loops tens of times slower (`benchmarks/descent.py`).
+    First all chunks run forwards. The gradient of the fitness with respect to their outputs follows. Then
+    each chunk runs again, backwards from this gradient. So a fitness that compares images of several chunks
+    is exact, and memory is that of one chunk.
+
+    A loop over chunks inside one program gives the same. But XLA's CPU backend runs gradients of convolutions
+    inside loops tens of times slower (`benchmarks/descent.py`).
+
+    Args:
+      loss: what descends.
+      data: the arrays of the descent.
+      theta: where the gradient is taken.
+      images: the indices [b] of the images.
     """
     size = largest_divisor(len(images), loss.image_chunk)
     chunks = images.reshape(-1, size)
@@ -33,6 +41,7 @@ def value_and_gradient(loss: ScaleLoss, data: Data, theta: Theta, images: Array)
 
 @partial(jax.jit, static_argnames=("loss",))
 def _outputs(loss: ScaleLoss, data: Data, theta: Theta, chunk: Array) -> Outputs:
+    """The outputs of the quantized network on a chunk of images, given by their indices."""
     return straight_through_outputs(loss, straight_through_network(loss, data, theta), data.tokens[chunk])
 
 
@@ -54,6 +63,6 @@ def _fitness(
 def _add_pulled(
     loss: ScaleLoss, data: Data, theta: Theta, chunk: Array, *, cotangent: Outputs, total: Theta
 ) -> Theta:
-    """`total` and what a chunk adds; as a sum, so that one chunk runs after the other."""
+    """`total` plus the gradient of a chunk. Chunks wait for each other's sum, so no two run at once."""
     _, pull = jax.vjp(lambda theta: _outputs(loss, data, theta, chunk), theta)
     return jax.tree.map(jnp.add, total, pull(cotangent)[0])

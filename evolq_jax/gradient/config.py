@@ -1,11 +1,11 @@
-"""The settings of a gradient baseline."""
+"""The settings of a descent."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from evolq_jax.errors import UserError
 
-BACKWARD = 2  # forwards that a backward pass counts as
+BACKWARD = 2  # a backward pass counts as this many forward passes
 
 Parametrization = Literal["raw", "log", "log_per_tensor"]  # gradients need no grouping of channels
 
@@ -15,22 +15,25 @@ class BaselineConfig:
     """How scales descend. Sites, fitness, contrastive batch, holdout and teacher are those of the search.
 
     Attributes:
-      optimizer: an optax optimiser by name: `adam`, `adamw`, `sgd`, `lion`, `lbfgs`, ...
+      optimizer: the name of an optax optimiser: `adam`, `adamw`, `sgd`, `lion`, `lbfgs`, ...
       learning_rate: the first learning rate. `lbfgs` finds its steps by a line search instead.
       momentum: of optimisers that have one (`sgd`, `rmsprop`, `lars`, ...).
-      schedule: of the learning rate over the budget: `constant`, `cosine` (to zero) or `linear` (to zero).
+      schedule: how the learning rate changes over the budget: `constant`, `cosine` or `linear`, the last two
+        to zero.
       warmup: share of the steps in which the learning rate rises from zero.
       clip: largest norm of the gradient over all scales; None: no limit.
-      gradient: `straight_through` (rounding passes gradients; scales have LSQ's gradient), or `spsa`:
+      gradient: `straight_through`: rounding passes gradients, and scales have LSQ's gradient. `spsa`:
         differences along random signs (Spall 1992), without a backward pass.
-      lsq_scaling: LSQ's factor 1 / sqrt(elements per scale x largest integer) (Esser et al. 2020).
-      spsa_radius: half the distance between SPSA's two points.
-      spsa_samples: the number of pairs of points that are averaged.
-      parametrization: `log` ratios to the start, one per tensor (`log_per_tensor`), or `raw` scales.
+      lsq_scaling: whether gradients have LSQ's factor 1 / sqrt(elements per scale x largest integer) (Esser
+        et al. 2020, section 2.2).
+      spsa_radius: half the distance between the two points of an SPSA sample.
+      spsa_samples: pairs of points that a step averages.
+      parametrization: what moves: `log` ratios to the start, one log ratio for each tensor
+        (`log_per_tensor`), or `raw` scales.
       minibatch: images of a step, in whole contrastive batches; None: all images that are searched on.
-      budget: in candidate-images. The forward pass of one image is one, the backward pass two. None: the
+      budget: in candidate-images. The forward pass of one image counts 1, its backward pass 2. None: the
         budget of the search in this config.
-      evaluate_every: steps between two evaluations of the quantized network. The budget pays for these.
+      evaluate_every: steps between two evaluations of the quantized network. The budget pays for them too.
     """
 
     optimizer: str = "adam"

@@ -1,4 +1,4 @@
-"""The descent over the scales of all blocks at once, in the budget of a search."""
+"""The loop of a descent: steps over the scales of all blocks at once, with evaluations in between."""
 
 import time
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from evolq_jax.gradient.step import evaluate, step
 
 
 def run(problem: Problem, data: Data, state: State) -> Iterator[Evaluation | Step | DescentEnd]:
-    """Improves the scales of all blocks at once while the budget lasts, and tells of it as it goes.
+    """Improves the scales of all blocks at once until the budget is spent, and tells of it as it goes.
 
-    The result is the best point that was evaluated: better than those before on the images searched on *and*,
-    with a `search.holdout`, on those held out, as the search keeps its moves.
+    The result is the best point that was evaluated. A point is better than another if its fitness on the
+    images searched on is lower. If images are held out, its fitness on those must be lower too.
 
     A descent that goes on from the state of a step ends with the same result, bit for bit, on the same
-    hardware.
+    hardware. You can stop listening at any time: nothing is left to close.
 
     Args:
       problem: what descends (`make_problem`).
@@ -23,7 +23,8 @@ def run(problem: Problem, data: Data, state: State) -> Iterator[Evaluation | Ste
       state: where to begin (`init`), or where to go on (`Step.state`).
 
     Yields:
-      Every evaluation; after the first one and after every step the state; at the end what was found.
+      An `Evaluation` whenever the quantized network was scored. A `Step` after the first evaluation, and
+      after each step. The `DescentEnd` last.
     """
     began = time.monotonic() - state.seconds
 

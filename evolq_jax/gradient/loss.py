@@ -16,11 +16,11 @@ from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import fake_quant_weights
 from evolq_jax.typing import Array, Params
 
-STACKED_KERNEL = 5  # axes of the kernels of several blocks: [L, height, width, in, out]
+STACKED_KERNEL = 5  # the number of axes of stacked kernels: [L, height, width, in, out]
 
 
 class Student(NamedTuple):
-    """The quantized network, with gradients to what its scales were made of."""
+    """The arrays of the quantized network."""
 
     weights: Params  # the parameters, fake-quantized
     qparams: QParams
@@ -33,7 +33,10 @@ def straight_through_network(loss: ScaleLoss, data: Data, theta: Theta) -> Stude
 
 
 def straight_through_outputs(loss: ScaleLoss, student: Student, x: Array) -> Outputs:
-    """The outputs of the quantized network on images at the first segment's entry [B, ...], all at once."""
+    """The outputs of the quantized network on images at the first segment's entry [B, ...].
+
+    All images run at once. The outputs have reverse gradients to the student.
+    """
     parts, quantized = loss.parts, quantized_reading(loss.specs, student.weights, student.qparams)
 
     def logits(reading: Reading) -> Array:
@@ -50,17 +53,24 @@ def loops_are_slow(blocks: Params) -> bool:
     """Whether a loop over these stacked blocks would have a slow gradient.
 
     XLA's CPU backend runs gradients of convolutions inside loops tens of times slower than outside
-    (`benchmarks/descent.py`). Without a loop every block is compiled, which only these are worth.
+    (`benchmarks/descent.py`). Without a loop, each block is compiled on its own. That takes longer, and pays
+    for convolutions only.
     """
     has_kernels = any(leaf.ndim == STACKED_KERNEL for leaf in jax.tree.leaves(blocks))
     return has_kernels and jax.default_backend() == "cpu"
 
 
 def straight_through_loss(loss: ScaleLoss, data: Data, theta: Theta, images: Array) -> Array:
-    """The fitness on the images of these indices [B], with straight-through gradients.
+    """The fitness [] on some images, with straight-through gradients, as one program.
 
-    Chunks of images are run again in the backward pass, so that memory is one chunk's. They are a loop in one
-    program, for SPSA and line searches, which need one; `gradient.chunks` has the same without.
+    SPSA and line searches need one program, so a loop runs over chunks of images. The backward pass runs each
+    chunk again, so memory is that of one chunk. `gradient.chunks` gives the same without a loop.
+
+    Args:
+      loss: what descends.
+      data: the arrays of the descent.
+      theta: where the fitness is taken.
+      images: the indices [b] of the images.
     """
     student = straight_through_network(loss, data, theta)
     one_chunk = partial(jax.checkpoint(partial(straight_through_outputs, loss)), student)

@@ -12,7 +12,7 @@ from evolq_jax.gradient.config import BaselineConfig
 
 
 def list_optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
-    """All optimisers of optax that need no more than a learning rate."""
+    """The optimisers of optax, by name, that need no argument but a learning rate."""
     found: dict[str, Callable[..., optax.GradientTransformation]] = {}
     for name in dir(optax):
         member = getattr(optax, name)
@@ -39,11 +39,11 @@ def make_schedule(config: BaselineConfig, num_steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, config.learning_rate, warmup), after], [warmup])
 
 
-@cache  # each instance compiles anew: equal settings share one
+@cache  # programs are compiled for an object, so equal settings must share one
 def make_optimizer(config: BaselineConfig, num_steps: int) -> optax.GradientTransformationExtraArgs:
-    """The optimiser for `num_steps` steps.
+    """The optimiser for so many steps. Equal settings give the same object.
 
-    `lbfgs` finds its steps by a line search; learning rate and clipping have no effect on it.
+    `lbfgs` finds its steps by a line search. Learning rate and clipping have no effect on it.
 
     Raises:
       UserError: the name is unknown, or the optimiser takes no schedule.
@@ -56,7 +56,7 @@ def make_optimizer(config: BaselineConfig, num_steps: int) -> optax.GradientTran
     if config.optimizer == "lbfgs":
         return optax.with_extra_args_support(factory())
     takes = inspect.signature(factory).parameters
-    own = {"momentum": config.momentum, "key": 0}  # the key is that of `noisy_sgd`
+    own = {"momentum": config.momentum, "key": 0}  # `noisy_sgd` has a key
     own = {name: value for name, value in own.items() if name in takes}
     try:
         optimizer = factory(make_schedule(config, num_steps), **own)

@@ -1,4 +1,4 @@
-"""What a descent is given and does not change: the problem, which is static, and its arrays."""
+"""What stays the same during a descent: the problem, which is static, and its arrays."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,16 +21,17 @@ from evolq_jax.typing import Array, Params, SiteInfo
 
 @dataclass(frozen=True)
 class ScaleLoss:
-    """The fitness as a function of scales, apart from arrays: the static argument of its programs.
+    """The fitness as a function of scales, without its arrays. Its programs are compiled for this record.
 
     Attributes:
       parts: the network's functions.
       specs: its quantizers.
-      sites: whose scales descend.
-      objective: what is minimised.
+      sites: the sites whose scales move.
+      objective: the fitness.
       image_chunk: images that run at once.
-      parametrization: what stands for the scales.
-      sharing: of the sites whose gradients have LSQ's factor (`quant.gradients.elements_sharing`).
+      parametrization: the form in which scales move.
+      sharing: elements that share a scale, for each site whose gradient has LSQ's factor
+        (`quant.gradients.elements_sharing`).
     """
 
     parts: ModelParts
@@ -44,13 +45,13 @@ class ScaleLoss:
 
 @dataclass(frozen=True)
 class Problem:
-    """What a descent does, apart from arrays. Frozen and hashable.
+    """What a descent does, without its arrays. Frozen and hashable.
 
     Attributes:
-      config: its settings.
-      loss: what descends.
-      num_images: B, those held out included.
-      num_held_out: the last of them, which only decide on the result.
+      config: the settings.
+      loss: what is minimised.
+      num_images: B, all calibration images.
+      num_held_out: how many of them are held out. These come last, and only decide on the result.
       minibatch: images of a step.
       budget: candidate-images. What is found beyond it does not count.
     """
@@ -64,37 +65,37 @@ class Problem:
 
     @property
     def num_searched(self) -> int:
-        """The images that the loss is taken on."""
+        """The number of images that the descent minimises the fitness on. They come first."""
         return self.num_images - self.num_held_out
 
     @property
     def gradient_cost(self) -> int:
-        """The candidate-images of one value with its gradient, by a backward pass."""
+        """The candidate-images of a mini-batch's fitness and gradient, by a backward pass."""
         return (1 + BACKWARD) * self.minibatch
 
     @property
     def step_cost(self) -> int:
-        """The candidate-images of a step, without the points that a line search tries."""
+        """The candidate-images of a step. Points that a line search tries cost more, see `step`."""
         if self.config.gradient == "spsa":
             return 2 * self.config.spsa_samples * self.minibatch
         return self.gradient_cost
 
     @property
     def num_steps(self) -> int:
-        """About how many steps the budget pays for, with evaluations in between."""
+        """About how many steps the budget pays for, together with their evaluations."""
         return max(1, int(self.budget / (self.step_cost + self.num_images / self.config.evaluate_every)))
 
     @property
     def optimizer(self) -> optax.GradientTransformationExtraArgs:
-        """The optimiser, always the same object for an equal problem."""
+        """The optimiser. Equal problems have the same object."""
         return make_optimizer(self.config, self.num_steps)
 
 
 class Data(NamedTuple):
-    """The arrays of a descent that stay."""
+    """The arrays that stay the same during a descent."""
 
     params: Params  # float, after calibration's chain
-    start: QParams  # all scales where the descent begins
+    start: QParams  # of all sites, where the descent begins
     tokens: Array  # the calibration images at the first segment's entry, quantized [B, ...]
     teacher: Teacher  # on the same images
     temperature: Array | float = 3.0  # of infoNCE
@@ -114,7 +115,7 @@ def make_problem(
 
     Args:
       config: the settings of the descent.
-      search: has the sites, the fitness, the contrastive batch, the holdout and the images run at once.
+      search: gives the sites, the fitness, the contrastive batch, the holdout and the image chunk.
       parts: the network's functions.
       specs: its quantizers, resolved.
       sites: its quantization points.
@@ -122,8 +123,9 @@ def make_problem(
       budget: candidate-images.
 
     Raises:
-      UserError: a pattern or the optimiser is unknown, the fitness is about one block, there are too few
-        images, the mini-batch does not fit, or the budget pays for no step.
+      UserError: a pattern matches no site, the optimiser is unknown, the fitness is about a single block,
+        there are too few images to hold some out, the mini-batch is not made of whole contrastive batches,
+        or the budget does not pay for a step.
     """
     num_held_out = search.num_held_out(num_images)
     objective, _ = search.objectives()
@@ -147,14 +149,14 @@ def make_problem(
         minibatch=config.minibatch or num_images - num_held_out,
         budget=budget,
     )
-    make_optimizer(config, 1)  # an unknown one is refused here
+    make_optimizer(config, problem.num_steps)  # refuses an unknown name
     _check_minibatch(problem, search.batch_size)
     _check_budget(problem)
     return problem
 
 
 def _check_minibatch(problem: Problem, batch_size: int) -> None:
-    """Contrastive batches are whole in every step."""
+    """Refuses mini-batches that are not made of whole contrastive batches, or are too large."""
     number, available = problem.minibatch, problem.num_searched
     if number > available or number % batch_size:
         raise UserError(
@@ -164,7 +166,7 @@ def _check_minibatch(problem: Problem, batch_size: int) -> None:
 
 
 def _check_budget(problem: Problem) -> None:
-    """It pays for two evaluations and a step between them."""
+    """Refuses a budget that does not pay for two evaluations and a step between them."""
     needed = 2 * problem.num_images + problem.step_cost
     if problem.budget < needed:
         raise UserError(

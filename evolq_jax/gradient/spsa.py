@@ -1,4 +1,4 @@
-"""Gradients from values alone: simultaneous perturbation (SPSA; Spall 1992)."""
+"""Gradients without a backward pass: simultaneous perturbation (SPSA)."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,17 @@ from evolq_jax.typing import Array
 def spsa(
     loss: Callable[[Theta], Array], theta: Theta, key: Array, config: BaselineConfig
 ) -> tuple[Array, Theta]:
-    """Mean loss of the points tried, and the gradient from differences along random signs (Spall 1992)."""
+    """The mean loss [] of the points tried, and an estimate of the gradient (Spall 1992).
+
+    A sample moves all coordinates at once, each by the radius and a random sign, there and back. The
+    difference of the two losses gives the slope along the signs. Samples are averaged.
+
+    Args:
+      loss: the function to differentiate, to a scalar.
+      theta: where.
+      key: PRNG key; consumed.
+      config: radius and number of samples.
+    """
 
     def one(key: Array) -> tuple[Array, Theta]:
         keys = dict(zip(theta, jax.random.split(key, len(theta)), strict=True))

@@ -1,4 +1,4 @@
-"""What of a descent moves, and what it says of itself: evaluations, steps, its end."""
+"""The state of a descent, and the records that tell of it: evaluations, steps, the end."""
 
 from typing import NamedTuple
 
@@ -12,28 +12,29 @@ from evolq_jax.typing import Array
 
 
 class Point(NamedTuple):
-    """Where the optimiser is: what it moves, and what it remembers."""
+    """Where the optimiser is."""
 
-    theta: Theta
-    optimizer: tuple[Array, ...]  # the leaves of its state, so that no type of optax is in a file
+    theta: Theta  # what it moves
+    optimizer: tuple[Array, ...]  # the leaves of its own state; without optax's types, a file can hold them
 
 
 class State(NamedTuple):
-    """Where a descent stands between two steps: beside the problem and its data all that it needs to go on.
+    """Where a descent stands between two steps. With the problem and its data, a descent can go on from it.
 
-    A pytree of arrays and numbers. Mini-batches and SPSA's signs are drawn from `key` and the step's number.
+    It is a pytree of arrays and numbers. A step draws its mini-batch and SPSA's signs from `key` and its own
+    number.
     """
 
     point: Point
     key: Array
-    best: QParams  # of what was evaluated
+    best: QParams  # the best scales that were evaluated
     fitness: float = np.inf  # at `best`, on the images searched on
-    held_out_fitness: float = np.inf
+    held_out_fitness: float = np.inf  # at `best`; infinite where no images are held out
     start_fitness: float = np.inf
-    steps: int = 0
-    spent: int = 0  # candidate-images; 0 before the start is evaluated
-    evaluated: int = 0  # what had been spent after the last evaluation
-    seconds: float = 0.0
+    steps: int = 0  # so far
+    spent: int = 0  # candidate-images so far; 0 until the start is evaluated
+    evaluated: int = 0  # `spent` at the end of the last evaluation
+    seconds: float = 0.0  # since the descent began
 
     @property
     def number(self) -> int:
@@ -42,11 +43,11 @@ class State(NamedTuple):
 
 
 def init(problem: Problem, start: QParams, key: Array) -> State:
-    """Before the start is evaluated.
+    """The state in which a descent begins. Nothing is evaluated yet.
 
     Args:
       problem: what descends.
-      start: all scales where the descent begins.
+      start: the scales of all sites.
       key: PRNG key; consumed.
     """
     theta = encode(problem.loss, start)
@@ -54,38 +55,38 @@ def init(problem: Problem, start: QParams, key: Array) -> State:
 
 
 def can_step(problem: Problem, state: State) -> bool:
-    """Whether the budget pays for a step and its evaluation."""
+    """Whether the budget pays for one more step and its evaluation."""
     return state.spent + problem.step_cost + problem.num_images <= problem.budget
 
 
 def is_due(problem: Problem, state: State) -> bool:
-    """Whether the network is evaluated after this step: every few steps, and after the last one.
+    """Whether the network is to be evaluated now: every few steps, and after the last one.
 
-    A line search may have spent more than there was. Then what it found does not count.
+    A line search may have overrun the budget. Then what it found does not count.
     """
     pays = state.spent + problem.num_images <= problem.budget
     return pays and (state.steps % problem.config.evaluate_every == 0 or not can_step(problem, state))
 
 
 class Evaluation(NamedTuple):
-    """The quantized network at one time of the descent; a line of `log.jsonl`."""
+    """How good the quantized network is at one time of the descent; a line of `log.jsonl`."""
 
-    step: int
+    step: int  # steps so far
     candidate_images: int  # spent so far
-    fitness: float  # on the images searched on
-    held_out_fitness: float | None
-    best_fitness: float
+    fitness: float  # now, on the images searched on
+    held_out_fitness: float | None  # now; None: no images are held out
+    best_fitness: float  # of the best scales so far, on the images searched on
     seconds: float  # since the descent began
 
 
 class Step(NamedTuple):
-    """A step has ended (or the start is evaluated), and the descent stands here."""
+    """A step has ended, or the start has been evaluated."""
 
-    state: State
+    state: State  # where the descent stands
 
 
 class DescentEnd(NamedTuple):
-    """A descent is over: the scales found, and the fitness they started and ended with."""
+    """A descent is over: what it found, and what it spent."""
 
     qparams: QParams
     start_fitness: float
@@ -96,7 +97,7 @@ class DescentEnd(NamedTuple):
 
 
 def end_of(state: State) -> DescentEnd:
-    """What a descent has found so far."""
+    """What a descent has found and spent so far."""
     return DescentEnd(
         qparams=state.best,
         start_fitness=state.start_fitness,

@@ -1,4 +1,4 @@
-"""A step of the optimiser, and an evaluation of the quantized network: both give a new state."""
+"""The two things that a descent does: a step of the optimiser, and an evaluation of the quantized network."""
 
 from functools import partial
 from typing import Any
@@ -23,7 +23,10 @@ from evolq_jax.typing import Array
 
 
 def step(problem: Problem, data: Data, state: State) -> State:
-    """The state after one step of the optimiser, which has paid for it."""
+    """The state after one step of the optimiser, with its cost added to what is spent.
+
+    A line search pays for each point that it tries, as for a gradient.
+    """
     images, tried = minibatch(problem, state), 0
     if problem.config.gradient == "spsa" or problem.config.optimizer == "lbfgs":
         key = jax.random.fold_in(state.key, state.steps + 1)
@@ -36,12 +39,16 @@ def step(problem: Problem, data: Data, state: State) -> State:
 
 
 def minibatch(problem: Problem, state: State) -> Array:
-    """The indices [b] of the next step's images: shuffled epochs in turn, or all images in order."""
+    """The indices [b] of the next step's images.
+
+    Each epoch shuffles the images and cuts them into mini-batches. It leaves out those beyond the last whole
+    one. If a mini-batch holds all images, they stay in order.
+    """
     size, total = problem.minibatch, problem.num_searched
     if size == total:
         return jnp.arange(total)
     epoch, number = divmod(state.steps, total // size)
-    key = jax.random.fold_in(state.key, 0)  # no step's own
+    key = jax.random.fold_in(state.key, 0)  # steps use the numbers from 1 on
     order = jax.random.permutation(jax.random.fold_in(key, epoch), total)
     return order[number * size : (number + 1) * size]
 
@@ -49,8 +56,11 @@ def minibatch(problem: Problem, state: State) -> Array:
 def evaluate(problem: Problem, data: Data, state: State) -> tuple[State, Evaluation]:
     """Scores the quantized network at the optimiser's point, as a search does.
 
-    The point is the best so far if it is better than those before on the images searched on and, where some
-    are held out, on those too. The state has paid for it.
+    The point becomes the best so far if it is better on the images searched on and, if some are held out, on
+    those too.
+
+    Returns:
+      The state, with the cost added to what is spent, and the record.
     """
     qparams = _decode(problem.loss, state.point.theta, data.start)
     on_searched, on_held_out = _score(problem.loss, data, qparams, num_searched=problem.num_searched)
@@ -79,7 +89,7 @@ def _decode(loss: ScaleLoss, theta: Theta, start: QParams) -> QParams:
 
 @partial(jax.jit, static_argnames=("loss", "num_searched"))
 def _score(loss: ScaleLoss, data: Data, qparams: QParams, *, num_searched: int) -> tuple[Array, Array | None]:
-    """The fitness of the quantized network on the first `num_searched` images, and on the others."""
+    """The fitness of the quantized network on the first `num_searched` images, and on the others if any."""
     network = at_qparams(loss.specs, data.params, qparams)
 
     def one_chunk(x: Array) -> Outputs:
@@ -99,7 +109,7 @@ def _score(loss: ScaleLoss, data: Data, qparams: QParams, *, num_searched: int) 
 def _update(
     optimizer: optax.GradientTransformationExtraArgs, point: Point, value: Array, gradient: Theta
 ) -> Point:
-    """The point after the optimiser has moved it along a gradient."""
+    """The next point, from a value and its gradient."""
     return _moved(optimizer, point, value, gradient)[0]
 
 
@@ -107,7 +117,7 @@ def _update(
 def _step_in_one_program(
     problem: Problem, data: Data, point: Point, images: Array, *, key: Array
 ) -> tuple[Point, Array]:
-    """A whole step, which SPSA and line searches need, and how many points a line search tried."""
+    """The next point, and the number of points that a line search tried. SPSA and `lbfgs` need this."""
 
     def loss(theta: Theta) -> Array:
         return straight_through_loss(problem.loss, data, theta, images)
@@ -127,9 +137,9 @@ def _moved(
     gradient: Theta,
     **more: Any,
 ) -> tuple[Point, Any]:
-    """The point after the optimiser has moved it, and the optimiser's state as optax has it.
+    """The next point, and the optimiser's state in optax's own type.
 
-    An optimiser may want more than the gradient: the value, or (`more`) the function itself.
+    `more` is what some optimisers want beside the gradient, such as the function itself.
     """
     structure = jax.tree.structure(jax.eval_shape(optimizer.init, point.theta))
     state = jax.tree.unflatten(structure, point.optimizer)

@@ -1,4 +1,4 @@
-"""What the optimiser moves, and the scales that it stands for."""
+"""What the optimiser moves (theta), and how it stands for scales."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ Theta = dict[str, Array]  # by site, a leading L axis on every leaf
 
 
 def encode(loss: ScaleLoss, qparams: QParams) -> Theta:
-    """What stands for `qparams` themselves, the start: of all blocks at once, in the search's spaces."""
+    """The theta of the start, whose scales are in `qparams`. It has all blocks of every segment."""
     theta: Theta = {}
     for segment, space in _spaces(loss).items():
         solution = space.encode_blocks(scope(qparams, segment))
@@ -24,7 +24,7 @@ def encode(loss: ScaleLoss, qparams: QParams) -> Theta:
 
 
 def decode(loss: ScaleLoss, theta: Theta, start: QParams) -> QParams:
-    """All scales, with those that `theta` stands for put in; zero points stay."""
+    """The numbers of all sites, with the scales of `theta` in place of the start's. Zero points stay."""
     if loss.parametrization == "raw":
         theta = {site: jnp.maximum(jnp.abs(value), SMALLEST) for site, value in theta.items()}
     qparams = dict(start)
@@ -36,7 +36,7 @@ def decode(loss: ScaleLoss, theta: Theta, start: QParams) -> QParams:
 
 
 def _spaces(loss: ScaleLoss) -> dict[str, SearchSpace]:
-    """Of every segment in which scales descend."""
+    """The search space of each segment whose scales move."""
     segments = dict.fromkeys(site.split("/")[0] for site in loss.sites)
     sites, kind = loss.sites, loss.parametrization
     return {segment: make_space(sites, sites, kind, segment, specs=loss.specs) for segment in segments}

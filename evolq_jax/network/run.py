@@ -1,8 +1,8 @@
 """Runs a network made of stacked segments, whole or in part.
 
-Blocks run in a loop over their stacked parameters, so one block is compiled per segment, whatever its depth.
-The loop's bounds may be traced. A segment of one block has no loop, so its block may change the shape. The
-blocks that begin a stage do.
+A loop runs over the stacked parameters of a segment's blocks. So one block is compiled for each segment,
+whatever its depth, and the loop's bounds may be traced. A segment of one block has no loop. So this block may
+change the shape of its input, as the first block of a stage does.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,38 +19,55 @@ from evolq_jax.typing import Array, Params, Preprocessing, PyTree, Site
 
 
 def normalize(preprocessing: Preprocessing, pixels: Array) -> Array:
-    """Normalises images: uint8 [B, height, width, channels] -> float32, as the network wants them."""
+    """Images as the network wants them: uint8 [B, height, width, channels] -> float32."""
     mean, std = jnp.asarray(preprocessing.mean), jnp.asarray(preprocessing.std)
     return (pixels.astype(jnp.float32) / 255.0 - mean) / std
 
 
 def at(stacked: PyTree, index: Array | int) -> PyTree:
-    """One block's slice of a tree whose leaves have a leading L axis."""
+    """The slice of block `index` (may be traced) of a tree whose leaves have a leading L axis."""
     return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), stacked)
 
 
 def run_block(segment: Segment, params: Params, site: Site, x: Array) -> Array:
-    """One block, plus the linear layer of its input if calibration has added one as a correction."""
+    """Runs one block, [B, ...] -> [B, ...]. Adds the correction, if calibration has fitted one.
+
+    Args:
+      segment: whose block it is.
+      params: of this block alone, without L axis. The correction is a linear layer of the block's input.
+      site: what the block calls at its quantization points.
+      x: the block's input.
+    """
     y = segment.block(params, site, x)
     added = params.get(CORRECTION)
     return y if added is None else y + x @ added["weight"] + added["bias"]
 
 
 def unchanged(params: Params, site: Site, x: Array) -> Array:
-    """The `enter` of a segment that takes the output of the segment before as it is."""
+    """Returns x. It is the `enter` of a segment that takes the output of the segment before as it is."""
     del params, site
     return x
 
 
 def index_in(segment: Segment, index: Array | int) -> Array | int:
-    """A block's index for `run_blocks`: as it is, but 0 if there is only one block."""
+    """The index of a block for `run_blocks`. In a segment of one block it is 0, and known."""
     return 0 if segment.length == 1 else index
 
 
 def over_blocks(
     body: Callable[[Array, Any], tuple[Array, Any]], x: Array, blocks: PyTree, *, unroll: bool = False
 ) -> tuple[Array, Any]:
-    """`jax.lax.scan` over blocks stacked on a leading axis. A single block runs without a loop."""
+    """`jax.lax.scan` of `body` over blocks with a leading L axis. A single block runs without a loop.
+
+    Args:
+      body: `(x, block) -> (next x, anything)`; a block has no L axis.
+      x: the first block's input [B, ...].
+      blocks: any tree of what is stacked, such as parameters.
+      unroll: whether every block is compiled, without a loop.
+
+    Returns:
+      The last block's output [B, ...], and what `body` made of every block, with a leading L axis.
+    """
     if jax.tree.leaves(blocks)[0].shape[0] > 1:
         return jax.lax.scan(body, x, blocks, unroll=unroll)
     x, made = body(x, at(blocks, 0))
@@ -58,12 +75,12 @@ def over_blocks(
 
 
 def window(stacked: PyTree, index: Array | int, size: int) -> PyTree:
-    """`size` consecutive blocks, from block `index` on, of a tree whose leaves have a leading L axis."""
+    """`size` neighbouring blocks from block `index` (may be traced) on, of a tree with a leading L axis."""
     return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index, size), stacked)
 
 
 def forward(parts: ModelParts, reading: Reading, images: Array) -> Array:
-    """Normalised images [B, height, width, channels] -> logits [B, C]."""
+    """Runs the whole network: normalised images [B, height, width, channels] -> logits [B, C]."""
     x = images
     for segment in parts.segments:
         x = segment.enter(reading.params, reading.outside, x)
@@ -74,7 +91,13 @@ def forward(parts: ModelParts, reading: Reading, images: Array) -> Array:
 def with_features(
     parts: ModelParts, reading: Reading, run: Callable[[Reading], Array]
 ) -> tuple[Array, Array]:
-    """The result of `run(reading)`, and the features [B, ...] that the network's head made on the way."""
+    """The result of `run(reading)`, and the features [B, ...] that the classifiers read on the way.
+
+    Args:
+      parts: the network's functions. They name the site of the features.
+      reading: how the network is read.
+      run: runs the network up to its head, with the reading that it is given.
+    """
     kept: dict[str, Array] = {}
 
     def recording(segment: str, entries: Mapping[str, Any]) -> Site:
@@ -85,17 +108,17 @@ def with_features(
 
 
 def scan_blocks(segment: Segment, reading: Reading, x: Array, *, unroll: bool = False) -> tuple[Array, Array]:
-    """Runs all blocks of a segment, which unlike `run_blocks` has a reverse gradient.
+    """Runs all blocks of a segment. Unlike `run_blocks`, it has a reverse gradient.
 
     Args:
       segment: the segment.
       reading: of the whole network.
       x: the first block's input [B, ...].
-      unroll: without a loop, so that every block is compiled.
+      unroll: whether every block is compiled, without a loop.
 
     Returns:
-      The last block's output [B, ...], and the input of every block [L, B, ...], which costs nothing where it
-      is not used.
+      The last block's output [B, ...], and the input of every block [L, B, ...], which costs nothing if it is
+      not used.
     """
 
     def body(x: Array, block: tuple[Params, QParams]) -> tuple[Array, Array]:
@@ -108,15 +131,16 @@ def scan_blocks(segment: Segment, reading: Reading, x: Array, *, unroll: bool = 
 def run_blocks(
     segment: Segment, reading: Reading, x: Array, *, start: Array | int, stop: Array | int
 ) -> Array:
-    """Runs some blocks of a segment. With traced bounds there is no reverse gradient.
+    """Runs neighbouring blocks of a segment, [B, ...] -> [B, ...]. With traced bounds it has no gradient.
+
+    In a segment of one block, both bounds must be known, because they decide on the shape (`index_in`).
 
     Args:
       segment: the segment.
       reading: of the whole network.
-      x: the input [B, ...] of block `start`.
-      start: the first block. In a segment of one block both bounds must be known, because they decide on the
-        shape (`index_in`).
-      stop: the block after the last.
+      x: the input of block `start`.
+      start: the first block.
+      stop: the block after the last one.
     """
     stacked = reading.stacked(segment.name)
 

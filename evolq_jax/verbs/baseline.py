@@ -1,4 +1,4 @@
-"""The verb `baseline`: gradient descent in the search's place, all else being equal."""
+"""The verb `baseline`: gradient descent in the search's place. All else stays the same."""
 
 from pathlib import Path
 
@@ -33,16 +33,17 @@ from evolq_jax.verbs.search.plan import budget_of_search
 def run_baseline(
     config: Experiment, run_dir: str | Path | None = None, watcher: Watcher | None = None
 ) -> BaselineResult:
-    """Calibrates, descends and evaluates: `run_search` with gradients, and continued as that is.
+    """Calibrates, descends and evaluates. A descent that was killed goes on where it was last saved.
 
-    Same scales, init, calibration images, fitness, teacher and held-out images as the search of this
-    config, and by default its budget.
+    It has the scales, the init, the calibration images, the fitness, the teacher and the held-out images of
+    this config's search and, by default, its budget. A continued descent ends with the same result, bit for
+    bit, on the same hardware.
 
     Args:
       config: the experiment.
-      run_dir: where to write: a new directory, or one with an unfinished baseline of the same config, which
-        is then continued. None: the next free `runs/NAME-NNN`.
-      watcher: told how it goes on.
+      run_dir: a new directory to write to, or one with an unfinished baseline of the same config, which then
+        goes on. None: the next free `runs/NAME-NNN`.
+      watcher: told of the progress.
 
     Raises:
       UserError: something in the config, the weights, the images or the run directory is wrong.
@@ -73,14 +74,14 @@ def run_baseline(
 
 
 def resume_baseline(run_dir: str | Path, watcher: Watcher | None = None) -> BaselineResult:
-    """Goes on with the baseline of a run directory, as its config says; see `run_baseline`."""
+    """Goes on with the unfinished baseline of a run directory; see `run_baseline`."""
     return run_baseline(open_run(run_dir).config(), run_dir, watcher)
 
 
 def ensure_baseline(
     config: Experiment, run_dir: str | Path, watcher: Watcher | None = None
 ) -> BaselineResult:
-    """The result of a config's baseline in this directory: read where it has finished, else run or continued.
+    """The result of a config's baseline in this directory. A finished one is read, any other goes to its end.
 
     Raises:
       UserError: as `run_baseline`; or the directory holds a finished run of another config or verb.
@@ -89,7 +90,7 @@ def ensure_baseline(
 
 
 def check_baseline(setup: Setup, num_images: int) -> None:
-    """Finds out before anything is computed what would stop the descent.
+    """Refuses a descent that cannot work, before anything is computed.
 
     Raises:
       UserError: the sites, the fitness, the optimiser, the mini-batch or the budget are wrong.
@@ -99,9 +100,9 @@ def check_baseline(setup: Setup, num_images: int) -> None:
 
 
 def descent_problem(setup: Setup, num_images: int) -> Problem:
-    """What the descent of a config does on so many calibration images.
+    """The problem of a config's descent on so many calibration images.
 
-    Its budget is the config's, or what the search of this config would spend.
+    The budget is the config's, or what the search of this config would spend.
 
     Raises:
       UserError: as `evolq_jax.gradient.problem.make_problem`.
@@ -119,7 +120,7 @@ def descent_problem(setup: Setup, num_images: int) -> Problem:
 
 
 def descent_data(calibrated: Calibrated, problem: Problem, watcher: Watcher) -> Data:
-    """The arrays of a descent from a calibrated network."""
+    """The arrays of a descent that starts from a calibrated network."""
     return Data(
         params=calibrated.params,
         start=calibrated.qparams,

@@ -17,7 +17,12 @@ from evolq_jax.runs.saved_network import write_calibrated
 def run_calibrate(
     config: Experiment, run_dir: str | Path | None = None, watcher: Watcher | None = None
 ) -> CalibrationResult:
-    """Calibrates and writes the first scales.
+    """Calibrates, and writes the scales.
+
+    Args:
+      config: the experiment.
+      run_dir: a new directory to write to; None: the next free `runs/NAME-NNN`.
+      watcher: told of the progress.
 
     Raises:
       UserError: something in the config, the weights, the images or the run directory is wrong.

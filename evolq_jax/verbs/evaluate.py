@@ -20,14 +20,14 @@ from evolq_jax.runs.saved_network import SavedScales, read_params, read_scales
 
 
 def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None) -> EvaluationResult:
-    """Scores on the evaluation images, computed anew: of a config's float and init, or of a run's scales.
+    """Scores a network on the evaluation images: in float, at its init and, if it has any, its last scales.
 
     Args:
-      target: a config, which is calibrated first, or the directory of a calibrated or searched run.
-      watcher: told how it goes on.
+      target: a config, which is calibrated first; or the directory of a run, whose scales are read.
+      watcher: told of the progress.
 
     Raises:
-      UserError: it is no run directory, or its weights or images are not what they were.
+      UserError: `target` is no run directory, or its weights or images are not those of the run.
     """
     watcher = watcher or Silent()
     config = target if isinstance(target, Experiment) else open_run(target).config()

@@ -1,4 +1,4 @@
-"""The network that a search or a descent begins with, kept in its directory from attempt to attempt."""
+"""The network that a search or a descent starts from. An attempt keeps it for the attempts after it."""
 
 import json
 import shutil
@@ -24,14 +24,14 @@ from evolq_jax.typing import Images
 
 def _files(verb: str) -> VerbFiles:
     def is_begun(names: set[str]) -> bool:
-        """Killed during calibration, it left no more than `calibrate` does."""
+        """Whether this verb has begun. Killed during calibration, it has left what `calibrate` leaves."""
         return _record_file(verb) in names or (CONFIG in names and names <= {CONFIG, INIT_SCALES, PARAMS})
 
     return VerbFiles(verb, RESULT, is_begun)
 
 
 def _record_file(verb: str) -> str:
-    """The file that is written once calibration is over, and gone when the run is."""
+    """The name of the file that exists from the end of calibration to the end of the run."""
     return f"{verb}.json"
 
 
@@ -40,12 +40,12 @@ SEARCH, BASELINE = _files("search"), _files("baseline")
 
 @dataclass(frozen=True)
 class InitRecord:
-    """What `search.json` or `baseline.json` holds.
+    """The content of `search.json` or `baseline.json`.
 
     Attributes:
       provenance: what the init depends on beside the config.
-      seconds_calibration: that it took.
-      seconds: of the whole run until then.
+      seconds_calibration: how long the calibration took.
+      seconds: how long the run had taken when this was written.
     """
 
     provenance: Provenance
@@ -54,7 +54,7 @@ class InitRecord:
 
 
 def provenance_of(setup: Setup, calibration: Images, evaluation: Images) -> Provenance:
-    """What the bits of a search or a descent depend on beside the config."""
+    """What, beside the config, decides the bits of a search or a descent."""
     images, candidates = setup.config.search.chunks()
     return provenance(
         setup.mesh,
@@ -66,7 +66,15 @@ def provenance_of(setup: Setup, calibration: Images, evaluation: Images) -> Prov
 def init_network(
     run: RunDirectory, files: VerbFiles, setup: Setup, evaluation: Images, *, clock: Clock, watcher: Watcher
 ) -> Calibrated:
-    """The calibrated network: that of an earlier attempt, or a new one.
+    """The calibrated network. It is read if an earlier attempt has calibrated, else made and written.
+
+    Args:
+      run: the directory.
+      files: of the verb.
+      setup: the loaded network and its quantizers.
+      evaluation: evaluation images, which must be those of the earlier attempt.
+      clock: of the run; it adds the time of earlier attempts.
+      watcher: told of the progress.
 
     Raises:
       UserError: as `make_init`; or an earlier attempt began with other inputs, on another device or with
@@ -99,7 +107,7 @@ def _read_record(run: RunDirectory, verb: str) -> InitRecord:
 
 
 def remove_attempts(run: RunDirectory, verb: str) -> None:
-    """Takes away what only a continued run needs."""
+    """Removes the files that only a continued run needs."""
     if not hosts.is_first():
         return
     shutil.rmtree(run.path / CHECKPOINTS, ignore_errors=True)
@@ -107,7 +115,7 @@ def remove_attempts(run: RunDirectory, verb: str) -> None:
 
 
 def make_init(setup: Setup, watcher: Watcher) -> Calibrated:
-    """What a search or a descent begins with: the calibrated network, or the result of `config.start`.
+    """The network that a search or a descent starts from: newly calibrated, or the result of `config.start`.
 
     Raises:
       UserError: the images cannot be read or do not fill whole batches; or the run to start from has not

@@ -1,4 +1,4 @@
-"""The verb `models`: the models of the registry."""
+"""The verb `models`: lists the models of the registry."""
 
 from evolq_jax.models.registry import ModelRow, list_models
 

@@ -1,4 +1,4 @@
-"""The verb that packs an image folder."""
+"""The verb `pack`: packs a folder of images into a data set."""
 
 import time
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from evolq_jax.pipeline.watcher import Silent, Watcher
 
 @dataclass(frozen=True, kw_only=True)
 class PackResult:
-    """What was written.
+    """The data set that was written.
 
     Attributes:
-      num_images: in the data set.
-      num_shards: files that hold them.
-      kept_shards: files that an earlier, interrupted start had finished.
-      source: what a config calls the data set.
-      seconds: that it took.
+      num_images: the number of images in it.
+      num_shards: the number of files that hold them.
+      kept_shards: how many of these files an earlier, interrupted start had finished.
+      source: the data set's name in a config.
+      seconds: how long packing took.
     """
 
     kind: Literal["packing"] = "packing"
@@ -35,13 +35,13 @@ def run_pack(
     class_index: str | Path | None = None,
     watcher: Watcher | None = None,
 ) -> PackResult:
-    """Packs an image folder into array_record files. A config names this data set as `tfds:OUT`.
+    """Packs a folder of images into array_record files. A config names this data set as `tfds:OUT`.
 
     Args:
-      folder: the images, `<class>/<file>` or flat.
-      out: the data set's folder; it must be empty or missing. A start that was killed is continued.
-      class_index: file with one class id per line, in index order; None: the data set has no labels.
-      watcher: follows the progress.
+      folder: the images, as `<class>/<file>` or without classes.
+      out: the data set's folder, empty or missing. Packing that was killed goes on.
+      class_index: a file with one class id a line, in index order; None: the data set has no labels.
+      watcher: told of the progress.
 
     Raises:
       UserError: tensorflow-datasets is missing, an image cannot be read, or `out` cannot be written.

@@ -1,4 +1,4 @@
-"""The scores of a run: its float network, its init, what it passed on the way, and what it ended with."""
+"""Scores a run: its float network, its init, its milestones and its last scales."""
 
 from evolq_jax.gradient.state import DescentEnd
 from evolq_jax.metrics import Scores, mean_scores, paired_delta
@@ -26,15 +26,18 @@ def score_run(
     clock: Clock,
     watcher: Watcher,
 ) -> Improvement:
-    """Writes a run's last scales and scores the run. Results of searches and baselines share this part.
+    """Writes the last scales of a search or a baseline, and scores the run.
 
     Args:
-      run: its milestones make the trajectory.
-      calibrated: the init.
-      found: the final.
+      run: the directory. Its milestones make the trajectory.
+      calibrated: the network at its init.
+      found: what the search or the descent ended with.
       evaluation: the images to score on.
       clock: of the run.
-      watcher: told of each network.
+      watcher: told of each network that is scored.
+
+    Returns:
+      The part of the result that searches and baselines share.
     """
     setup = calibrated.setup
     run.write_qparams(FINAL_SCALES, setup.specs, found.qparams)
@@ -71,7 +74,7 @@ def score_run(
 
 
 def _point(milestone: Milestone, scores: Scores, start_fitness: float) -> TrajectoryPoint:
-    """Where a milestone has no fitness, its scales are those of the start."""
+    """A point of the trajectory. A milestone without fitness has the scales and the fitness of the start."""
     fitness = milestone.calibration_fitness
     return TrajectoryPoint(
         **vars(scores),

@@ -1,4 +1,4 @@
-"""Trains a model of the registry from scratch, and writes its weights with a record of the training."""
+"""The verb `train`: trains a model of the registry from scratch, and writes its weights."""
 
 import json
 from collections.abc import Callable
@@ -30,9 +30,9 @@ class TrainingResult:
     """The weights that a training wrote, and their accuracy.
 
     Attributes:
-      path: of the weights.
-      top1: between 0 and 1, on the test images.
-      num_test: images tested on.
+      path: the file of the weights.
+      top1: the share of test images that are classified right, from 0 to 1.
+      num_test: the number of test images.
     """
 
     kind: Literal["training"] = "training"
@@ -44,9 +44,9 @@ class TrainingResult:
 def run_training(
     config: TrainExperiment, progress: Callable[[int, int], None] = no_progress, command: str = ""
 ) -> TrainingResult:
-    """Trains, measures top-1 on the test images, and writes `config.out`. `load_checkpoint` can read it.
+    """Trains, measures top-1 on the test images, and writes `config.out`, which `load_checkpoint` reads.
 
-    The file's metadata has the model, the config, the command, the accuracy and the versions.
+    The metadata of the file say the model, the config, the command, the accuracy and the versions.
 
     Args:
       config: the model, the images, the settings.
@@ -97,7 +97,7 @@ def _load(source: str, class_index: str | None, preprocessing: Preprocessing) ->
 
 
 def _prepare(out: str) -> Path:
-    """Finds out before the training whether its result can be written."""
+    """Makes the folder of the weights. Refuses, before the training, a file that cannot be written."""
     path = Path(out).expanduser()
     if path.suffix != ".safetensors":
         raise UserError(f"out is '{out}': weights are written as .safetensors, so give it that ending")

@@ -1,4 +1,4 @@
-"""The plan of a comparison: what it would do."""
+"""The plan of a comparison: its runs, and about how long they take."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,14 +19,14 @@ class ComparisonPlan:
 
     Attributes:
       methods: their names.
-      reference: the method that the others are held against.
-      seeds: each runs every method.
-      candidate_images_a_run: the budget.
-      runs: methods times seeds.
-      finished_runs: which are not run again.
-      calibration_images: used by each run.
-      evaluation_images: scored at the end of each.
-      estimated_seconds: of what is left; a backward pass counts as two forwards, so that the unit is time.
+      reference: the method that the others are compared with.
+      seeds: every method runs with each of them.
+      candidate_images_a_run: the budget of a run.
+      runs: the number of runs.
+      finished_runs: the number of runs that have finished, and do not run again.
+      calibration_images: the number of images that a run uses.
+      evaluation_images: the number of images that a run is scored on.
+      estimated_seconds: the time of the other runs. A candidate-image of a descent counts as one of a search.
       device: its kind.
     """
 
@@ -44,10 +44,10 @@ class ComparisonPlan:
 
 
 def plan_compare(comparison: Comparison, run_dir: str | Path | None = None) -> ComparisonPlan:
-    """The plan of a comparison. Writes nothing.
+    """Plans a comparison. Writes nothing.
 
     Raises:
-      UserError: as the comparison itself would, for weights, images and patterns.
+      UserError: the weights, the images or a pattern is wrong, as for the comparison itself.
     """
     budget = comparison.budget or default_budget(comparison.methods[0].config)
     runs = [(method, seed) for seed in comparison.seeds for method in comparison.methods]
@@ -73,7 +73,7 @@ def plan_compare(comparison: Comparison, run_dir: str | Path | None = None) -> C
 
 
 def default_budget(config: Experiment) -> int:
-    """The candidate-images that a config's search spends.
+    """The candidate-images that the search of a config spends.
 
     Raises:
       UserError: the model, the images or the searched sites are wrong.

@@ -25,16 +25,16 @@ LABELS = {
 
 
 def draw(trajectories: Mapping[str, Sequence[Trajectory]]) -> Iterator[tuple[str, bytes]]:
-    """The PNG and SVG files (name, content): one panel for each metric that all runs have.
+    """Draws the picture as PNG and SVG: (name, content) of each file. Every metric of all runs has a panel.
 
     Args:
-      trajectories: for every method, one trajectory of each seed.
+      trajectories: by method, one trajectory for each seed.
     """
     yield from render(("quality", quality_figure(runs)) for runs in (trajectories,))
 
 
 def quality_figure(trajectories: Mapping[str, Sequence[Trajectory]]) -> Figure:
-    """Panels of metrics against budget: means over seeds, with a shade from the worst to the best seed."""
+    """Draws metrics against the budget: the mean over seeds, with a shade from the lowest to the highest."""
     from matplotlib.figure import Figure
 
     points = [point for runs in trajectories.values() for run in runs for point in run]
@@ -54,9 +54,10 @@ def quality_figure(trajectories: Mapping[str, Sequence[Trajectory]]) -> Figure:
 
 
 def spread(runs: Sequence[Trajectory], metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Budgets, and at each the lowest, mean and highest value over runs. A value holds until the next point.
+    """Budgets [points], and the lowest, mean and highest value of the runs at each of them.
 
-    The budgets are those at which any run has a point, from where all runs have begun.
+    The budgets are those at which any run has a point, from the first that all runs have reached. Between its
+    points, a run keeps its value.
     """
     budgets = np.unique(np.concatenate([[point.candidate_images for point in run] for run in runs]))
     first = max(run[0].candidate_images for run in runs)

@@ -1,4 +1,4 @@
-"""The verb `compare`."""
+"""The verb `compare`: runs several methods, and sums up."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,10 +33,9 @@ def run_compare(
 
     Args:
       comparison: methods, seeds and budget.
-      run_dir: where to write: a new directory, or that of an earlier attempt, which is then continued.
-        None: the next free `runs/NAME-NNN`. Each stage of each run has a run directory in it:
-        `METHOD/seed-N/STAGE`.
-      watcher: follows the progress.
+      run_dir: a new directory to write to, or that of an earlier attempt, which then goes on. None: the next
+        free `runs/NAME-NNN`. Each stage of each run has a run directory inside: `METHOD/seed-N/STAGE`.
+      watcher: told of the progress.
 
     Raises:
       UserError: something in a config, the weights, the images or the directory is wrong, or the directory
@@ -75,7 +74,10 @@ def run_compare(
 def stage_configs(
     comparison: Comparison, method: Method, *, seed: int, budget: int, place: Path
 ) -> list[tuple[str, Experiment, Path]]:
-    """(verb, config, directory) of each stage. Stages share the budget; each starts where the last ended."""
+    """The verb, config and directory of each stage of a run.
+
+    All stages have the same share of the budget. Each starts from the result of the one before.
+    """
     share, start = budget // len(method.stages), method.config.start
     stages: list[tuple[str, Experiment, Path]] = []
     for stage, path in zip(method.stages, stage_paths(method, place), strict=True):
@@ -94,7 +96,7 @@ def stage_configs(
 
 
 def _joined(stages: Sequence[SearchResult | BaselineResult]) -> Improvement:
-    """Joins the results of stages into one: from the init of the first to the final of the last."""
+    """The results of all stages as one, from the first one's init to the last one's final."""
     first, last = stages[0], stages[-1]
     return replace(
         last,
@@ -107,7 +109,7 @@ def _joined(stages: Sequence[SearchResult | BaselineResult]) -> Improvement:
 
 
 def _trajectory(stages: Sequence[Improvement]) -> tuple[TrajectoryPoint, ...]:
-    """The points of all stages, one after the other, on one axis of candidate-images spent."""
+    """The points of all stages, one stage after the other, on one axis of candidate-images."""
     points, spent = list[TrajectoryPoint](), 0.0
     for stage in stages:
         new = stage.trajectory[1:] if points else stage.trajectory

@@ -1,4 +1,4 @@
-"""The summary of a comparison: means over seeds with intervals, and wins against init and reference."""
+"""The summary of a comparison: means over seeds with intervals, and wins over the init and the reference."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -24,12 +24,12 @@ class Run(NamedTuple):
 
 
 def summarise(methods: Sequence[str], runs: Sequence[Run], reference: str | None) -> dict[str, MethodResult]:
-    """The numbers of each method over its seeds.
+    """Sums up each method over its seeds.
 
     Args:
-      methods: names, in order.
+      methods: the methods' names, in the order of the summary.
       runs: every method with every seed.
-      reference: a method's name, or None.
+      reference: the name of the method that the others are compared with; None: there is none.
     """
     by_seed = {(run.method, run.seed): run.result for run in runs}
     summary: dict[str, MethodResult] = {}
@@ -61,14 +61,14 @@ def _method(
 
 
 def values(metric: str, network: Literal["init", "final"], results: Sequence[Improvement]) -> np.ndarray:
-    """A number of each run [runs], in float64."""
+    """One metric of every run's network: float64 [runs]."""
     if metric == FITNESS:
         return np.asarray([getattr(result.calibration_fitness, network) for result in results], float)
     return np.asarray([getattr(getattr(result, network), metric) for result in results], float)
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Mean over seeds with Student's t interval. With one seed there are no ends."""
+    """The mean over seeds, with Student's t interval. With one seed the interval has no ends."""
     mean, count = float(np.mean(values)), len(values)
     if count < 2:
         return Interval(mean, None, None)
@@ -79,7 +79,11 @@ def interval(values: Sequence[float]) -> Interval:
 def _over_seeds(
     metric: str, results: Sequence[Improvement], others: Sequence[Improvement]
 ) -> MetricOverSeeds:
-    """`others` are the reference's runs with the same seeds; none: there is no reference, or it is this."""
+    """One metric over seeds.
+
+    `others` are the reference's runs with the same seeds. There are none for the reference itself, and if no
+    reference is named.
+    """
     before, after = values(metric, "init", results), values(metric, "final", results)
     sign = 1 if metric in HIGHER_IS_BETTER else -1
     against = None

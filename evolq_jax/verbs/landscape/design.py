@@ -1,4 +1,4 @@
-"""The design of a scan: what it will do. It is checked before anything is computed."""
+"""The design of a scan: its grid and its losses, checked before anything is computed."""
 
 import importlib.util
 from dataclasses import replace
@@ -20,10 +20,10 @@ from evolq_jax.runs.directory import FINAL_SCALES, INIT_SCALES, RunDirectory, op
 
 
 class Target(NamedTuple):
-    """What is scanned: a config, and the run that has the scales (None: calibrate first)."""
+    """What is scanned."""
 
     config: Experiment
-    run: RunDirectory | None
+    run: RunDirectory | None  # the run that has the scales; None: the config is calibrated first
 
     @property
     def name(self) -> str:
@@ -32,16 +32,16 @@ class Target(NamedTuple):
 
 
 class Design(NamedTuple):
-    """The scan's grid and its columns."""
+    """What a scan computes, and where."""
 
     grid: Grid
-    moving: tuple[str, ...]  # sites
+    moving: tuple[str, ...]  # the sites whose scales move
     losses: tuple[Loss, ...]
     columns: tuple[Column, ...]
-    left_out: tuple[str, ...]  # losses that need labels, where there are none
+    left_out: tuple[str, ...]  # losses that need labels, which the images do not have
     num_images: int
     num_directions: int
-    log: tuple[bool, ...]  # axes in the logarithm
+    log: tuple[bool, ...]  # by axis: whether it moves the logarithm of scales
 
 
 def open_target(target: str | Path | Experiment, landscape: LandscapeConfig | None) -> Target:

@@ -44,10 +44,10 @@ class Inputs(NamedTuple):
 
 
 def load_inputs(setup: Setup, run: RunDirectory | None, design: Design, watcher: Watcher) -> Inputs:
-    """Loads images, calibrates or reads scales, computes the teacher's logits and the directions.
+    """Loads the images, calibrates or reads the scales, and computes the teacher and the directions.
 
     Raises:
-      UserError: images or scales cannot be read, or are not what they were.
+      UserError: images or scales cannot be read, or are not those of the run.
     """
     settings = setup.config.landscape
     params, saved, calibration = _network(setup, run, watcher)
@@ -72,7 +72,7 @@ def load_inputs(setup: Setup, run: RunDirectory | None, design: Design, watcher:
 def _network(
     setup: Setup, run: RunDirectory | None, watcher: Watcher
 ) -> tuple[Params, SavedScales, Images | None]:
-    """Parameters, scales, and the calibration images where they had to be loaded."""
+    """Parameters, scales, and the calibration images if they had to be loaded."""
     if run is None:
         calibrated = calibrate_setup(setup, watcher, for_search=False)
         return calibrated.params, SavedScales(calibrated.qparams, None), calibrated.images
@@ -85,7 +85,7 @@ def _network(
 
 
 def _subset(images: Images, number: int, seed: int) -> Images:
-    """Drawn, not the first: image sets are sorted by class."""
+    """A drawn subset. The first images would be of few classes, because sets are sorted by class."""
     chosen = draw_indices(len(images.pixels), number, seed)
     return Images(
         pixels=images.pixels[chosen],
@@ -97,7 +97,7 @@ def _subset(images: Images, number: int, seed: int) -> Images:
 def _directions(
     setup: Setup, moving: Sequence[str], saved: SavedScales
 ) -> tuple[Directions, tuple[float, ...]]:
-    """The scan's directions (of a plane: x, then y), and the shares of principal ones."""
+    """The directions of the scan, and the shares that principal ones explain. A plane has x, then y."""
     settings, parts = setup.config.landscape, setup.model.parts
     everywhere = saved.named(settings.origin)
     origin = {site: everywhere[site] for site in moving}
@@ -124,7 +124,7 @@ def _directions(
 
 
 def _other_end(setup: Setup, origin: QParams, saved: SavedScales) -> QParams:
-    """Of the line from the origin: another run's final, or of this run the end that is not the origin."""
+    """The other end of the line from the origin: another run's final scales, or this run's other scales."""
     settings = setup.config.landscape
     if settings.towards is None:
         return saved.named("init" if settings.origin == "final" else "final")
@@ -139,7 +139,7 @@ def _principal(setup: Setup, origin: QParams, count: int) -> tuple[Directions, t
 
 
 def _final(setup: Setup, origin: QParams, path: str) -> QParams:
-    """Another run's final scales, which must be of this network and these quantizers."""
+    """The final scales of another run. It must have this network and these quantizers."""
     qparams = read_scales(open_run(path), setup.specs, setup.blank_qparams).named("final")
     for site, site_qparams in origin.items():
         if qparams[site].scale.shape != site_qparams.scale.shape:
@@ -148,6 +148,6 @@ def _final(setup: Setup, origin: QParams, path: str) -> QParams:
 
 
 def digest_arrays(arrays: Any) -> str:
-    """One fingerprint over all leaves of a tree; what a scan may not be continued on if it differs."""
+    """One fingerprint of all leaves of a tree. A scan goes on only where it is the same."""
     leaves = {str(number): leaf for number, leaf in enumerate(jax.tree.leaves(arrays))}
     return weights_fingerprint(leaves)

@@ -1,4 +1,4 @@
-"""The plan of a scan: what it would do."""
+"""The plan of a scan: counts and memory, and the time by a short measurement."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,33 +17,33 @@ from evolq_jax.pipeline.load import Setup, load_model
 from evolq_jax.verbs.landscape.design import Design, make_design, open_target
 from evolq_jax.verbs.search.plan import INTEGER_LAYER_NORM, OVERHEAD, float_speed
 
-PROGRAMS = 3  # compiling a scan and its prefix, relative to the float forward
-CALIBRATION = 2  # images' worth of float forwards that calibration and the teacher take
+PROGRAMS = 3  # the time to compile a scan and its prefix, relative to the float forward's
+CALIBRATION = 2  # float forward passes of every image that calibration and the teacher take
 
 
 @dataclass(frozen=True, kw_only=True)
 class LandscapePlan:
-    """The plan of a scan. Time and memory are estimates.
+    """What a scan would do. Time and memory are estimates.
 
     Attributes:
-      model: a name of the registry.
+      model: its name in the registry.
       scheme: of quantization, with its bits.
       scan: lines, a plane, or lines layer by layer.
-      num_directions: of the scan.
+      num_directions: the number of directions.
       axes: the direction of each axis.
       moving_sites: the sites whose scales move.
-      points: of the grid.
-      grid: its sizes.
-      losses: computed at every point.
-      left_out: losses that need labels, where the images have none.
-      num_images: scored at every point.
+      points: the number of points of the grid.
+      grid: the grid's sizes.
+      losses: what is computed at every point.
+      left_out: losses that need labels, which the images do not have.
+      num_images: the number of images scored at every point.
       images: where they come from.
       network_share_per_point: mean share of the blocks that a point runs.
       image_chunk: images that run at once.
       point_chunk: points that run at once.
-      float_images_per_second: measured.
-      estimated_seconds: of the whole scan.
-      estimated_memory_mib: of the process and what it holds on the device.
+      float_images_per_second: the measured speed of the float network.
+      estimated_seconds: the time of the whole scan.
+      estimated_memory_mib: the memory of the process, and of its arrays on the device.
       device: its kind.
       mesh: as `--mesh` takes it.
     """
@@ -74,10 +74,10 @@ class LandscapePlan:
 def plan_landscape(
     target: str | Path | Experiment, landscape: LandscapeConfig | None = None
 ) -> LandscapePlan:
-    """Plans a scan. Reads weights, lists images, times a float batch, writes nothing.
+    """Plans a scan. Reads the weights, lists the images, times a float batch, and writes nothing.
 
     Raises:
-      UserError: as the scan itself would, for weights, images, runs and patterns.
+      UserError: the weights, the images, a run or a pattern is wrong, as for the scan itself.
     """
     opened = open_target(target, landscape)
     settings, quant = opened.config.landscape, opened.config.quant

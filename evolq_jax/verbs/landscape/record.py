@@ -1,4 +1,4 @@
-"""A scan's files: first finished points (`points.jsonl`), at the end `landscape.npz` and `landscape.json`."""
+"""The files of a scan: `points.jsonl` while it runs, `landscape.npz` and `landscape.json` at its end."""
 
 import io
 import json
@@ -21,7 +21,7 @@ POINTS, ARRAYS = "points.jsonl", "landscape.npz"
 
 
 def _is_begun(names: set[str]) -> bool:
-    """Whether these are a scan's; one that was killed before its first point left a config only."""
+    """Whether these are the files of a scan. Killed before its first point, it has left only a config."""
     return POINTS in names or names == {CONFIG}
 
 
@@ -29,10 +29,10 @@ SCAN = VerbFiles("landscape", LANDSCAPE, _is_begun)
 
 
 class PointLog:
-    """The losses of finished points: a header, then one line per batch. Each line is on disk at once.
+    """The losses of finished points: a header, then one line for each batch. Each line is on disk at once.
 
-    A kill leaves complete lines and perhaps a part of one. A continued scan drops this part. Floats survive
-    JSON bit for bit; floats that are not finite are texts there.
+    A kill leaves whole lines, and perhaps a part of one, which a continued scan drops. JSON keeps floats bit
+    for bit. Floats that are not finite become texts.
     """
 
     def __init__(self, run: RunDirectory, header: Provenance, num_columns: int) -> None:

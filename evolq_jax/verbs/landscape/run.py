@@ -33,11 +33,11 @@ def run_landscape(
     """Scans the loss over scale space. A killed scan goes on where it stopped.
 
     Args:
-      target: a config, which is calibrated first, or the directory of a calibrated or searched run.
+      target: a config, which is calibrated first; or the directory of a run, whose scales are read.
       landscape: settings; None: those of the config.
-      run_dir: where to write: a new directory, or one with an unfinished scan of the same settings, which
-        is then continued. None: the next free `runs/NAME-NNN`.
-      watcher: follows the progress.
+      run_dir: a new directory to write to, or one with an unfinished scan of the same settings, which then
+        goes on. None: the next free `runs/NAME-NNN`.
+      watcher: told of the progress.
 
     Raises:
       UserError: something in the config, the run, the weights or the images is wrong.
@@ -89,7 +89,7 @@ def program_of(setup: Setup, design: Design) -> Program:
 def _compute(
     setup: Setup, design: Design, inputs: Inputs, *, run: RunDirectory, watcher: Watcher
 ) -> np.ndarray:
-    """All losses [points, columns]: those from before a kill, and the rest."""
+    """All losses [points, columns]. Those from before a kill are read, the others computed."""
     ground, pixels, _ = inputs
     program, mesh, total = program_of(setup, design), setup.mesh, len(design.grid.starts)
     log = PointLog(run, provenance_of(setup, inputs), len(design.columns))

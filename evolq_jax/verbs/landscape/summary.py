@@ -15,7 +15,7 @@ from evolq_jax.verbs.landscape.inputs import Inputs, digest_arrays
 
 
 def provenance_of(setup: Setup, inputs: Inputs) -> Provenance:
-    """What the bits of a loss depend on beside the config."""
+    """What, beside the config, decides the bits of a loss."""
     images, points = setup.config.landscape.chunks()
     digest = digest_arrays((inputs.ground, inputs.pixels))
     return provenance(
@@ -26,7 +26,7 @@ def provenance_of(setup: Setup, inputs: Inputs) -> Provenance:
 
 
 def metadata_of(setup: Setup, target: Target, design: Design, inputs: Inputs) -> LandscapeMetadata:
-    """All that a figure's caption needs. The same for a scan and its continuation."""
+    """All that a figure's caption needs. A continued scan has the same."""
     config, (ground, _, explained) = setup.config, inputs
     settings = config.landscape
     corners = _corners(settings, design)
@@ -65,7 +65,7 @@ def axis_label(settings: LandscapeConfig, axis: int) -> str:
 
 
 def arrays_of(design: Design, losses: np.ndarray) -> dict[str, np.ndarray]:
-    """The arrays of `landscape.npz`: axes, losses [columns, ...] and every number of every line."""
+    """The arrays of `landscape.npz`: axes, losses [columns, ...], and the jaggedness of every line."""
     grid = design.grid
     names = np.array([column.name for column in design.columns])
     arrays = {"x": grid.axis, "losses": _cube(design, losses), "columns": names}
@@ -92,7 +92,7 @@ def jaggedness_of(design: Design, losses: np.ndarray) -> dict[str, Jaggedness]:
 
 
 def _numbers(design: Design, losses: np.ndarray) -> dict[int, dict[str, np.ndarray]]:
-    """By stride and name: [columns, ...], one for each line."""
+    """The measures of jaggedness by stride and name: [columns, ...], one number for each line."""
     cube, axis = _cube(design, losses), design.grid.axis
     return by_resolution(lines_of_plane(cube) if _is_plane(design) else cube, float(axis[1] - axis[0]))
 
@@ -107,7 +107,7 @@ def _is_plane(design: Design) -> bool:
 
 
 def _corners(settings: LandscapeConfig, design: Design) -> Points:
-    """Both ends of every direction. For a plane: its four corners."""
+    """Both ends of every direction; of a plane, its four corners."""
     ends = np.array([settings.low, settings.high], np.float32)
     if settings.kind == "plane":
         coordinates = np.stack(np.meshgrid(ends, ends), axis=-1).reshape(-1, 2)
@@ -125,7 +125,7 @@ def _corners(settings: LandscapeConfig, design: Design) -> Points:
 
 
 def _flat(directions: Directions) -> np.ndarray:
-    """[M, moving scales], in float64."""
+    """All M directions as rows [M, moving scales], in float64."""
     leaves = [np.asarray(leaf, np.float64).reshape(len(leaf), -1) for leaf in directions.values()]
     return np.concatenate(leaves, axis=1)
 

@@ -1,4 +1,4 @@
-"""What a search would do, before it does it: counts, memory, and time from a short measurement."""
+"""The plan of a search: counts and memory, and the time by a short measurement."""
 
 import time
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ from evolq_jax.pipeline.searched import check_search, search_spaces, searched_si
 from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.search.budget import candidate_images, num_evaluations
 
-# Time of a candidate relative to the float forward of the blocks it runs: fake quantization costs that
-# much more (ViT-Tiny on CPU).
+# The time of a candidate, relative to the float forward of the blocks that it runs. Measured with ViT-Tiny on
+# a CPU; fake quantization is what costs more.
 OVERHEAD = {"fully_quantized": 1.15, "matmul": 1.05, "deploy": 1.1}
-INTEGER_LAYER_NORM = 1.2  # times that
+INTEGER_LAYER_NORM = 1.2  # as many times more with integer LayerNorm
 INPUTS = {
     "float32": "cached in float32",
     "bfloat16": "cached in bfloat16",
     "recompute": "recomputed",
 }  # by `search.prefixes`
-# Compiling all that a search runs, relative to compiling the float forward.
+# The time to compile all programs of a search, relative to the float forward's.
 PROGRAMS = 12
 
 
@@ -39,23 +39,23 @@ class SearchPlan:
     """What a search would do. Time and memory are estimates.
 
     Attributes:
-      model: a name of the registry.
+      model: its name in the registry.
       scheme: of quantization, with its bits.
-      quantized_sites: how many.
-      searched_sites: their names.
-      searched_scales: numbers that the search varies.
-      calibration_images: used.
-      evaluation_images: scored at the end.
-      evaluations: candidates scored.
+      quantized_sites: the number of sites that are quantized.
+      searched_sites: the names of those whose scales are searched.
+      searched_scales: the number of numbers that the search varies.
+      calibration_images: the number of images used.
+      evaluation_images: the number of images scored at the end.
+      evaluations: the number of candidates scored.
       network_share_per_evaluation: mean share of the blocks that a candidate runs.
       image_chunk: images that run at once.
       population_chunk: candidates that run at once.
       block_inputs: how the inputs of blocks are kept.
-      memory_limit: what the search may take.
-      float_images_per_second: measured.
-      added_parameters: numbers that the chain adds to the network's own.
-      estimated_seconds: of the whole run.
-      estimated_memory_mib: of the process and what it holds on the device.
+      memory_limit: how much memory the search may take.
+      float_images_per_second: the measured speed of the float network.
+      added_parameters: the number of parameters that the chain adds to the network.
+      estimated_seconds: the time of the whole run.
+      estimated_memory_mib: the memory of the process, and of its arrays on the device.
       device: its kind.
       mesh: as `--mesh` takes it.
     """
@@ -83,10 +83,10 @@ class SearchPlan:
 
 
 def plan_search(config: Experiment) -> SearchPlan:
-    """The plan of a search: reads weights, lists images, times a float batch, writes nothing.
+    """Plans a search. Reads the weights, lists the images, times a float batch, and writes nothing.
 
     Raises:
-      UserError: as the search itself would, for weights, images and patterns.
+      UserError: the weights, the images or a pattern is wrong, as for the search itself.
     """
     with matmul_precision(config.precision):
         setup = load_model(config)
@@ -122,12 +122,12 @@ def plan_search(config: Experiment) -> SearchPlan:
 
 
 def _limit(memory: str | None) -> str:
-    """What `memory` allows; of the device's own, how much that is."""
+    """The memory limit for people. If it is the device's own, it says how much that is."""
     return f"{memory}, {limit_bytes(memory) / MIB:,.0f} MiB" if memory == DEVICE else memory or "none"
 
 
 def searched_blocks(setup: Setup) -> list[tuple[int, int]]:
-    """(blocks of the segment, blocks after it) of every segment that has searched sites."""
+    """For every segment with searched sites: the number of its blocks, and of the blocks after it."""
     chosen, segments = searched_sites(setup), setup.model.parts.segments
     after = [sum(later.length for later in segments[i + 1 :]) for i in range(len(segments))]
     return [
@@ -138,7 +138,7 @@ def searched_blocks(setup: Setup) -> list[tuple[int, int]]:
 
 
 def num_total(setup: Setup) -> int:
-    """Candidates that the whole search evaluates."""
+    """The number of candidates that the whole search scores, if no budget ends it."""
     search, num_visits, coordinates = setup.config.search, 0, 0
     for segment in setup.model.parts.segments:
         inside = [name for name in searched_sites(setup) if name.startswith(segment.name + "/")]
@@ -151,7 +151,7 @@ def num_total(setup: Setup) -> int:
 
 
 def _expected_evaluations(setup: Setup, num_images: int) -> int:
-    """Candidates of the whole search; with a budget about as many as it allows."""
+    """The number of candidates that the search scores. With a budget, about as many as it pays for."""
     search = setup.config.search
     if search.budget is None:
         return num_total(setup)
@@ -160,7 +160,7 @@ def _expected_evaluations(setup: Setup, num_images: int) -> int:
 
 
 def budget_of_search(setup: Setup, num_images: int) -> float:
-    """Candidate-images that the search spends: its budget, or about what its passes cost."""
+    """The candidate-images that the search spends: its budget, or about the cost of its passes."""
     search = setup.config.search
     if search.budget is not None:
         return search.budget
@@ -172,7 +172,7 @@ def budget_of_search(setup: Setup, num_images: int) -> float:
 
 
 def network_share(setup: Setup) -> float:
-    """Mean share of the network that a candidate runs, thanks to the cached prefix."""
+    """The mean share of the blocks that a candidate runs. The inputs of the others are cached."""
     depth = sum(segment.length for segment in setup.model.parts.segments)
     visits = setup.config.search.visits
     runs = [rest + length - n for length, rest in searched_blocks(setup) for n in visits(length)[1]]
@@ -180,7 +180,7 @@ def network_share(setup: Setup) -> float:
 
 
 def _work(setup: Setup, num_images: int, num_evaluation: int) -> float:
-    """The whole run's work, counted in images through the float network."""
+    """The work of the whole run, in images through the float network."""
     quant = setup.config.quant
     overhead = OVERHEAD[quant.scheme] * (INTEGER_LAYER_NORM if quant.integer_layer_norm else 1.0)
     chain = chain_cost(setup.config.calibration.links, setup.model.parts, setup.specs, num_images)
@@ -190,7 +190,7 @@ def _work(setup: Setup, num_images: int, num_evaluation: int) -> float:
 
 
 def float_speed(setup: Setup, batch: int) -> tuple[float, float]:
-    """Seconds to compile the float forward, and the images it then does in a second."""
+    """The seconds that the float network takes to compile, and the images that it then runs in a second."""
     shape = (4 * batch, *setup.model.image_shape)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
@@ -204,7 +204,7 @@ def float_speed(setup: Setup, batch: int) -> tuple[float, float]:
 
 
 def _num_searched(setup: Setup, name: str) -> int:
-    """Numbers that the search varies at a site, over all blocks."""
+    """The number of numbers that the search varies at a site, over all blocks."""
     info, spec = setup.sites[name], dict(setup.specs)[name]
     segment, site = name.split("/", 1)
     channels = info.shape[-1] if spec.per_channel else 1

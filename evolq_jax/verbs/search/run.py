@@ -1,4 +1,4 @@
-"""The main verbs: calibrate, search, evaluate."""
+"""The verb `search`: calibrates, searches and evaluates."""
 
 from pathlib import Path
 
@@ -33,15 +33,15 @@ from evolq_jax.verbs.search.plan import budget_of_search, num_total
 def run_search(
     config: Experiment, run_dir: str | Path | None = None, watcher: Watcher | None = None
 ) -> SearchResult:
-    """Calibrates, searches and evaluates; a search that was killed goes on where it was last saved.
+    """Calibrates, searches and evaluates. A search that was killed goes on where it was last saved.
 
-    What is continued ends with the result, bit for bit, that it would have had, on the same hardware.
+    A continued search ends with the same result, bit for bit, on the same hardware.
 
     Args:
       config: the experiment.
-      run_dir: where to write: a new directory, or one with an unfinished search of the same config, which
-        is then continued. None: the next free `runs/NAME-NNN`.
-      watcher: told how it goes on.
+      run_dir: a new directory to write to, or one with an unfinished search of the same config, which then
+        goes on. None: the next free `runs/NAME-NNN`.
+      watcher: told of the progress.
 
     Raises:
       UserError: something in the config, the weights, the images or the run directory is wrong.
@@ -76,12 +76,12 @@ def run_search(
 
 
 def resume_search(run_dir: str | Path, watcher: Watcher | None = None) -> SearchResult:
-    """Goes on with the search of a run directory, as its config says; see `run_search`."""
+    """Goes on with the unfinished search of a run directory; see `run_search`."""
     return run_search(open_run(run_dir).config(), run_dir, watcher)
 
 
 def ensure_search(config: Experiment, run_dir: str | Path, watcher: Watcher | None = None) -> SearchResult:
-    """The result of a config's search in this directory: read where it has finished, else run or continued.
+    """The result of a config's search in this directory. A finished one is read, any other goes to its end.
 
     Raises:
       UserError: as `run_search`; or the directory holds a finished run of another config or verb.

@@ -114,7 +114,7 @@ def test_no_call_unpacks_packed_arguments() -> None:
 def test_the_whole_package_is_read_and_nothing_is_excused_for_nothing() -> None:
     found = modules()
     paths = {module.path for module in found}
-    assert {"gradient/driver.py", "network/run.py", "verbs/search/run.py", "models/swin.py"} <= paths
+    assert {"gradient/driver.py", "quant/sites.py", "verbs/search/run.py", "models/swin.py"} <= paths
     used = {(name_of(node), names) for module in found for node, names in functions(module.tree)}
     assert set(DICTATED) <= used
 

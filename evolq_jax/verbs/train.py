@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 import jax
-import numpy as np
 
 from evolq_jax.data import load_images
 from evolq_jax.devices.precision import matmul_precision
@@ -70,7 +69,7 @@ def run_training(
         network, history = train(
             network, learnt, config.train, on_epoch=lambda epoch: progress(epoch.number, config.train.epochs)
         )
-        logits = compute_logits(network, np.asarray(tested.pixels), EVALUATION_BATCH)
+        logits = compute_logits(network, tested.pixels, EVALUATION_BATCH)
     top1 = float((logits.argmax(-1) == tested.labels).mean())
     metadata = {
         "model": entry.name,

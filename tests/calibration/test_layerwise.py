@@ -47,8 +47,7 @@ def run(tiny: Tiny, specs: Specs, *chain: str, chunk: int = 16) -> tuple[Params,
     return found.params, found.qparams
 
 
-@pytest.fixture(scope="module")
-def divergence(tiny: Tiny, specs: Specs) -> Callable[[Params, QParams], Array]:
+def divergence_of(tiny: Tiny, specs: Specs) -> Callable[[Params, QParams], Array]:
     """KL from the float network on images that calibration has not seen."""
 
     @jax.jit
@@ -58,6 +57,11 @@ def divergence(tiny: Tiny, specs: Specs) -> Callable[[Params, QParams], Array]:
         return kl(student, forward(tiny.parts, float_reading(tiny.params), images))
 
     return found
+
+
+@pytest.fixture(scope="module")
+def divergence(tiny: Tiny, specs: Specs) -> Callable[[Params, QParams], Array]:
+    return divergence_of(tiny, specs)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.program_cache import cache_variables
+from tests.compiling import QUICKLY, cache_variables
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +24,15 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "float32")
 # Several test processes share one GPU, so none may take most of its memory at once.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+if os.environ["JAX_PLATFORMS"] == "cpu":
+    os.environ.setdefault("XLA_FLAGS", QUICKLY)
+
+# Each of several test processes has cores of its own: XLA's threads get into each other's way.
+if hasattr(os, "sched_setaffinity") and "PYTEST_XDIST_WORKER" in os.environ:
+    cores = sorted(os.sched_getaffinity(0))
+    number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    os.sched_setaffinity(0, cores[number :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])] or cores)
 
 # Most of the tests' time is compiling, and workers, which inherit the variable, compile much alike.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.runs.config_json import to_json
-from tests.program_cache import cache_variables
+from tests.compiling import cache_variables
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = """\

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.compiling import QUICKLY
+
 HERE = Path(__file__).parent
 
 
 @pytest.mark.slow
 def test_on_eight_virtual_devices() -> None:
-    flags = "--xla_force_host_platform_device_count=8"
+    flags = f"{QUICKLY} --xla_force_host_platform_device_count=8"
     command = [
         sys.executable,
         "-m",

@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from evolq_jax.verbs.search.run import run_search
-from tests.program_cache import cache_variables
+from tests.compiling import QUICKLY, cache_variables
 from tests.small_run import small_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +51,7 @@ class Programs:
         self.environment = os.environ | {
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "",
+            "XLA_FLAGS": QUICKLY,
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as in these tests' own process
             **cache_variables(folder / "compiled"),  # their own: some of these processes are killed
         }

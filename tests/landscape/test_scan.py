@@ -24,6 +24,7 @@ from evolq_jax.objective.logits import kl
 from evolq_jax.objective.objective import Outputs, Teacher
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.spec import QuantSpec
+from tests.compiling import QUICKLY
 from tests.numbers import numbers
 from tests.search.setting import BATCH, Setting
 from tests.search.test_features import error_of, teacher_features
@@ -194,7 +195,7 @@ def test_points_over_five_devices_score_as_on_one(setting: Setting, tmp_path: Pa
     environment = {
         "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "PATH": "",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as here: tests/conftest.py
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=5",
+        "XLA_FLAGS": f"{QUICKLY} --xla_force_host_platform_device_count=5",
     }  # fmt: skip
     subprocess.run([sys.executable, "-c", FIVE_DEVICES], cwd=tmp_path, env=environment, check=True)
     grid = grid_of(setting, WEIGHTS, kind="layers")

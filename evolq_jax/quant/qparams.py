@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -49,15 +50,18 @@ def blank_qparams(specs: Specs, bits: Mapping[str, int] | int, sites: Mapping[st
       bits: by site (see `resolve`), or one number for all; `with_bits` gives blocks numbers of their own.
       sites: the network's quantization points (see `evolq_jax.network.sites.list_sites`).
     """
-    blank: QParams = {}
+    blank: dict[str, tuple[np.ndarray, ...]] = {}
     for site, spec in specs:
         info = sites[site]
         lead = () if info.depth is None else (info.depth,)
         ones = (1,) * (len(info.shape) - 1)
         shape = (*lead, *ones, info.shape[-1] if spec.per_channel else 1)
-        width = jnp.full((*lead, *ones, 1), bits if isinstance(bits, int) else bits[site], jnp.float32)
-        blank[site] = SiteQParams(jnp.ones(shape), jnp.zeros(shape), width)
-    return blank
+        width = bits if isinstance(bits, int) else bits[site]
+        scale, zero_point = np.ones(shape, np.float32), np.zeros(shape, np.float32)
+        blank[site] = scale, zero_point, np.full((*lead, *ones, 1), width, np.float32)
+    # Made by numpy and moved at once: JAX would compile a program for each shape.
+    moved = jax.device_put(blank)
+    return {site: SiteQParams(scale, zero_point, width) for site, (scale, zero_point, width) in moved.items()}
 
 
 def with_bits(qparams: QParams, bits: Mapping[str, int | Array | np.ndarray]) -> QParams:

@@ -1,6 +1,8 @@
 """The config that a command line names, with the preset and the fields that it sets."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from evolq_jax.cli.arguments import OPTIONS
 from evolq_jax.cli.command import Call, Command
@@ -9,7 +11,10 @@ from evolq_jax.config.experiment import Experiment
 from evolq_jax.config.load import load_config
 from evolq_jax.config.presets import with_preset
 from evolq_jax.errors import UserError
+from evolq_jax.pipeline.watcher import Watcher
 from evolq_jax.runs.directory import CONFIG
+
+Result = TypeVar("Result")
 
 
 def experiment(call: Call) -> Experiment:
@@ -88,6 +93,25 @@ def check_resume(call: Call) -> None:
             f"--resume wants a run directory, not '{options.config}': "
             f"write evolq {call.verb} RUN_DIR --resume"
         )
+
+
+def new_or_resumed(
+    call: Call,
+    begin: Callable[[Experiment, str | None, Watcher], Result],
+    go_on: Callable[[str, Watcher], Result],
+) -> Result:
+    """The result of a verb that begins a run, or with `--resume` goes on with one.
+
+    Raises:
+      UserError: as `experiment` and `check_resume`, and as the verb.
+    """
+    if call.options.resume:
+        check_resume(call)
+        with call.make_watcher() as watcher:
+            return go_on(call.options.config, watcher)
+    config = experiment(call)
+    with call.make_watcher() as watcher:
+        return begin(config, call.options.run_dir, watcher)
 
 
 def _preset(call: Call) -> list[str]:

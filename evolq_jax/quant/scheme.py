@@ -173,7 +173,7 @@ class QuantConfig:
             return UNIFORM
         known = {name: quantizer for name, quantizer in QUANTIZERS.items() if use in quantizer.uses}
         check_names([given], QUANTIZERS, f"quant.{use}_quantizer")
-        quantizer = _known(given, known, f"quant.{use}_quantizer")
+        quantizer = find(given, known, f"quant.{use}_quantizer has the unknown value")
         if use not in quantizer.uses:
             raise UserError(f"quant.{use}_quantizer '{quantizer.name}' is for {_listed(quantizer)}")
         return quantizer

@@ -7,7 +7,7 @@ from evolq_jax.search import programs
 from evolq_jax.search.problem import Data, Problem
 from evolq_jax.search.proposal import Proposal, consider
 from evolq_jax.search.state import Generation, SearchEnd, State, Visit, end_of, is_spent, next_place
-from evolq_jax.search.visit import Pass, begin_pass, visit_by_generation
+from evolq_jax.search.visit import Pass, begin_pass, visit
 
 
 def run(
@@ -43,7 +43,7 @@ def run(
             state, at = begin_pass(problem, data, state, network)
             if is_spent(problem, state):
                 break
-        state, at = yield from visit_by_generation(problem, data, state, at)
+        state, at = yield from visit(problem, data, state, at)
         network = at.network
         yield Visit(place, state)
     yield end_of(problem, state)

@@ -48,20 +48,13 @@ def begin_pass(problem: Problem, data: Data, state: State, network: Quantized) -
     return state._replace(seconds=state.seconds + time.monotonic() - began), Pass(network, inputs)
 
 
-def visit(problem: Problem, data: Data, state: State, at: Pass) -> tuple[State, Pass]:
-    """The state after the next visit, and what follows from it."""
-    generations = visit_by_generation(problem, data, state, at)
-    while True:
-        try:
-            next(generations)
-        except StopIteration as end:
-            return end.value
-
-
-def visit_by_generation(
+def visit(
     problem: Problem, data: Data, state: State, at: Pass
 ) -> Generator[Generation, None, tuple[State, Pass]]:
-    """The same, generation by generation: whoever asks for no more has stopped the search in between."""
+    """Yields the generations of the next visit, and returns the state after it and what follows from that.
+
+    Whoever asks for no more generations has stopped the search in between.
+    """
     began, config = time.monotonic(), problem.config
     place = problem.place(state.visits)
     name = problem.runner.parts.segments[place.segment].name

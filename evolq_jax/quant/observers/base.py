@@ -117,7 +117,11 @@ class Observer:
         """
         candidate = partial(self.candidate, spec, bits, bounds, grid=grid)
         found = jax.vmap(candidate)(jnp.arange(self.num_candidates(spec, grid)))
-        return squared_errors(spec, found, x, importance)
+        return self.errors(spec, found, x, importance)
+
+    def errors(self, spec: QuantSpec, candidates: SiteQParams, x: Array, importance: Array | None) -> Array:
+        """The same for candidates that are there, a leading axis [candidates] on every leaf."""
+        return squared_errors(spec, candidates, x, importance)
 
     def best(self, errors: Array) -> Array:
         """The index of the candidate with the least error, the first among equals."""

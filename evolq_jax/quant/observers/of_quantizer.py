@@ -59,24 +59,14 @@ class OfQuantizer(Observer):
         del grid
         return spec.quantizer.candidate(spec, bits, bounds, index)
 
-    def chunk_errors(
-        self,
-        spec: QuantSpec,
-        bits: Array,
-        bounds: Range,
-        x: Array,
-        *,
-        importance: Array | None = None,
-        grid: int = 0,
-    ) -> Array:
-        """What the quantizer says is an error [candidates, 1, ..., 1]."""
+    def errors(self, spec: QuantSpec, candidates: SiteQParams, x: Array, importance: Array | None) -> Array:
+        """What the quantizer says is an error."""
         weight, quantizer = jnp.ones_like(x) if importance is None else importance, spec.quantizer
 
         def error(site_qparams: SiteQParams) -> Array:
             return quantizer.error(spec, fake_quant(spec, site_qparams, x) - x, weight)
 
-        indices = jnp.arange(self.num_candidates(spec, grid))
-        return jax.lax.map(error, jax.vmap(lambda i: quantizer.candidate(spec, bits, bounds, i))(indices))
+        return jax.lax.map(error, candidates)
 
 
 def observer_of(spec: QuantSpec) -> Observer:

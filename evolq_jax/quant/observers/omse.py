@@ -49,19 +49,9 @@ class OmseShared(Omse):
     name: str = "omse_shared"
     does: str = "does as `omse`, with one share for all channels"
 
-    def chunk_errors(
-        self,
-        spec: QuantSpec,
-        bits: Array,
-        bounds: Range,
-        x: Array,
-        *,
-        importance: Array | None = None,
-        grid: int = 0,
-    ) -> Array:
+    def errors(self, spec: QuantSpec, candidates: SiteQParams, x: Array, importance: Array | None) -> Array:
         """Those of all channels together."""
-        errors = super().chunk_errors(spec, bits, bounds, x, importance=importance, grid=grid)
-        return errors.sum(-1, keepdims=True)
+        return super().errors(spec, candidates, x, importance).sum(-1, keepdims=True)
 
 
 OMSE = Omse()

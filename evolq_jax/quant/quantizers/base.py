@@ -160,8 +160,12 @@ def fake_quant(spec: QuantSpec, site_qparams: SiteQParams, x: Array) -> Array:
 
 
 def power_of_two(exponent: Array) -> Array:
-    """`2 ** exponent` of integers in float32, exactly (`exp2` is a few ulp off on CPU)."""
-    return jnp.ldexp(jnp.float32(1.0), exponent.astype(jnp.int32))
+    """`2 ** exponent` of integers in float32, exactly; 0 below `2 ** -126`, infinity above `2 ** 127`.
+
+    The float's bits are written: `exp2` is a few ulp off on CPU, and `ldexp` takes long to compile.
+    """
+    biased = jnp.maximum(jnp.minimum(exponent.astype(jnp.int32), 128), -127) + 127
+    return jax.lax.bitcast_convert_type(biased << 23, jnp.float32)
 
 
 def error_of_mean(difference: Array, weight: Array) -> Array:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.quantizers import QUANTIZERS
-from evolq_jax.quant.quantizers.base import Quantizer, fake_quant
+from evolq_jax.quant.quantizers.base import Quantizer, fake_quant, power_of_two
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array
 
@@ -107,3 +107,12 @@ def test_candidates_differ_and_share_the_bits(name: str) -> None:
     pairs = set(zip(found.scale.ravel().tolist(), found.zero_point.ravel().tolist(), strict=True))
     assert len(pairs) == len(indices)
     assert (found.bits == 5).all()
+
+
+def test_powers_of_two_are_exact_and_become_zero_or_infinite_beyond_float32() -> None:
+    exponents = np.arange(-300, 300)
+    powers = np.asarray(power_of_two(jnp.asarray(exponents, jnp.float32)))
+    inside = (exponents >= -126) & (exponents <= 127)
+    np.testing.assert_array_equal(powers[inside], np.ldexp(np.float32(1), exponents[inside]))
+    assert (powers[exponents < -126] == 0).all()
+    assert np.isinf(powers[exponents > 127]).all()

@@ -28,6 +28,7 @@ from evolq_jax.config.experiment import (
     QuantConfig,
     SearchConfig,
 )
+from evolq_jax.config.presets import plain
 from evolq_jax.models.checkpoint import save_params
 from evolq_jax.models.registry import get_entry, param_shapes
 from evolq_jax.trees import unflatten
@@ -61,7 +62,7 @@ def prepare(model: str, images: int, folder: Path) -> Experiment:
     data = DataConfig(
         str(folder / "calibration.npz"), str(folder / "evaluation.npz"), num_calibration=images, cache=None
     )
-    return Experiment(
+    config = Experiment(
         name=model,
         model=ModelConfig(model, str(folder / "weights.safetensors")),
         data=data,
@@ -70,6 +71,7 @@ def prepare(model: str, images: int, folder: Path) -> Experiment:
         search=SearchConfig(batch_size=images // 2),
         evaluation_batch=10,
     )
+    return plain(config)
 
 
 def child(model: str, images: int) -> None:

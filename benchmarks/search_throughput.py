@@ -8,6 +8,7 @@ does not include compilation. A candidate that changes block b runs only b and w
 / 6.5 = 1.85 would mean that quantization costs nothing.
 """
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -32,9 +33,11 @@ from evolq_jax.search.problem import Data, Problem, make_data, make_problem
 from evolq_jax.search.state import State, init
 from evolq_jax.typing import Array, Params
 
-MATMUL = QuantConfig("matmul")
-FULLY_QUANTIZED = QuantConfig("fully_quantized", activation_observer="omse")
-INTEGER = QuantConfig("fully_quantized", activation_observer="omse", integer_layer_norm=True)
+MATMUL = QuantConfig("matmul", activation_observer="minmax", quantize_image=True)
+FULLY_QUANTIZED = QuantConfig(
+    "fully_quantized", activation_observer="omse", residual_observer="ptf", quantize_image=True
+)
+INTEGER = replace(FULLY_QUANTIZED, integer_layer_norm=True)
 SCHEMES = {"matmul": MATMUL, "fully_quantized": FULLY_QUANTIZED, "… integer LayerNorm": INTEGER}
 
 

@@ -18,11 +18,14 @@ from evolq_jax.config.experiment import (
     QuantConfig,
     SearchConfig,
 )
+from evolq_jax.config.presets import strong
 
-config = Experiment(
-    name="vit_tiny_w3a8",
-    model=ModelConfig("vit_tiny_patch16_224"),
-    data=DataConfig("imagenet/calibration", "imagenet/validation", num_calibration=100),
-    quant=QuantConfig("matmul", weight_bits=3, activation_bits=8, activation_observer="pow2"),
-    search=SearchConfig(passes=1),
+config = strong(
+    Experiment(
+        name="vit_tiny_w3a8",
+        model=ModelConfig("vit_tiny_patch16_224"),
+        data=DataConfig("imagenet/calibration", "imagenet/validation", num_calibration=100),
+        quant=QuantConfig("matmul", weight_bits=3, activation_bits=8),
+        search=SearchConfig(passes=1),
+    )
 )

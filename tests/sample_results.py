@@ -97,7 +97,7 @@ LANDSCAPE = LandscapeResult(
     jaggedness={"info_nce_t0.3": jaggedness(0.12345, 0.0678, 5), "kl": jaggedness(0.5, None, 1)},
     seconds=12.0,
 )
-_OVER_SEEDS = MetricOverSeeds(CHANGE, CHANGE, CHANGE, Wins(init=1.0, reference=0.5))
+_OVER_SEEDS = MetricOverSeeds(init=CHANGE, final=CHANGE, change=CHANGE, wins=Wins(init=1.0, reference=0.5))
 COMPARISON = ComparisonResult(
     run_dir=Path("runs/z"),
     name="comparison",

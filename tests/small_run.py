@@ -53,8 +53,16 @@ def small_config(weights: Path, **changes: Any) -> Experiment:
         name="small",
         model=ModelConfig("vit_digits", str(weights)),
         data=DataConfig(num_calibration=2 * BATCH, num_evaluation=3 * BATCH, cache=None),
-        quant=QuantConfig("matmul", weight_bits=3, activation_bits=8, weight_observer="minmax"),
-        calibration=CalibrationConfig(batch_size=BATCH, image_chunk=BATCH),
+        quant=QuantConfig(
+            "matmul",
+            weight_bits=3,
+            activation_bits=8,
+            weight_observer="minmax",
+            activation_observer="minmax",
+            residual_observer="ptf",
+            quantize_image=True,
+        ),
+        calibration=CalibrationConfig(chain=("ranges",), batch_size=BATCH, image_chunk=BATCH),
         search=SearchConfig(
             algorithm="EvolQ",
             sites=("*/attn/qkv/weight",),
@@ -64,7 +72,6 @@ def small_config(weights: Path, **changes: Any) -> Experiment:
             population_size=1,
             batch_size=BATCH,
             holdout=0.0,
-            output_start=False,
         ),
         evaluation_batch=BATCH,
     )

@@ -30,6 +30,7 @@ def calibrate(
     seed: int = 0,
     mesh: Mesh | None = None,
     stage: Callable[[str], Progress] = lambda name: no_progress,
+    on_step: Callable[[str, State], None] = lambda name, state: None,
 ) -> State:
     """Runs the links of a chain in order. It starts from the float parameters and the bits.
 
@@ -50,6 +51,7 @@ def calibrate(
       seed: of the random draws that links make.
       mesh: devices; the images of each batch are spread over its data axis in equal shares. None: one device.
       stage: gives, for the name of a step, a function that is called with (steps done, steps in all).
+      on_step: told of the state after each step, with the step's name. Weights are no integers yet.
 
     Returns:
       The parameters, after links have rescaled, corrected or rounded them; the parameters of the float
@@ -67,6 +69,7 @@ def calibrate(
         name, shared = ", ".join(link.name for link in step), all(link.shares_images for link in step)
         images = calibration if shared else whole(calibration)
         state = _run(step, images._replace(progress=stage(name)), state)
+        on_step(name, state)
     return state._replace(params=encode_weights(specs, state.params, state.qparams))
 
 

@@ -25,6 +25,8 @@ LINKS: dict[str, Link] = {
     for link in (RANGES, SMOOTH, FOLD, CLIP, RIDGE, OWN_OUTPUT, GPTQ, BIAS, BRECQ, BLOCK_LINEAR)
 }
 
+CORRECTED = ("ranges", "ridge", "gptq", "bias")  # the best known chain (docs/results.md)
+
 
 def find_links(chain: Iterable[str | Link]) -> tuple[Link, ...]:
     """The links of a chain. The chain has names or link objects.

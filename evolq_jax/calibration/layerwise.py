@@ -12,7 +12,7 @@ and of its wanted output are summed over all calibration images. Then the links 
 - A convolution is a linear layer over patches.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -52,16 +52,10 @@ class Seen(NamedTuple):
     pull: float
 
 
-def walk(
-    links: Sequence[LayerLink],
-    calibration: Calibration,
-    state: State,
-    chosen: Container[str] | None = None,
-) -> State:
-    """Applies `links` to linear layers, in the order of the forward pass.
+def walk(links: Sequence[LayerLink], calibration: Calibration, state: State) -> State:
+    """Applies `links` to every linear layer, in the order of the forward pass.
 
-    `chosen` names the layers by the sites of their weights; None: all layers. The first link's `walk` applies
-    to all links.
+    The first link's `walk` applies to all links.
     """
     parts, config = calibration.parts, links[0].walk
     steps = sum(segment.length * (len(segment.linears) + 1) for segment in parts.segments)
@@ -80,8 +74,6 @@ def walk(
             index = jnp.int32(block)
             for linear in segment.linears:
                 done += 1
-                if chosen is not None and f"{segment.name}/{linear.name}/weight" not in chosen:
-                    continue
                 weights = fisher.get(f"{segment.name}/{linear.name}")
                 tokens = None if weights is None else weights[:, block]
                 stop = Stop(place, linear, bare, config.token_weights != "equal")

@@ -79,9 +79,10 @@ def _add_config(parser: argparse.ArgumentParser, verb: str, command: Command) ->
     parser.add_argument("-h", "--help", action="store_true", help="show this and all fields of the config")
     if command.has_presets:
         presets = (
-            "settings that replace the config's. faithful: the released code's; fast: outlier-aware "
-            "ranges, short search; thorough: these ranges, long search; strong: these ranges, then "
-            "corrected weights"
+            "settings that replace the config's. strong: outlier-aware ranges, then corrected weights (the "
+            "best known, and what a config has that says nothing else); fast: these ranges, short search; "
+            "thorough: these ranges, long search; plain: what a search does by itself; faithful: the "
+            "released code's"
         )
         parser.add_argument("--preset", choices=[*PRESETS], default="default", help=presets)
     if command.writes:

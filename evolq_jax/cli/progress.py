@@ -3,28 +3,44 @@
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from evolq_jax.cli.tables import duration
 from evolq_jax.devices import hosts
+from evolq_jax.pipeline.watcher import Standing
 
 
-def _where(record: Any) -> str:
-    """The place of a generation in the search, and the fitness that it reached."""
-    place = f"pass {record.pass_number + 1} {record.segment} {record.block}"
-    return f"search: {place}, fitness {record.best_fitness:.5g}"
+def _numbers(standing: Standing) -> str:
+    """What the fitness is, where it began, and where it is."""
+    named = {"init": standing.init, "best": standing.best, "held out": standing.held_out}
+    known = [f"{name} {value:.4g}" for name, value in named.items() if value is not None]
+    parts = [f"{standing.fitness} on calibration images: {', '.join(known)}"] if known else []
+    return "; ".join(parts + ([standing.moves] if standing.moves else []))
+
+
+class _Bars(Progress):
+    """Bars, and a line of text under them."""
+
+    text = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What is shown."""
+        yield from super().get_renderables()
+        if self.text:
+            yield Text(self.text)
 
 
 class TerminalWatcher:
     """Progress bars with the time left, one line per stage. Use it as a context manager."""
 
     def __init__(self, console: Console) -> None:
-        self._progress = Progress(
+        self._progress = _Bars(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=12),
             MofNCompleteColumn(),
@@ -51,11 +67,26 @@ class TerminalWatcher:
 
         return update
 
-    def generation(self, record: Any, total_evaluations: int) -> None:
-        """Moves the search's bar and shows where it is."""
+    def standing(self, standing: Standing) -> None:
+        """Moves the bar of the search or the descent, and shows its numbers."""
         if self._search is None:
-            self._search = self._progress.add_task("", total=total_evaluations)
-        self._progress.update(self._search, completed=record.evaluations, description=_where(record))
+            self._search = self._progress.add_task("")
+        self._progress.text = _numbers(standing)
+        done, total = round(standing.done), round(standing.total)
+        self._progress.update(self._search, completed=done, total=total, description=standing.place)
+
+
+class _Rate:
+    """How long work will take, from how it went so far. What goes on does not begin at nothing."""
+
+    def __init__(self) -> None:
+        self._begin: tuple[float, float] | None = None
+
+    def left(self, done: float, total: float) -> str:
+        """`, 8 min left`, once there is a rate."""
+        now = time.monotonic()
+        first, began = self._begin = self._begin or (done, now)
+        return f", {duration((now - began) / (done - first) * (total - done))} left" if done > first else ""
 
 
 class LineWatcher:
@@ -64,6 +95,7 @@ class LineWatcher:
     def __init__(self, stream: TextIO, every: float = 10.0) -> None:
         self._stream, self._every = stream, every
         self._next = time.monotonic() + every
+        self._rate = _Rate()
 
     def __enter__(self) -> "LineWatcher":
         return self
@@ -75,23 +107,19 @@ class LineWatcher:
 
     def stage(self, name: str) -> Callable[[int, int], None]:
         """Lines of a new stage, with the time left once there is a rate."""
-        begin: tuple[int, float] | None = None
+        rate = _Rate()
 
         def update(done: int, total: int) -> None:
-            nonlocal begin
-            now = time.monotonic()
-            begin = begin or (done, now)  # a continued scan does not begin at nothing
-            steps = done - begin[0]
-            left = f", {duration((now - begin[1]) / steps * (total - done))} left" if steps else ""
-            self._tell(f"{name} {done}/{total}{left}")
+            self._tell(f"{name} {done}/{total}{rate.left(done, total)}")
 
         return update
 
-    def generation(self, record: Any, total_evaluations: int) -> None:
-        """A line that says where the search is, and how long it will go on."""
-        left = record.seconds / record.evaluations * (total_evaluations - record.evaluations)
-        done = f"{record.evaluations}/{total_evaluations}"
-        self._tell(f"{_where(record)}, evaluation {done}, {duration(left)} left")
+    def standing(self, standing: Standing) -> None:
+        """A line that says where the search or the descent is, and how long it will go on."""
+        done, total = round(standing.done), round(standing.total)
+        numbers = f"; {_numbers(standing)}" if _numbers(standing) else ""
+        left = self._rate.left(done, total)
+        self._tell(f"{standing.place}{numbers}; {done}/{total} candidate-images{left}")
 
     def _tell(self, line: str) -> None:
         now = time.monotonic()

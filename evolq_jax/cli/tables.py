@@ -3,13 +3,16 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
 from evolq_jax.landscape.jaggedness import Spread
 from evolq_jax.metrics import Interval
 from evolq_jax.runs.results.comparison import ComparisonResult, MetricOverSeeds
+from evolq_jax.runs.results.headline import headline
 from evolq_jax.runs.results.landscape import LandscapeResult
-from evolq_jax.runs.results.networks import EvaluationResult, Improvement
+from evolq_jax.runs.results.networks import BaselineResult, EvaluationResult, SearchResult
 from evolq_jax.verbs.compare.plan import ComparisonPlan
 from evolq_jax.verbs.landscape.plan import LandscapePlan
 from evolq_jax.verbs.search.plan import SearchPlan
@@ -39,12 +42,24 @@ JAGGEDNESS = {
 }
 
 
+# What the network after the chain is called, by the chain; after all other chains it is `corrected`.
+CALIBRATED: dict[tuple[str, ...], str] = {(): "init", ("ranges",): "ranges"}
+# What the last network is called, and its change.
+LAST_STAGES = {
+    "search": ("searched", "by the search"),
+    "baseline": ("descended", "by the descent"),
+    None: ("final", "final - init"),
+}
+
 # What the facts of a landscape's plan are called, where not as in the plan.
 SCAN_FACTS = {"scan": "kind", "num_directions": "directions", "left_out": "left_out_without_labels"}
 
 
-def result_table(result: Improvement | EvaluationResult) -> Table:
-    """Float, init and final next to each other, and what the search changed with its interval."""
+def result_table(result: SearchResult | BaselineResult | EvaluationResult) -> Table:
+    """Float, ranges, corrected and searched next to each other, and what the search changed.
+
+    infoNCE is a row where the search minimised it.
+    """
     setting = result.setting
     edges = setting.edge_weight_bits
     differ = f" (edges W{edges})" if edges not in (None, setting.weight_bits) else ""
@@ -52,20 +67,33 @@ def result_table(result: Improvement | EvaluationResult) -> Table:
         f"{setting.name}: {setting.scheme} W{setting.weight_bits}A{setting.activation_bits}{differ}, "
         f"seed {setting.seed}, {result.num_evaluation_images} images"
     )
-    table = Table(title=title)
-    table.add_column("")
-    networks = {"float": result.float, "init": result.init, "final": result.final}
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
+    table.add_column("", no_wrap=True)
+    verb = result.found_by if isinstance(result, EvaluationResult) else result.kind
+    last, change = LAST_STAGES[verb]
+    init = CALIBRATED.get(setting.chain, "corrected")
+    networks = {"float": result.float, "ranges": result.ranges, init: result.init, last: result.final}
     columns = {name: scores for name, scores in networks.items() if scores is not None}
     for name in columns:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     if result.delta is not None:
-        table.add_column("final - init [95 %]", justify="right")
+        table.add_column(f"{change} [95 %]", justify="right", no_wrap=True)
+    minimised = setting.fitness is None or "info_nce" in setting.fitness
     for metric, heading in TITLES.items():
+        if metric == "info_nce" and not minimised:
+            continue
         cells = [_cell(metric, getattr(scores, metric)) for scores in columns.values()]
         if result.delta is not None:
             cells.append(_interval(metric, getattr(result.delta, metric, None)))
         table.add_row(heading, *cells)
     return table
+
+
+def print_result(console: Console, result: SearchResult | BaselineResult | EvaluationResult) -> None:
+    """The result's headline, then its table."""
+    for line in headline(result):
+        console.print(line)
+    console.print(result_table(result))
 
 
 def jaggedness_table(result: LandscapeResult) -> Table:
@@ -82,26 +110,55 @@ def jaggedness_table(result: LandscapeResult) -> Table:
 
 
 def comparison_table(result: ComparisonResult) -> Table:
-    """The metrics of each method over its seeds, and how often it beat its init and the reference."""
+    """What calibration made of ranges, and what each method's own moves made of the calibrated network.
+
+    infoNCE is a row where methods may have minimised it.
+    """
     against = f" and {result.reference}" if result.reference else ""
+    differ = f"\nmethods differ on purpose in: {', '.join(result.varies)}" if result.varies else ""
     title = (
-        f"{result.name}: {result.budget:,} candidate-images a run, {len(result.seeds)} seeds\n"
-        f"means over seeds; wins against init{against}"
+        f"{result.name}: {result.budget:,} candidate-images a run, {len(result.seeds)} seeds{differ}\n"
+        f"means over seeds; change: by the method's own moves; wins against its start{against}"
     )
     table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
-    for heading in ("method", "", "init", "final", "change [95 %]", "wins"):
+    for heading in ("method", "", "start", "final", "change [95 %]", "wins"):
         table.add_column(heading, justify="left" if heading in ("method", "") else "right", no_wrap=True)
-    for method, numbers in result.methods.items():
-        name = method
-        for metric, heading in COMPARED.items():
-            found: MetricOverSeeds | None = getattr(numbers, metric)
-            if found is not None:
-                table.add_row(name, heading, *_compared(metric, found, len(result.seeds)))
-                name = ""
+    shared = not set(result.varies) - {"data"}
+    minimised = result.fitness is None or "info_nce" in result.fitness
+    shown = {metric: name for metric, name in COMPARED.items() if metric != "info_nce" or minimised}
+    for number, (method, numbers) in enumerate(result.methods.items()):
+        if number == 0 or not shared:
+            chain = "calibration" if shared else f"{method}: calibration"
+            _add_rows(table, chain, {m: _by_chain(m, getattr(numbers, m)) for m in shown})
+        compared = {m: _compared(m, getattr(numbers, m), len(result.seeds)) for m in shown}
+        _add_rows(table, method, compared)
     return table
 
 
-def _compared(metric: str, numbers: MetricOverSeeds, seeds: int) -> list[str]:
+def _add_rows(table: Table, name: str, rows: Mapping[str, list[str] | None]) -> None:
+    """One row for each metric that has cells. The first one has the name."""
+    for metric, cells in rows.items():
+        if cells is not None:
+            table.add_row(name, COMPARED[metric], *cells)
+            name = ""
+
+
+def _by_chain(metric: str, numbers: MetricOverSeeds | None) -> list[str] | None:
+    """From ranges to the calibrated network, where the chain has more than ranges."""
+    if numbers is None or numbers.ranges is None:
+        return None
+    before, after = numbers.ranges.mean, numbers.init.mean
+    return [
+        _cell(metric, before),
+        _cell(metric, after),
+        _interval(metric, Interval(after - before, None, None)),
+        "",
+    ]
+
+
+def _compared(metric: str, numbers: MetricOverSeeds | None, seeds: int) -> list[str] | None:
+    if numbers is None:
+        return None
     shares = (numbers.wins.init, numbers.wins.reference)
     wins = [f"{share * seeds:.0f}/{seeds}" for share in shares if share is not None]
     cells = [_cell(metric, each.mean) for each in (numbers.init, numbers.final)]

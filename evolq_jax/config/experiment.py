@@ -6,7 +6,7 @@ A config file (`configs/*.py`) holds `config = Experiment(...)`. The command lin
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from evolq_jax.calibration.chain import LINKS, check_chain, find_links
+from evolq_jax.calibration.chain import CORRECTED, LINKS, check_chain, find_links
 from evolq_jax.calibration.link import FLOAT_STREAM, LayerLink, Link, TokenWeighting, WalkConfig
 from evolq_jax.calibration.links.clip import ClipConfig
 from evolq_jax.calibration.links.ranges import RangesConfig
@@ -62,9 +62,10 @@ class CalibrationConfig:
     """How the first scales are found.
 
     Attributes:
-      chain: the links, in order. The first is `ranges`, the paper's calibration. The end of `--help` says
-        what each link does, and docs/initialisation.md says it in full. After a link that rounds weights, a
-        search moves scales, not integers. Python may pass a link of its own in place of a name.
+      chain: the links, in order. The first is `ranges`, the paper's calibration; the default is the best
+        known. The end of `--help` says what each link does, and docs/initialisation.md says it in full. After
+        a link that rounds weights, a search moves scales, not integers. Python may pass a link of its own in
+        place of a name.
       damping: how strongly `ridge` holds on to the float weights, relative to each input's second moment.
       pull: the share of the stream's error, from 0 to 1, that `ridge` and `bias` correct at the end of a
         branch.
@@ -80,7 +81,7 @@ class CalibrationConfig:
       image_chunk: images that run at once.
     """
 
-    chain: tuple[str | Link, ...] = ("ranges",)
+    chain: tuple[str | Link, ...] = CORRECTED
     damping: float = 3.0
     pull: float = 0.9
     token_weights: TokenWeighting = "fisher"
@@ -163,8 +164,8 @@ class Experiment:
       landscape: the scan of the loss over scale space.
       baseline: gradient descent in the search's place.
       checkpoint: how a search or a descent is saved while it runs.
-      start: a finished run of the same model, quantizers and calibration. A search or baseline then starts
-        from its result, in place of calibrating.
+      start: a finished or calibrated run of the same model, quantizers and calibration. A search or baseline
+        then starts from its result, in place of calibrating.
       milestones: into how many parts the budget of a search or baseline is cut. The scales at each cut are
         scored at the end of the run; this selects nothing. 0: none.
       memory: how much of the device's memory a search may take, such as `12GiB`, or `device` for all of it.

@@ -8,6 +8,7 @@ from evolq_jax.pipeline.images import check_batches, load_calibration
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.pipeline.watcher import Watcher
 from evolq_jax.quant.qparams import QParams
+from evolq_jax.quant.spec import with_codes
 from evolq_jax.quantized.calibrate import calibrate
 from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.quantized.search import entry_tokens
@@ -15,11 +16,21 @@ from evolq_jax.typing import Array, Images, Params, Progress
 
 
 class Calibrated(NamedTuple):
-    """A network with first scales, and the calibration images they came from."""
+    """A network with first scales, and the calibration images they came from.
+
+    Attributes:
+      setup: the float network and the quantizers.
+      params: the parameters that the scales are for.
+      qparams: the scales after the chain.
+      ranges: those after the chain's first link, for the float parameters; None: it has no other link.
+      images: the calibration images.
+      seconds: that calibration took.
+    """
 
     setup: Setup
     params: Params
     qparams: QParams
+    ranges: QParams | None
     images: Images
     seconds: float
 
@@ -27,6 +38,30 @@ class Calibrated(NamedTuple):
     def quantized(self) -> QuantizedNetwork:
         """The quantized network."""
         return QuantizedNetwork(self.setup.model, self.params, self.qparams, self.setup.specs)
+
+    def stages(self, final: QParams | None) -> dict[str, QuantizedNetwork]:
+        """The networks on the way from float to the end; see `stages_of`."""
+        return stages_of(self.setup, self.params, ranges=self.ranges, init=self.qparams, final=final)
+
+
+def stages_of(
+    setup: Setup, params: Params, *, ranges: QParams | None, init: QParams, final: QParams | None
+) -> dict[str, QuantizedNetwork]:
+    """The networks on the way from float to the end, by name: `ranges`, `init` and `final`.
+
+    Args:
+      setup: the float network and the quantizers.
+      params: the parameters after the chain.
+      ranges: scales after the chain's first link, for the float parameters; None: there are none.
+      init: scales after the chain.
+      final: the scales at the end; None: there are none.
+    """
+    after = {"init": init} if final is None else {"init": init, "final": final}
+    found = {name: QuantizedNetwork(setup.model, params, one, setup.specs) for name, one in after.items()}
+    if ranges is None:
+        return found
+    specs = with_codes(setup.specs, ())
+    return {"ranges": QuantizedNetwork(setup.model, setup.model.params, ranges, specs)} | found
 
 
 def calibrate_setup(setup: Setup, watcher: Watcher, *, for_search: bool) -> Calibrated:
@@ -43,6 +78,7 @@ def calibrate_setup(setup: Setup, watcher: Watcher, *, for_search: bool) -> Cali
     def stage(name: str) -> Progress:
         return watcher.stage(f"calibrating ({name})")
 
+    ranges: list[QParams] = []
     quantized = calibrate(
         setup.model,
         images,
@@ -53,9 +89,11 @@ def calibrate_setup(setup: Setup, watcher: Watcher, *, for_search: bool) -> Cali
         seed=config.seed,
         mesh=setup.mesh,
         stage=stage,
+        on_step=lambda name, network: ranges.append(network.qparams) if not ranges else None,
     )
     seconds = time.monotonic() - began
-    return Calibrated(setup, quantized.params, quantized.qparams, images, seconds)
+    first = ranges[0] if len(config.calibration.links) > 1 else None
+    return Calibrated(setup, quantized.params, quantized.qparams, first, images, seconds)
 
 
 def first_tokens(calibrated: Calibrated, placement: Placement | None = None) -> Array:

@@ -10,9 +10,13 @@ from evolq_jax.named import Thing, check_names, find
 from evolq_jax.quant.observers import OBSERVERS
 from evolq_jax.quant.observers.base import Observer
 from evolq_jax.quant.observers.minmax import MINMAX
+from evolq_jax.quant.observers.omse import OMSE
+from evolq_jax.quant.observers.pow2 import POW2
 from evolq_jax.quant.qparams import check_bits
 from evolq_jax.quant.quantizers import QUANTIZERS
 from evolq_jax.quant.quantizers.base import Quantizer, Use
+from evolq_jax.quant.quantizers.log import LOG
+from evolq_jax.quant.quantizers.shifted_log import SHIFTED_LOG
 from evolq_jax.quant.quantizers.uniform import UNIFORM
 from evolq_jax.quant.spec import QuantSpec, Specs, select
 from evolq_jax.typing import SiteInfo
@@ -69,19 +73,22 @@ class QuantConfig:
       weight_observer: how weight ranges are found (per output channel): `minmax`, or by squared error `omse`
         (the range shrinks) or `omse_ends` (each end does).
       activation_observer: how activation ranges are found (per tensor; as above, and `ptf` and `pow2`: with
-        power-of-two factors per channel, and minmax where channels have no range of their own).
+        power-of-two factors per channel, and minmax where channels have no range of their own). None: the
+        best known, `pow2`; `deploy` has no factors, and gets `omse`.
       residual_observer: the same for the residual stream in fully_quantized.
       signed_weights: symmetric `int` weights instead of affine `uint`; deploy has them in any case.
       softmax_quantizer: of softmax outputs: `uniform`; powers of 2 (`log2`), of its root (`log_sqrt2`) or of
-        a base chosen by calibration (`log`); `twin`, a fine range for small weights and a coarse one.
+        a base chosen by calibration (`log`); `twin`, a fine range for small weights and a coarse one. None:
+        the best known, `uniform` at 8 bits and `log` below.
       gelu_quantizer: of GELU outputs: `uniform`; `twin`, a step below zero and one above; `shifted_log`,
         powers of a chosen base after lifting above zero (AdaLog), with the base 2 or its root
         `shifted_log2`, `shifted_log_sqrt2`. All but `uniform` are per tensor, whatever
-        `activation_observer`.
+        `activation_observer`. None: the best known, `uniform` at 8 bits and `shifted_log` below.
       integer_layer_norm: FQ-ViT's integer LayerNorm (fully_quantized only).
       integer_softmax: FQ-ViT's log-int-softmax (with `log2`; needs quantized attention logits).
       bias_correction: the released code's weight correction; leaves the integer grid.
-      quantize_image: quantize the input image (official code: DeiT and ViT-Tiny yes, ViT-B no).
+      quantize_image: quantize the input image once more, which comes as 8-bit pixels (official code: DeiT and
+        ViT-Tiny yes, ViT-B no).
       rules: exceptions by site pattern, applied in order.
     """
 
@@ -92,15 +99,15 @@ class QuantConfig:
     edge_activation_bits: int | None = 8
     softmax_bits: int | None = None
     weight_observer: str | Observer = "omse"
-    activation_observer: str | Observer = "minmax"
-    residual_observer: str | Observer = "ptf"
+    activation_observer: str | Observer | None = None
+    residual_observer: str | Observer = "pow2"
     signed_weights: bool = False
-    softmax_quantizer: str | Quantizer = "uniform"
-    gelu_quantizer: str | Quantizer = "uniform"
+    softmax_quantizer: str | Quantizer | None = None
+    gelu_quantizer: str | Quantizer | None = None
     integer_layer_norm: bool = False
     integer_softmax: bool = False
     bias_correction: bool = False
-    quantize_image: bool = True
+    quantize_image: bool = False
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
@@ -167,10 +174,13 @@ class QuantConfig:
         }
 
     def _quantizer(self, use: Use) -> Quantizer:
-        """That of softmax or GELU outputs, by its name or as it was given; of others the uniform one."""
-        given = {"softmax": self.softmax_quantizer, "gelu": self.gelu_quantizer}.get(use)
-        if given is None:
+        """That of softmax or GELU outputs, by its name, as it was given, or the best known; else uniform."""
+        if use not in ("softmax", "gelu"):
             return UNIFORM
+        given = self.softmax_quantizer if use == "softmax" else self.gelu_quantizer
+        if given is None:
+            bits = (self.softmax_bits or self.activation_bits) if use == "softmax" else self.activation_bits
+            return UNIFORM if bits == 8 else LOG if use == "softmax" else SHIFTED_LOG
         known = {name: quantizer for name, quantizer in QUANTIZERS.items() if use in quantizer.uses}
         check_names([given], QUANTIZERS, f"quant.{use}_quantizer")
         quantizer = find(given, known, f"quant.{use}_quantizer has the unknown value")
@@ -179,8 +189,11 @@ class QuantConfig:
         return quantizer
 
     def _observer(self, of: Literal["weight", "activation", "residual"]) -> Observer:
-        """That of weights, activations or the residual stream, by its name or as it was given."""
-        return _known(getattr(self, f"{of}_observer"), OBSERVERS, f"quant.{of}_observer")
+        """That of weights, activations or the residual stream, by its name, as given, or the best known."""
+        given = getattr(self, f"{of}_observer")
+        if given is None:
+            return OMSE if self.scheme == "deploy" else POW2
+        return _known(given, OBSERVERS, f"quant.{of}_observer")
 
     def _quantizes(self, site: str, info: SiteInfo) -> bool:
         if site == "image":

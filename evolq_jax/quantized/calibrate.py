@@ -10,17 +10,18 @@ import numpy as np
 from jax.sharding import Mesh
 
 from evolq_jax.calibration.calibrate import calibrate as run_chain
-from evolq_jax.calibration.chain import find_links, specs_after
-from evolq_jax.calibration.link import Link
+from evolq_jax.calibration.chain import CORRECTED, find_links, specs_after
+from evolq_jax.calibration.link import Link, State
 from evolq_jax.devices.mesh import DATA, fetch, gather, image_mesh, put_rows, replicate
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.network.chunks import largest_divisor
 from evolq_jax.network.network import Network
 from evolq_jax.network.run import normalize
-from evolq_jax.quant.qparams import blank_qparams, with_bits
+from evolq_jax.quant.qparams import QParams, blank_qparams, with_bits
 from evolq_jax.quant.scheme import QuantConfig, resolve
+from evolq_jax.quant.spec import with_codes
 from evolq_jax.quantized.network import QuantizedNetwork
-from evolq_jax.typing import Array, Images, Preprocessing, Progress, no_progress
+from evolq_jax.typing import Array, Images, Params, Preprocessing, Progress, no_progress
 
 LARGEST_BATCH = 100  # images that observers see at once where no batch size is given
 
@@ -55,13 +56,14 @@ def calibrate(
     images: Images | np.ndarray | Array,
     quant: QuantConfig | None = None,
     *,
-    chain: Sequence[str | Link] = ("ranges",),
+    chain: Sequence[str | Link] = CORRECTED,
     bits: Mapping[str, int | Array | np.ndarray] | None = None,
     batch_size: int | None = None,
     image_chunk: int = 10,
     seed: int = 0,
     mesh: Mesh | None = None,
     stage: Callable[[str], Progress] = lambda name: no_progress,
+    on_step: Callable[[str, QuantizedNetwork], None] | None = None,
 ) -> QuantizedNetwork:
     """Finds every quantizer's numbers by a chain of links. Links may also correct and round weights.
 
@@ -69,7 +71,8 @@ def calibrate(
       network: the float network.
       images: calibration images, uint8. Labels are not used.
       quant: which sites are quantized, and how; None: `QuantConfig()`.
-      chain: links in order, by name or as objects (`evolq_jax.calibration.chain.LINKS`).
+      chain: links in order, by name or as objects (`evolq_jax.calibration.chain.LINKS`). The default is the
+        best known.
       bits: bits of single sites, in place of those of `quant`. For a site of blocks, an array [L] gives each
         block its own bits. Other bits compile no new program.
       batch_size: images that observers see at once. It divides the number of images. None: the largest
@@ -78,6 +81,7 @@ def calibrate(
       seed: of the random draws that links make.
       mesh: devices that share the images; None: one.
       stage: gives, for the name of a step of the chain, a function that is called with `(done, total)`.
+      on_step: told of the network after each step, with the step's name: what each link does.
 
     Raises:
       UserError: a link or a site pattern is unknown, the order of the links makes no sense, or a link finds
@@ -90,6 +94,15 @@ def calibrate(
     size = batch_size or largest_divisor(len(pixels), LARGEST_BATCH)
     with matmul_precision(network.precision):
         batches = in_batches(network, pixels, size, mesh)
+
+        def collected(state: State) -> tuple[Params, QParams]:
+            return fetch(batches.mesh, gather(batches.mesh, (state.params, state.qparams)))
+
+        def told(name: str, state: State) -> None:
+            if on_step is not None:
+                params, qparams = collected(state)
+                on_step(name, QuantizedNetwork(network, params, qparams, with_codes(specs, ())))
+
         found = run_chain(
             network.parts,
             specs,
@@ -102,7 +115,8 @@ def calibrate(
             seed=seed,
             mesh=batches.mesh,
             stage=stage,
+            on_step=told,
         )
-        params, qparams = fetch(batches.mesh, gather(batches.mesh, (found.params, found.qparams)))
+        params, qparams = collected(found)
         jax.block_until_ready(qparams)
     return QuantizedNetwork(network, params, qparams, specs)

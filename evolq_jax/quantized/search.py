@@ -20,7 +20,6 @@ from evolq_jax.quant.qparams import QParams
 from evolq_jax.quantized.calibrate import pixels_of
 from evolq_jax.quantized.logits import compute_logits, quantize_weights
 from evolq_jax.quantized.network import QuantizedNetwork
-from evolq_jax.quantized.output_start import output_start, searched_weights
 from evolq_jax.search.config import SearchConfig, TeacherKind
 from evolq_jax.search.driver import run
 from evolq_jax.search.problem import Data, Problem, make_data, make_problem
@@ -161,12 +160,7 @@ def evolve(
             quantized, pixels, config.teacher, features=config.has_features, batch_size=chunk, mesh=mesh
         )
         problem, data = search_problem(quantized, pixels, config, teacher, mesh=mesh)
-        proposal, state = None, init(problem, quantized.qparams, key)
-        chosen = searched_weights(network.parts, quantized.specs, config)
-        if chosen and quantized.params is network.params:  # no link has corrected weights
-            count = problem.searched.num_images
-            proposal = output_start(quantized, pixels[:count], chosen, image_chunk=chunk, mesh=mesh)
-        for record in run(problem, data, state, proposal=proposal):
+        for record in run(problem, data, init(problem, quantized.qparams, key)):
             if isinstance(record, Generation):
                 on_generation(record)
             elif isinstance(record, SearchEnd):

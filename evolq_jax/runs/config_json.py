@@ -8,6 +8,9 @@ from evolq_jax.runs.typed_json import from_plain, to_json
 
 __all__ = ["from_json", "to_json"]
 
+# Fields that runs of older versions have: what they asked for is in the run's scales.
+DROPPED = (("search", "output_start"),)  # the link `own_output` does this now
+
 
 def from_json(text: str, where: str) -> Experiment:
     """The inverse of `to_json`; fields that `text` lacks take their defaults.
@@ -25,4 +28,7 @@ def from_json(text: str, where: str) -> Experiment:
         raise UserError(f"{where}: not JSON: {error}") from error
     if not isinstance(given, dict):
         raise UserError(f"{where}: not a config but {text.strip()[:40]}")
+    for section, key in DROPPED:
+        if isinstance(given.get(section), dict):
+            given[section].pop(key, None)
     return from_plain(given, Experiment, where, "config")

@@ -27,7 +27,12 @@ from evolq_jax.runs.typed_json import to_json, to_plain
 
 CONFIG, LOG = "config.json", "log.jsonl"
 RESULT, LANDSCAPE, COMPARISON = "result.json", "landscape.json", "comparison.json"
-INIT_SCALES, FINAL_SCALES = "init_scales.safetensors", "scales.safetensors"
+# After the chain's first link, where it has more; after the chain; at the end.
+RANGES_SCALES, INIT_SCALES, FINAL_SCALES = (
+    "ranges_scales.safetensors",
+    "init_scales.safetensors",
+    "scales.safetensors",
+)
 PARAMS = "params.safetensors"  # where calibration changed them
 PARTIAL = ".partial"  # the end of what is being written, or was when its process was killed
 

@@ -9,16 +9,33 @@ from evolq_jax.errors import UserError
 from evolq_jax.network.parts import CORRECTION
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.spec import Specs
-from evolq_jax.runs.directory import FINAL_SCALES, INIT_SCALES, PARAMS, RunDirectory
+from evolq_jax.runs.directory import (
+    CONFIG,
+    FINAL_SCALES,
+    INIT_SCALES,
+    PARAMS,
+    RANGES_SCALES,
+    RunDirectory,
+)
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Params
 
+CALIBRATED_FILES = {CONFIG, PARAMS, RANGES_SCALES, INIT_SCALES}  # those of a run that has only calibrated
+
 
 class SavedScales(NamedTuple):
-    """The scales of a run."""
+    """The scales of a run.
 
+    Attributes:
+      ranges: those after the chain's first link, for the float parameters. None: the chain has no other
+        link, or the run is of an older version.
+      init: those after the chain.
+      final: those that the run ended with. None: it only calibrated, or has not finished.
+    """
+
+    ranges: QParams | None
     init: QParams
-    final: QParams | None  # None: only calibrated, or not finished
+    final: QParams | None
 
     def named(self, name: Literal["init", "final"]) -> QParams:
         """One of them.
@@ -34,12 +51,17 @@ class SavedScales(NamedTuple):
 
 
 def write_calibrated(
-    run: RunDirectory, config: Experiment, params: Params, qparams: QParams, *, specs: Specs
+    run: RunDirectory, config: Experiment, params: Params, scales: SavedScales, *, specs: Specs
 ) -> None:
-    """The first scales and, where the chain of `config` changed them, the parameters that they are for."""
+    """The first scales and, where the chain of `config` changed them, the parameters that they are for.
+
+    The scales after the whole chain are written last: a run that has them is calibrated.
+    """
     if _changes_params(config):
         run.write_arrays(PARAMS, flatten(params))
-    run.write_qparams(INIT_SCALES, specs, qparams)
+    if scales.ranges is not None:
+        run.write_qparams(RANGES_SCALES, specs, scales.ranges)
+    run.write_qparams(INIT_SCALES, specs, scales.init)
 
 
 def _changes_params(config: Experiment) -> bool:
@@ -75,5 +97,8 @@ def read_scales(run: RunDirectory, specs: Specs, blank: QParams) -> SavedScales:
     Raises:
       UserError: a file is missing or damaged, or holds scales of other sites than `specs` have.
     """
-    init = run.read_qparams(INIT_SCALES, specs, blank)
-    return SavedScales(init, run.read_qparams(FINAL_SCALES, specs, blank) if run.has(FINAL_SCALES) else None)
+
+    def found(file: str) -> QParams | None:
+        return run.read_qparams(file, specs, blank) if run.has(file) else None
+
+    return SavedScales(found(RANGES_SCALES), run.read_qparams(INIT_SCALES, specs, blank), found(FINAL_SCALES))

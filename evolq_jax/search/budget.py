@@ -6,8 +6,7 @@ nothing. These things count:
 
 - a candidate: the blocks from the searched one on, for all images that score it, held out or not;
 - the cache of the blocks' inputs, once per pass: all blocks, for all calibration images;
-- the float block's output, if the fitness asks for it: one block, once per visit;
-- a proposal: the cost of finding it, by its own account, and a cache for it.
+- the float block's output, if the fitness asks for it: one block, once per visit.
 
 Calibration and the teacher are the same for all methods, so they do not count.
 """
@@ -23,13 +22,10 @@ def candidate_images(parts: ModelParts, block_images: int) -> float:
     return round(block_images / num_blocks(parts), 3)
 
 
-def num_evaluations(
-    config: SearchConfig, num_visits: int, coordinates: int = 0, *, proposed: bool = False
-) -> int:
+def num_evaluations(config: SearchConfig, num_visits: int, coordinates: int = 0) -> int:
     """Candidates that all passes evaluate at most (moves that already lost need no held-out score).
 
     `num_visits` are those of a pass; `coordinates`, of all its visits together, count for grids only.
-    `proposed`: the search is given a proposal.
     """
     visits = (config.passes + bool(config.grid_start)) * num_visits
     searched, held_out = config.objectives()
@@ -39,10 +35,7 @@ def num_evaluations(
     noise = visits * num_noise_copies(config) if config.min_gain else 0
     own = config.passes * config.generations * each * num_scored(config.halving, config.num_candidates)
     grid = config.grid_start * coordinates * num_scored(config.halving, config.population_size)
-    proposal = 0
-    if proposed:  # the start counts twice where visits score it again
-        proposal = 1 + searched.is_local + bool(config.holdout) * (1 + held_out.is_local)
-    return own + grid + starts + decisions + noise + proposal
+    return own + grid + starts + decisions + noise
 
 
 def num_noise_copies(config: SearchConfig) -> int:

@@ -51,10 +51,6 @@ class SearchConfig:
       passes: times over all blocks; plays no part where there is a budget.
       budget: candidate-images (`evolq_jax.search.budget` counts them): passes go on until the end of the
         generation that spends it. None: `passes` decide.
-      output_start: before the visits, find the ranges of all searched weights' output channels anew, by what
-        they do to the channel's own output: all channels of a layer at once, layer after layer
-        (`calibration.links.own_output`). They are kept if the whole network is better for them, as a
-        block's move is. Plays no part where calibration has corrected or rounded weights.
       grid_start: sweeps of `Grid` at each block in a pass of its own before the others; 0: no such pass.
       generations: generations at each visit of a block (the paper's cycles); of `Grid`, sweeps over all its
         coordinates.
@@ -102,7 +98,6 @@ class SearchConfig:
     blocks_per_visit: int = 1
     passes: int = 1
     budget: int | None = None
-    output_start: bool = True
     grid_start: int = 0
     generations: int = 2
     population_size: int = 6
@@ -188,6 +183,11 @@ class SearchConfig:
         for name in ("zero_points", "grid_start"):
             if raw and getattr(self, name):
                 raise UserError(f"search.{name} needs a log parametrization, not 'raw'")
+
+    @property
+    def fitness_name(self) -> str:
+        """What the fitness is called."""
+        return self.fitness if isinstance(self.fitness, str) else as_term(self.fitness).name
 
     @property
     def num_candidates(self) -> int:

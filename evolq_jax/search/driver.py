@@ -5,14 +5,11 @@ from collections.abc import Iterator
 from evolq_jax.devices.mesh import replicate
 from evolq_jax.search import programs
 from evolq_jax.search.problem import Data, Problem
-from evolq_jax.search.proposal import Proposal, consider
 from evolq_jax.search.state import Generation, SearchEnd, State, Visit, end_of, is_spent, next_place
 from evolq_jax.search.visit import Pass, begin_pass, visit
 
 
-def run(
-    problem: Problem, data: Data, state: State, *, proposal: Proposal | None = None
-) -> Iterator[Generation | Visit | SearchEnd]:
+def run(problem: Problem, data: Data, state: State) -> Iterator[Generation | Visit | SearchEnd]:
     """Improves the scales block by block, last block first, and tells of it as it goes.
 
     No step makes the fitness worse, neither on the images that candidates are scored on nor, with a
@@ -25,17 +22,12 @@ def run(
       problem: what is searched (`make_problem`).
       data: its arrays (`make_data`).
       state: where to begin (`init`), or where to go on (`Visit.state`).
-      proposal: scales of the whole network to begin with if they are better than the state's, on the images
-        searched on and on those held out. It plays no part once a search has made a visit.
 
     Yields:
       Every generation; after every visit the state; at the end what was found.
     """
     runner = problem.runner
     network = programs.quantize(runner.specs, data.params, replicate(runner.mesh, state.qparams))
-    if proposal is not None and not state.visits:
-        state, network, record = consider(problem, data, state, network, proposal=proposal)
-        yield record
     at: Pass | None = None
     while (place := next_place(problem, state)) is not None:
         if at is None or problem.begins_pass(state.visits):
@@ -49,8 +41,8 @@ def run(
     yield end_of(problem, state)
 
 
-def search(problem: Problem, data: Data, state: State, *, proposal: Proposal | None = None) -> SearchEnd:
+def search(problem: Problem, data: Data, state: State) -> SearchEnd:
     """What `run` ends with."""
-    *_, end = run(problem, data, state, proposal=proposal)
+    *_, end = run(problem, data, state)
     assert isinstance(end, SearchEnd)
     return end

@@ -1,5 +1,6 @@
 """The verb `baseline`: gradient descent in the search's place. All else stays the same."""
 
+import math
 from pathlib import Path
 
 import jax
@@ -9,14 +10,14 @@ from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.gradient import driver
 from evolq_jax.gradient.problem import Data, Problem, make_problem
-from evolq_jax.gradient.state import DescentEnd, Evaluation, Step, init
+from evolq_jax.gradient.state import DescentEnd, Evaluation, State, Step, init
 from evolq_jax.pipeline.calibrate import Calibrated, first_tokens
 from evolq_jax.pipeline.cost import out_of_memory
 from evolq_jax.pipeline.images import count_calibration, count_evaluation, load_evaluation
 from evolq_jax.pipeline.load import Setup, load_model
 from evolq_jax.pipeline.searched import check_search
 from evolq_jax.pipeline.teacher import teacher_of
-from evolq_jax.pipeline.watcher import Silent, Watcher
+from evolq_jax.pipeline.watcher import Silent, Standing, Watcher
 from evolq_jax.runs.checkpoints import Saved, open_checkpoints
 from evolq_jax.runs.clock import Clock
 from evolq_jax.runs.directory import RunDirectory, open_run
@@ -142,7 +143,6 @@ def _descend(
     """Descends, and writes the log, milestones and checkpoints."""
     config, budget = calibrated.setup.config, problem.budget
     data = descent_data(calibrated, problem, watcher)
-    progress = watcher.stage("descending (candidate-images)")
     with open_checkpoints(run.path, config.checkpoint, BASELINE.verb) as checkpoints:
         first = init(problem, data.start, jax.random.key(config.seed))
         saved = checkpoints.latest(first) or Saved(first, 0, clock.earlier)
@@ -158,8 +158,23 @@ def _descend(
                     case Step(state=state):
                         milestones.offer(state.evaluated, state.fitness, state.best)
                         checkpoints.offer(Saved(state, lines, clock.seconds()))
-                        progress(min(state.spent, budget), budget)
+                        watcher.standing(_standing(config, state, total=budget))
                         preemption.check()
                     case DescentEnd():
+                        watcher.standing(_standing(config, state, total=state.spent))
                         return record
     raise AssertionError("a descent tells of its end")
+
+
+def _standing(config: Experiment, state: State, *, total: float) -> Standing:
+    """Where a descent stands, for people who watch."""
+    held_out = state.held_out_fitness
+    return Standing(
+        place=f"descent: step {state.steps}",
+        done=min(state.spent, total),
+        total=total,
+        fitness=config.search.fitness_name,
+        init=state.start_fitness,
+        best=state.fitness,
+        held_out=held_out if math.isfinite(held_out) else None,
+    )

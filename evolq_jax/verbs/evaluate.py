@@ -1,21 +1,23 @@
 """The verb `evaluate`."""
 
 from pathlib import Path
+from typing import Literal
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.data import fingerprint
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.metrics import mean_scores, paired_delta
-from evolq_jax.pipeline.calibrate import calibrate_setup
+from evolq_jax.pipeline.calibrate import calibrate_setup, stages_of
 from evolq_jax.pipeline.evaluate import FLOAT, score_networks
 from evolq_jax.pipeline.images import count_calibration, count_evaluation, load_evaluation
 from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.watcher import Silent, Watcher
-from evolq_jax.runs.directory import open_run
+from evolq_jax.quantized.size import size_of
+from evolq_jax.runs.directory import RESULT, RunDirectory, open_run
 from evolq_jax.runs.provenance import weights_fingerprint
 from evolq_jax.runs.results.common import setting_of
-from evolq_jax.runs.results.files import check_fingerprints
-from evolq_jax.runs.results.networks import EvaluationResult
+from evolq_jax.runs.results.files import check_fingerprints, read_result
+from evolq_jax.runs.results.networks import BaselineResult, EvaluationResult, SearchResult
 from evolq_jax.runs.saved_network import SavedScales, read_params, read_scales
 
 
@@ -31,6 +33,7 @@ def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None
     """
     watcher = watcher or Silent()
     config = target if isinstance(target, Experiment) else open_run(target).config()
+    found_by = None
     with matmul_precision(config.precision):
         if isinstance(target, Experiment):
             setup = load_model(target)
@@ -38,7 +41,8 @@ def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None
             count_evaluation(setup)
             evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
             calibrated = calibrate_setup(setup, watcher, for_search=False)
-            params, saved = calibrated.params, SavedScales(calibrated.qparams, None)
+            params = calibrated.params
+            saved = SavedScales(calibrated.ranges, calibrated.qparams, None)
         else:
             run = open_run(target)
             setup = load_model(run.config())
@@ -46,18 +50,30 @@ def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None
                 read_params(run, setup.config, setup.model.params),
                 read_scales(run, setup.specs, setup.blank_qparams),
             )
+            found_by = _found_by(run)
             check_fingerprints(run, {"weights": weights_fingerprint(setup.model.params)})
             count_evaluation(setup)
             evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
             check_fingerprints(run, {"evaluation images": fingerprint(evaluation)})
-        networks = {name: qparams for name, qparams in saved._asdict().items() if qparams is not None}
-        scores = score_networks(setup, params, networks, evaluation=evaluation, watcher=watcher)
+        stages = stages_of(setup, params, ranges=saved.ranges, init=saved.init, final=saved.final)
+        scores = score_networks(setup, stages, evaluation=evaluation, watcher=watcher)
     init, final = scores["init"], scores.get("final")
+    last = "init" if final is None else "final"
     return EvaluationResult(
         setting=setting_of(config, setup.model.name, setup.added_parameters),
         num_evaluation_images=len(evaluation.names),
         float=mean_scores(scores[FLOAT]),
+        ranges=mean_scores(scores["ranges"]) if "ranges" in scores else None,
         init=mean_scores(init),
+        from_float=paired_delta(scores[FLOAT], scores[last], seed=config.seed),
+        size=size_of(stages[last]),
         final=None if final is None else mean_scores(final),
         delta=None if final is None else paired_delta(init, final, seed=config.seed),
+        found_by=found_by,
     )
+
+
+def _found_by(run: RunDirectory) -> Literal["search", "baseline"] | None:
+    """The kind of a run; None: it has not finished."""
+    result = read_result(run.path) if run.has(RESULT) else None
+    return result.kind if isinstance(result, SearchResult | BaselineResult) else None

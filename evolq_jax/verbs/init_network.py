@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evolq_jax.devices import hosts
 from evolq_jax.errors import UserError
@@ -14,9 +14,15 @@ from evolq_jax.pipeline.load import Setup
 from evolq_jax.pipeline.watcher import Watcher
 from evolq_jax.runs.checkpoints import CHECKPOINTS
 from evolq_jax.runs.clock import Clock
-from evolq_jax.runs.directory import CONFIG, INIT_SCALES, PARAMS, RESULT, RunDirectory, open_run
+from evolq_jax.runs.directory import CONFIG, RESULT, RunDirectory, open_run
 from evolq_jax.runs.provenance import Provenance, input_fingerprints, provenance
-from evolq_jax.runs.saved_network import read_params, read_scales, write_calibrated
+from evolq_jax.runs.saved_network import (
+    CALIBRATED_FILES,
+    SavedScales,
+    read_params,
+    read_scales,
+    write_calibrated,
+)
 from evolq_jax.runs.typed_json import from_plain, to_plain
 from evolq_jax.runs.unfinished import VerbFiles, check_unchanged
 from evolq_jax.typing import Images
@@ -25,7 +31,7 @@ from evolq_jax.typing import Images
 def _files(verb: str) -> VerbFiles:
     def is_begun(names: set[str]) -> bool:
         """Whether this verb has begun. Killed during calibration, it has left what `calibrate` leaves."""
-        return _record_file(verb) in names or (CONFIG in names and names <= {CONFIG, INIT_SCALES, PARAMS})
+        return _record_file(verb) in names or (CONFIG in names and names <= CALIBRATED_FILES)
 
     return VerbFiles(verb, RESULT, is_begun)
 
@@ -86,11 +92,12 @@ def init_network(
         check_unchanged(run, files.verb, kept.provenance, provenance_of(setup, images, evaluation))
         clock.earlier = kept.seconds
         params = read_params(run, setup.config, setup.model.params)
-        qparams = read_scales(run, setup.specs, setup.blank_qparams).init
-        return Calibrated(setup, params, qparams, images, kept.seconds_calibration)
+        scales = read_scales(run, setup.specs, setup.blank_qparams)
+        return Calibrated(setup, params, scales.init, scales.ranges, images, kept.seconds_calibration)
     with out_of_memory("--calibration.image-chunk", "--calibration.batch-size"):
         calibrated = make_init(setup, watcher)
-    write_calibrated(run, setup.config, calibrated.params, calibrated.qparams, specs=setup.specs)
+    scales = SavedScales(calibrated.ranges, calibrated.qparams, None)
+    write_calibrated(run, setup.config, calibrated.params, scales, specs=setup.specs)
     now = provenance_of(setup, calibrated.images, evaluation)
     run.write_json(_record_file(files.verb), InitRecord(now, calibrated.seconds, clock.seconds()))
     return calibrated
@@ -115,7 +122,9 @@ def remove_attempts(run: RunDirectory, verb: str) -> None:
 
 
 def make_init(setup: Setup, watcher: Watcher) -> Calibrated:
-    """The network that a search or a descent starts from: newly calibrated, or the result of `config.start`.
+    """The network that a search or a descent starts from: newly calibrated, or that of the run `start`.
+
+    That is the run's result, or its init if it has only calibrated.
 
     Raises:
       UserError: the images cannot be read or do not fill whole batches; or the run to start from has not
@@ -126,13 +135,17 @@ def make_init(setup: Setup, watcher: Watcher) -> Calibrated:
         return calibrate_setup(setup, watcher, for_search=True)
     run, began = open_run(config.start), time.monotonic()
     then = run.config()
+    chunk = config.calibration.image_chunk  # a limit of memory may have lowered it
+    then = replace(then, calibration=replace(then.calibration, image_chunk=chunk))
     for part in ("model", "quant", "calibration"):
         if to_plain(getattr(then, part)) != to_plain(getattr(config, part)):
             raise UserError(f"start '{config.start}' has other `{part}` settings than this config")
-    final = read_scales(run, setup.specs, setup.blank_qparams).final
-    if final is None:
+    scales = read_scales(run, setup.specs, setup.blank_qparams)
+    found = scales.init if run.names() <= CALIBRATED_FILES else scales.final
+    if found is None:
         raise UserError(f"start '{config.start}' holds no result: it has not finished")
     images = load_calibration(setup, watcher.stage("decoding calibration images"))
     check_batches(config, len(images.pixels), for_search=True, skipped=len(images.skipped))
     seconds = time.monotonic() - began
-    return Calibrated(setup, read_params(run, setup.config, setup.model.params), final, images, seconds)
+    params = read_params(run, setup.config, setup.model.params)
+    return Calibrated(setup, params, found, scales.ranges, images, seconds)

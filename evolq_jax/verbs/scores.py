@@ -1,10 +1,13 @@
 """Scores a run: its float network, its init, its milestones and its last scales."""
 
+from dataclasses import replace
+
 from evolq_jax.gradient.state import DescentEnd
 from evolq_jax.metrics import Scores, mean_scores, paired_delta
 from evolq_jax.pipeline.calibrate import Calibrated
 from evolq_jax.pipeline.evaluate import FLOAT, score_networks
 from evolq_jax.pipeline.watcher import Watcher
+from evolq_jax.quantized.size import size_of
 from evolq_jax.runs.clock import Clock
 from evolq_jax.runs.directory import FINAL_SCALES, RunDirectory
 from evolq_jax.runs.milestones import Milestone, read_milestones
@@ -42,9 +45,12 @@ def score_run(
     setup = calibrated.setup
     run.write_qparams(FINAL_SCALES, setup.specs, found.qparams)
     passed = read_milestones(run, setup.specs, calibrated.qparams)
-    on_the_way = {f"milestone {number + 1}": qparams for number, (_, qparams) in enumerate(passed)}
-    networks = {"init": calibrated.qparams, **on_the_way, "final": found.qparams}
-    scores = score_networks(setup, calibrated.params, networks, evaluation=evaluation, watcher=watcher)
+    on_the_way = {
+        f"milestone {number + 1}": replace(calibrated.quantized, qparams=qparams)
+        for number, (_, qparams) in enumerate(passed)
+    }
+    stages = calibrated.stages(found.qparams)
+    scores = score_networks(setup, stages | on_the_way, evaluation=evaluation, watcher=watcher)
     means = {name: mean_scores(each) for name, each in scores.items()}
     begin, end = Milestone(0.0, found.start_fitness), Milestone(found.candidate_images, found.fitness)
     points = [begin, *(milestone for milestone, _ in passed), end]
@@ -52,7 +58,10 @@ def score_run(
         run_dir=run.path,
         setting=setting_of(setup.config, setup.model.name, setup.added_parameters),
         float=means[FLOAT],
+        ranges=means.get("ranges"),
         init=means["init"],
+        from_float=paired_delta(scores[FLOAT], scores["final"], seed=setup.config.seed),
+        size=size_of(stages["final"]),
         final=means["final"],
         delta=paired_delta(scores["init"], scores["final"], seed=setup.config.seed),
         calibration_fitness=Fitness(found.start_fitness, found.fitness),
@@ -66,7 +75,7 @@ def score_run(
         provenance=provenance_of(setup, calibrated.images, evaluation),
         trajectory=tuple(
             _point(milestone, means[name], found.start_fitness)
-            for milestone, name in zip(points, networks, strict=True)
+            for milestone, name in zip(points, ("init", *on_the_way, "final"), strict=True)
         )
         if setup.config.milestones
         else (),

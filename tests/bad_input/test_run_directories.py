@@ -6,7 +6,7 @@ from typing import NoReturn
 import pytest
 
 from evolq_jax.cli import main as cli
-from evolq_jax.config.experiment import Experiment
+from evolq_jax.config.experiment import CalibrationConfig, Experiment
 from evolq_jax.pipeline import images
 from evolq_jax.runs.config_json import to_json
 from tests.bad_input.conftest import Refuse, listing
@@ -40,7 +40,8 @@ def calibrated(here: Path) -> Path:
     """A run directory without scales."""
     path = here / "run"
     path.mkdir()
-    (path / "config.json").write_text(to_json(Experiment()))
+    config = Experiment(calibration=CalibrationConfig(chain=("ranges",)))
+    (path / "config.json").write_text(to_json(config))
     return path
 
 

@@ -17,9 +17,8 @@ from evolq_jax.cli.override import override
 from evolq_jax.cli.progress import LineWatcher
 from evolq_jax.config.experiment import Experiment, QuantConfig
 from evolq_jax.config.presets import faithful
-from evolq_jax.search.state import Generation
+from evolq_jax.pipeline.watcher import Standing
 from evolq_jax.training import TrainExperiment
-from evolq_jax.typing import Progress
 from evolq_jax.verbs.search.plan import SearchPlan
 from evolq_jax.verbs.train import TrainingResult
 from tests.sample_results import COMPARISON
@@ -109,8 +108,8 @@ def test_a_search_that_sigterm_stops_goes_on(
     evolq: Evolq, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Terminating(LineWatcher):
-        def generation(self, record: Generation, total_evaluations: int) -> None:
-            if record.evaluations == BLOCKS:
+        def standing(self, standing: Standing) -> None:
+            if standing.place == "search: pass 1 blocks 0":
                 os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(sys, "argv", ["evolq", "search", "config.py", "--run-dir", "mine"])
@@ -171,10 +170,8 @@ def test_a_baseline_that_sigterm_stops_goes_on_and_says_what_it_spent(
     evolq: Evolq, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Terminating(LineWatcher):
-        def stage(self, name: str) -> Progress:
-            if name.startswith("descending"):
-                os.kill(os.getpid(), signal.SIGTERM)
-            return super().stage(name)
+        def standing(self, standing: Standing) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     args = ["--baseline.minibatch", "10", "--baseline.budget", "130", "--baseline.optimizer", "lion"]
     monkeypatch.setattr(sys, "argv", ["evolq", "baseline", "config.py", "--run-dir", "mine", *args])
@@ -189,7 +186,7 @@ def test_a_baseline_that_sigterm_stops_goes_on_and_says_what_it_spent(
     # two evaluations of 20 images, and three steps of 30
     assert "3 steps of lion, 130 candidate-images of 130 in" in shown
     assert "everything is in mine" in shown
-    assert "final - init" in shown
+    assert "by the descent [95 %]" in shown
 
 
 def test_what_a_landscape_could_not_do_is_said(evolq: Evolq, here: Path) -> None:
@@ -237,8 +234,8 @@ def test_the_preset_sees_the_fields_and_the_fields_win(evolq: Evolq, monkeypatch
 @pytest.mark.parametrize(
     ("args", "field", "value"),
     [
-        (["--quant.bias-correction"], "bias_correction", True),
-        (["--quant.no-quantize-image"], "quantize_image", False),
+        (["--quant.quantize-image"], "quantize_image", True),
+        (["--quant.no-integer-softmax"], "integer_softmax", False),
         (["--quant.softmax-bits", "4"], "softmax_bits", 4),
         (["--quant.edge_weight_bits", "None"], "edge_weight_bits", None),
         (["--quant.weight-observer=percentile"], "weight_observer", "percentile"),
@@ -316,3 +313,24 @@ def test_compare_puts_fields_into_every_method(
     assert "12,345 candidate-images a run, 2 seeds" in shown
     assert "2/2 1/2" in shown
     assert "+0.0100 [-0.0020, +0.0300]" in shown
+
+
+def test_compare_has_seeds_of_its_own_and_differences_on_purpose(
+    evolq: Evolq, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (here / "config.py").read_text()
+    other = 'from dataclasses import replace\nconfig = replace(config, name="other", evaluation_batch=20, '
+    (here / "other.py").write_text(text + other + "quant=replace(config.quant, weight_bits=4))\n")
+    calls = caught(monkeypatch, "compare.run_compare", COMPARISON)
+    assert "2 seeds" in evolq("compare", "config.py", "other.py", "--vary", "quant")
+    assert calls[0][0].varies == ("quant",)
+    for given, words in {
+        ("--seed", "3"): "every method of a comparison runs with the same seeds: set --seeds, not --seed",
+        (): r"'small' and 'other' would not start equal: they differ in `quant.weight_bits` (3 and 4)",
+    }.items():
+        monkeypatch.setattr(sys, "argv", ["evolq", "compare", "config.py", "other.py", *given])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == 2
+        assert words in capsys.readouterr().err
+    assert len(calls) == 1

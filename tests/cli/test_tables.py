@@ -8,11 +8,13 @@ from rich.console import Console
 from evolq_jax.cli.progress import LineWatcher, TerminalWatcher
 from evolq_jax.cli.tables import duration, fact_table, jaggedness_table, result_table, row_table
 from evolq_jax.landscape.jaggedness import Spread
+from evolq_jax.pipeline.watcher import Standing
 from evolq_jax.runs.results.networks import EvaluationResult
-from evolq_jax.search.state import Generation
 from tests.sample_results import DELTA, LANDSCAPE, SCORES, SEARCH, SETTING
 
-LAST = Generation(9, "blocks", 11, 2, 1081, 8.1234567, 8.1234567, 3600.0, 600000.0)
+LAST = Standing(
+    "search: pass 10 blocks 11", 60000.4, 60000.4, "kl", 0.1234567, 0.0234567, 0.02512, "7 of 120 moves kept"
+)
 
 
 def shown(renderable: Any) -> str:
@@ -27,7 +29,7 @@ def test_a_result_shows_every_network_and_what_changed() -> None:
     text = shown(result_table(SEARCH))
     assert "vit_tiny_w4a8: fully_quantized W4A8 (edges W8), seed 0, 1300 images" in text
     row = next(line for line in text.splitlines() if "top-1 %" in line)
-    assert [cell.strip() for cell in row.split("│")[2:-1]] == ["50.0"] * 3 + ["+1.0 [-0.2, +3.0]"]
+    assert row.split()[2:] == ["50.0", "50.0", "50.0", "+1.0", "[-0.2,", "+3.0]"]
     assert "+0.0100 [-0.0020, +0.0300]" in next(line for line in text.splitlines() if "KL" in line)
 
 
@@ -44,7 +46,7 @@ def test_accuracies_without_labels_are_dashes() -> None:
         result_table(replace(SEARCH, float=unlabelled, init=unlabelled, final=unlabelled, delta=delta))
     )
     row = next(line for line in text.splitlines() if "top-1 %" in line)
-    assert [cell.strip() for cell in row.split("│")[2:-1]] == ["-"] * 4
+    assert row.split()[2:] == ["-"] * 4
     assert "100.0" in text  # agreement needs no labels
 
 
@@ -109,16 +111,20 @@ def follow(watcher: TerminalWatcher | LineWatcher) -> None:
     with watcher:
         watcher.stage("decoding calibration images")(1000, 1000)
         watcher.stage("never begun")
-        watcher.generation(LAST._replace(evaluations=1, block=0), 1081)
-        watcher.generation(LAST, 1081)
+        begun = LAST._replace(done=1.0, init=None, best=None, held_out=None, moves=None)
+        watcher.standing(begun._replace(place="search: pass 1 blocks 11"))
+        watcher.standing(LAST)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_bars_fit_a_narrow_terminal_and_need_none(terminal: bool) -> None:
     file = io.StringIO()
     follow(TerminalWatcher(Console(file=file, width=80, force_terminal=terminal, color_system=None)))
-    last = file.getvalue().replace("\x1b[2K", "\n").replace("\x1b[1A", "").splitlines()[-2:]
-    assert any("search: pass 10 blocks 11, fitness 8.1235" in line and "1081/1081" in line for line in last)
+    last = file.getvalue().replace("\x1b[2K", "\n").replace("\x1b[1A", "").splitlines()[-4:]
+    assert any("search: pass 10 blocks 11" in line and "60000/60000" in line for line in last)
+    assert any(
+        "kl on calibration images: init 0.1235, best 0.02346, held out 0.02512;" in line for line in last
+    )
     assert max(len(line.replace("\x1b[?25h", "")) for line in last) <= 80
     assert "never begun" not in file.getvalue()
 
@@ -128,9 +134,31 @@ def test_lines_come_now_and_then() -> None:
     follow(LineWatcher(file, every=0.0))
     assert file.getvalue().splitlines() == [
         "decoding calibration images 1000/1000",
-        "search: pass 10 blocks 0, fitness 8.1235, evaluation 1/1081, 1080.0 h left",
-        "search: pass 10 blocks 11, fitness 8.1235, evaluation 1081/1081, 0 s left",
+        "search: pass 1 blocks 11; 1/60000 candidate-images",
+        "search: pass 10 blocks 11; kl on calibration images: init 0.1235, best 0.02346, held out 0.02512; "
+        "7 of 120 moves kept; 60000/60000 candidate-images, 0 s left",
     ]
     file = io.StringIO()
     follow(LineWatcher(file, every=100.0))
     assert file.getvalue() == ""
+
+
+def test_columns_are_the_stages_that_there_are() -> None:
+    stages = replace(SEARCH, ranges=SCORES, setting=replace(SETTING, chain=("ranges", "gptq"), fitness="kl"))
+    text = shown(result_table(stages))
+    assert text.splitlines()[2].split() == [
+        "float",
+        "ranges",
+        "corrected",
+        "searched",
+        "by",
+        "the",
+        "search",
+        "[95",
+        "%]",
+    ]
+    assert "infoNCE" not in text
+    plain = replace(SEARCH, setting=replace(SETTING, chain=("ranges",), fitness="info_nce"))
+    text = shown(result_table(plain))
+    assert text.splitlines()[2].split()[:3] == ["float", "ranges", "searched"]
+    assert "infoNCE" in text

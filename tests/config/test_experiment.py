@@ -24,7 +24,9 @@ from evolq_jax.config.experiment import (
 from evolq_jax.config.load import load_config
 from evolq_jax.config.presets import faithful, with_preset
 from evolq_jax.errors import UserError
+from evolq_jax.quant.scheme import resolve
 from evolq_jax.training import TrainExperiment
+from tests.tiny import make_tiny
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.py"))
 
@@ -101,7 +103,9 @@ def test_faithful_keeps_what_the_experiment_is_about() -> None:
 def test_presets_keep_to_what_deploy_executes() -> None:
     for preset in ("fast", "strong", "thorough"):
         quant = with_preset(Experiment(quant=QuantConfig("deploy")), preset).quant
-        assert (quant.scheme, quant.activation_observer) == ("deploy", "omse")
+        assert quant.scheme == "deploy"
+        specs = resolve(quant, make_tiny().sites).specs
+        assert {spec.observer.name for _, spec in specs} == {"omse"}
 
 
 def test_presets_by_name() -> None:
@@ -241,10 +245,12 @@ def test_strong_is_fast_with_corrected_weights_at_the_config_s_bits(
         3,
         bits,
     )
-    assert more.quant.activation_observer == "pow2"
-    assert (more.quant.softmax_quantizer, more.quant.gelu_quantizer) == (softmax, gelu)
+    specs = dict(resolve(more.quant, make_tiny().sites).specs)
+    assert specs["blocks/norm1"].observer.name == "pow2"
+    found = [specs[f"blocks/{name}"].quantizer.name for name in ("attn/softmax", "mlp/gelu")]
+    assert found == [softmax, gelu]
     assert not more.quant.integer_layer_norm
-    assert first.calibration.chain == ("ranges",)
+    assert first.calibration.chain == ("ranges", "own_output")
     assert more.calibration.chain == ("ranges", "ridge", "gptq", "bias")
     assert more.search == config.search
     assert first.search == replace(config.search, generations=config.search.generations // 2)

@@ -27,7 +27,7 @@ def config(name: str) -> QuantConfig:
     return QuantConfig(
         scheme="fully_quantized", weight_bits=FILES[name], edge_weight_bits=None, weight_observer="minmax",
         activation_observer="omse", residual_observer="ptf", integer_layer_norm=True,
-        bias_correction=name.endswith("bc1"),
+        bias_correction=name.endswith("bc1"), quantize_image=True,
     )  # fmt: skip
 
 

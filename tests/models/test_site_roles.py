@@ -5,6 +5,7 @@ import pytest
 from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.spec import QuantSpec
 from tests.families import ENTRIES, make_small
+from tests.plain import PLAIN
 
 ALL = pytest.mark.parametrize("name", ENTRIES)
 
@@ -71,7 +72,8 @@ ADDENDS = {
 
 def activations(name: str, scheme: str) -> dict[str, QuantSpec]:
     sites = make_small(name).sites
-    config = QuantConfig(scheme, integer_layer_norm=scheme == "fully_quantized")  # type: ignore[arg-type]
+    integer = scheme == "fully_quantized"
+    config = QuantConfig(scheme, integer_layer_norm=integer, **PLAIN)  # type: ignore[arg-type]
     return {site: spec for site, spec in resolve(config, sites).specs if not sites[site].is_weight}
 
 

@@ -37,6 +37,7 @@ def test_fully_quantized_is_every_site_of_the_official_code(tiny: Tiny) -> None:
     config = QuantConfig(
         scheme="fully_quantized", weight_bits=3, edge_weight_bits=None, activation_bits=6, softmax_bits=5,
         weight_observer="minmax", activation_observer="omse", integer_layer_norm=True, bias_correction=True,
+        residual_observer="ptf", softmax_quantizer="uniform", gelu_quantizer="uniform", quantize_image=True,
     )  # fmt: skip
     found, bits = resolve(config, tiny.sites)
     specs = dict(found)
@@ -59,7 +60,8 @@ def test_deploy_is_what_products_and_additions_read(tiny: Tiny) -> None:
         f"blocks/{name}" for name in ("residual_in", "residual_mid", "attn/proj", "mlp/fc2")
     }
     assert set(deploy) == set(matmul) | added
-    assert all(spec == QuantSpec() for name, spec in deploy.items() if name not in WEIGHTS)
+    omse = QuantSpec(observer=OBSERVERS["omse"])  # where nothing else is said
+    assert all(spec == omse for name, spec in deploy.items() if name not in WEIGHTS)
     assert {found[1].bits[name] for name in deploy if name not in WEIGHTS} == {8}
     assert all(deploy[name].signed and not matmul[name].signed for name in WEIGHTS)
 

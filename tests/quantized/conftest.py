@@ -15,4 +15,4 @@ def network(tiny: Tiny) -> Network:
 @pytest.fixture(scope="session")
 def quantized(network: Network, tiny: Tiny) -> QuantizedNetwork:
     """The tiny ViT at four bits, by ranges."""
-    return calibrate(network, tiny.pixels, QuantConfig("matmul", weight_bits=4))
+    return calibrate(network, tiny.pixels, QuantConfig("matmul", weight_bits=4), chain=("ranges",))

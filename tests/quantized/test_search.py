@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +9,7 @@ from evolq_jax.search.config import SearchConfig
 from evolq_jax.search.state import Generation
 from tests.tiny import Tiny
 
-SETTINGS = SearchConfig(
-    passes=1, generations=2, population_size=4, batch_size=6, holdout=0.0, output_start=False
-)
+SETTINGS = SearchConfig(passes=1, generations=2, population_size=4, batch_size=6, holdout=0.0)
 
 
 def test_a_search_lowers_the_fitness(quantized: QuantizedNetwork, tiny: Tiny) -> None:
@@ -27,21 +23,6 @@ def test_a_search_lowers_the_fitness(quantized: QuantizedNetwork, tiny: Tiny) ->
     assert found.params is quantized.params
     again = evolve(quantized, tiny.pixels, SETTINGS, key=key)
     assert jax.tree.all(jax.tree.map(jnp.array_equal, found.qparams, again.qparams))
-
-
-def test_ranges_by_outputs_come_first_unless_weights_were_corrected(
-    quantized: QuantizedNetwork, tiny: Tiny
-) -> None:
-    settings = replace(SETTINGS, output_start=True)
-
-    def first_segment(network: QuantizedNetwork) -> str:
-        told: list[Generation] = []
-        evolve(network, tiny.pixels, settings, key=jax.random.key(0), on_generation=told.append)
-        return told[0].segment
-
-    assert first_segment(quantized) == "all"
-    copied = replace(quantized, params=jax.tree.map(jnp.copy, quantized.params))
-    assert first_segment(copied) == "blocks"
 
 
 def test_batches_divide_the_images() -> None:

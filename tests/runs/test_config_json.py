@@ -40,6 +40,12 @@ def test_fields_that_an_older_run_lacks_take_their_defaults() -> None:
     assert from_json(json.dumps(given), "it") == Experiment(seed=3)
 
 
+def test_a_field_that_an_older_run_has_is_passed_over() -> None:
+    given = json.loads(to_json(Experiment(seed=3)))
+    given["search"]["output_start"] = True
+    assert from_json(json.dumps(given), "it") == Experiment(seed=3)
+
+
 def change(*path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     def apply(given: dict[str, Any]) -> None:
         for key in path[:-1]:

@@ -22,7 +22,6 @@ from evolq_jax.search.config import SearchConfig
 from evolq_jax.search.driver import run
 from evolq_jax.search.population import Context, population_fitness
 from evolq_jax.search.problem import Data, Problem, make_data, make_problem
-from evolq_jax.search.proposal import Proposal
 from evolq_jax.search.runner import Runner
 from evolq_jax.search.state import Generation, SearchEnd, State, Visit, init
 from evolq_jax.typing import Array, Params
@@ -68,14 +67,13 @@ def searched(
     seed: int = 0,
     *,
     state: State | None = None,
-    proposal: Proposal | None = None,
     mesh: Mesh | None = None,
 ) -> Searched:
     """A whole search, from the start or from a state."""
     problem, data, first = begin(subject, config, seed, mesh=mesh)
     generations: list[Generation] = []
     states: list[State] = []
-    for record in run(problem, data, state or first, proposal=proposal):
+    for record in run(problem, data, state or first):
         match record:
             case Generation():
                 generations.append(record)
@@ -139,7 +137,7 @@ def make_setting(depth: int = 3, activations: bool = True) -> Setting:
     tie that programs break differently.
     """
     tiny = make_tiny(depth)
-    config = QuantConfig("matmul", weight_bits=3, weight_observer="minmax", quantize_image=False)
+    config = QuantConfig("matmul", weight_bits=3, weight_observer="minmax", activation_observer="minmax")
     specs, bits = resolve(config, tiny.sites)
     if not activations:
         specs = tuple((name, spec) for name, spec in specs if tiny.sites[name].is_weight)

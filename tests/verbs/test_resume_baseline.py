@@ -11,7 +11,7 @@ import pytest
 
 from evolq_jax.config.experiment import BaselineConfig, CheckpointConfig, Experiment
 from evolq_jax.errors import UserError
-from evolq_jax.pipeline.watcher import Silent
+from evolq_jax.pipeline.watcher import Silent, Standing
 from evolq_jax.runs.checkpoints import Saved, open_checkpoints
 from evolq_jax.runs.preemption import Preempted
 from evolq_jax.runs.results.networks import BaselineResult
@@ -33,18 +33,18 @@ class Terminating(Silent):
     """SIGTERM in a stage, or after a number of steps of the descent."""
 
     def __init__(self, when: int | str) -> None:
-        self.when, self.stages, self.steps = when, list[str](), -1  # the start is told too
+        self.when, self.stages, self.steps = when, list[str](), list[int]()
 
     def stage(self, name: str) -> Progress:
         self.stages.append(name)
         if name == self.when:
             os.kill(os.getpid(), signal.SIGTERM)
-        return self.progress if name.startswith("descending") else super().stage(name)
+        return super().stage(name)
 
-    def progress(self, done: int, total: int) -> None:
-        assert 0 < done <= total
-        self.steps += 1
-        if self.steps == self.when:
+    def standing(self, standing: Standing) -> None:
+        assert 0 < standing.done <= standing.total
+        self.steps.append(int(standing.place.removeprefix("descent: step ")))
+        if self.steps[-1] == self.when:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -77,7 +77,7 @@ def test_a_stopped_baseline_ends_as_if_left_in_peace(weights: Path, tmp_path: Pa
     assert [file.name for file in (path / "checkpoints").iterdir()] == [str(when)]
     watcher = Terminating("never")
     result = resume_baseline(path, watcher)
-    assert watcher.steps == whole.steps - when - 1
+    assert watcher.steps == [*range(when + 1, whole.steps + 1), whole.steps]  # the end is told too
     assert "calibrating (ranges)" not in watcher.stages
     found = outcome(path, result)
     assert found == outcome(tmp_path / "whole", whole)
@@ -88,7 +88,7 @@ def test_a_stopped_baseline_ends_as_if_left_in_peace(weights: Path, tmp_path: Pa
 def test_it_can_be_stopped_anywhere_and_has_its_result_once(weights: Path, tmp_path: Path) -> None:
     config, path = config_of(weights, "adam"), tmp_path / "run"
     whole = run_baseline(config, tmp_path / "whole")
-    for when in ("calibrating (ranges)", "computing the teacher", 0, 2, 1, "evaluating final"):
+    for when in ("calibrating (ranges)", "computing the teacher", 1, 2, "evaluating final"):
         stop(config, path, when)
     other = replace(config, baseline=replace(config.baseline, learning_rate=0.5))
     line = r"an unfinished baseline of another config \(baseline.learning_rate was 0.02 and is 0.5\)"

@@ -7,8 +7,6 @@ channel, so thousands of free scales do not overfit the few calibration images. 
 and PTQ4ViT (Yuan et al., 2111.12293) score scales by a layer's output too, one tensor at a time.
 """
 
-import math
-from collections.abc import Collection, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -16,22 +14,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evolq_jax.calibration.fisher import PASSES
 from evolq_jax.calibration.layer import Layer, Moments
 from evolq_jax.calibration.link import LayerLink, NotAfter
-from evolq_jax.network.parts import Linear, ModelParts
 from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.quantizers.uniform import int_range
 from evolq_jax.quant.sites import fake_quant_weight
 from evolq_jax.quant.spec import QuantSpec
-from evolq_jax.typing import Array, SiteInfo
+from evolq_jax.typing import Array
 
 # How much of the error that reaches the layer its own rounding is to make up for. With 0 a channel's output
 # is compared with what the float weight makes of the same input; with 1 with what the float network has.
 WANTED = 0.5
 COARSE = np.linspace(1.1, 0.4, 15, dtype=np.float32)  # ratios of the whole range
 FINE = np.asarray([1.0, 0.94, 0.97, 1.03, 1.06], np.float32)  # of each end, around the coarse grid's best
-NUM_CANDIDATES = 1 + len(COARSE) + len(FINE) ** 2
 
 
 def best_ranges(spec: QuantSpec | None, moments: Moments, layer: Layer, settings: None) -> Layer:
@@ -96,47 +91,6 @@ def with_ends(spec: QuantSpec, site_qparams: SiteQParams, ratios: Ratios) -> Sit
     steps = (low * below + high * above) * (1.0 / (qmax - qmin))
     zero_point = jnp.clip(qmin + jnp.round(low * below / steps), qmin, qmax)
     return site_qparams._replace(scale=site_qparams.scale * steps, zero_point=zero_point)
-
-
-def block_images(
-    parts: ModelParts, sites: Mapping[str, SiteInfo], chosen: Collection[str], num_images: int
-) -> int:
-    """The cost of a walk of this link to the `chosen` weights, in images through one block.
-
-    At each layer, and behind each block, all images run through the float and the quantized block. They also
-    run once through a gradient. The moments of a layer's input and the comparison of ranges count by their
-    multiplications, relative to those of an image through the block's layers.
-    """
-    total = 0
-    for segment in parts.segments if chosen else ():
-        counts = {
-            f"{segment.name}/{linear.name}/weight": _products(segment.name, linear, sites)
-            for linear in segment.linears
-        }
-        layers = [products for name, products in counts.items() if name in chosen]
-        passes = num_images * (2 * (len(layers) + 1) + PASSES)
-        an_image = sum(products.layer for products in counts.values())
-        moments = num_images * sum(products.layer + products.moments for products in layers)
-        own = (moments + sum(products.comparison for products in layers)) / max(an_image, 1)
-        total += segment.length * (passes + math.ceil(own))
-    return total
-
-
-class Products(NamedTuple):
-    """The numbers of multiplications of a layer."""
-
-    layer: int  # for one image
-    moments: int  # of its input's second moments, for one image
-    comparison: int  # of its ranges
-
-
-def _products(segment: str, linear: Linear, sites: Mapping[str, SiteInfo]) -> Products:
-    *kernel, inside, outside = sites[f"{segment}/{linear.name}/weight"].shape
-    inside *= math.prod(kernel)
-    named = (sites.get(f"{segment}/{site}") for site in (linear.source, linear.name))
-    shape = next((info.shape for info in named if info is not None), (1,))
-    tokens = math.prod(shape[:-1])
-    return Products(tokens * inside * outside, tokens * inside**2, NUM_CANDIDATES * inside**2 * outside)
 
 
 OWN_OUTPUT = LayerLink(

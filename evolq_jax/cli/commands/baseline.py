@@ -2,14 +2,14 @@
 
 from evolq_jax.cli.command import Call, Command
 from evolq_jax.cli.configs import new_or_resumed
-from evolq_jax.cli.tables import duration, result_table
+from evolq_jax.cli.tables import duration, print_result
 from evolq_jax.verbs.baseline import resume_baseline, run_baseline
 
 
 def run(call: Call) -> None:
     """Descends, or goes on."""
     result = new_or_resumed(call, run_baseline, resume_baseline)
-    call.console.print(result_table(result))
+    print_result(call.console, result)
     spent = f"{result.budget_spent:,.0f} candidate-images of {result.budget:,}"
     call.console.print(
         f"{result.steps} steps of {result.optimizer}, {spent} in "

@@ -2,13 +2,15 @@
 
 import argparse
 from dataclasses import replace
+from typing import get_args
 
 from evolq_jax.cli.command import Call, Command
 from evolq_jax.cli.configs import changed, needs_config
 from evolq_jax.cli.tables import comparison_table, plan_table
-from evolq_jax.config.comparison import Comparison, join
+from evolq_jax.config.comparison import Comparison, Start, join
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.config.load import load_config
+from evolq_jax.errors import UserError
 from evolq_jax.verbs.compare.plan import plan_compare
 from evolq_jax.verbs.compare.run import run_compare
 
@@ -33,7 +35,10 @@ def _comparison(call: Call) -> Comparison:
     options = call.options
     if not options.configs:
         raise needs_config(call)
-    comparison = join([load_config(path, Experiment, Comparison) for path in options.configs])
+    if any(given.split("=")[0] == "--seed" for given in call.overrides):
+        raise UserError("every method of a comparison runs with the same seeds: set --seeds, not --seed")
+    loaded = [load_config(path, Experiment, Comparison) for path in options.configs]
+    comparison = join(loaded, tuple(options.vary))
     methods = tuple(replace(method, config=changed(method.config, call)) for method in comparison.methods)
     given = {name: getattr(options, name) for name in SET if getattr(options, name) is not None}
     seeds = {"seeds": tuple(options.seeds)} if options.seeds else {}
@@ -47,6 +52,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--budget", type=int, help="candidate-images per run (default: the first method's)")
     parser.add_argument("--milestones", type=int, help="parts of the budget; scales are scored after each")
+    parts = "parts of the configs in which methods differ on purpose; in others a difference is refused"
+    parser.add_argument("--vary", nargs="+", choices=get_args(Start), default=[], metavar="PART", help=parts)
     parser.add_argument("--reference", help="the method with which the others are compared")
 
 

@@ -2,7 +2,7 @@
 
 from evolq_jax.cli.command import Call, Command
 from evolq_jax.cli.configs import check_nothing_set, experiment, is_directory
-from evolq_jax.cli.tables import result_table
+from evolq_jax.cli.tables import print_result
 from evolq_jax.verbs.evaluate import run_evaluate
 
 
@@ -15,7 +15,7 @@ def run(call: Call) -> None:
         target = experiment(call)
     with call.make_watcher() as watcher:
         result = run_evaluate(target, watcher)
-    call.console.print(result_table(result))
+    print_result(call.console, result)
 
 
 COMMAND = Command(

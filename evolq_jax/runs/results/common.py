@@ -18,6 +18,8 @@ class Setting:
       edge_weight_bits: bits of the first and the last layers' weights; None: `weight_bits`.
       activation_bits: bits of the activations.
       added_parameters: the number of parameters that the calibration chain added.
+      chain: the names of the calibration chain's links; empty: the result is of an older version.
+      fitness: what a search minimises; None: the result is of an older version.
     """
 
     name: str
@@ -28,6 +30,8 @@ class Setting:
     edge_weight_bits: int | None
     activation_bits: int
     added_parameters: int = 0
+    chain: tuple[str, ...] = ()
+    fitness: str | None = None
 
 
 def setting_of(config: Experiment, model: str, added_parameters: int) -> Setting:
@@ -42,4 +46,6 @@ def setting_of(config: Experiment, model: str, added_parameters: int) -> Setting
         edge_weight_bits=quant.edge_weight_bits,
         activation_bits=quant.activation_bits,
         added_parameters=added_parameters,
+        chain=tuple(link.name for link in config.calibration.links),
+        fitness=config.search.fitness_name,
     )

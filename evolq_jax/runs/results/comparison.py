@@ -22,19 +22,42 @@ class Wins:
     reference: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MetricOverSeeds:
-    """One metric of a method: means over its seeds with Student's t intervals."""
+    """One metric of a method: means over its seeds with Student's t intervals.
 
+    Attributes:
+      ranges: after the calibration chain's first link. None: the chain has no other link, or the metric is
+        not measured there, or the result is of an older version.
+      init: after the chain, where the method starts.
+      final: where it ended.
+      change: what the method's own moves made, final - init.
+      wins: how often it ended better.
+    """
+
+    ranges: Interval | None = None
     init: Interval
     final: Interval
-    change: Interval  # final - init
+    change: Interval
     wins: Wins
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodResult:
-    """A method over its seeds. Accuracies are None if the images have no labels."""
+    """A method over its seeds. Accuracies are None if the images have no labels.
+
+    Attributes:
+      top1: of the evaluation images, as the next four.
+      top5: so.
+      agreement: so.
+      kl: so.
+      info_nce: so.
+      calibration_fitness: what was minimised.
+      chain: the names of the calibration chain's links; empty: the result is of an older version.
+      seeds: one for each run.
+      budget_spent: mean over seeds.
+      seconds_search: mean over seeds.
+    """
 
     top1: MetricOverSeeds | None = None
     top5: MetricOverSeeds | None = None
@@ -42,9 +65,10 @@ class MethodResult:
     kl: MetricOverSeeds
     info_nce: MetricOverSeeds
     calibration_fitness: MetricOverSeeds
+    chain: tuple[str, ...] = ()
     seeds: tuple[int, ...]
-    budget_spent: float  # mean over seeds
-    seconds_search: float  # mean over seeds
+    budget_spent: float
+    seconds_search: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +81,8 @@ class ComparisonResult:
       budget: candidate-images that each run may spend.
       seeds: the seeds of the runs.
       reference: the method with which the others are compared.
+      varies: parts of the configs in which methods differ on purpose.
+      fitness: what all methods minimise; None: they differ, or the result is of an older version.
       methods: the methods by name.
       trajectories: for every method, one trajectory of each seed.
     """
@@ -67,5 +93,7 @@ class ComparisonResult:
     budget: int
     seeds: tuple[int, ...]
     reference: str | None
+    varies: tuple[str, ...] = ()
+    fitness: str | None = None
     methods: dict[str, MethodResult]
     trajectories: dict[str, tuple[tuple[TrajectoryPoint, ...], ...]]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from evolq_jax.metrics import Delta, Scores
+from evolq_jax.quantized.size import Size
 from evolq_jax.runs.provenance import Provenance
 from evolq_jax.runs.results.common import Setting
 
@@ -32,15 +33,27 @@ class CalibrationResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FloatAndInit:
-    """The float network and the init. A class with a field `float` cannot name the type `float`."""
+class Stages:
+    """The networks from float to the calibrated one. A class with a field `float` cannot name that type.
+
+    Attributes:
+      float: the float network.
+      ranges: the network after the chain's first link, the ranges; None: the chain has no other link.
+      init: the network after the chain.
+      from_float: what the last network lost against the float one, with 95 % intervals over images. None: the
+        result is of an older version.
+      size: of the last network; None: the result is of an older version.
+    """
 
     float: Scores
+    ranges: Scores | None = None
     init: Scores
+    from_float: Delta | None = None
+    size: Size | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationResult(FloatAndInit):
+class EvaluationResult(Stages):
     """The result of `run_evaluate`.
 
     Attributes:
@@ -50,6 +63,7 @@ class EvaluationResult(FloatAndInit):
       init: the calibrated network.
       final: the searched network; None: there was only a calibration.
       delta: `final - init`; None: there is no final.
+      found_by: the kind of the run that ended with the final network; None: it has not finished.
     """
 
     kind: Literal["evaluation"] = "evaluation"
@@ -57,6 +71,7 @@ class EvaluationResult(FloatAndInit):
     num_evaluation_images: int
     final: Scores | None = None
     delta: Delta | None = None
+    found_by: Literal["search", "baseline"] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +112,7 @@ class TrajectoryPoint(Scores):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Improvement(FloatAndInit):
+class Improvement(Stages):
     """The common part of results of searches and descents: two networks, and the way between them.
 
     Attributes:

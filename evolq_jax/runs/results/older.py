@@ -15,6 +15,8 @@ SETTING = (
     "edge_weight_bits",
     "activation_bits",
     "added_parameters",
+    "chain",
+    "fitness",
 )
 PROVENANCE = ("fingerprints", "device", "mesh", "processes", "versions")
 SCANS = ("line", "plane", "layers")  # an older landscape's `kind`

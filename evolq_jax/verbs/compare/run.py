@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from evolq_jax.config.comparison import Comparison, Method
-from evolq_jax.config.experiment import Experiment
+from evolq_jax.config.comparison import CALIBRATED, Comparison
+from evolq_jax.errors import UserError
 from evolq_jax.pipeline.watcher import Silent, Watcher
-from evolq_jax.runs.directory import hold_directory
+from evolq_jax.runs.directory import CONFIG, hold_directory
 from evolq_jax.runs.results.comparison import ComparisonResult
 from evolq_jax.runs.results.files import write_result
 from evolq_jax.runs.results.networks import (
@@ -18,7 +18,8 @@ from evolq_jax.runs.results.networks import (
     TrajectoryPoint,
 )
 from evolq_jax.verbs.baseline import ensure_baseline
-from evolq_jax.verbs.compare.plan import default_budget, stage_paths
+from evolq_jax.verbs.calibrate import ensure_calibrated
+from evolq_jax.verbs.compare.plan import check_methods, default_budget, shared_calibration, stage_configs
 from evolq_jax.verbs.compare.plot import draw
 from evolq_jax.verbs.compare.summary import Run, summarise
 from evolq_jax.verbs.search.run import ensure_search
@@ -34,7 +35,8 @@ def run_compare(
     Args:
       comparison: methods, seeds and budget.
       run_dir: a new directory to write to, or that of an earlier attempt, which then goes on. None: the next
-        free `runs/NAME-NNN`. Each stage of each run has a run directory inside: `METHOD/seed-N/STAGE`.
+        free `runs/NAME-NNN`. Each stage of each run has a run directory inside, `METHOD/seed-N/STAGE`, and so
+        has the network that all methods of a seed start from, `calibrated/seed-N`.
       watcher: told of the progress.
 
     Raises:
@@ -44,24 +46,36 @@ def run_compare(
     """
     watcher = watcher or Silent()
     budget = comparison.budget or default_budget(comparison.methods[0].config)
+    check_methods(comparison, budget)
     runs: list[Run] = []
     trajectories: dict[str, list[tuple[TrajectoryPoint, ...]]] = {}
     with hold_directory(run_dir, comparison.name) as directory:
+        if directory.has(CONFIG):
+            raise UserError(
+                f"'{directory.path}' is the directory of a run: name another one for the comparison, with "
+                "--run-dir"
+            )
         progress, total = watcher.stage("comparing (runs)"), len(comparison.methods) * len(comparison.seeds)
         for seed in comparison.seeds:  # all methods of a seed first, so that a part can be read early
+            start = _calibrated(comparison, directory.path / CALIBRATED / f"seed-{seed}", seed, watcher)
             for method in comparison.methods:
                 place = directory.path / method.name / f"seed-{seed}"
-                configs = stage_configs(comparison, method, seed=seed, budget=budget, place=place)
+                configs = stage_configs(
+                    comparison, method, seed=seed, budget=budget, place=place, start=start
+                )
                 joined = _joined([VERBS[verb](config, path, watcher) for verb, config, path in configs])
                 runs.append(Run(method.name, seed, joined))
                 trajectories.setdefault(method.name, []).append(joined.trajectory)
                 progress(len(runs), total)
+        fitnesses = {method.config.search.fitness_name for method in comparison.methods}
         result = ComparisonResult(
             run_dir=directory.path,
             name=comparison.name,
             budget=budget,
             seeds=comparison.seeds,
             reference=comparison.reference,
+            varies=comparison.varies,
+            fitness=fitnesses.pop() if len(fitnesses) == 1 else None,
             methods=summarise(list(trajectories), runs, comparison.reference),
             trajectories={method: tuple(of_seeds) for method, of_seeds in trajectories.items()},
         )
@@ -71,28 +85,13 @@ def run_compare(
     return result
 
 
-def stage_configs(
-    comparison: Comparison, method: Method, *, seed: int, budget: int, place: Path
-) -> list[tuple[str, Experiment, Path]]:
-    """The verb, config and directory of each stage of a run.
-
-    All stages have the same share of the budget. Each starts from the result of the one before.
-    """
-    share, start = budget // len(method.stages), method.config.start
-    stages: list[tuple[str, Experiment, Path]] = []
-    for stage, path in zip(method.stages, stage_paths(method, place), strict=True):
-        config = replace(
-            method.config,
-            name=method.name,
-            seed=seed,
-            start=start,
-            milestones=max(1, comparison.milestones // len(method.stages)),
-            search=replace(method.config.search, budget=share),
-            baseline=replace(method.config.baseline, budget=share),
-        )
-        stages.append((stage, config, path))
-        start = str(path)
-    return stages
+def _calibrated(comparison: Comparison, place: Path, seed: int, watcher: Watcher) -> str | None:
+    """The run that all methods of a seed start from, which has only calibrated; None: there is none."""
+    config = shared_calibration(comparison)
+    if config is None:
+        return None
+    ensure_calibrated(replace(config, seed=seed), place, watcher)
+    return str(place)
 
 
 def _joined(stages: Sequence[SearchResult | BaselineResult]) -> Improvement:
@@ -100,6 +99,7 @@ def _joined(stages: Sequence[SearchResult | BaselineResult]) -> Improvement:
     first, last = stages[0], stages[-1]
     return replace(
         last,
+        ranges=first.ranges,
         init=first.init,
         calibration_fitness=Fitness(first.calibration_fitness.init, last.calibration_fitness.final),
         budget_spent=sum(stage.budget_spent for stage in stages),

@@ -54,13 +54,16 @@ def _method(
         kl=over_seeds("kl"),
         info_nce=over_seeds("info_nce"),
         calibration_fitness=over_seeds(FITNESS),
+        chain=results[0].setting.chain,
         seeds=tuple(seeds),
         budget_spent=float(np.mean([result.budget_spent for result in results])),
         seconds_search=float(np.mean([result.seconds_search for result in results])),
     )
 
 
-def values(metric: str, network: Literal["init", "final"], results: Sequence[Improvement]) -> np.ndarray:
+def values(
+    metric: str, network: Literal["ranges", "init", "final"], results: Sequence[Improvement]
+) -> np.ndarray:
     """One metric of every run's network: float64 [runs]."""
     if metric == FITNESS:
         return np.asarray([getattr(result.calibration_fitness, network) for result in results], float)
@@ -89,7 +92,11 @@ def _over_seeds(
     against = None
     if others:
         against = float(np.mean(sign * (after - values(metric, "final", others)) > 0))
+    ranges = None
+    if metric != FITNESS and all(result.ranges is not None for result in results):
+        ranges = interval(values(metric, "ranges", results).tolist())
     return MetricOverSeeds(
+        ranges=ranges,
         init=interval(before.tolist()),
         final=interval(after.tolist()),
         change=interval((after - before).tolist()),

@@ -60,7 +60,7 @@ def load_inputs(setup: Setup, run: RunDirectory | None, design: Design, watcher:
     if run is not None:
         check_fingerprints(run, {f"{settings.images} images": fingerprint(images)})
     images = _subset(images, settings.check_batches(len(images.pixels)), setup.config.seed)
-    calibrated = Calibrated(setup, params, saved.init, images, 0.0)
+    calibrated = Calibrated(setup, params, saved.init, saved.ranges, images, 0.0)
     teacher = teacher_of(calibrated, watcher, features=joint_objective(design.losses).reads("features"))
     directions, explained = _directions(setup, design.moving, saved)
     labels = None if images.labels is None else jnp.asarray(images.labels, jnp.int32)
@@ -75,7 +75,7 @@ def _network(
     """Parameters, scales, and the calibration images if they had to be loaded."""
     if run is None:
         calibrated = calibrate_setup(setup, watcher, for_search=False)
-        return calibrated.params, SavedScales(calibrated.qparams, None), calibrated.images
+        return calibrated.params, SavedScales(calibrated.ranges, calibrated.qparams, None), calibrated.images
     check_fingerprints(run, {"weights": weights_fingerprint(setup.model.params)})
     return (
         read_params(run, setup.config, setup.model.params),

@@ -1,5 +1,6 @@
 """The plan of a search: counts and memory, and the time by a short measurement."""
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Literal
@@ -8,18 +9,17 @@ import jax
 import numpy as np
 
 from evolq_jax.calibration.chain import chain_cost
-from evolq_jax.calibration.links.own_output import block_images
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.memory import DEVICE, limit_bytes
 from evolq_jax.devices.mesh import mesh_text
 from evolq_jax.devices.precision import matmul_precision
+from evolq_jax.errors import UserError
 from evolq_jax.pipeline.cost import MIB, fit_memory, memory, process_bytes
 from evolq_jax.pipeline.images import count_calibration, count_evaluation
 from evolq_jax.pipeline.load import Setup, load_model
-from evolq_jax.pipeline.output_start import searched_weights
 from evolq_jax.pipeline.searched import check_search, search_spaces, searched_sites
 from evolq_jax.quantized.logits import compute_logits
-from evolq_jax.search.budget import candidate_images, num_evaluations
+from evolq_jax.search.budget import num_evaluations
 
 # The time of a candidate, relative to the float forward of the blocks that it runs. Measured with ViT-Tiny on
 # a CPU; fake quantization is what costs more.
@@ -92,6 +92,7 @@ def plan_search(config: Experiment) -> SearchPlan:
         setup = load_model(config)
         check_search(setup)
         images, evaluation = count_calibration(setup, for_search=True), count_evaluation(setup)
+        check_budget(setup, images)
         setup = fit_memory(setup, images)
         config = setup.config
         compiling, rate = float_speed(setup, config.search.chunks()[0])
@@ -147,7 +148,7 @@ def num_total(setup: Setup) -> int:
             num_visits += len(firsts)
             in_block = sum(_num_searched(setup, name) for name in inside) // segment.length
             coordinates += len(firsts) * size * in_block
-    return num_evaluations(search, num_visits, coordinates, proposed=bool(searched_weights(setup)))
+    return num_evaluations(search, num_visits, coordinates)
 
 
 def _expected_evaluations(setup: Setup, num_images: int) -> int:
@@ -165,10 +166,30 @@ def budget_of_search(setup: Setup, num_images: int) -> float:
     if search.budget is not None:
         return search.budget
     searched = num_images - search.num_held_out(num_images)
-    parts = setup.model.parts
-    start = block_images(parts, setup.sites, searched_weights(setup), searched)
-    visits = num_total(setup) * searched * network_share(setup) + search.passes * num_images
-    return visits + candidate_images(parts, start)
+    return num_total(setup) * searched * network_share(setup) + search.passes * num_images
+
+
+def check_budget(setup: Setup, num_images: int) -> None:
+    """Refuses a budget that is spent before the first generation is over.
+
+    Raises:
+      UserError: it is.
+    """
+    budget, needed = setup.config.search.budget, math.ceil(_least_budget(setup, num_images))
+    if budget is not None and budget < needed:
+        raise UserError(
+            f"search.budget {budget} is below the {needed} candidate-images of the blocks' inputs, the start "
+            "and one generation: raise it, or take fewer calibration images"
+        )
+
+
+def _least_budget(setup: Setup, num_images: int) -> float:
+    """Candidate-images until the first generation is over: that of the last block that is searched."""
+    search, depth = setup.config.search, sum(segment.length for segment in setup.model.parts.segments)
+    held_out = search.num_held_out(num_images)
+    length, rest = searched_blocks(setup)[-1]
+    scored = (1 + search.num_candidates) * (num_images - held_out) + held_out
+    return num_images + scored * (rest + search.visits(length)[0]) / depth
 
 
 def network_share(setup: Setup) -> float:

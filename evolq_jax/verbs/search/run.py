@@ -10,7 +10,6 @@ from evolq_jax.pipeline.calibrate import Calibrated
 from evolq_jax.pipeline.cost import fit_memory, out_of_memory
 from evolq_jax.pipeline.images import count_calibration, count_evaluation, load_evaluation
 from evolq_jax.pipeline.load import load_model
-from evolq_jax.pipeline.output_start import output_start
 from evolq_jax.pipeline.searched import check_search
 from evolq_jax.pipeline.teacher import teacher_of
 from evolq_jax.pipeline.watcher import Silent, Watcher
@@ -27,7 +26,8 @@ from evolq_jax.search import driver
 from evolq_jax.search.state import Generation, SearchEnd, Visit, init, spent
 from evolq_jax.verbs.init_network import SEARCH, init_network, remove_attempts
 from evolq_jax.verbs.scores import score_run
-from evolq_jax.verbs.search.plan import budget_of_search, num_total
+from evolq_jax.verbs.search.plan import budget_of_search, check_budget
+from evolq_jax.verbs.search.standing import standing_of
 
 
 def run_search(
@@ -55,7 +55,9 @@ def run_search(
     ):
         setup = load_model(config)
         check_search(setup)
-        setup = fit_memory(setup, count_calibration(setup, for_search=True))
+        num_images = count_calibration(setup, for_search=True)
+        check_budget(setup, num_images)
+        setup = fit_memory(setup, num_images)
         count_evaluation(setup)
         evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
         calibrated = init_network(run, SEARCH, setup, evaluation, clock=clock, watcher=watcher)
@@ -97,29 +99,25 @@ def _search(
     teacher = teacher_of(calibrated, watcher, features=config.search.has_features)
     pixels, mesh = calibrated.images.pixels, setup.mesh
     problem, data = search_problem(calibrated.quantized, pixels, config.search, teacher, mesh=mesh)
-    total, budget = num_total(setup), config.search.budget
     with open_checkpoints(run.path, config.checkpoint, SEARCH.verb) as checkpoints:
         first = init(problem, calibrated.qparams, jax.random.key(config.seed))
         saved = checkpoints.latest(first) or Saved(first, 0, clock.earlier)
         clock.earlier, lines, state = saved.seconds, saved.log_lines, saved.state
-        proposal = None if state.visits else output_start(calibrated, watcher, preemption.check)
         planned = budget_of_search(setup, problem.num_images)
         milestones = Milestones(run, setup.specs, config.milestones, planned)
         milestones.offer(spent(problem, state), float(state.fitness), state.qparams)
         with run.open_log(lines) as append:
-            for record in driver.run(problem, data, state, proposal=proposal):
+            for record in driver.run(problem, data, state):
                 match record:
                     case Generation():
                         append(record._asdict())
                         lines += 1
-                        done, cost = record.evaluations, record.candidate_images
-                        watcher.generation(
-                            record, max(done, round(done * budget / cost)) if budget else total
-                        )
+                        watcher.standing(standing_of(problem, state, planned=planned, now=record))
                         preemption.check()
                     case Visit(state=state):
                         milestones.offer(spent(problem, state), float(state.fitness), state.qparams)
                         checkpoints.offer(Saved(state, lines, clock.seconds()))
                     case SearchEnd():
+                        watcher.standing(standing_of(problem, state, planned=planned, now=None))
                         return record
     raise AssertionError("a search tells of its end")

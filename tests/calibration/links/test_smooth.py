@@ -24,6 +24,7 @@ from evolq_jax.trees import flatten
 from evolq_jax.typing import Array
 from tests.calibration.links.test_fold import calibration, close, logits, network
 from tests.numbers import numbers, width
+from tests.plain import PLAIN
 from tests.quant import reference
 
 ACTIVATION = QuantSpec()
@@ -101,7 +102,7 @@ def test_factors_are_powers_of_the_ratio_of_the_largest_values() -> None:
 @pytest.mark.parametrize(("name", "scheme"), [("tiny_vit", "fully_quantized"), ("small_swin", "matmul")])
 def test_smoothing_leaves_the_float_network_as_it_is(name: str, scheme: str) -> None:
     _, params, _, sites = network(name)
-    config = QuantConfig(scheme, weight_bits=3, activation_bits=4, weight_observer="minmax")  # type: ignore[arg-type]
+    config = QuantConfig(scheme, weight_bits=3, activation_bits=4, weight_observer="minmax", **PLAIN)  # type: ignore[arg-type]
     specs, bits = resolve(config, sites)
     calibrated = calibration(name, specs)
     before = RANGES(calibrated, State(params, params, blank_qparams(specs, bits, sites)))
@@ -121,7 +122,7 @@ def test_smoothing_leaves_the_float_network_as_it_is(name: str, scheme: str) -> 
 
 def test_smoothing_then_folding_then_corrections() -> None:
     parts, params, images, sites = network("tiny_vit")
-    specs, bits = resolve(QuantConfig("matmul", weight_bits=8), sites)
+    specs, bits = resolve(QuantConfig("matmul", weight_bits=8, **PLAIN), sites)
     chain, batches = ("ranges", "smooth", "fold", "bias"), [images[:6], images[6:]]
     given, start = (parts, specs, params, batches), blank_qparams(specs, bits, sites)
     found = calibrate(*given, sites=sites, qparams=start, chain=chain, chunk=3)

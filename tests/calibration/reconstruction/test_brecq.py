@@ -50,7 +50,7 @@ from tests import two_segments
 from tests.families import ENTRIES, make_small
 from tests.tiny import make_tiny
 
-QUANT = QuantConfig("matmul", weight_bits=3, activation_bits=6, activation_observer="pow2")
+QUANT = QuantConfig("matmul", weight_bits=3, activation_bits=6, gelu_quantizer="uniform")
 SETTINGS = BrecqConfig(steps=80, batch_size=8, rounding_rate=0.05, step_rate=0.01, fisher=False)
 NETWORKS = ("vit", "cnn")
 

@@ -15,18 +15,15 @@ from orbax.checkpoint import v1 as ocp
 
 from evolq_jax.config.experiment import CheckpointConfig, Experiment
 from evolq_jax.errors import UserError
-from evolq_jax.pipeline.load import load_model
-from evolq_jax.pipeline.output_start import searched_weights
+from evolq_jax.pipeline.watcher import Standing
 from evolq_jax.runs.lock import locked
 from evolq_jax.runs.preemption import Preempted, preemptible
 from evolq_jax.runs.results.files import read_result
 from evolq_jax.runs.results.networks import SearchResult
 from evolq_jax.runs.unfinished import difference
-from evolq_jax.search.state import Generation
 from evolq_jax.typing import Progress, no_progress
-from evolq_jax.verbs.search.plan import plan_search
 from evolq_jax.verbs.search.run import ensure_search, resume_search, run_search
-from tests.small_run import BLOCKS, small_config, write_weights
+from tests.small_run import BLOCKS, write_weights
 from tests.verbs.conftest import Finished
 
 OFTEN = CheckpointConfig(every_seconds=0.0)
@@ -45,9 +42,8 @@ class Interrupting:
             self.what()
         return no_progress
 
-    def generation(self, record: Generation, total_evaluations: int) -> None:
-        del record, total_evaluations
-        self.generations += 1
+    def standing(self, standing: Standing) -> None:
+        self.generations += standing.place != "search"  # the last one tells of the end
         if self.generations == self.when:
             self.what()
 
@@ -249,22 +245,3 @@ def test_sigterm_waits_where_it_is_deferred() -> None:
         work()
     assert order == ["in peace"]
     assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_a_search_that_begins_with_ranges_found_by_outputs(weights: Path, tmp_path: Path) -> None:
-    """It is planned, logged and counted, and the same bits however it is stopped."""
-    search = {"output_start": True, "sites": ("*/weight",), "passes": 1, "holdout": 0.5}
-    config = replace(small_config(weights), checkpoint=OFTEN)
-    config = replace(config, search=replace(config.search, **search))
-    whole, path = tmp_path / "whole", tmp_path / "stopped"
-    result = run_search(config, whole)
-    log = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
-    assert [line["segment"] for line in log] == ["all"] + ["blocks"] * BLOCKS
-    assert log[0]["evaluations"] == 4  # the init and the ranges found, on both halves of the images
-    assert result.evaluations <= plan_search(config).evaluations == 2 + 2 + 2 * BLOCKS
-    for when in ("searching ranges by outputs", 3):
-        interrupt(config, path, when)
-    check_equal(path, ensure_search(config, path), Finished(config, whole, result))
-    biased = replace(config, calibration=replace(config.calibration, chain=("ranges", "bias")))
-    assert searched_weights(load_model(config))
-    assert not searched_weights(load_model(biased))

@@ -12,6 +12,7 @@ from evolq_jax.config.load import load_config
 from evolq_jax.data import load_images
 from evolq_jax.errors import UserError
 from evolq_jax.models.registry import get_entry
+from evolq_jax.pipeline.watcher import Standing
 from evolq_jax.runs.directory import open_run
 from evolq_jax.runs.results.files import read_result
 from evolq_jax.search.state import Generation
@@ -238,13 +239,13 @@ def test_the_watcher_hears_of_every_stage_and_changes_nothing(finished: Finished
     class Ear:
         def __init__(self) -> None:
             self.stages: dict[str, list[tuple[int, int]]] = {}
-            self.generations: list[tuple[int, int]] = []
+            self.standings: list[Standing] = []
 
         def stage(self, name: str) -> Callable[[int, int], None]:
             return lambda done, total: self.stages.setdefault(name, []).append((done, total))
 
-        def generation(self, record: Generation, total_evaluations: int) -> None:
-            self.generations.append((record.evaluations, total_evaluations))
+        def standing(self, standing: Standing) -> None:
+            self.standings.append(standing)
 
     ear = Ear()
     run_search(finished.config, tmp_path / "run", ear)
@@ -260,7 +261,14 @@ def test_the_watcher_hears_of_every_stage_and_changes_nothing(finished: Finished
         "evaluating final",
     }
     assert all(done == total for done, total in ends.values())
-    assert ear.generations[-1] == (finished.result.evaluations,) * 2
+    first, end = ear.standings[0], ear.standings[-1]
+    assert first.init is None  # it is scored in the first visit
+    assert all(one.done <= one.total for one in ear.standings)
+    assert end.done == end.total == finished.result.budget_spent
+    moves = finished.result.moves
+    assert end.moves == f"{moves.kept} of {moves.visits} moves kept"
+    fitness = finished.result.calibration_fitness
+    assert (end.init, end.best) == (fitness.init, fitness.final)
 
 
 CONFIG_WITH_FITNESS = """\

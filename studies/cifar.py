@@ -32,11 +32,10 @@ INITS = {
     "minmax": ("minmax", ("ranges",)),
     "omse": ("omse", ("ranges",)),
     "brecq": ("omse", ("ranges", "brecq")),
-    "omse, default": ("omse", ("ranges",)),
+    "outputs": ("omse", ("ranges", "own_output")),
 }
-# What the search of an init is called: the default search's visits alone, or all of it. After `brecq` it is
-# the same.
-SEARCHED = {"omse": "omse, visits", "omse, default": "omse, search", "brecq": "brecq, search"}
+# What the search of an init is called.
+SEARCHED = {"omse": "omse, search", "outputs": "outputs, search", "brecq": "brecq, search"}
 TUNING = BrecqConfig(fisher=False)
 BRECQ = replace(TUNING, steps=1000)  # what tuning said
 TUNED: tuple[dict[str, Any], ...] = (  # what else was tried
@@ -68,7 +67,6 @@ def make(data: Path, subject: str, bits: str, init: str, seed: int) -> Experimen
             quantize_image=False,
         ),
         calibration=CalibrationConfig(chain=chain, brecq=BRECQ, image_chunk=50),
-        search=replace(config.search, output_start=init == "omse, default"),
         seed=seed,
     )
 
@@ -99,8 +97,7 @@ def table(results: Results) -> str:
     for (subject, bits, init), runs in results.items():
         cells = rows.setdefault((subject, bits), {})
         cells.setdefault("float", f"{100 * mean(runs[:1], 'float', 'top1'):.1f}")
-        if init != "omse, default":  # the same as `omse`
-            cells[init] = cell(runs, "init")
+        cells[init] = cell(runs, "init")
         if init in SEARCHED:
             cells[SEARCHED[init]] = cell(runs, "final")
     head = "network", "bits", *next(iter(rows.values()))

@@ -17,7 +17,7 @@ from evolq_jax.runs.results.files import read_result
 from evolq_jax.runs.results.landscape import LandscapeResult
 from evolq_jax.verbs.landscape.run import run_landscape
 from studies.common.entry import run_or_refuse, study_parser
-from studies.common.subjects import cifar, vit_tiny
+from studies.common.subjects import cifar, plain_ranges, vit_tiny
 from studies.common.tables import markdown
 
 COARSE, FINE = "gaussian, 10 %", "gaussian, 0.5 %"
@@ -44,7 +44,7 @@ def scans(data: Path) -> dict[str, tuple[Experiment, LandscapeConfig]]:
         for name, scan in ON_CIFAR.items():
             scan = replace(scan, images="evaluation", sites=("*/weight",))
             found[f"{subject}, {name}"] = config, scan
-    found["vit_tiny, layers"] = vit_tiny(data, 4, "matmul", "plain", 0), LAYERS
+    found["vit_tiny, layers"] = plain_ranges(vit_tiny(data, 4, "matmul", "plain", 0)), LAYERS
     return found
 
 

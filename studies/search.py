@@ -14,6 +14,7 @@ from typing import Any
 from evolq_jax.cli.progress import make_watcher
 from evolq_jax.config.comparison import Comparison, Method, greedy
 from evolq_jax.config.experiment import Experiment, SearchConfig
+from evolq_jax.config.presets import plain
 from evolq_jax.runs.results.comparison import ComparisonResult
 from evolq_jax.search.config import ATTENTION_WEIGHTS
 from evolq_jax.verbs.compare.run import run_compare
@@ -27,19 +28,9 @@ CALIBRATED = {"cifar_vit": 200, "vit_tiny": 100}
 JUDGED = {"cifar_vit": None, "vit_tiny": 300}  # of the other half, the same for every seed
 ACTIVATIONS = ("*/norm?", "*/attn/[qkv]", "*/softmax", "*/context", "*/gelu")
 GROUPED = {"parametrization": "log_per_group"}
-# Of the visits alone: what the search begins with by default is left out, so that changes can be told apart.
-VISITS: dict[str, Any] = {"output_start": False}
 CHANGES: dict[str, dict[str, Any]] = {
-    "default": {"output_start": True},
-    "default, smaller steps": {"output_start": True, "epsilon": 0.03},
-    "default, four generations of twelve": {"output_start": True, "generations": 4, "population_size": 12},
-    "default, KL + 2 local": {"output_start": True, "fitness": "kl+2*local", "holdout_fitness": "kl"},
-    "default, KL + 0.5 local": {"output_start": True, "fitness": "kl+0.5*local", "holdout_fitness": "kl"},
-    "default, infoNCE, T = 3": {"output_start": True, "fitness": "info_nce"},
-    "default, squared error": {"output_start": True, "fitness": "mse"},
-    "default, squared error, KL held out": {"output_start": True, "fitness": "mse", "holdout_fitness": "kl"},
-    "default, no holdout": {"output_start": True, "holdout": 0.0},
-    "visits alone": {},
+    "default": {},
+    "squared error, KL held out": {"fitness": "mse", "holdout_fitness": "kl"},
     # what is searched
     "attention weights": {"sites": ATTENTION_WEIGHTS},
     "all weights": {"sites": ("*/weight",)},
@@ -93,7 +84,7 @@ def make(data: Path, subject: str, bits: str, out: Path) -> Experiment:
         config = vit_tiny(data, BITS[bits][0], "matmul", "plain", 0)
         config = replace(config, quant=replace(config.quant, activation_bits=BITS[bits][1]))
     else:
-        config = cifar(data, subject, *BITS[bits])
+        config = plain(cifar(data, subject, *BITS[bits]))
     config = on_halves(config, out)
     numbers = {"num_calibration": CALIBRATED[subject], "num_evaluation": JUDGED[subject]}
     return replace(config, data=replace(config.data, **numbers))
@@ -106,7 +97,7 @@ def methods(config: Experiment, names: list[str]) -> tuple[Method, ...]:
         return replace(config, search=search)
 
     rows = {"greedy": with_search(greedy(config.search))}
-    rows |= {name: with_search(replace(config.search, **VISITS | change)) for name, change in CHANGES.items()}
+    rows |= {name: with_search(replace(config.search, **change)) for name, change in CHANGES.items()}
     for number in IMAGES:
         rows[f"{number} images"] = replace(rows["default"], data=replace(config.data, num_calibration=number))
     return tuple(Method(name, row) for name, row in rows.items() if not names or name in names)
@@ -151,7 +142,9 @@ def main() -> None:
     chosen = methods(config, args.only)
     with make_watcher() as watcher:
         result = run_compare(
-            Comparison(out.name, chosen, None, tuple(args.seeds), budget, milestones=1), out, watcher
+            Comparison(out.name, chosen, None, tuple(args.seeds), budget, milestones=1, varies=("data",)),
+            out,
+            watcher,
         )
     print(table(result))
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from evolq_jax.config.experiment import (
     SearchConfig,
 )
 from evolq_jax.config.load import load_config
-from evolq_jax.config.presets import Preset, with_preset
+from evolq_jax.config.presets import Preset, plain, with_preset
 from evolq_jax.data import load_images
 from evolq_jax.data.cache import atomic
 from evolq_jax.models.registry import get_entry
@@ -27,9 +27,7 @@ CIFAR = {
     "cifar_resnet56": "resnet56_cifar10",
 }
 SCHEMES = ("matmul", "fully_quantized")
-Named = Preset | Literal["plain"]
-# `plain` is `default` from least-squares ranges of weights and min-max ranges of activations.
-PRESETS: tuple[Named, ...] = ("faithful", "plain", "fast", "default", "thorough", "strong")
+PRESETS: tuple[Preset, ...] = ("faithful", "plain", "fast", "thorough", "strong")
 BUDGET = 5_300  # candidate-images of `faithful`: what `plain` spends at most
 BITS: dict[str, dict[str, Any]] = {
     "W8A8": {"weight_bits": 8, "activation_bits": 8},
@@ -46,10 +44,15 @@ BATCH = {32: 32, IMAGES: 64, ALL_IMAGES: 100}
 IMAGE_CHUNK = {32: 16, IMAGES: 16, ALL_IMAGES: 20}
 
 
+def plain_ranges(config: Experiment) -> Experiment:
+    """The preset `plain` without ranges by outputs."""
+    return replace(plain(config), calibration=replace(config.calibration, chain=("ranges",)))
+
+
 def cifar(data: Path, subject: str, weight_bits: int, activation_bits: int) -> Experiment:
-    """A CIFAR-10 network in `matmul`, calibrated on 200 training images, scored on 2,000 test images."""
+    """A CIFAR-10 network in `matmul`: plain ranges of 200 training images, scored on 2,000 test images."""
     name = CIFAR[subject]
-    return Experiment(
+    config = Experiment(
         name=subject,
         model=ModelConfig(name, str(data / f"weights/{name}.safetensors")),
         data=DataConfig(
@@ -59,13 +62,16 @@ def cifar(data: Path, subject: str, weight_bits: int, activation_bits: int) -> E
             num_evaluation=2000,
             cache=None,
         ),
-        quant=QuantConfig("matmul", weight_bits=weight_bits, activation_bits=activation_bits),
+        quant=QuantConfig(
+            "matmul", weight_bits=weight_bits, activation_bits=activation_bits, quantize_image=True
+        ),
         search=SearchConfig(image_chunk=50),
         evaluation_batch=100,
     )
+    return plain_ranges(config)
 
 
-def vit_tiny(data: Path, bits: int, scheme: str, preset: Named, seed: int) -> Experiment:
+def vit_tiny(data: Path, bits: int, scheme: str, preset: Preset, seed: int) -> Experiment:
     """ViT-Tiny as its shipped config file has it, with this data, scheme, preset and seed."""
     config: Experiment = load_config(CONFIGS / f"vit_tiny_w{bits}a8.py")
     images = data / "imagenet"
@@ -85,8 +91,6 @@ def vit_tiny(data: Path, bits: int, scheme: str, preset: Named, seed: int) -> Ex
         quant=replace(config.quant, scheme=scheme),
         seed=seed,
     )
-    if preset == "plain":
-        return replace(config, quant=replace(config.quant, activation_observer="minmax"))
     config = with_preset(config, preset)
     if preset == "faithful":
         config = replace(config, search=replace(config.search, budget=BUDGET))
@@ -95,11 +99,13 @@ def vit_tiny(data: Path, bits: int, scheme: str, preset: Named, seed: int) -> Ex
 
 def with_setting(config: Experiment, scheme: str, bits: str, images: int = IMAGES) -> Experiment:
     """The config at these bits, calibrated with plain ranges on so many images."""
-    return replace(
-        config,
-        data=replace(config.data, num_calibration=images),
-        calibration=CalibrationConfig(batch_size=BATCH[images], image_chunk=IMAGE_CHUNK[images]),
-        quant=QuantConfig(scheme, **BITS[bits]),  # type: ignore[arg-type]
+    return plain_ranges(
+        replace(
+            config,
+            data=replace(config.data, num_calibration=images),
+            calibration=CalibrationConfig(batch_size=BATCH[images], image_chunk=IMAGE_CHUNK[images]),
+            quant=QuantConfig(scheme, quantize_image=True, **BITS[bits]),  # type: ignore[arg-type]
+        )
     )
 
 

@@ -55,6 +55,24 @@ def paper(config: Experiment) -> Experiment:
     return replace(released, search=search, quant=quant)
 
 
+def tournament(config: Experiment) -> SearchConfig:
+    """The released code's evolution, with the sites, fitness and held-out images that all methods have."""
+    released, search = faithful(config).search, config.search
+    return replace(
+        search,
+        algorithm=released.algorithm,
+        parametrization=released.parametrization,
+        generations=released.generations,
+        population_size=released.population_size,
+        epsilon=released.epsilon,
+        mutation=released.mutation,
+        pool_size=released.pool_size,
+        tournament_size=released.tournament_size,
+        replacement=released.replacement,
+        rescore_start=released.rescore_start,
+    )
+
+
 class Subject(NamedTuple):
     """How much a run may spend, and the learning rates that are tried.
 
@@ -83,8 +101,8 @@ SUBJECTS = {
     "digits": Subject(10_000, None, CIFAR_RATES),
 }
 START = {"ranges": plain_ranges, "outputs": plain, "strong": strong, "paper": paper}
-METHODS = ("greedy", "search", "sgd", "adam", "adamw", "adam, search", "search, adam")
-SEARCHES, OPTIMIZERS = ("greedy", "search"), ("sgd", "adam", "adamw")
+METHODS = ("greedy", "tournament", "search", "sgd", "adam", "adamw", "adam, search", "search, adam")
+SEARCHES, OPTIMIZERS = ("greedy", "tournament", "search"), ("sgd", "adam", "adamw")
 METRICS = {"calibration_fitness": "{:.4f}", "kl": "{:.4f}", "agreement": "{:.1f}", "top1": "{:.1f}"}
 PERCENT = ("agreement", "top1")
 HEAD = "method", "fitness", "KL to float", "change of KL [95 %]", "wins", "agreement %", "top-1 %", "seconds"
@@ -143,7 +161,8 @@ def comparison(
         parts = method.split(", ")
         stages: tuple[Stage, ...] = tuple("search" if part in SEARCHES else "baseline" for part in parts)
         baseline = next((baselines[part] for part in parts if part in baselines), config.baseline)
-        search = greedy(config.search) if method == "greedy" else config.search
+        own = {"greedy": greedy(config.search), "tournament": tournament(config)}
+        search = own.get(method, config.search)
         methods.append(Method(method, replace(config, search=search, baseline=baseline), stages))
     reference = "greedy" if "greedy" in names else None
     return Comparison(name, tuple(methods), reference, budget=subject.budget, milestones=1)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         TrainExperiment,
     )
     from evolq_jax.config.load import load_config
-    from evolq_jax.config.presets import faithful, fast, strong, thorough, with_preset
+    from evolq_jax.config.presets import faithful, fast, plain, strong, thorough, with_preset
     from evolq_jax.data.load import load_images
     from evolq_jax.errors import UserError
     from evolq_jax.metrics import Delta, Interval, Scores
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from evolq_jax.quantized.files import load
     from evolq_jax.quantized.network import QuantizedNetwork
     from evolq_jax.quantized.search import evolve
+    from evolq_jax.quantized.size import Size, size_of
     from evolq_jax.runs.provenance import Provenance
     from evolq_jax.runs.results.common import Setting
     from evolq_jax.runs.results.comparison import ComparisonResult
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     )
     from evolq_jax.typing import Images, Preprocessing
     from evolq_jax.verbs.baseline import ensure_baseline, resume_baseline, run_baseline
-    from evolq_jax.verbs.calibrate import run_calibrate
+    from evolq_jax.verbs.calibrate import ensure_calibrated, run_calibrate
     from evolq_jax.verbs.compare.plan import ComparisonPlan, plan_compare
     from evolq_jax.verbs.compare.run import run_compare
     from evolq_jax.verbs.evaluate import run_evaluate
@@ -87,7 +88,7 @@ _MODULES = {
         "TrainExperiment",
     ),
     "evolq_jax.config.load": ("load_config",),
-    "evolq_jax.config.presets": ("faithful", "fast", "strong", "thorough", "with_preset"),
+    "evolq_jax.config.presets": ("faithful", "fast", "plain", "strong", "thorough", "with_preset"),
     "evolq_jax.data.load": ("load_images",),
     "evolq_jax.errors": ("UserError",),
     "evolq_jax.metrics": ("Delta", "Interval", "Scores"),
@@ -98,6 +99,7 @@ _MODULES = {
     "evolq_jax.quantized.files": ("load",),
     "evolq_jax.quantized.network": ("QuantizedNetwork",),
     "evolq_jax.quantized.search": ("evolve",),
+    "evolq_jax.quantized.size": ("Size", "size_of"),
     "evolq_jax.runs.provenance": ("Provenance",),
     "evolq_jax.runs.results.common": ("Setting",),
     "evolq_jax.runs.results.comparison": ("ComparisonResult",),
@@ -111,7 +113,7 @@ _MODULES = {
     ),
     "evolq_jax.typing": ("Images", "Preprocessing"),
     "evolq_jax.verbs.baseline": ("ensure_baseline", "resume_baseline", "run_baseline"),
-    "evolq_jax.verbs.calibrate": ("run_calibrate",),
+    "evolq_jax.verbs.calibrate": ("ensure_calibrated", "run_calibrate"),
     "evolq_jax.verbs.compare.plan": ("ComparisonPlan", "plan_compare"),
     "evolq_jax.verbs.compare.run": ("run_compare",),
     "evolq_jax.verbs.evaluate": ("run_evaluate",),
@@ -158,6 +160,7 @@ __all__ = [
     "SearchPlan",
     "SearchResult",
     "Setting",
+    "Size",
     "TrainConfig",
     "TrainExperiment",
     "TrainingResult",
@@ -165,6 +168,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "ensure_baseline",
+    "ensure_calibrated",
     "ensure_search",
     "evolve",
     "faithful",
@@ -176,6 +180,7 @@ __all__ = [
     "load_config",
     "load_images",
     "load_network",
+    "plain",
     "plan_compare",
     "plan_landscape",
     "plan_search",
@@ -191,6 +196,7 @@ __all__ = [
     "run_pack",
     "run_search",
     "run_training",
+    "size_of",
     "strong",
     "thorough",
     "with_preset",

@@ -57,19 +57,15 @@ def paper(config: Experiment) -> Experiment:
 
 def tournament(config: Experiment) -> SearchConfig:
     """The released code's evolution, with the sites, fitness and held-out images that all methods have."""
-    released, search = faithful(config).search, config.search
+    search = config.search
     return replace(
-        search,
-        algorithm=released.algorithm,
-        parametrization=released.parametrization,
-        generations=released.generations,
-        population_size=released.population_size,
-        epsilon=released.epsilon,
-        mutation=released.mutation,
-        pool_size=released.pool_size,
-        tournament_size=released.tournament_size,
-        replacement=released.replacement,
-        rescore_start=released.rescore_start,
+        faithful(config).search,
+        sites=search.sites,
+        fitness=search.fitness,
+        temperature=search.temperature,
+        batch_size=search.batch_size,
+        holdout=search.holdout,
+        teacher=search.teacher,
     )
 
 
@@ -141,12 +137,13 @@ def tuned(config: Experiment, optimizer: str, subject: Subject, out: Path) -> Ba
         run = out / f"{like}-{rate}"
         tried = replace(config, data=few, baseline=baseline, seed=0, start=str(start))
         with make_watcher() as watcher:
-            ensure_calibrated(replace(config, data=few, seed=0), start, watcher)
             ensure_baseline(tried, run, watcher)
         evaluations = map(json.loads, (run / "log.jsonl").read_text().splitlines())
         kept = [each for each in evaluations if each["fitness"] == each["best_fitness"]]
         return kept[-1]["held_out_fitness"]
 
+    with make_watcher() as watcher:
+        ensure_calibrated(replace(config, data=few, seed=0), start, watcher)
     best = min(subject.rates[like], key=held_out)
     print(f"{optimizer}: learning rate {best}", flush=True)
     return BaselineConfig(optimizer=optimizer, learning_rate=best)

@@ -7,24 +7,17 @@ settings are not repeated, so a killed study goes on where it was. Prints the ta
 """
 
 import itertools
-from dataclasses import replace
 from pathlib import Path
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.config.presets import faithful, strong
 from studies.common.entry import run_or_refuse, study_parser
 from studies.common.runs import calibrated_inits
-from studies.common.subjects import BITS, SCHEMES, vit_tiny, with_setting
+from studies.common.subjects import BITS, SCHEMES, only_ranges, vit_tiny, with_setting
 from studies.common.tables import init_table
 
-
-def ranges(config: Experiment) -> Experiment:
-    """The ranges of `strong`, without its corrections."""
-    config = strong(config)
-    return replace(config, calibration=replace(config.calibration, chain=("ranges",)))
-
-
-PRESETS = {"faithful": faithful, "ranges": ranges, "strong": strong}
+# `ranges` are those of `strong`, without its corrections.
+PRESETS = {"faithful": faithful, "ranges": lambda config: only_ranges(strong(config)), "strong": strong}
 
 
 def settings(seeds: list[int]) -> list[tuple[str, str, str, int]]:

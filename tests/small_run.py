@@ -19,6 +19,7 @@ from evolq_jax.config.experiment import (
 from evolq_jax.models.checkpoint import save_params
 from evolq_jax.models.registry import get_entry
 from evolq_jax.trees import flatten, unflatten
+from tests.plain import PLAIN
 
 BLOCKS = 4  # of vit_digits
 BATCH = 10
@@ -58,9 +59,7 @@ def small_config(weights: Path, **changes: Any) -> Experiment:
             weight_bits=3,
             activation_bits=8,
             weight_observer="minmax",
-            activation_observer="minmax",
-            residual_observer="ptf",
-            quantize_image=True,
+            **PLAIN,
         ),
         calibration=CalibrationConfig(chain=("ranges",), batch_size=BATCH, image_chunk=BATCH),
         search=SearchConfig(

@@ -21,7 +21,6 @@ from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, Params
 
 TokenWeights = dict[str, Array]  # "segment/layer" -> [chunks, L, B, N]
-PASSES = 3  # forward passes that `token_weights` count as for each image: a forward and a backward one
 
 
 class _AddSite(FloatSite):

@@ -117,9 +117,8 @@ class LineWatcher:
     def standing(self, standing: Standing) -> None:
         """A line that says where the search or the descent is, and how long it will go on."""
         done, total = round(standing.done), round(standing.total)
-        numbers = f"; {_numbers(standing)}" if _numbers(standing) else ""
-        left = self._rate.left(done, total)
-        self._tell(f"{standing.place}{numbers}; {done}/{total} candidate-images{left}")
+        spent = f"{done}/{total} candidate-images{self._rate.left(done, total)}"
+        self._tell("; ".join(filter(None, (standing.place, _numbers(standing), spent))))
 
     def _tell(self, line: str) -> None:
         now = time.monotonic()

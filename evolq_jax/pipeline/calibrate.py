@@ -70,7 +70,7 @@ def calibrate_setup(setup: Setup, watcher: Watcher, *, for_search: bool) -> Cali
     Raises:
       UserError: the images cannot be read, or do not fill whole batches.
     """
-    config = setup.config
+    config, links = setup.config, setup.config.calibration.links
     images = load_calibration(setup, watcher.stage("decoding calibration images"))
     check_batches(config, len(images.pixels), for_search=for_search, skipped=len(images.skipped))
     began = time.monotonic()
@@ -79,20 +79,26 @@ def calibrate_setup(setup: Setup, watcher: Watcher, *, for_search: bool) -> Cali
         return watcher.stage(f"calibrating ({name})")
 
     ranges: list[QParams] = []
+
+    def keep_first(name: str, network: QuantizedNetwork) -> None:
+        del name
+        if not ranges:
+            ranges.append(network.qparams)
+
     quantized = calibrate(
         setup.model,
         images,
         config.quant,
-        chain=config.calibration.links,
+        chain=links,
         batch_size=config.calibration.batch_size,
         image_chunk=config.calibration.image_chunk,
         seed=config.seed,
         mesh=setup.mesh,
         stage=stage,
-        on_step=lambda name, network: ranges.append(network.qparams) if not ranges else None,
+        on_step=keep_first if len(links) > 1 else None,
     )
     seconds = time.monotonic() - began
-    first = ranges[0] if len(config.calibration.links) > 1 else None
+    first = ranges[0] if ranges else None
     return Calibrated(setup, quantized.params, quantized.qparams, first, images, seconds)
 
 

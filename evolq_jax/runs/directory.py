@@ -195,20 +195,6 @@ def open_run(path: str | Path) -> RunDirectory:
 
 
 @contextmanager
-def new_run(path: str | Path | None, config: Experiment) -> Generator[RunDirectory, None, None]:
-    """A new directory with the config in it; without a path the next free `runs/NAME-NNN`.
-
-    If it is left by an exception before anything but the config was written, nothing remains of it.
-
-    Raises:
-      UserError: there is something at that path already, another process is at work there, or it cannot be
-        written.
-    """
-    with hold_directory(path, config.name) as run, begin_run(run, config):
-        yield run
-
-
-@contextmanager
 def hold_directory(path: str | Path | None, name: str) -> Generator[RunDirectory, None, None]:
     """A directory, made where there is none, that no other process gets meanwhile.
 

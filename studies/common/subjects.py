@@ -44,9 +44,14 @@ BATCH = {32: 32, IMAGES: 64, ALL_IMAGES: 100}
 IMAGE_CHUNK = {32: 16, IMAGES: 16, ALL_IMAGES: 20}
 
 
+def only_ranges(config: Experiment) -> Experiment:
+    """The config with nothing after its ranges."""
+    return replace(config, calibration=replace(config.calibration, chain=("ranges",)))
+
+
 def plain_ranges(config: Experiment) -> Experiment:
     """The preset `plain` without ranges by outputs."""
-    return replace(plain(config), calibration=replace(config.calibration, chain=("ranges",)))
+    return only_ranges(plain(config))
 
 
 def cifar(data: Path, subject: str, weight_bits: int, activation_bits: int) -> Experiment:

@@ -1,4 +1,6 @@
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -11,7 +13,7 @@ from evolq_jax.errors import UserError
 from evolq_jax.quant.qparams import QParams, blank_qparams, with_bits
 from evolq_jax.quant.quantizers.log2 import LOG2
 from evolq_jax.quant.spec import QuantSpec
-from evolq_jax.runs.directory import RunDirectory, new_run, open_run
+from evolq_jax.runs.directory import RunDirectory, begin_run, hold_directory, open_run
 from evolq_jax.typing import SiteInfo
 
 
@@ -19,6 +21,13 @@ from evolq_jax.typing import SiteInfo
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@contextmanager
+def new_run(path: str | Path | None, config: Experiment) -> Generator[RunDirectory, None, None]:
+    """A directory as a verb begins it."""
+    with hold_directory(path, config.name) as run, begin_run(run, config):
+        yield run
 
 
 def names(folder: Path) -> list[str]:

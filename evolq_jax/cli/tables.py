@@ -123,7 +123,7 @@ def comparison_table(result: ComparisonResult) -> Table:
     table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
     for heading in ("method", "", "start", "final", "change [95 %]", "wins"):
         table.add_column(heading, justify="left" if heading in ("method", "") else "right", no_wrap=True)
-    shared = not set(result.varies) - {"data"}
+    shared = not result.varies
     minimised = result.fitness is None or "info_nce" in result.fitness
     shown = {metric: name for metric, name in COMPARED.items() if metric != "info_nce" or minimised}
     for number, (method, numbers) in enumerate(result.methods.items()):

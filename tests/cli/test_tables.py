@@ -6,11 +6,18 @@ import pytest
 from rich.console import Console
 
 from evolq_jax.cli.progress import LineWatcher, TerminalWatcher
-from evolq_jax.cli.tables import duration, fact_table, jaggedness_table, result_table, row_table
+from evolq_jax.cli.tables import (
+    comparison_table,
+    duration,
+    fact_table,
+    jaggedness_table,
+    result_table,
+    row_table,
+)
 from evolq_jax.landscape.jaggedness import Spread
 from evolq_jax.pipeline.watcher import Standing
 from evolq_jax.runs.results.networks import EvaluationResult
-from tests.sample_results import DELTA, LANDSCAPE, SCORES, SEARCH, SETTING
+from tests.sample_results import COMPARISON, DELTA, LANDSCAPE, SCORES, SEARCH, SETTING
 
 LAST = Standing(
     "search: pass 10 blocks 11", 60000.4, 60000.4, "kl", 0.1234567, 0.0234567, 0.02512, "7 of 120 moves kept"
@@ -162,3 +169,17 @@ def test_columns_are_the_stages_that_there_are() -> None:
     text = shown(result_table(plain))
     assert text.splitlines()[2].split()[:3] == ["float", "ranges", "searched"]
     assert "infoNCE" in text
+
+
+def test_calibration_is_shown_for_each_method_where_methods_calibrate_by_themselves() -> None:
+    first = COMPARISON.methods["a_method_of_16_ch"]
+    first = replace(first, kl=replace(first.kl, ranges=first.kl.init))
+    compared = replace(COMPARISON, methods={"one": first, "two": first})
+    names = {"calibration", "one:", "two:"}
+    for varies, shown_for in (
+        ((), {"calibration"}),
+        (("data",), {"one:", "two:"}),
+        (("quant",), {"one:", "two:"}),
+    ):
+        text = shown(comparison_table(replace(compared, varies=varies)))
+        assert {line.split()[0] for line in text.splitlines() if line.split()} & names == shown_for

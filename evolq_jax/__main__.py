@@ -2,12 +2,15 @@
 
 import sys
 
-from evolq_jax.devices import hosts
-from evolq_jax.errors import UserError
+from evolq_jax import interrupt
 
 
 def main() -> None:
     """Connects the processes if there are several, then runs the command line."""
+    interrupt.watch()  # before the imports that take time
+    from evolq_jax.devices import hosts
+    from evolq_jax.errors import UserError
+
     try:
         hosts.connect_for(sys.argv[1:])
     except UserError as error:

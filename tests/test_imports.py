@@ -17,14 +17,16 @@ MAX_LINES = 350
 # `evolq_jax/x.py` and everything under `evolq_jax/x/` are layer x; "" is `evolq_jax/__init__.py`.
 NUMERICS = "errors typing trees named devices quant network objective"
 ALGORITHMS = "calibration search gradient landscape training"
+ROOMS = "data metrics models quantized config"
 LAYERS = {
     "version": "",
+    "interrupt": "",
     "errors": "",
     "typing": "errors",
     "trees": "errors typing",
     "named": "errors",
     "figures": "",
-    "devices": "errors typing",
+    "devices": "interrupt errors typing",
     "data": "errors typing trees devices",
     "quant": "errors typing trees named",
     "network": "errors typing trees devices quant",
@@ -38,13 +40,14 @@ LAYERS = {
     "training": NUMERICS,
     "quantized": f"version {NUMERICS} {ALGORITHMS} models",
     "config": f"{NUMERICS} {ALGORITHMS} data",
-    "pipeline": f"{NUMERICS} {ALGORITHMS} data metrics models quantized config",
-    "runs": f"version {NUMERICS} data metrics landscape quantized config",
-    "verbs": f"version figures {NUMERICS} {ALGORITHMS} data metrics models quantized config pipeline runs",
+    "pipeline": f"{NUMERICS} {ALGORITHMS} {ROOMS}",
+    "runs": f"version interrupt {NUMERICS} data metrics landscape quantized config",
+    "verbs": f"version interrupt figures {NUMERICS} {ALGORITHMS} {ROOMS} pipeline runs",
     "configs": "config",
-    "cli": "version errors named devices typing metrics landscape training config pipeline runs verbs",
-    "__main__": "errors devices cli",
-    "": f"version {NUMERICS} {ALGORITHMS} data metrics models quantized config pipeline runs verbs",
+    "cli": "version interrupt errors named devices typing metrics landscape training config pipeline runs"
+    " verbs",
+    "__main__": "interrupt errors devices cli",
+    "": f"version {NUMERICS} {ALGORITHMS} {ROOMS} pipeline runs verbs",
 }
 
 LIBRARY = ("evolq_jax", "models", "configs")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from evolq_jax import interrupt
 from evolq_jax.cli.arguments import check_config_is_first, make_parser
 from evolq_jax.cli.command import Call, Command
 from evolq_jax.cli.commands import COMMANDS
@@ -34,7 +35,7 @@ def main() -> None:
     except UserError as error:
         hosts.leave(f"evolq: error: {' '.join(str(error).split())}", 2)
     except KeyboardInterrupt:
-        hosts.leave("evolq: interrupted", 130)
+        hosts.leave(interrupt.line(), interrupt.STATUS)
     except Preempted as stopped:
         hosts.leave_together(f"evolq: {stopped}", STATUS)
     except Exception as error:

@@ -22,6 +22,7 @@ from jax._src import distributed  # JAX has its key-value store and its list of 
 from jax._src.clusters import ClusterEnv
 from jax.experimental import multihost_utils
 
+from evolq_jax import interrupt
 from evolq_jax.errors import UserError
 
 HEARTBEAT_SECONDS = 60  # without a sign of life for so long, a process counts as dead (JAX's default is 100)
@@ -122,6 +123,7 @@ def connect(place: Place | None = None, timeout_seconds: int = 300) -> None:
     finally:
         waiting.cancel()
     threading.Thread(target=_watch, daemon=True).start()
+    interrupt.tell_others(lambda line: leave(line, interrupt.STATUS))
 
 
 def _in_cluster() -> bool:

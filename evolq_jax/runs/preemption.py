@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from evolq_jax.devices import hosts
+from evolq_jax.interrupt import remedy
 
 STATUS = 75  # of the process: EX_TEMPFAIL, try again; a process that SIGTERM killed outright gives 143
 
@@ -22,8 +23,7 @@ class Preempted(BaseException):
 class Preemption:
     """Raises `Preempted` when SIGTERM comes: at once or, while deferred, at the next `check`."""
 
-    def __init__(self, remedy: str) -> None:
-        self.remedy = remedy
+    def __init__(self) -> None:
         self._asked = self._deferred = False
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -36,7 +36,7 @@ class Preemption:
     def check(self) -> None:
         """Raises `Preempted` if SIGTERM has come."""
         if self._asked:
-            raise Preempted(f"stopped by SIGTERM; {self.remedy}")
+            raise Preempted(f"stopped by SIGTERM{remedy()}")
 
     @contextmanager
     def deferred(self) -> Generator[None, None, None]:
@@ -64,13 +64,12 @@ class _Agreed(Preemption):
 
 
 @contextmanager
-def preemptible(remedy: str) -> Generator[Preemption, None, None]:
+def preemptible() -> Generator[Preemption, None, None]:
     """A context that handles SIGTERM. Only the main thread can; in other threads nothing changes.
 
-    Args:
-      remedy: how to go on, for the message.
+    The message ends with the remedy of the enclosing `going_on`.
     """
-    preemption = Preemption(remedy) if hosts.num_processes() == 1 else _Agreed(remedy)
+    preemption = Preemption() if hosts.num_processes() == 1 else _Agreed()
     if threading.current_thread() is not threading.main_thread():
         yield preemption
         return

@@ -1,6 +1,7 @@
 """A run that a killed process left. It is continued only with the same config, inputs and versions."""
 
 import json
+import shlex
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -8,8 +9,9 @@ from pathlib import Path
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.errors import UserError
-from evolq_jax.runs.config_json import to_json
-from evolq_jax.runs.directory import RunDirectory, begin_run, hold_directory
+from evolq_jax.interrupt import going_on
+from evolq_jax.runs.config_json import from_json, to_json
+from evolq_jax.runs.directory import CONFIG, RunDirectory, begin_run, hold_directory
 from evolq_jax.runs.provenance import Provenance, changes
 from evolq_jax.trees import flatten
 
@@ -21,6 +23,7 @@ class VerbFiles:
     verb: str  # for messages
     finished: str  # the file that is written last
     is_begun: Callable[[set[str]], bool]  # whether these files are those of an unfinished one
+    resumes: bool = False  # whether the verb takes --resume
 
 
 @contextmanager
@@ -32,7 +35,10 @@ def continued_run(
     Raises:
       UserError: there is something else at that path, another process works there, or it cannot be written.
     """
-    with hold_directory(path, config.name) as run:
+    with (
+        hold_directory(path, config.name) as run,
+        going_on(_how_to_go_on(run, files, config)),
+    ):
         names = run.names()
         if files.finished in names:
             raise UserError(f"'{path}' holds a finished {files.verb}; name another with --run-dir")
@@ -58,6 +64,28 @@ def difference(then: Experiment, now: Experiment) -> str:
         if value != fields[0].get(name):
             return f"{name.replace('/', '.')} was {fields[0].get(name)} and is {value}"
     return ""
+
+
+def _how_to_go_on(run: RunDirectory, files: VerbFiles, config: Experiment) -> str:
+    """What continues a stopped run, for people.
+
+    `--resume` needs nothing but the directory. It does not do where the config holds functions or objects of
+    Python, which `config.json` has by their names alone.
+    """
+    if not files.resumes:
+        return same_command(run)
+    try:
+        complete = from_json(to_json(config), CONFIG) == config
+    except UserError:
+        complete = False
+    if complete:
+        return f"go on with: evolq {files.verb} {shlex.quote(str(run.path))} --resume"
+    return same_command(run)
+
+
+def same_command(run: RunDirectory) -> str:
+    """How to go on with a verb that continues what it finds in its directory."""
+    return f"the same command with --run-dir {shlex.quote(str(run.path))} goes on"
 
 
 def check_unchanged(run: RunDirectory, verb: str, then: Provenance, now: Provenance) -> None:

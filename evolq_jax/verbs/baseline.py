@@ -54,7 +54,7 @@ def run_baseline(
     with (
         matmul_precision(config.precision),
         continued_run(run_dir, config, BASELINE) as run,
-        preemptible(f"go on with: evolq baseline {run.path} --resume") as preemption,
+        preemptible() as preemption,
     ):
         setup = load_model(config)
         check_baseline(setup, count_calibration(setup, for_search=True))

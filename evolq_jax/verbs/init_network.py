@@ -33,7 +33,7 @@ def _files(verb: str) -> VerbFiles:
         """Whether this verb has begun. Killed during calibration, it has left what `calibrate` leaves."""
         return _record_file(verb) in names or (CONFIG in names and names <= CALIBRATED_FILES)
 
-    return VerbFiles(verb, RESULT, is_begun)
+    return VerbFiles(verb, RESULT, is_begun, resumes=True)
 
 
 def _record_file(verb: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evolq_jax.config.comparison import CALIBRATED, Comparison
 from evolq_jax.errors import UserError
+from evolq_jax.interrupt import going_on
 from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.runs.directory import CONFIG, hold_directory
 from evolq_jax.runs.results.comparison import ComparisonResult
@@ -17,6 +18,7 @@ from evolq_jax.runs.results.networks import (
     SearchResult,
     TrajectoryPoint,
 )
+from evolq_jax.runs.unfinished import same_command
 from evolq_jax.verbs.baseline import ensure_baseline
 from evolq_jax.verbs.calibrate import ensure_calibrated
 from evolq_jax.verbs.compare.plan import check_methods, default_budget, shared_calibration, stage_configs
@@ -49,7 +51,10 @@ def run_compare(
     check_methods(comparison, budget)
     runs: list[Run] = []
     trajectories: dict[str, list[tuple[TrajectoryPoint, ...]]] = {}
-    with hold_directory(run_dir, comparison.name) as directory:
+    with (
+        hold_directory(run_dir, comparison.name) as directory,
+        going_on(same_command(directory)),
+    ):
         if directory.has(CONFIG):
             raise UserError(
                 f"'{directory.path}' is the directory of a run: name another one for the comparison, with "

@@ -48,7 +48,7 @@ def run_landscape(
     with (
         matmul_precision(opened.config.precision),
         continued_run(run_dir, opened.config, SCAN) as run,
-        preemptible(f"the same command with --run-dir {run.path} goes on"),
+        preemptible(),
     ):
         setup = load_model(opened.config)
         design = make_design(setup, opened.run)

@@ -51,7 +51,7 @@ def run_search(
     with (
         matmul_precision(config.precision),
         continued_run(run_dir, config, SEARCH) as run,
-        preemptible(f"go on with: evolq search {run.path} --resume") as preemption,
+        preemptible() as preemption,
     ):
         setup = load_model(config)
         check_search(setup)

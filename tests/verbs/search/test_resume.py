@@ -15,6 +15,7 @@ from orbax.checkpoint import v1 as ocp
 
 from evolq_jax.config.experiment import CheckpointConfig, Experiment
 from evolq_jax.errors import UserError
+from evolq_jax.interrupt import going_on
 from evolq_jax.pipeline.watcher import Standing
 from evolq_jax.runs.lock import locked
 from evolq_jax.runs.preemption import Preempted, preemptible
@@ -234,7 +235,7 @@ def test_sigterm_waits_where_it_is_deferred() -> None:
     order: list[str] = []
 
     def work() -> None:
-        with preemptible("go on") as preemption:
+        with going_on("go on"), preemptible() as preemption:
             with preemption.deferred():
                 terminate()
                 order.append("in peace")

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from evolq_jax.cli.spelling import respell
 from evolq_jax.config.named import KINDS, named_kind
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.named import name_of
@@ -47,13 +48,13 @@ def override(config: Config, args: Sequence[str], verb: str, options: Sequence[s
     Raises:
       UserError: a field is unknown, a value is of the wrong type or range, or an argument is of no field.
     """
-    framed = io.StringIO()
+    framed, fields = io.StringIO(), _fields(type(config))
     try:
         with contextlib.redirect_stderr(framed):
             changed, unknown = tyro.cli(
                 type(config),
                 default=config,
-                args=list(args),
+                args=respell(args, fields),
                 prog=f"evolq {verb} CONFIG",
                 return_unknown_args=True,
                 registry=_registry,
@@ -65,7 +66,7 @@ def override(config: Config, args: Sequence[str], verb: str, options: Sequence[s
             name = arg.split("=")[0].replace("_", "-")
             if name in options:
                 raise UserError(f"`evolq {verb}` has no option '{name}' (`evolq {verb} --help` lists all)")
-            hint = suggestion(name, [*options, *(f"--{field}" for field in _field_names(type(config)))])
+            hint = suggestion(name, [*options, *(f"--{field}" for field in fields)])
             raise UserError(f"unknown option '{name}'{hint} (`evolq {verb} CONFIG --help` lists all)")
         raise UserError(f"unexpected argument '{arg}'; fields are set as in --search.passes 3")
     return changed
@@ -81,15 +82,15 @@ def _unframed(message: str) -> str:
     return " ".join(takewhile(lambda line: not is_rule(line), dropwhile(is_rule, lines)))
 
 
-def _field_names(kind: type, prefix: str = "") -> list[str]:
-    """Dotted names of all fields of nested dataclasses that an option can set."""
-    names: list[str] = []
+def _fields(kind: type, prefix: str = "") -> dict[str, Any]:
+    """Dotted names and types of all fields of nested dataclasses that an option can set."""
+    found: dict[str, Any] = {}
     for name, hint in get_type_hints(kind).items():
         if dataclasses.is_dataclass(hint):
-            names += _field_names(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+            found |= _fields(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
         elif named_kind(hint) or not any(dataclasses.is_dataclass(part) for part in get_args(hint)):
-            names.append((prefix + name).replace("_", "-"))
-    return names
+            found[(prefix + name).replace("_", "-")] = hint
+    return found
 
 
 def print_names() -> None:

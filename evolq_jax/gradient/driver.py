@@ -1,8 +1,10 @@
 """The loop of a descent: steps over the scales of all blocks at once, with evaluations in between."""
 
+import math
 import time
 from collections.abc import Iterator
 
+from evolq_jax.errors import UserError, warn
 from evolq_jax.gradient.problem import Data, Problem
 from evolq_jax.gradient.state import DescentEnd, Evaluation, State, Step, can_step, end_of, is_due
 from evolq_jax.gradient.step import evaluate, step
@@ -22,6 +24,9 @@ def run(problem: Problem, data: Data, state: State) -> Iterator[Evaluation | Ste
       data: its arrays.
       state: where to begin (`init`), or where to go on (`Step.state`).
 
+    Raises:
+      UserError: the fitness at the start is no finite number.
+
     Yields:
       An `Evaluation` whenever the quantized network was scored. A `Step` after the first evaluation, and
       after each step. The `DescentEnd` last.
@@ -38,6 +43,11 @@ def run(problem: Problem, data: Data, state: State) -> Iterator[Evaluation | Ste
 
     if not state.spent:
         state, record = evaluated(state)
+        if not math.isfinite(record.fitness):
+            raise UserError(
+                f"the fitness of the quantized network is {record.fitness} where the descent starts: look at "
+                "its calibration (`evolq evaluate CONFIG`), or take another search.fitness"
+            )
         yield record
         yield Step(state)
     while can_step(problem, state):
@@ -45,6 +55,12 @@ def run(problem: Problem, data: Data, state: State) -> Iterator[Evaluation | Ste
         if is_due(problem, state):
             state, record = evaluated(state)
             yield record
+            if not math.isfinite(record.fitness):
+                warn(
+                    f"step {state.steps} of {problem.config.optimizer} has a fitness of {record.fitness}: "
+                    "the descent stops here; a smaller --baseline.learning-rate keeps it finite"
+                )
+                break
         state = now(state)
         yield Step(state)
     yield end_of(state)

@@ -61,7 +61,7 @@ def make_optimizer(config: BaselineConfig, num_steps: int) -> optax.GradientTran
     try:
         optimizer = factory(make_schedule(config, num_steps), **own)
         optimizer.init({"scale": jnp.ones(1)})
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # whatever an optimiser raises for settings that it does not take
         raise UserError(
             f"baseline.optimizer {config.optimizer} takes no schedule of the learning rate ({error}): "
             "choose another"

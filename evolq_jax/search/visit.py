@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evolq_jax.devices.mesh import fetch, replicate
+from evolq_jax.errors import UserError, warn
 from evolq_jax.network.parts import blocks_run
 from evolq_jax.network.point import Quantized
 from evolq_jax.quant.qparams import QParams
@@ -76,7 +77,10 @@ def visit(
         fitness = halve(partial(score, problem, blocks), candidates, problem.image_counts)
         for size, num_images in stages(len(fitness), problem.image_counts):
             state = pay(problem, state, place, size=size, num_images=num_images)
-        strategy_state = strategy.tell(tell_key, population, fitness, strategy_state, params=params)
+        finite = bool(jnp.isfinite(fitness).any())
+        if finite:
+            fitness = _ranked(fitness)
+            strategy_state = strategy.tell(tell_key, population, fitness, strategy_state, params=params)
         yield Generation(
             pass_number=place.pass_number,
             segment=name,
@@ -88,7 +92,12 @@ def visit(
             seconds=state.seconds + time.monotonic() - began,
             candidate_images=spent(problem, state),
         )
-        if is_spent(problem, state):
+        if not finite:
+            warn(
+                f"search.algorithm {strategy.kind.name}, {name} block {place.block}, generation "
+                f"{generation}: no candidate has a finite fitness; the visit stops"
+            )
+        if not finite or is_spent(problem, state):
             break
     best, fitness = strategy.best(strategy_state), strategy.best_fitness(strategy_state)
     state, network = _accept(problem, blocks, state, best, fitness=fitness)
@@ -98,6 +107,15 @@ def visit(
     last = put(last, place.in_network(problem.runner.parts), state.fitness)
     seconds = state.seconds + time.monotonic() - began
     return state._replace(last_fitness=last, seconds=seconds), at._replace(network=network)
+
+
+def _ranked(fitness: Array) -> Array:
+    """The fitness [P] with the worst finite one in place of those that are not finite.
+
+    Algorithms take differences and minima of them, which one NaN would spoil.
+    """
+    finite = jnp.isfinite(fitness)
+    return jnp.where(finite, fitness, jnp.where(finite, fitness, -jnp.inf).max())
 
 
 def score(
@@ -170,6 +188,12 @@ def _score_start(problem: Problem, blocks: Blocks, state: State) -> State:
     is_local = problem.searched.objective.is_local
     if problem.config.rescore_start or jnp.isinf(state.fitness) or is_local:
         state, fitness = score_alone(problem, blocks, state, blocks.start)
+        if not jnp.isfinite(fitness):
+            raise UserError(
+                f"{problem.config.fitness_name} of the quantized network is {float(fitness)} where the "
+                "search starts: look at its calibration (`evolq evaluate CONFIG`), or take another "
+                "search.fitness"
+            )
         state = state._replace(fitness=fitness)
     held_out = problem.held_out
     if held_out is not None and (jnp.isinf(state.held_out_fitness) or held_out.objective.is_local):

@@ -1,6 +1,7 @@
 """A whole descent: what it finds, what it pays for, and what it says."""
 
 import gc
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from evolq_jax.errors import EvolqWarning, UserError
 from evolq_jax.gradient.driver import descend, run
 from evolq_jax.gradient.state import Evaluation, Step, init
 from tests.gradient.setting import (
@@ -80,6 +82,19 @@ def test_what_a_line_search_finds_beyond_the_budget_does_not_count(setting: Sett
     assert found.steps == len(seen) == 1
     assert found.candidate_images > 60
     assert found.fitness == found.start_fitness
+
+
+def test_a_descent_into_nothing_stops(setting: Setting) -> None:
+    """Far too large steps make scales infinite. What was found before stays."""
+    baseline = replace(BASELINE, parametrization="log_per_tensor", learning_rate=1e6, optimizer="sgd")
+    with pytest.warns(EvolqWarning, match="fitness of nan: the descent stops here; a smaller --baseline"):
+        found, seen, _ = descended(setting, baseline, 1000)
+    assert math.isnan(seen[-1].fitness)
+    assert found.fitness == found.start_fitness
+    assert found.candidate_images < 500
+    lost = setting._replace(teacher=setting.teacher * jnp.nan)
+    with pytest.raises(UserError, match="is nan where the descent starts"):
+        descended(lost, BASELINE, 100)
 
 
 def test_the_key_draws_the_minibatches(setting: Setting) -> None:

@@ -60,10 +60,10 @@ class Algorithm:
         """
         try:
             return self.make(config, solution)
-        except (AssertionError, ValueError, TypeError) as error:
+        except Exception as error:  # whatever another project's constructor raises
             raise UserError(
                 f"search algorithm '{self.name}' cannot be built with "
-                f"population_size={config.population_size}: {error}"
+                f"population_size={config.population_size}: {str(error) or type(error).__name__}"
             ) from error
 
     def params(self, config: SearchConfig, algorithm: EvolutionaryAlgorithm) -> Any:

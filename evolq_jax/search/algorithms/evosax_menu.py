@@ -1,8 +1,10 @@
 """The algorithms of evosax, and classes of a user like them, as records."""
 
+from __future__ import annotations
+
 import inspect
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import evosax.algorithms
 import optax
@@ -14,6 +16,9 @@ from evolq_jax.errors import UserError
 from evolq_jax.named import first_line
 from evolq_jax.search.algorithms.base import Algorithm
 
+if TYPE_CHECKING:
+    from evolq_jax.search.config import SearchConfig
+
 BASES = (DistributionBasedAlgorithm, PopulationBasedAlgorithm)
 MOVES_BY_DIFFERENCES = (evosax.algorithms.DifferentialEvolution, evosax.algorithms.PSO)
 # Solutions are in units of a step. With evosax's learning rate of 1e-3 the mean would stay where it starts.
@@ -21,6 +26,16 @@ UNIT_STEPS: dict[type, dict[str, Any]] = {evosax.algorithms.Open_ES: {"optimizer
 
 # Learned algorithms whose packaged weights evosax unpickles; nothing is unpickled here.
 UNPICKLING = ("CMAAnchoredLES", "EvoTF_ES", "LearnedES", "LearnedGA")
+
+# With one candidate these ask for NaN from their second generation on.
+NEED_TWO = (
+    evosax.algorithms.CMA_ES,
+    evosax.algorithms.DiscoveredES,
+    evosax.algorithms.LM_MA_ES,
+    evosax.algorithms.MA_ES,
+    evosax.algorithms.Rm_ES,
+    evosax.algorithms.Sep_CMA_ES,
+)
 
 
 @cache  # one record for a class, so that equal settings are equal
@@ -41,11 +56,16 @@ def from_class(cls: type[EvolutionaryAlgorithm]) -> Algorithm:
             f"search.algorithm '{cls.__name__}' needs more than a population size and a solution: pass an "
             "evolq_jax.search.algorithms.base.Algorithm that says how to make it"
         )
-    settings = UNIT_STEPS.get(cls, {})
+
+    def make(config: SearchConfig, solution: Any) -> EvolutionaryAlgorithm:
+        if config.population_size < 2 and issubclass(cls, NEED_TWO):
+            raise UserError("it learns from differences of candidates, so it needs at least 2")
+        return cls(config.population_size, solution, **UNIT_STEPS.get(cls, {}))
+
     return Algorithm(
         cls.__name__,
         first_line(cls.__doc__),
-        lambda config, solution: cls(config.population_size, solution, **settings),
+        make,
         jitters=issubclass(cls, MOVES_BY_DIFFERENCES),
     )
 

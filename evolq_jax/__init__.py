@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from evolq_jax.verbs.landscape.run import run_landscape
     from evolq_jax.verbs.models import list_models
     from evolq_jax.verbs.pack import PackResult, run_pack
+    from evolq_jax.verbs.predict import Prediction, PredictionResult, run_predict
     from evolq_jax.verbs.search.plan import SearchPlan, plan_search
     from evolq_jax.verbs.search.run import ensure_search, resume_search, run_search
     from evolq_jax.verbs.train import TrainingResult, run_training
@@ -122,6 +123,7 @@ _MODULES = {
     "evolq_jax.verbs.landscape.run": ("run_landscape",),
     "evolq_jax.verbs.models": ("list_models",),
     "evolq_jax.verbs.pack": ("PackResult", "run_pack"),
+    "evolq_jax.verbs.predict": ("Prediction", "PredictionResult", "run_predict"),
     "evolq_jax.verbs.search.plan": ("SearchPlan", "plan_search"),
     "evolq_jax.verbs.search.run": ("ensure_search", "resume_search", "run_search"),
     "evolq_jax.verbs.train": ("TrainingResult", "run_training"),
@@ -150,6 +152,8 @@ __all__ = [
     "ModelConfig",
     "Network",
     "PackResult",
+    "Prediction",
+    "PredictionResult",
     "Preprocessing",
     "Provenance",
     "QuantConfig",
@@ -194,6 +198,7 @@ __all__ = [
     "run_evaluate",
     "run_landscape",
     "run_pack",
+    "run_predict",
     "run_search",
     "run_training",
     "size_of",

@@ -1,8 +1,7 @@
-"""The one exception for errors that a user can mend, checks that raise it, and the one kind of warning."""
+"""The one exception for errors that a user can mend, and checks that raise it."""
 
 import dataclasses
 import difflib
-import warnings
 from collections.abc import Iterable
 from functools import cache
 from types import UnionType
@@ -14,15 +13,6 @@ class UserError(Exception):
 
     The command line prints the message and exits with status 2, without a traceback.
     """
-
-
-class EvolqWarning(UserWarning):
-    """Something that a user should know and that stops nothing. The command line prints it as one line."""
-
-
-def warn(message: str) -> None:
-    """Tells the user something in one line: what was found, where, and what was made of it."""
-    warnings.warn(message, EvolqWarning, stacklevel=3)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -73,5 +73,5 @@ def only_name_recorded(name: str, noun: str) -> UserError:
     """The error of whoever uses a thing that a run has recorded by its name only."""
     return UserError(
         f"'{name}' is no {noun} that evolq_jax brings along. Python passed it to the run, and only its name "
-        "is recorded: go on from that code"
+        "is recorded: go on from that code, or make it a plug-in (docs/extending.md)"
     )

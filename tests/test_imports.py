@@ -39,7 +39,7 @@ LAYERS = {
     "landscape": f"{NUMERICS} search figures",
     "training": NUMERICS,
     "quantized": f"version {NUMERICS} {ALGORITHMS} models",
-    "config": f"{NUMERICS} {ALGORITHMS} data",
+    "config": f"{NUMERICS} {ALGORITHMS} data models",
     "pipeline": f"{NUMERICS} {ALGORITHMS} {ROOMS}",
     "runs": f"version interrupt {NUMERICS} data metrics landscape quantized config",
     "verbs": f"version interrupt figures {NUMERICS} {ALGORITHMS} {ROOMS} pipeline runs",

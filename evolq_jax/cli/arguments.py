@@ -12,6 +12,7 @@ from evolq_jax.version import __version__
 
 OPTIONS = (
     "--help",
+    "--plugin",
     "--preset",
     "--run-dir",
     "--dry-run",
@@ -20,6 +21,8 @@ OPTIONS = (
     "--budget",
     "--reference",
     "--milestones",
+    "--top",
+    "--csv",
     "--coordinator",
     "--num-processes",
     "--process-id",
@@ -33,6 +36,8 @@ examples:
   evolq search configs/vit_tiny_w4a8.py --quant.weight-bits 3 --seed 1
   evolq search runs/vit_tiny_w4a8-001 --resume    after a kill
   evolq evaluate runs/vit_tiny_w4a8-001
+  evolq evaluate runs/vit_tiny_w4a8-001 --data.evaluation OTHER_FOLDER
+  evolq predict runs/vit_tiny_w4a8-001 picture.jpg FOLDER
   evolq pack VALIDATION_FOLDER --out packed/val --class-index SYNSETS.txt
   evolq landscape configs/digits_w2a8.py --landscape.kind plane
   evolq baseline configs/digits_w2a8.py --baseline.optimizer adam
@@ -64,6 +69,8 @@ def make_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         )
         sub.set_defaults(parser=sub, command=command, preset="default", config=None, help=False)
         sub.set_defaults(coordinator=None, num_processes=None, process_id=None)
+        what = "a Python file that adds models, algorithms, fitness terms and the like (docs/extending.md)"
+        sub.add_argument("--plugin", action="append", default=[], metavar="FILE", help=what)
         if takes_config:
             _add_config(sub, verb, command)
         else:

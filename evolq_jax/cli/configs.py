@@ -1,5 +1,6 @@
 """The config that a command line names, with the preset and the fields that it sets."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +13,7 @@ from evolq_jax.config.load import load_config
 from evolq_jax.config.presets import with_preset
 from evolq_jax.errors import UserError
 from evolq_jax.pipeline.watcher import Watcher
-from evolq_jax.runs.directory import CONFIG
+from evolq_jax.runs.directory import CONFIG, open_run
 
 Result = TypeVar("Result")
 
@@ -65,15 +66,19 @@ def is_directory(path: str | None) -> bool:
     return path is not None and Path(path).is_dir()
 
 
-def check_nothing_set(call: Call) -> None:
-    """A finished run keeps its config.
+def of_run(call: Call, *sections: str) -> Experiment:
+    """The config of a run's directory. It keeps its config, but for some sections, such as `data`.
 
     Raises:
-      UserError: the command line sets a field or a preset.
+      UserError: the command line sets another field, or a preset; or the directory is that of no run.
     """
-    wrong = [*call.overrides, *_preset(call)]
+    options = [arg for arg in call.overrides if arg.startswith("--")]
+    others = [arg for arg in options if not re.match(rf"--(no[-_])?({'|'.join(sections)})[.]", arg)]
+    wrong = [*others, *_preset(call), *call.overrides[: not options]]
     if wrong:
-        raise UserError(f"a run keeps its config, so '{wrong[0]}' cannot be set on one")
+        can = " and ".join(f"--{section}" for section in sections)
+        raise UserError(f"a run keeps its config, so '{wrong[0]}' cannot be set on one; {can} fields can")
+    return override(open_run(call.options.config).config(), call.overrides, call.verb, OPTIONS)
 
 
 def check_resume(call: Call) -> None:
@@ -115,4 +120,4 @@ def new_or_resumed(
 
 
 def _preset(call: Call) -> list[str]:
-    return ["--preset"] if call.options.preset != "default" else []
+    return ["--preset"] if getattr(call.options, "preset", "default") != "default" else []

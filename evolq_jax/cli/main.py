@@ -3,10 +3,8 @@
 import argparse
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 from rich.console import Console
 
@@ -18,16 +16,15 @@ from evolq_jax.cli.override import print_fields, print_names
 from evolq_jax.cli.progress import make_watcher
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.config.load import load_config
+from evolq_jax.config.plugins import load_plugin
 from evolq_jax.config.presets import with_preset
 from evolq_jax.devices import hosts
-from evolq_jax.errors import EvolqWarning, UserError, suggestion
+from evolq_jax.errors import UserError, suggestion
 from evolq_jax.runs.preemption import STATUS, Preempted
 
 
 def main() -> None:
     """The entry point. A user's error is one line and status 2. A run that SIGTERM stops has status 75."""
-    warnings.showwarning = _show
-    warnings.simplefilter("once", EvolqWarning)
     try:
         try:
             run(sys.argv[1:])
@@ -61,27 +58,13 @@ def run(args: Sequence[str]) -> None:
     options, overrides = make_parser(COMMANDS).parse_known_args(args)
     check_config_is_first(args, options, overrides)
     _check_connected(options)
+    for path in options.plugin:
+        load_plugin(path)
     console = Console(markup=False, highlight=False, quiet=not hosts.is_first())
     if options.help:
         _print_help(options)
     else:
         options.command.run(Call(options.verb, options, overrides, console, make_watcher))
-
-
-def _show(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    """Shows our own warnings as one line. Others keep their form."""
-    if not issubclass(category, EvolqWarning):
-        text = warnings.formatwarning(message, category, filename, lineno, line)
-        print(text, end="", file=file or sys.stderr)
-    elif hosts.is_first():
-        print(f"evolq: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _check_connected(options: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from evolq_jax.calibration.links.clip import ClipConfig
 from evolq_jax.calibration.links.ranges import RangesConfig
 from evolq_jax.calibration.links.ridge import RidgeConfig
 from evolq_jax.calibration.reconstruction.config import BrecqConfig
+from evolq_jax.config.plugins import Plugin, loaded_plugins
 from evolq_jax.data.config import DataConfig
 from evolq_jax.devices.memory import check_amount
 from evolq_jax.devices.mesh import parse_mesh
@@ -177,6 +178,7 @@ class Experiment:
         faster, and change the order of candidates that are nearly as good (docs/scaling.md).
       evaluation_batch: images of one evaluation batch, on each device.
       seed: draws the calibration images, and drives block reconstruction, searches and descents.
+      plugins: those that are loaded, for the record (`--plugin`).
     """
 
     name: str = "experiment"
@@ -195,6 +197,7 @@ class Experiment:
     precision: Precision = "float32"
     evaluation_batch: int = 20
     seed: int = 0
+    plugins: tuple[Plugin, ...] = field(default_factory=loaded_plugins)
 
     def __post_init__(self) -> None:
         """Rejects what is wrong for every model and all images."""

@@ -1,6 +1,6 @@
 """The kinds of things that configs hold by name or as an object, for code that reads or writes configs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple, get_args
 
 from evolq_jax.calibration.chain import LINKS
@@ -21,14 +21,14 @@ class NamedKind(NamedTuple):
     Attributes:
       kind: their class.
       noun: a word for messages.
-      things: those that evolq_jax brings along, by name.
+      things: those that evolq_jax brings along, and those of plug-ins, by name.
       recorded: stands in for a thing whose name alone a run has recorded. It is refused where it is used, so
         the rest of the run's config can be read.
     """
 
     kind: type
     noun: str
-    things: Mapping[str, Named]
+    things: dict[str, Any]
     recorded: Callable[[str], Named]
 
 

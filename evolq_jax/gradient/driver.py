@@ -1,13 +1,16 @@
 """The loop of a descent: steps over the scales of all blocks at once, with evaluations in between."""
 
+import logging
 import math
 import time
 from collections.abc import Iterator
 
-from evolq_jax.errors import UserError, warn
+from evolq_jax.errors import UserError
 from evolq_jax.gradient.problem import Data, Problem
 from evolq_jax.gradient.state import DescentEnd, Evaluation, State, Step, can_step, end_of, is_due
 from evolq_jax.gradient.step import evaluate, step
+
+_log = logging.getLogger(__name__)
 
 
 def run(problem: Problem, data: Data, state: State) -> Iterator[Evaluation | Step | DescentEnd]:
@@ -56,9 +59,10 @@ def run(problem: Problem, data: Data, state: State) -> Iterator[Evaluation | Ste
             state, record = evaluated(state)
             yield record
             if not math.isfinite(record.fitness):
-                warn(
-                    f"step {state.steps} of {problem.config.optimizer} has a fitness of {record.fitness}: "
-                    "the descent stops here; a smaller --baseline.learning-rate keeps it finite"
+                _log.warning(
+                    "step %d of %s has a fitness of %s: the descent stops here; a smaller "
+                    "--baseline.learning-rate keeps it finite",
+                    *(state.steps, problem.config.optimizer, record.fitness),
                 )
                 break
         state = now(state)

@@ -33,7 +33,7 @@ def count_evaluation(setup: Setup) -> int:
       UserError: as `count_calibration`; or a class is unknown, or the network has no such class.
     """
     data, num_classes = setup.config.data, setup.model.config.num_classes
-    source = open_source(data.evaluation, _evaluation_preprocessing(setup), data.class_index, data.tfds_dir)
+    source = open_source(data.evaluation, evaluation_preprocessing(setup), data.class_index, data.tfds_dir)
     count = _number(data.num_evaluation, "num_evaluation", data.evaluation, source)
     _check_channels(setup, data.evaluation, source)
     if source.max_label >= num_classes:
@@ -112,7 +112,7 @@ def load_evaluation(setup: Setup, progress: Progress = no_progress) -> Images:
     data = setup.config.data
     return load_images(
         data.evaluation,
-        _evaluation_preprocessing(setup),
+        evaluation_preprocessing(setup),
         class_index=data.class_index,
         num=data.num_evaluation,
         seed=0,
@@ -125,7 +125,12 @@ def load_evaluation(setup: Setup, progress: Progress = no_progress) -> Images:
     )
 
 
-def _evaluation_preprocessing(setup: Setup) -> Preprocessing:
+def evaluation_preprocessing(setup: Setup) -> Preprocessing:
+    """How evaluation images are resized and cropped.
+
+    Raises:
+      UserError: `data.evaluation_resize` is below the network's image size.
+    """
     resize = setup.config.data.evaluation_resize
     preprocessing = setup.model.preprocessing
     if resize == "checkpoint":

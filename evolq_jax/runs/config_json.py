@@ -1,8 +1,10 @@
 """A config as JSON, as it stands in a run's directory."""
 
 import json
+from typing import Any
 
 from evolq_jax.config.experiment import Experiment
+from evolq_jax.config.plugins import Plugin, check_loaded
 from evolq_jax.errors import UserError
 from evolq_jax.runs.typed_json import from_plain, to_json
 
@@ -20,7 +22,8 @@ def from_json(text: str, where: str) -> Experiment:
       where: what to call the text's source in errors.
 
     Raises:
-      UserError: it is no JSON, or has an unknown key or a value of the wrong type or range.
+      UserError: it is no JSON, or has an unknown key or a value of the wrong type or range; or it names a
+        plug-in that is not loaded.
     """
     try:
         given = json.loads(text)
@@ -28,7 +31,16 @@ def from_json(text: str, where: str) -> Experiment:
         raise UserError(f"{where}: not JSON: {error}") from error
     if not isinstance(given, dict):
         raise UserError(f"{where}: not a config but {text.strip()[:40]}")
+    check_loaded(_plugins(given), where)
     for section, key in DROPPED:
         if isinstance(given.get(section), dict):
             given[section].pop(key, None)
     return from_plain(given, Experiment, where, "config")
+
+
+def _plugins(given: dict[str, Any]) -> tuple[Plugin, ...]:
+    """The plug-ins that are recorded. What is wrong with the record is found with the rest of the config."""
+    try:
+        return tuple(Plugin(**each) for each in given.get("plugins", ()))
+    except TypeError:
+        return ()

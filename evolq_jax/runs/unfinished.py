@@ -79,7 +79,8 @@ def _how_to_go_on(run: RunDirectory, files: VerbFiles, config: Experiment) -> st
     except UserError:
         complete = False
     if complete:
-        return f"go on with: evolq {files.verb} {shlex.quote(str(run.path))} --resume"
+        plugins = "".join(f" --plugin {shlex.quote(plugin.path)}" for plugin in config.plugins)
+        return f"go on with: evolq {files.verb} {shlex.quote(str(run.path))} --resume{plugins}"
     return same_command(run)
 
 

@@ -1,5 +1,6 @@
 """A visit: a few generations at some blocks, and the best of them kept if it is better than the start."""
 
+import logging
 import time
 from collections.abc import Generator
 from functools import partial
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evolq_jax.devices.mesh import fetch, replicate
-from evolq_jax.errors import UserError, warn
+from evolq_jax.errors import UserError
 from evolq_jax.network.parts import blocks_run
 from evolq_jax.network.point import Quantized
 from evolq_jax.quant.qparams import QParams
@@ -23,6 +24,8 @@ from evolq_jax.search.prefixes import Inputs, blocks_to_cache, blocks_to_recompu
 from evolq_jax.search.problem import Data, Place, Problem
 from evolq_jax.search.state import Generation, State, is_spent, spent
 from evolq_jax.typing import Array
+
+_log = logging.getLogger(__name__)
 
 
 class Pass(NamedTuple):
@@ -93,9 +96,10 @@ def visit(
             candidate_images=spent(problem, state),
         )
         if not finite:
-            warn(
-                f"search.algorithm {strategy.kind.name}, {name} block {place.block}, generation "
-                f"{generation}: no candidate has a finite fitness; the visit stops"
+            _log.warning(
+                "search.algorithm %s, %s block %d, generation %d: no candidate has a finite fitness; the "
+                "visit stops",
+                *(strategy.kind.name, name, place.block, generation),
             )
         if not finite or is_spent(problem, state):
             break

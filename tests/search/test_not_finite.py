@@ -8,7 +8,7 @@ import evosax.algorithms
 import jax.numpy as jnp
 import pytest
 
-from evolq_jax.errors import EvolqWarning, UserError
+from evolq_jax.errors import UserError
 from evolq_jax.search.config import SearchConfig
 from tests.search.setting import BATCH, Setting, make_setting, searched
 
@@ -53,9 +53,11 @@ def test_one_candidate_spoils_nothing(setting: Setting) -> None:
     assert result.fitness < result.start_fitness
 
 
-def test_a_visit_without_a_finite_candidate_stops(setting: Setting) -> None:
-    with pytest.warns(EvolqWarning, match=r"AllLost, blocks block \d, generation 1: no candidate has a fin"):
-        result, generations, _ = searched(setting.subject, replace(CONFIG, algorithm=AllLost))
+def test_a_visit_without_a_finite_candidate_stops(setting: Setting, caplog: pytest.LogCaptureFixture) -> None:
+    result, generations, _ = searched(setting.subject, replace(CONFIG, algorithm=AllLost))
+    assert (
+        "AllLost, blocks block 1, generation 1: no candidate has a finite fitness; the visit" in caplog.text
+    )
     assert [record.generation for record in generations] == [0, 1, 0, 1]
     assert [math.isnan(record.fitness) for record in generations] == [False, True] * 2
     assert all(math.isfinite(record.best_fitness) for record in generations)

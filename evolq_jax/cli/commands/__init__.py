@@ -9,6 +9,7 @@ from evolq_jax.cli.commands import (
     landscape,
     models,
     pack,
+    predict,
     search,
     train,
 )
@@ -20,6 +21,7 @@ COMMANDS: dict[str, Command] = {
     "compare": compare.COMMAND,
     "landscape": landscape.COMMAND,
     "evaluate": evaluate.COMMAND,
+    "predict": predict.COMMAND,
     "train": train.COMMAND,
     "pack": pack.COMMAND,
     "models": models.COMMAND,

@@ -1,20 +1,20 @@
 """`evolq evaluate`."""
 
 from evolq_jax.cli.command import Call, Command
-from evolq_jax.cli.configs import check_nothing_set, experiment, is_directory
+from evolq_jax.cli.configs import experiment, is_directory, of_run
 from evolq_jax.cli.tables import print_result
 from evolq_jax.verbs.evaluate import run_evaluate
 
 
 def run(call: Call) -> None:
-    """Scores a run, or a config's float network and init."""
-    target = call.options.config
+    """Scores a run, also on other images, or a config's float network and init."""
+    target, data = call.options.config, None
     if is_directory(target):
-        check_nothing_set(call)
+        data = of_run(call, "data").data if call.overrides or call.options.preset != "default" else None
     else:
         target = experiment(call)
     with call.make_watcher() as watcher:
-        result = run_evaluate(target, watcher)
+        result = run_evaluate(target, watcher, data=data)
     print_result(call.console, result)
 
 

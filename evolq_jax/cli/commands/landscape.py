@@ -1,13 +1,8 @@
 """`evolq landscape`."""
 
-from evolq_jax.cli.arguments import OPTIONS
 from evolq_jax.cli.command import Call, Command
-from evolq_jax.cli.configs import experiment, is_directory
-from evolq_jax.cli.override import override
+from evolq_jax.cli.configs import experiment, is_directory, of_run
 from evolq_jax.cli.tables import duration, jaggedness_table, plan_table
-from evolq_jax.config.experiment import LandscapeConfig
-from evolq_jax.errors import UserError
-from evolq_jax.runs.directory import open_run
 from evolq_jax.verbs.landscape.plan import plan_landscape
 from evolq_jax.verbs.landscape.run import run_landscape
 
@@ -16,7 +11,7 @@ def run(call: Call) -> None:
     """Scans, or shows the plan."""
     target, settings = call.options.config, None
     if is_directory(target):
-        settings = _settings_of_run(call)
+        settings = of_run(call, "landscape").landscape
     else:
         target = experiment(call)
     if call.options.dry_run:
@@ -33,18 +28,6 @@ def run(call: Call) -> None:
             "a smaller --landscape.epsilon keeps them positive"
         )
     call.console.print(f"all in {duration(result.seconds)}; everything is in {result.run_dir}")
-
-
-def _settings_of_run(call: Call) -> LandscapeConfig:
-    """The scan's settings. A run keeps the rest of its config."""
-    overrides = call.overrides
-    others = [arg for arg in overrides if arg.startswith("--") and not arg.startswith("--landscape.")]
-    if others or call.options.preset != "default":
-        raise UserError(
-            f"a run keeps its config, so '{(others or ['--preset'])[0]}' cannot be set on one; "
-            "--landscape fields can"
-        )
-    return override(open_run(call.options.config).config(), overrides, call.verb, OPTIONS).landscape
 
 
 COMMAND = Command(

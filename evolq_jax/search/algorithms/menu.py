@@ -1,7 +1,5 @@
 """Search algorithms by name: ours, and every one of evosax."""
 
-from collections.abc import Mapping
-
 from evosax.algorithms.base import EvolutionaryAlgorithm
 
 from evolq_jax.named import find
@@ -11,7 +9,7 @@ from evolq_jax.search.algorithms.evosax_menu import evosax_algorithms, from_clas
 from evolq_jax.search.algorithms.grid import GRID
 from evolq_jax.search.algorithms.one_plus_lambda import ONE_PLUS_LAMBDA
 
-ALGORITHMS: Mapping[str, Algorithm] = {
+ALGORITHMS: dict[str, Algorithm] = {
     **{algorithm.name: algorithm for algorithm in (EVOLQ, ONE_PLUS_LAMBDA, GRID)},
     **evosax_algorithms(),
 }

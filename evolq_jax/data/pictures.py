@@ -1,0 +1,42 @@
+"""Single pictures that a user names, as the pixels that a network takes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from evolq_jax.data.folder import EXTENSIONS, decode_image
+from evolq_jax.data.source import Unreadable
+from evolq_jax.errors import UserError
+from evolq_jax.typing import Preprocessing
+
+
+def list_pictures(given: Sequence[str | Path]) -> tuple[Path, ...]:
+    """The files that are named, and those in folders that are named, sorted by name.
+
+    Raises:
+        UserError: nothing is named, a path does not exist, or a folder holds no picture.
+    """
+    if not given:
+        raise UserError("name the pictures, or a folder of pictures")
+    found: list[Path] = []
+    for path in map(Path, given):
+        if not path.exists():
+            raise UserError(f"no picture at '{path}'")
+        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
+        if path.is_dir() and not inside:
+            raise UserError(f"no pictures in '{path}' (endings: {' '.join(EXTENSIONS)})")
+        found += inside if path.is_dir() else [path]
+    return tuple(found)
+
+
+def decode_picture(path: Path, preprocessing: Preprocessing) -> np.ndarray:
+    """One picture as uint8 [size, size, K] with the network's number of channels, K = 3 or 1.
+
+    Raises:
+        UserError: it cannot be read, or is smaller than the crop.
+    """
+    try:
+        return decode_image(path, path, preprocessing, "L" if len(preprocessing.mean) == 1 else "RGB")
+    except Unreadable as error:
+        raise UserError(f"cannot read picture {error}") from error

@@ -1,6 +1,7 @@
 """The command line: `evolq VERB CONFIG [--field.name value ...]`."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -29,12 +30,18 @@ def main() -> None:
         try:
             run(sys.argv[1:])
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except BrokenPipeError:  # whoever reads has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to fail on at exit
-        sys.exit(1)
+        _write_no_more()
+        sys.exit(0)
     except UserError as error:
-        hosts.leave(f"evolq: error: {' '.join(str(error).split())}", 2)
+        hosts.leave(f"evolq: error: {one_line(str(error))}", 2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF) or error.filename is not None:
+            raise
+        _write_no_more()  # it came from printing: files that are written have names
+        hosts.leave(f"evolq: error: cannot print the output ({error.strerror or error})", 2)
     except KeyboardInterrupt:
         hosts.leave(interrupt.line(), interrupt.STATUS)
     except Preempted as stopped:
@@ -43,6 +50,19 @@ def main() -> None:
         if hosts.num_processes() == 1:
             raise
         hosts.leave_after(error)
+
+
+def one_line(message: str, longest: int = 200) -> str:
+    """A message in one line that commands no terminal: control characters written out, long words cut."""
+    words = [word if len(word) <= longest else f"{word[:longest]}..." for word in message.split()]
+    shown = [c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(words)]
+    return "".join(shown)
+
+
+def _write_no_more() -> None:
+    """Sends what is still to be printed nowhere, so that nothing fails at exit."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def run(args: Sequence[str]) -> None:

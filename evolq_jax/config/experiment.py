@@ -13,11 +13,12 @@ from evolq_jax.calibration.links.ranges import RangesConfig
 from evolq_jax.calibration.links.ridge import RidgeConfig
 from evolq_jax.calibration.reconstruction.config import BrecqConfig
 from evolq_jax.config.plugins import Plugin, loaded_plugins
+from evolq_jax.config.values import check_values
 from evolq_jax.data.config import DataConfig
 from evolq_jax.devices.memory import check_amount
 from evolq_jax.devices.mesh import parse_mesh
 from evolq_jax.devices.precision import Precision
-from evolq_jax.errors import UserError, check_at_least_one, check_choices
+from evolq_jax.errors import UserError, check_at_least_one
 from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.named import check_names
@@ -201,7 +202,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         """Rejects what is wrong for every model and all images."""
-        check_choices(self)
+        check_values(self)
         if not self.name or Path(self.name).name != self.name:
             raise UserError(
                 f"name '{self.name}' must be a plain word: the run's directory is called after it"

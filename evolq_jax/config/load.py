@@ -19,11 +19,13 @@ def load_config(path: str | Path, *kinds: type) -> Any:
     if not path.is_file():
         siblings = [str(p) for p in sorted(path.parent.glob("*.py"))] if path.parent.is_dir() else []
         raise UserError(f"no config file at '{path}'{suggestion(str(path), siblings)}")
+    if path.suffix != ".py":
+        raise UserError(f"'{path}' is no config file: those are Python files, named *.py")
     try:
         config = runpy.run_path(str(path)).get("config")
     except UserError as error:
         raise UserError(f"config file '{path}': {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = [
             frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
         ]

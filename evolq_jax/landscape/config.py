@@ -31,6 +31,7 @@ LOSSES: tuple[LossName, ...] = (
     "kl",
 )  # by default
 MIN_POINTS = 3  # a second difference takes three
+MAX_POINTS = 10**6  # each is a network run on all images
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,11 @@ class LandscapeConfig:
                 raise UserError(f"landscape.{key} is empty: name at least one")
         if self.points < MIN_POINTS:
             raise UserError(f"landscape.points must be at least {MIN_POINTS}, not {self.points}")
+        if self.points ** len(self.axes) > MAX_POINTS:
+            grid = " × ".join([f"{self.points:,}"] * len(self.axes))
+            raise UserError(
+                f"landscape.points make a grid of {grid}; at most {MAX_POINTS:,} points are scored"
+            )
         for key in ("directions", "num_images", "batch_size", "image_chunk", "point_chunk"):
             if getattr(self, key) is not None and getattr(self, key) < 1:
                 raise UserError(f"landscape.{key} must be at least 1, not {getattr(self, key)}")

@@ -29,6 +29,8 @@ class SiteQParams(NamedTuple):
     bits: Array  # float32 holding an integer from 2 to 8
 
 
+ALLOWED_BITS = range(2, 9)
+
 QParams = dict[str, SiteQParams]  # by site name: a flat tree beside `Params`
 
 
@@ -38,7 +40,7 @@ def check_bits(key: str, bits: float) -> None:
     Raises:
       UserError: they are no whole number from 2 to 8; the message names `key`.
     """
-    if bits not in range(2, 9):
+    if bits not in ALLOWED_BITS:
         raise UserError(f"{key} must be from 2 to 8, not {bits:g}")
 
 

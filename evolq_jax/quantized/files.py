@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from evolq_jax.errors import UserError
+from evolq_jax.json_text import parse_object
 from evolq_jax.models.registry import REGISTRY, get_entry
 from evolq_jax.named import find, name_of
 from evolq_jax.network.network import Network
@@ -155,7 +156,7 @@ def _description(quantized: QuantizedNetwork) -> dict[str, Any]:
 def _read_description(path: Path) -> dict[str, Any]:
     file = path / DESCRIPTION
     try:
-        described = json.loads(file.read_text("utf-8"))
+        described = parse_object(file.read_text("utf-8"), f"'{file}'")
         missing = {"format", "name", "config", "preprocessing", "precision", "specs"} - set(described)
     except FileNotFoundError as error:
         raise UserError(f"'{path}' holds no saved network: it has no {DESCRIPTION}") from error

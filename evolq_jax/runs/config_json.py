@@ -1,11 +1,10 @@
 """A config as JSON, as it stands in a run's directory."""
 
-import json
 from typing import Any
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.config.plugins import Plugin, check_loaded
-from evolq_jax.errors import UserError
+from evolq_jax.json_text import parse_object
 from evolq_jax.runs.typed_json import from_plain, to_json
 
 __all__ = ["from_json", "to_json"]
@@ -25,12 +24,7 @@ def from_json(text: str, where: str) -> Experiment:
       UserError: it is no JSON, or has an unknown key or a value of the wrong type or range; or it names a
         plug-in that is not loaded.
     """
-    try:
-        given = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON: {error}") from error
-    if not isinstance(given, dict):
-        raise UserError(f"{where}: not a config but {text.strip()[:40]}")
+    given = parse_object(text, where)
     check_loaded(_plugins(given), where)
     for section, key in DROPPED:
         if isinstance(given.get(section), dict):

@@ -3,6 +3,7 @@
 Of several processes only the first touches them: others get from it what they read, and write nothing.
 """
 
+import errno
 import json
 import os
 from collections.abc import Callable, Generator, Mapping
@@ -18,8 +19,9 @@ from safetensors.numpy import load, save
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices import hosts
 from evolq_jax.errors import UserError
-from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.spec import Specs
+from evolq_jax.runs.check_qparams import wrong_qparams
 from evolq_jax.runs.config_json import from_json
 from evolq_jax.runs.lock import LOCK, locked
 from evolq_jax.runs.preemption import Preempted
@@ -44,8 +46,26 @@ class RunDirectory:
         self.path = path
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file."""
-        return hosts.from_first(lambda: b"1" if (self.path / name).is_file() else b"") == b"1"
+        """Whether there is such a file.
+
+        Raises:
+          UserError: there is something of that name that is no plain file, or a link to nothing.
+        """
+        return hosts.from_first(lambda: b"1" if self._is_there(name) else b"") == b"1"
+
+    def _is_there(self, name: str) -> bool:
+        path = self.path / name
+        if path.is_file():
+            return True
+        if os.path.lexists(path):
+            raise UserError(f"'{path}' is no plain file: bring the run's own back, or run it again")
+        return False
+
+    def _content(self, name: str) -> bytes:
+        """The bytes of a file. A pipe, on which reading would wait, is no file."""
+        if not self._is_there(name):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path / name))
+        return (self.path / name).read_bytes()
 
     def names(self) -> set[str]:
         """What lies in it, the lock aside."""
@@ -59,7 +79,7 @@ class RunDirectory:
           UserError: it cannot be read.
         """
         try:
-            return hosts.from_first((self.path / name).read_bytes).decode()
+            return hosts.from_first(lambda: self._content(name)).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read '{self.path / name}': {error}") from error
 
@@ -134,7 +154,7 @@ class RunDirectory:
           UserError: the file is missing or damaged.
         """
         try:
-            return load(hosts.from_first((self.path / name).read_bytes))
+            return load(hosts.from_first(lambda: self._content(name)))
         except (OSError, SafetensorError) as error:
             raise UserError(f"no readable arrays in '{self.path / name}' ({error}); run it again") from error
 
@@ -167,17 +187,11 @@ class RunDirectory:
           UserError: the file is missing or damaged, or has the numbers of other sites.
         """
         arrays, qparams = self.read_arrays(name), dict(blank)
-        found = {key.removesuffix(".scale") for key in arrays if key.endswith(".scale")}
-        expected = {site for site, spec in specs if spec.has_scale}
-        if found != expected:
-            wrong = ", ".join(sorted(found ^ expected)[:3])
-            raise UserError(
-                f"the scales in '{self.path / name}' do not fit the run's config: {wrong} missing or extra"
-            )
+        wrong = wrong_qparams(arrays, specs, blank)
+        if wrong is not None:
+            raise UserError(f"the scales in '{self.path / name}' do not fit the run's config: {wrong}")
         for key, value in arrays.items():
             site, _, field = key.rpartition(".")
-            if site not in qparams or field not in SiteQParams._fields:
-                raise UserError(f"'{self.path / name}' holds '{key}', which its config has no use for")
             qparams[site] = qparams[site]._replace(**{field: jnp.asarray(value)})
         return qparams
 

@@ -1,10 +1,10 @@
 """How good a run was on its way: the scales it had at shares of its budget, scored once it has ended."""
 
-import json
 import math
 from dataclasses import dataclass
 
 from evolq_jax.errors import UserError
+from evolq_jax.json_text import parse_json
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.spec import Specs
 from evolq_jax.runs.directory import RunDirectory
@@ -68,10 +68,9 @@ def _read(run: RunDirectory) -> list[Milestone]:
     if not run.has(MILESTONES):
         return []
     where = f"'{run.path / MILESTONES}'"
-    try:
-        entries = json.loads(run.read(MILESTONES))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where} is damaged ({error}); start anew") from error
+    entries = parse_json(run.read(MILESTONES), where)
+    if not isinstance(entries, list):
+        raise UserError(f"{where} is damaged: a JSON list is expected; start anew")
     return [from_plain(entry, Milestone, where, "milestone") for entry in entries]
 
 

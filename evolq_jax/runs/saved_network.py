@@ -9,6 +9,7 @@ from evolq_jax.errors import UserError
 from evolq_jax.network.parts import CORRECTION
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.spec import Specs
+from evolq_jax.runs.check_qparams import other_bits
 from evolq_jax.runs.directory import (
     CONFIG,
     FINAL_SCALES,
@@ -92,13 +93,21 @@ def read_params(run: RunDirectory, config: Experiment, float_params: Params) -> 
 
 
 def read_scales(run: RunDirectory, specs: Specs, blank: QParams) -> SavedScales:
-    """The run's scales, put into `blank`, whose bits count where a file names none.
+    """The run's scales. `blank` has the bits of its config.
 
     Raises:
-      UserError: a file is missing or damaged, or holds scales of other sites than `specs` have.
+      UserError: a file is missing or damaged, or holds scales of other sites than `specs` have, or others
+        than its config's bits.
     """
 
-    def found(file: str) -> QParams | None:
-        return run.read_qparams(file, specs, blank) if run.has(file) else None
+    def read(file: str) -> QParams:
+        qparams = run.read_qparams(file, specs, blank)
+        other = other_bits(qparams, blank)
+        if other is not None:
+            raise UserError(f"'{run.path / file}' does not fit the run's config: {other}; bring its own back")
+        return qparams
 
-    return SavedScales(found(RANGES_SCALES), run.read_qparams(INIT_SCALES, specs, blank), found(FINAL_SCALES))
+    def found(file: str) -> QParams | None:
+        return read(file) if run.has(file) else None
+
+    return SavedScales(found(RANGES_SCALES), read(INIT_SCALES), found(FINAL_SCALES))

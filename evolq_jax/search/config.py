@@ -33,6 +33,9 @@ ATTENTION_WEIGHTS = ("*/attn*/[qk]*/weight", "*/attn*/proj/weight")
 TeacherKind = Literal["float", "integer_layer_norm"]
 
 
+MAX_CANDIDATES = 2**20  # of one generation: their scales are held at once
+
+
 @dataclass(frozen=True)
 class SearchConfig:
     """The search's settings; the defaults are the best honest setting found so far (docs/results.md).
@@ -129,7 +132,17 @@ class SearchConfig:
         """Makes records of what Python passes, and rejects sizes that mean nothing."""
         self._make_records()
         sizes = ["passes", "generations", "population_size", "pool_size", "tournament_size", "batch_size"]
-        for name in (*sizes, "blocks_per_visit", "budget", "group_size", "top_k", "halving", "restarts"):
+        for name in (
+            *sizes,
+            "blocks_per_visit",
+            "budget",
+            "group_size",
+            "top_k",
+            "halving",
+            "restarts",
+            "image_chunk",
+            "population_chunk",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"search.{name} must be at least 1, not {value}")
@@ -139,6 +152,11 @@ class SearchConfig:
         for name in ("grid_start", "min_gain"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"search.{name} must not be negative, not {getattr(self, name)}")
+        if self.num_candidates > MAX_CANDIDATES:
+            raise UserError(
+                f"search.population_size times search.restarts is {self.num_candidates:,}; at most "
+                f"{MAX_CANDIDATES:,} candidates can be scored in one generation"
+            )
         if self.prefixes not in PREFIX_KINDS:
             known = ", ".join(PREFIX_KINDS)
             raise UserError(f"search.prefixes must be one of {known}, not '{self.prefixes}'")
@@ -155,6 +173,12 @@ class SearchConfig:
             if given is not None and not isinstance(given, str):
                 object.__setattr__(self, name, as_term(given))
                 check_names((as_term(given),), TERMS, f"search.{name}")
+        for given in self.fitness_functions:
+            if not isinstance(given, Term) and not callable(given):
+                raise UserError(
+                    f"search.fitness_functions takes functions, not '{given}': search.fitness can name the "
+                    "terms of evolq_jax and of plug-ins without it"
+                )
         object.__setattr__(self, "fitness_functions", tuple(map(as_term, self.fitness_functions)))
         if not isinstance(self.algorithm, str):
             algorithm = find_algorithm(self.algorithm)

@@ -1,12 +1,12 @@
 """The network that a search or a descent starts from. An attempt keeps it for the attempts after it."""
 
-import json
 import shutil
 import time
 from dataclasses import dataclass, replace
 
 from evolq_jax.devices import hosts
 from evolq_jax.errors import UserError
+from evolq_jax.json_text import parse_object
 from evolq_jax.pipeline.calibrate import Calibrated, calibrate_setup
 from evolq_jax.pipeline.cost import out_of_memory
 from evolq_jax.pipeline.images import check_batches, load_calibration
@@ -106,9 +106,8 @@ def init_network(
 def _read_record(run: RunDirectory, verb: str) -> InitRecord:
     path = run.path / _record_file(verb)
     try:
-        return from_plain(json.loads(run.read(path.name)), InitRecord, f"'{path}'", "record of an init")
-    except json.JSONDecodeError as error:
-        raise UserError(f"'{path}' is damaged ({error}); start anew") from error
+        found = parse_object(run.read(path.name), f"'{path}'")
+        return from_plain(found, InitRecord, f"'{path}'", "record of an init")
     except UserError as error:
         raise UserError(f"{error}; start anew, or go on with the version that began") from error
 

@@ -67,7 +67,7 @@ def test_a_run_without_qparams(refuse: Refuse, calibrated: Path) -> None:
 
 
 def test_a_run_keeps_its_config(refuse: Refuse, calibrated: Path) -> None:
-    line = "a run keeps its config, so '{}' cannot be set on one"
+    line = "a run keeps its config, so '{}' cannot be set on one; --data fields can"
     assert refuse("evaluate", "run", "--seed", "3") == line.format("--seed")
     assert refuse("evaluate", "run", "--preset", "faithful") == line.format("--preset")
 

@@ -85,10 +85,11 @@ def test_what_is_wrong_is_said_in_one_line(apply: Callable[[dict[str, Any]], Non
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "not JSON"), ("[]", "not a config but []"), ("3", "but 3")]
+    ("text", "message"),
+    [("{", "no JSON"), ("[]", "expected, not []"), ("3", "expected, not 3"), ("[" * 100000, "too deeply")],
 )
 def test_what_is_no_object_is_no_config(text: str, message: str) -> None:
-    with pytest.raises(UserError, match="it: ") as caught:
+    with pytest.raises(UserError, match="it is damaged") as caught:
         from_json(text, "it")
     assert message in str(caught.value)
 

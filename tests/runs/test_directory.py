@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.errors import UserError
@@ -166,7 +167,7 @@ def test_a_file_without_bits_has_those_of_the_config(here: Path) -> None:
 
 @pytest.mark.parametrize(
     ("extra", "message"),
-    [("norm.scale", "norm missing or extra"), ("norm.bits", "'norm.bits', which"), ("head.z", "'head.z'")],
+    [(name, f"{name} is there, and no site has it") for name in ("norm.scale", "norm.bits", "head.z")],
 )
 def test_numbers_of_another_network_are_refused(here: Path, extra: str, message: str) -> None:
     run = RunDirectory(here)
@@ -174,6 +175,42 @@ def test_numbers_of_another_network_are_refused(here: Path, extra: str, message:
     arrays = run.read_arrays("scales.safetensors") | {extra: np.ones(1)}
     run.write_arrays("scales.safetensors", arrays)
     with pytest.raises(UserError, match=message):
+        run.read_qparams("scales.safetensors", SPECS, BLANK)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("head.scale", -1.0, "head.scale holds -1, and scales are positive"),
+        ("head.scale", 0.0, "head.scale holds 0, and scales are positive"),
+        ("head.scale", np.nan, "head.scale holds NaN or infinity"),
+        ("head.zero_point", np.inf, "head.zero_point holds NaN or infinity"),
+        ("head.bits", 9.0, "head.bits holds 9, and bits are whole"),
+        ("head.bits", 2.5, "head.bits holds 2.5, and bits are whole"),
+    ],
+)
+def test_edited_numbers_are_refused(here: Path, key: str, value: float, message: str) -> None:
+    run = RunDirectory(here)
+    run.write_qparams("scales.safetensors", SPECS, some_qparams())
+    arrays = run.read_arrays("scales.safetensors")
+    run.write_arrays("scales.safetensors", arrays | {key: np.full_like(arrays[key], value)})
+    with pytest.raises(UserError, match=message):
+        run.read_qparams("scales.safetensors", SPECS, BLANK)
+
+
+def test_arrays_of_other_shapes_and_types_are_refused(here: Path) -> None:
+    run = RunDirectory(here)
+    run.write_qparams("scales.safetensors", SPECS, some_qparams())
+    arrays = run.read_arrays("scales.safetensors")
+    for wrong, message in (
+        (np.ones((2, 1, 4), np.float32), r"has the shape \(2, 1, 4\), not \(2, 1, 3\)"),
+        (np.ones((2, 1, 3), np.int32), "holds int32, not float32"),
+    ):
+        run.write("scales.safetensors", save(arrays | {"blocks/a/weight.scale": wrong}))
+        with pytest.raises(UserError, match=message):
+            run.read_qparams("scales.safetensors", SPECS, BLANK)
+    run.write("scales.safetensors", save({key: arrays[key] for key in arrays if key != "head.scale"}))
+    with pytest.raises(UserError, match=r"head\.scale is missing"):
         run.read_qparams("scales.safetensors", SPECS, BLANK)
 
 

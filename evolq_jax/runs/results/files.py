@@ -1,12 +1,12 @@
 """Results in files: `result.json`, `landscape.json`, `comparison.json`."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.errors import UserError
+from evolq_jax.json_text import parse_object
 from evolq_jax.runs.directory import COMPARISON, LANDSCAPE, RESULT, RunDirectory, open_run
 from evolq_jax.runs.results.comparison import ComparisonResult
 from evolq_jax.runs.results.landscape import LandscapeResult
@@ -73,13 +73,7 @@ def read_result(run_dir: str | Path, kind: type[Result] | None = None) -> Result
 
 def _content(run: RunDirectory, name: str) -> dict[str, Any]:
     path = run.path / name
-    try:
-        content = json.loads(run.read(name))
-    except json.JSONDecodeError as error:
-        raise UserError(f"'{path}' is damaged ({error})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"'{path}' is damaged (no JSON object)")
-    return in_todays_form(content, path)
+    return in_todays_form(parse_object(run.read(name), f"'{path}'"), path)
 
 
 def finished_result(config: Experiment, run_dir: str | Path, kind: type[R]) -> R | None:

@@ -3,6 +3,8 @@
 import io
 import json
 import math
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from evolq_jax.errors import UserError
+from evolq_jax.json_text import parse_json, parse_object
 from evolq_jax.runs.directory import CONFIG, LANDSCAPE, RunDirectory
 from evolq_jax.runs.provenance import Provenance
 from evolq_jax.runs.results.landscape import LandscapeMetadata
@@ -93,8 +96,8 @@ def _parsed(line: str) -> Any:
     if not line.endswith("\n"):
         return None
     try:
-        return json.loads(line)
-    except json.JSONDecodeError:
+        return parse_json(line, POINTS)
+    except UserError:
         return None
 
 
@@ -116,8 +119,8 @@ def read_landscape(run_dir: str | Path) -> tuple[dict[str, np.ndarray], Landscap
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        content = json.loads(str(arrays.pop("metadata")))
-    except (OSError, ValueError, KeyError) as error:
+        content = parse_object(str(arrays.pop("metadata")), f"'{path}'")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"no readable landscape in '{path}' ({error}); run it again") from error
     metadata = from_plain(in_todays_form(content, path), LandscapeMetadata, f"'{path}'", "scan's metadata")
     return arrays, metadata

@@ -152,6 +152,9 @@ class CheckpointConfig:
             raise UserError(f"checkpoint.every_seconds must not be negative: {self.every_seconds}")
 
 
+MAX_MILESTONES = 1000  # the scales of each are kept and scored
+
+
 @dataclass(frozen=True)
 class Experiment:
     """Everything a run depends on.
@@ -210,8 +213,8 @@ class Experiment:
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed must be from 0 to {2**32 - 1}, not {self.seed}")
         check_at_least_one("evaluation_batch", self.evaluation_batch)
-        if self.milestones < 0:
-            raise UserError(f"milestones must not be negative: {self.milestones}")
+        if not 0 <= self.milestones <= MAX_MILESTONES:
+            raise UserError(f"milestones must be from 0 to {MAX_MILESTONES}, not {self.milestones}")
         if self.memory is not None:
             check_amount(self.memory)
         if self.mesh is not None:

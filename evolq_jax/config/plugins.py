@@ -117,5 +117,6 @@ def _things(found: dict[str, Any]) -> Iterator[tuple[MutableMapping[str, Any], s
             yield kinds["fitness term"].things, "fitness term", as_term(value)
         else:
             for known in KINDS:
-                if isinstance(value, known.kind) and known.things.get(value.name) is not value:
-                    yield known.things, known.noun, value
+                thing: Any = value
+                if isinstance(thing, known.kind) and known.things.get(thing.name) is not thing:
+                    yield known.things, known.noun, thing

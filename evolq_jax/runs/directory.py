@@ -265,7 +265,8 @@ def begin_run(run: RunDirectory, config: Experiment) -> Generator[None, None, No
 
 
 def _not_empty(path: Path) -> UserError:
-    return UserError(f"run directory '{path}' is not empty; name another with --run-dir")
+    wrong = "is a file" if path.is_file() else "is not empty"
+    return UserError(f"run directory '{path}' {wrong}; name another with --run-dir")
 
 
 def _next_free(folder: Path, name: str) -> Path:

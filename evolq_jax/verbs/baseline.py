@@ -26,7 +26,7 @@ from evolq_jax.runs.preemption import Preemption, preemptible
 from evolq_jax.runs.results.files import finished_result, write_result
 from evolq_jax.runs.results.networks import BaselineResult
 from evolq_jax.runs.unfinished import continued_run
-from evolq_jax.verbs.init_network import BASELINE, init_network, remove_attempts
+from evolq_jax.verbs.init_network import BASELINE, check_start, init_network, remove_attempts
 from evolq_jax.verbs.scores import score_run
 from evolq_jax.verbs.search.plan import budget_of_search
 
@@ -58,6 +58,7 @@ def run_baseline(
     ):
         setup = load_model(config)
         check_baseline(setup, count_calibration(setup, for_search=True))
+        check_start(setup)
         count_evaluation(setup)
         evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
         calibrated = init_network(run, BASELINE, setup, evaluation, clock=clock, watcher=watcher)

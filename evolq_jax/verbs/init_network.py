@@ -12,6 +12,7 @@ from evolq_jax.pipeline.cost import out_of_memory
 from evolq_jax.pipeline.images import check_batches, load_calibration
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.pipeline.watcher import Watcher
+from evolq_jax.quant.qparams import QParams
 from evolq_jax.runs.checkpoints import CHECKPOINTS
 from evolq_jax.runs.clock import Clock
 from evolq_jax.runs.directory import CONFIG, RESULT, RunDirectory, open_run
@@ -25,7 +26,7 @@ from evolq_jax.runs.saved_network import (
 )
 from evolq_jax.runs.typed_json import from_plain, to_plain
 from evolq_jax.runs.unfinished import VerbFiles, check_unchanged
-from evolq_jax.typing import Images
+from evolq_jax.typing import Images, Params
 
 
 def _files(verb: str) -> VerbFiles:
@@ -129,22 +130,43 @@ def make_init(setup: Setup, watcher: Watcher) -> Calibrated:
       UserError: the images cannot be read or do not fill whole batches; or the run to start from has not
         finished, or is one of another network or with other quantizers.
     """
-    config = setup.config
-    if config.start is None:
+    if setup.config.start is None:
         return calibrate_setup(setup, watcher, for_search=True)
-    run, began = open_run(config.start), time.monotonic()
+    began = time.monotonic()
+    params, found, ranges = read_start(setup, setup.config.start)
+    images = load_calibration(setup, watcher.stage("decoding calibration images"))
+    check_batches(setup.config, len(images.pixels), for_search=True, skipped=len(images.skipped))
+    return Calibrated(setup, params, found, ranges, images, time.monotonic() - began)
+
+
+def check_start(setup: Setup) -> None:
+    """Refuses a run to start from that cannot be started from, before anything is computed.
+
+    Raises:
+      UserError: as `read_start`.
+    """
+    if setup.config.start is not None:
+        read_start(setup, setup.config.start)
+
+
+def read_start(setup: Setup, start: str) -> tuple[Params, QParams, QParams | None]:
+    """The network that a run ended with, or its init if it has only calibrated.
+
+    Returns:
+      Its parameters, its scales, and those after plain ranges if there are any.
+
+    Raises:
+      UserError: the run has not finished, or is one of another network or with other quantizers.
+    """
+    config, run = setup.config, open_run(start)
     then = run.config()
     chunk = config.calibration.image_chunk  # a limit of memory may have lowered it
     then = replace(then, calibration=replace(then.calibration, image_chunk=chunk))
     for part in ("model", "quant", "calibration"):
         if to_plain(getattr(then, part)) != to_plain(getattr(config, part)):
-            raise UserError(f"start '{config.start}' has other `{part}` settings than this config")
+            raise UserError(f"start '{start}' has other `{part}` settings than this config")
     scales = read_scales(run, setup.specs, setup.blank_qparams)
     found = scales.init if run.names() <= CALIBRATED_FILES else scales.final
     if found is None:
-        raise UserError(f"start '{config.start}' holds no result: it has not finished")
-    images = load_calibration(setup, watcher.stage("decoding calibration images"))
-    check_batches(config, len(images.pixels), for_search=True, skipped=len(images.skipped))
-    seconds = time.monotonic() - began
-    params = read_params(run, setup.config, setup.model.params)
-    return Calibrated(setup, params, found, scales.ranges, images, seconds)
+        raise UserError(f"start '{start}' holds no result: it has not finished")
+    return read_params(run, config, setup.model.params), found, scales.ranges

@@ -17,7 +17,7 @@ from tests.bad_input.conftest import Refuse, listing
     ("path", "message"),
     [
         ("file/run", "cannot write 'file/run': Not a directory; name another with --run-dir"),
-        ("file", "run directory 'file' is not empty; name another with --run-dir"),
+        ("file", "run directory 'file' is a file; name another with --run-dir"),
         ("full", "run directory 'full' is not empty; name another with --run-dir"),
     ],
 )

@@ -20,6 +20,8 @@ from evolq_jax.pipeline.load import Setup, load_model
 from evolq_jax.pipeline.searched import check_search, search_spaces, searched_sites
 from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.search.budget import num_evaluations
+from evolq_jax.search.halving import image_counts
+from evolq_jax.verbs.init_network import check_start
 
 # The time of a candidate, relative to the float forward of the blocks that it runs. Measured with ViT-Tiny on
 # a CPU; fake quantization is what costs more.
@@ -91,6 +93,7 @@ def plan_search(config: Experiment) -> SearchPlan:
     with matmul_precision(config.precision):
         setup = load_model(config)
         check_search(setup)
+        check_start(setup)
         images, evaluation = count_calibration(setup, for_search=True), count_evaluation(setup)
         check_budget(setup, images)
         setup = fit_memory(setup, images)
@@ -170,12 +173,14 @@ def budget_of_search(setup: Setup, num_images: int) -> float:
 
 
 def check_budget(setup: Setup, num_images: int) -> None:
-    """Refuses a budget that is spent before the first generation is over.
+    """Refuses a budget that is spent before the first generation is over, and too many stages of halving.
 
     Raises:
-      UserError: it is.
+      UserError: it is, or there are.
     """
-    budget, needed = setup.config.search.budget, math.ceil(_least_budget(setup, num_images))
+    search = setup.config.search
+    image_counts(search.halving, num_images - search.num_held_out(num_images), search.batch_size)
+    budget, needed = search.budget, math.ceil(_least_budget(setup, num_images))
     if budget is not None and budget < needed:
         raise UserError(
             f"search.budget {budget} is below the {needed} candidate-images of the blocks' inputs, the start "

@@ -24,7 +24,7 @@ from evolq_jax.runs.results.networks import Moves, SearchResult
 from evolq_jax.runs.unfinished import continued_run
 from evolq_jax.search import driver
 from evolq_jax.search.state import Generation, SearchEnd, Visit, init, spent
-from evolq_jax.verbs.init_network import SEARCH, init_network, remove_attempts
+from evolq_jax.verbs.init_network import SEARCH, check_start, init_network, remove_attempts
 from evolq_jax.verbs.scores import score_run
 from evolq_jax.verbs.search.plan import budget_of_search, check_budget
 from evolq_jax.verbs.search.standing import standing_of
@@ -55,6 +55,7 @@ def run_search(
     ):
         setup = load_model(config)
         check_search(setup)
+        check_start(setup)
         num_images = count_calibration(setup, for_search=True)
         check_budget(setup, num_images)
         setup = fit_memory(setup, num_images)

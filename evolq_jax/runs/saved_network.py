@@ -16,6 +16,7 @@ from evolq_jax.runs.directory import (
     INIT_SCALES,
     PARAMS,
     RANGES_SCALES,
+    RESULT,
     RunDirectory,
 )
 from evolq_jax.trees import flatten, unflatten
@@ -97,7 +98,7 @@ def read_scales(run: RunDirectory, specs: Specs, blank: QParams) -> SavedScales:
 
     Raises:
       UserError: a file is missing or damaged, or holds scales of other sites than `specs` have, or others
-        than its config's bits.
+        than its config's bits; or a finished run lacks its last scales.
     """
 
     def read(file: str) -> QParams:
@@ -110,4 +111,6 @@ def read_scales(run: RunDirectory, specs: Specs, blank: QParams) -> SavedScales:
     def found(file: str) -> QParams | None:
         return read(file) if run.has(file) else None
 
+    if run.has(RESULT) and not run.has(FINAL_SCALES):
+        raise UserError(f"the run in '{run.path}' has finished, but lacks {FINAL_SCALES}: bring it back")
     return SavedScales(found(RANGES_SCALES), read(INIT_SCALES), found(FINAL_SCALES))

@@ -96,7 +96,7 @@ def _reason(error: BaseException, kind: type | None) -> str:
 
 def _mistyped(given: Any, read: Any, path: str = "") -> str:
     """The dotted path of the first value that was converted ("3" to 3, 1.5 to 1); '' if there is none."""
-    if isinstance(given, dict):
+    if isinstance(given, dict) and isinstance(read, dict):
         found = (_mistyped(value, read[key], f"{path}.{key}".strip(".")) for key, value in given.items())
         return next(filter(None, found), "")
     if isinstance(given, list) and isinstance(read, list) and len(given) == len(read):

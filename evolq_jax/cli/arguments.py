@@ -12,6 +12,7 @@ from evolq_jax.version import __version__
 
 OPTIONS = (
     "--help",
+    "--help-all",
     "--plugin",
     "--preset",
     "--run-dir",
@@ -32,7 +33,7 @@ examples:
   evolq search configs/digits_w2a8.py
   evolq search configs/vit_tiny_w4a8.py --dry-run
   evolq search configs/vit_tiny_w4a8.py --preset faithful
-  evolq search configs/vit_tiny_w4a8.py --help    all fields; set one so:
+  evolq search configs/vit_tiny_w4a8.py --help    the main fields; set one so:
   evolq search configs/vit_tiny_w4a8.py --quant.weight-bits 3 --seed 1
   evolq search runs/vit_tiny_w4a8-001 --resume    after a kill
   evolq evaluate runs/vit_tiny_w4a8-001
@@ -67,7 +68,9 @@ def make_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         sub = verbs.add_parser(
             verb, help=command.does, description=command.does, add_help=not takes_config, allow_abbrev=False
         )
-        sub.set_defaults(parser=sub, command=command, preset="default", config=None, help=False)
+        sub.set_defaults(
+            parser=sub, command=command, preset="default", config=None, help=False, help_all=False
+        )
         sub.set_defaults(coordinator=None, num_processes=None, process_id=None)
         what = "a Python file that adds models, algorithms, fitness terms and the like (docs/extending.md)"
         sub.add_argument("--plugin", action="append", default=[], metavar="FILE", help=what)
@@ -83,7 +86,9 @@ def _add_config(parser: argparse.ArgumentParser, verb: str, command: Command) ->
     name, count = ("configs", "*") if command.several else ("config", "?")
     parser.add_argument(name, nargs=count, metavar="CONFIG", help=command.takes)
     command.add_options(parser)
-    parser.add_argument("-h", "--help", action="store_true", help="show this and all fields of the config")
+    shown = "show this and the fields of the config that people set most"
+    parser.add_argument("-h", "--help", action="store_true", help=shown)
+    parser.add_argument("--help-all", action="store_true", help="show this and all fields of the config")
     if command.has_presets:
         presets = (
             "settings that replace the config's. strong: outlier-aware ranges, then corrected weights (the "

@@ -13,6 +13,7 @@ from evolq_jax import interrupt
 from evolq_jax.cli.arguments import check_config_is_first, make_parser
 from evolq_jax.cli.command import Call, Command
 from evolq_jax.cli.commands import COMMANDS
+from evolq_jax.cli.help import COMMON, print_common
 from evolq_jax.cli.override import print_fields, print_names
 from evolq_jax.cli.progress import make_watcher
 from evolq_jax.config.experiment import Experiment
@@ -81,8 +82,8 @@ def run(args: Sequence[str]) -> None:
     for path in options.plugin:
         load_plugin(path)
     console = Console(markup=False, highlight=False, quiet=not hosts.is_first())
-    if options.help:
-        _print_help(options)
+    if options.help or options.help_all:
+        _print_help(options, console)
     else:
         options.command.run(Call(options.verb, options, overrides, console, make_watcher))
 
@@ -96,8 +97,8 @@ def _check_connected(options: argparse.Namespace) -> None:
         )
 
 
-def _print_help(options: argparse.Namespace) -> None:
-    """Prints the verb's own options, then every field of its config."""
+def _print_help(options: argparse.Namespace, console: Console) -> None:
+    """Prints the verb's own options, then the fields of its config: those set most, or all."""
     command: Command = options.command
     kind, config = command.config or Experiment, None
     if options.config is not None and not Path(options.config).is_dir():
@@ -105,6 +106,10 @@ def _print_help(options: argparse.Namespace) -> None:
         config = with_preset(config, options.preset)
     options.parser.print_help()
     print(f"\nEvery field of the config can be set as in {command.field}:\n", flush=True)
+    if options.verb in COMMON and not options.help_all:
+        print_common(console, config or kind(), options.verb)
+        print(f"\n`evolq {options.verb} CONFIG --help-all` lists every field of the config.")
+        return
     print_fields(kind, config, options.verb)
     if kind is Experiment:
         print_names()

@@ -67,7 +67,7 @@ def override(config: Config, args: Sequence[str], verb: str, options: Sequence[s
             if name in options:
                 raise UserError(f"`evolq {verb}` has no option '{name}' (`evolq {verb} --help` lists all)")
             hint = suggestion(name, [*options, *(f"--{field}" for field in fields)])
-            raise UserError(f"unknown option '{name}'{hint} (`evolq {verb} CONFIG --help` lists all)")
+            raise UserError(f"unknown option '{name}'{hint} (`evolq {verb} CONFIG --help-all` lists all)")
         raise UserError(f"unexpected argument '{arg}'; fields are set as in --search.passes 3")
     return changed
 

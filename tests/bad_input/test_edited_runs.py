@@ -66,8 +66,11 @@ OF_JSON: dict[str, Edit] = {
     "no number": lambda path: path.write_text('{"seed": NaN}'),
     "other keys": lambda path: path.write_text('{"a": 1}'),
 }
-CASES = [(file, edit) for file in (*JSON, *SCALES) for edit in ANY]
-CASES += [(file, edit) for file in JSON for edit in OF_JSON] + [("scales.safetensors", "missing")]
+CASES = [
+    *((file, edit) for file in (*JSON, *SCALES) for edit in ANY),
+    *((file, edit) for file in JSON for edit in OF_JSON),
+    ("scales.safetensors", "missing"),
+]
 EDITS = ANY | OF_JSON | {"missing": Path.unlink}
 VERBS = {
     "evaluate": ("evaluate", "run"),

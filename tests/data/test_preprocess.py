@@ -72,7 +72,7 @@ def test_array_with_resize_goes_the_way_of_a_file() -> None:
     ("preprocessing", "message"),
     [
         (Preprocessing(interpolation="bicubik"), "'bicubik' is unknown .*did you mean 'bicubic'"),
-        (Preprocessing(size=0), "size must be positive, got 0"),
+        (Preprocessing(size=0), "crop must be positive, got 0"),
         (Preprocessing(size=224, resize=200), r"resize \(200\) must be None or at least .*224"),
     ],
 )

@@ -68,12 +68,12 @@ def load_checkpoint(
         params = read(matched.found.layout, matched.config, matched.shapes, matched.found.weights)
     except UserError as error:
         raise UserError(f"{files.name}: {error}") from None
-    _tell(files, matched, wanted[0])
     if "size" in changes and matched.config.image_size != changes["size"]:
         raise UserError(
             f"preprocessing.crop is {changes['size']}, but {files.name} holds weights for images of "
             f"{matched.config.image_size} pixels: leave it out"
         )
+    _tell(files, matched, wanted[0])
     prepared = _preprocessing(facts, entry, matched.config, changes)
     if not facts.preprocessing and not changes:
         warn_of_tag(name, files.name, prepared)
@@ -115,12 +115,17 @@ def _preprocessing(facts: Facts, entry: Entry, config: Any, changes: Mapping[str
     size, stated = config.image_size, facts.preprocessing or (entry.preprocessing,)
     at_size = [one for one in stated if one.size == size]
     best = at_size[0] if at_size else replace(stated[0], size=size, resize=stated[0].resize_for(size))
-    prepared = replace(best, **changes)
+    prepared = replace(best, **{key: _for_channels(key, value, config) for key, value in changes.items()})
     if not len(prepared.mean) == len(prepared.std) == config.channels:
         raise UserError(
             f"preprocessing.mean and preprocessing.std must have {config.channels} numbers, one per channel"
         )
     return prepared
+
+
+def _for_channels(field: str, value: Any, config: Any) -> Any:
+    """One mean or deviation stands for all channels."""
+    return value * config.channels if field in ("mean", "std") and len(value) == 1 else value
 
 
 def save_params(path: str | Path, params: Params, metadata: Mapping[str, str]) -> None:

@@ -6,7 +6,9 @@ from evolq_jax.config.experiment import Experiment
 from evolq_jax.errors import UserError
 from evolq_jax.runs.typed_json import from_plain, to_json
 
-__all__ = ["from_json", "to_json"]
+__all__ = ["NETWORK", "from_json", "to_json"]
+
+NETWORK = "network"  # in the file, beside the fields of the config: what was loaded for it
 
 # Fields that runs of older versions have: what they asked for is in the run's scales.
 DROPPED = (("search", "output_start"),)  # the link `own_output` does this now
@@ -28,6 +30,7 @@ def from_json(text: str, where: str) -> Experiment:
         raise UserError(f"{where}: not JSON: {error}") from error
     if not isinstance(given, dict):
         raise UserError(f"{where}: not a config but {text.strip()[:40]}")
+    given.pop(NETWORK, None)
     for section, key in DROPPED:
         if isinstance(given.get(section), dict):
             given[section].pop(key, None)

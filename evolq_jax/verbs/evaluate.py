@@ -14,6 +14,7 @@ from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.quantized.size import size_of
 from evolq_jax.runs.directory import RESULT, RunDirectory, open_run
+from evolq_jax.runs.loaded_network import check_network
 from evolq_jax.runs.provenance import weights_fingerprint
 from evolq_jax.runs.results.common import setting_of
 from evolq_jax.runs.results.files import check_fingerprints, read_result
@@ -46,6 +47,7 @@ def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None
         else:
             run = open_run(target)
             setup = load_model(run.config())
+            check_network(run, setup.model)
             params, saved = (
                 read_params(run, setup.config, setup.model.params),
                 read_scales(run, setup.specs, setup.blank_qparams),
@@ -60,7 +62,7 @@ def run_evaluate(target: str | Path | Experiment, watcher: Watcher | None = None
     init, final = scores["init"], scores.get("final")
     last = "init" if final is None else "final"
     return EvaluationResult(
-        setting=setting_of(config, setup.model.name, setup.added_parameters),
+        setting=setting_of(config, setup.model, setup.added_parameters),
         num_evaluation_images=len(evaluation.names),
         float=mean_scores(scores[FLOAT]),
         ranges=mean_scores(scores["ranges"]) if "ranges" in scores else None,

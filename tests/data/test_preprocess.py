@@ -79,3 +79,10 @@ def test_array_with_resize_goes_the_way_of_a_file() -> None:
 def test_bad_preprocessing_is_refused(preprocessing: Preprocessing, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_preprocessing(preprocessing)
+
+
+def test_squashing_ignores_proportions() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))
+    pixels = resize_and_crop(image, Preprocessing(16, 20, "bilinear", crop_mode="squash"), "x")
+    whole = np.asarray(image.resize((20, 20), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(pixels, whole[2:18, 2:18])

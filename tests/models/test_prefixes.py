@@ -14,6 +14,7 @@ from evolq_jax.models.checkpoint import load_checkpoint
 from evolq_jax.models.convert import Weights, detect, write
 from evolq_jax.models.registry import REGISTRY, Entry, param_shapes
 from evolq_jax.trees import flatten, unflatten
+from evolq_jax.typing import Preprocessing
 from tests.families import ENTRIES
 from tests.models.seeded import TINY, generator, hugging_face, timm_vit
 
@@ -177,3 +178,11 @@ def test_windows_that_do_not_divide_the_stated_size(tmp_path: Path) -> None:
     settings["pretrained_cfg"]["input_size"] = [3, 32, 32]
     (tmp_path / "config.json").write_text(json.dumps(settings))
     assert load_checkpoint("small_swin", tmp_path).config.image_size == 32
+
+
+def test_preprocessing_can_be_set(tmp_path: Path) -> None:
+    changes = {"mean": (0.25,), "std": (0.1, 0.2, 0.3), "resize": None, "interpolation": "box"}
+    network = load_checkpoint("small_resnet", saved(tmp_path, "small_resnet"), preprocessing=changes)
+    assert network.preprocessing == Preprocessing(16, None, "box", (0.25,) * 3, (0.1, 0.2, 0.3))
+    with pytest.raises(UserError, match="must have 3 numbers, one per channel"):
+        load_checkpoint("small_resnet", tmp_path, preprocessing={"mean": (0.25, 0.5)})

@@ -20,7 +20,7 @@ from evolq_jax.models.facts import Facts, apply_facts
 from evolq_jax.models.match import Match, match, some
 from evolq_jax.models.registry import REGISTRY, Entry, get_entry, param_shapes
 from evolq_jax.models.sidecar import read_sidecars
-from evolq_jax.models.tags import warn_of_tag
+from evolq_jax.models.tags import todays_name, warn_of_tag
 from evolq_jax.models.weight_files import WeightFiles, find_weights, read_arrays
 from evolq_jax.network.network import Network
 from evolq_jax.trees import flatten
@@ -83,7 +83,7 @@ def load_checkpoint(
 
 def _check_architecture(facts: Facts, entry: Entry) -> None:
     """Refuses weights of another network. A name that differs in the image size alone is the same network."""
-    named = (facts.architecture or entry.name).split(".")[0]
+    named = todays_name(facts.architecture or entry.name)
     other = REGISTRY.get(named)
     if named == entry.name or (other is not None and _without_size(other) == _without_size(entry)):
         return

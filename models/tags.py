@@ -1,11 +1,11 @@
-"""Checkpoints by timm's tag, `NAME.TAG`: those that want their images as the registry says."""
+"""timm's names of checkpoints, `NAME.TAG`, and those of before its tags."""
 
 import logging
 from fnmatch import fnmatch
 
 from evolq_jax.typing import Preprocessing
 
-# Of all others the config.json beside the weights must say it, or the user.
+# Those that want their images as the registry says. Of all others a file beside the weights must say it.
 USUAL = (
     "vit_*_patch16_224.augreg*",
     "vit_*_patch16_384.augreg*",
@@ -23,7 +23,29 @@ USUAL = (
     "mobilenetv2_100.ra_in1k",
 )
 
+# timm's names of before its tags, which older config.json files have
+OLD_NAMES = {
+    "gluon_resnet18_v1b": "resnet18",
+    "gluon_resnet34_v1b": "resnet34",
+    "gluon_resnet50_v1b": "resnet50",
+    "ssl_resnet18": "resnet18",
+    "ssl_resnet50": "resnet50",
+    "swsl_resnet18": "resnet18",
+    "swsl_resnet50": "resnet50",
+    "tv_resnet34": "resnet34",
+    "tv_resnet50": "resnet50",
+}
+# and what they had at the end in place of a tag
+OLD_ENDS = ("_in21k", "_in22k", "_in21ft1k", "_in22ft1k", "_sam", "_dino")
+
 _log = logging.getLogger(__name__)
+
+
+def todays_name(name: str) -> str:
+    """The name of a network, without timm's tag and without what older names had in its place."""
+    base = name.split(".")[0]
+    end = next((end for end in OLD_ENDS if base.endswith(end)), "")
+    return OLD_NAMES.get(base, base.removesuffix(end))
 
 
 def warn_of_tag(name: str, where: object, preprocessing: Preprocessing) -> None:

@@ -153,12 +153,14 @@ def read_timm(path: Path, settings: dict[str, Any], config: Any, usual: Preproce
     # timm records the pool at the top; the argument, where it is given, made the network
     pool = {key: settings[key] for key in ("global_pool",) if key not in args and key in settings}
     facts = facts_of(pool, MODEL_ARGS, config) + facts_of(args, MODEL_ARGS, config)
-    facts += _derived_facts(args, config, facts)
+    facts += _derived_facts(cfg, args, config, facts)
     return Facts(path, architecture, tuple(facts), tuple(_preprocessing(cfg, args, usual)))
 
 
-def _derived_facts(args: Mapping[str, Any], config: Any, facts: list[Fact]) -> list[Fact]:
-    """Facts that follow from several keys: the width of the MLP, and where the final norm is."""
+def _derived_facts(
+    cfg: Mapping[str, Any], args: Mapping[str, Any], config: Any, facts: list[Fact]
+) -> list[Fact]:
+    """Facts that follow from several keys: channels, the width of the MLP, and where the final norm is."""
     found: list[Fact] = []
     stated = {fact.field: fact.ours for fact in facts}
     if (ratio := args.get("mlp_ratio")) is not None:
@@ -167,6 +169,8 @@ def _derived_facts(args: Mapping[str, Any], config: Any, facts: list[Fact]) -> l
             found.append(Fact("mlp_ratio", ratio, "mlp_width", width))
         else:
             check_plain(args, {"mlp_ratio": (getattr(config, "mlp_ratio", 4),)})
+    if args.get("in_chans") is None and (shape := cfg.get("input_size")) is not None:
+        found.append(Fact("input_size", shape, "channels", _shape("input_size", shape)[0]))
     norm, pool = args.get("fc_norm"), stated.get("pool", getattr(config, "pool", "token"))
     if norm is not None:
         found.append(Fact("fc_norm", norm, "norm_pooled", norm))
@@ -181,9 +185,11 @@ def _preprocessing(
     """How images are prepared: at the size of tests, if there is one, then at that of training."""
     if not (PIXEL_KEYS & {key for key, value in cfg.items() if value is not None} or "img_size" in args):
         return []
-    size, channels = usual.size, args.get("in_chans") or len(usual.mean)
+    size, channels = usual.size, len(usual.mean)
     if (shape := cfg.get("input_size")) is not None:
         channels, size = _shape("input_size", shape)
+    if (given := args.get("in_chans")) is not None:
+        channels = side("in_chans", given)
     if (shape := args.get("img_size")) is not None:
         size = square("img_size", shape)
     mean, std = (

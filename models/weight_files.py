@@ -54,11 +54,16 @@ def find_weights(path: str | Path) -> WeightFiles:
             missing.
     """
     from_hub = hub.is_hub_path(str(path))
-    file = hub.download(str(path)) if from_hub else Path(path).expanduser()
-    if file.is_dir():
-        file = _in_folder(file, str(path) if from_hub else str(file))
-    elif not file.is_file():
-        raise UserError(f"{file}: no such file or folder (hub repositories are written hf-hub:owner/name)")
+    try:
+        file = hub.download(str(path)) if from_hub else Path(path).expanduser()
+        if file.is_dir():
+            file = _in_folder(file, str(path) if from_hub else str(file))
+        elif not file.is_file():
+            raise UserError(
+                f"{file}: no such file or folder (hub repositories are written hf-hub:owner/name)"
+            )
+    except (OSError, RuntimeError) as error:  # a name too long, a folder that is closed, an unknown `~user`
+        raise UserError(f"{path}: cannot be opened ({getattr(error, 'strerror', None) or error})") from None
     return WeightFiles(file, _shards(file)) if file.name.endswith(INDEX) else WeightFiles(file)
 
 

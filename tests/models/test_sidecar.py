@@ -286,3 +286,16 @@ def test_a_tag_without_a_file_that_says_how_images_are_prepared(
     (message,) = caplog.messages
     assert "how 'tiny.a' prepares images" in message
     assert "shorter side to 9 (bicubic), crop 8, mean 0.5, std 0.5" in message
+
+
+@pytest.mark.parametrize("name", ["tiny.tag", "tiny_in21k", "tiny_in22ft1k"])
+def test_older_names_of_the_same_network(name: str, tmp_path: Path) -> None:
+    assert load(tmp_path, {"architecture": name, **TIMM}).preprocessing == STATED
+
+
+def test_channels_of_the_images(tmp_path: Path) -> None:
+    grey = {"pretrained_cfg": TIMM | {"input_size": [1, 8, 8], "mean": [0.1], "std": [1]}}
+    with pytest.raises(
+        UserError, match=r"patch_embeddings.projection.weight has shape .* where \[12, 1, 4, 4\]"
+    ):
+        load(tmp_path, grey)

@@ -152,3 +152,10 @@ def test_a_file_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "w.h5").write_bytes(b"x")
     assert "weights are read from .safetensors or .npz, not from '.h5'" in refused(tmp_path / "w.h5")
     assert "holds no .safetensors or .npz file" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "~nosuchuser/w.npz", "a\0b", ""])
+def test_paths_that_cannot_be(path: str) -> None:
+    with pytest.raises(UserError) as caught:
+        find_weights(path)
+    assert "\n" not in str(caught.value)

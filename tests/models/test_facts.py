@@ -7,7 +7,7 @@ import pytest
 
 from evolq_jax.errors import UserError
 from evolq_jax.models.facts import apply_facts
-from evolq_jax.models.registry import get_entry
+from evolq_jax.models.registry import REGISTRY, VIT, Entry, get_entry
 from evolq_jax.models.timm_config import read_timm
 
 CNNS = ("resnet18", "resnet20_cifar10", "regnetx_032")
@@ -58,3 +58,11 @@ def test_sizes_of_stages_are_set() -> None:
 def test_the_width_of_the_mlp_follows_from_its_ratio() -> None:
     args = {"embed_dim": 384, "mlp_ratio": 3, "num_heads": 6}
     assert config_with("vit_tiny_patch16_224", model_args=args).mlp_width == 1152
+
+
+@pytest.mark.parametrize(
+    "entry", {entry.family: entry for entry in REGISTRY.values()}.values(), ids=lambda entry: entry.name
+)
+def test_every_family_says_what_it_pools_and_activates(entry: Entry) -> None:
+    assert hasattr(entry.config, "gelu_form") != hasattr(entry.config, "activation")
+    assert hasattr(entry.config, "pool") or entry.family is VIT

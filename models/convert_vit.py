@@ -6,11 +6,12 @@ Sources of the names: timm's `vision_transformer.py` and `deit.py`; Hugging Face
 """
 
 import re
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from evolq_jax.models.convert import CONV, LINEAR, SAME, Form, Layout, Rule
+from evolq_jax.models.convert import CONV, LINEAR, SAME, Form, Layout, Rule, Weights
 from evolq_jax.models.vit import ViTConfig
 
 
@@ -28,6 +29,7 @@ _HF, _FLAX = "encoder.layer.{}.", "Transformer/encoderblock_{}/"
 _HF_QKV = tuple(f"{_HF}attention.attention.{name}" for name in ("query", "key", "value"))
 _FLAX_QKV = tuple(f"{_FLAX}MultiHeadDotProductAttention_1/{name}" for name in ("query", "key", "value"))
 _FLAX_PROJ, _FLAX_FC = _FLAX + "MultiHeadDotProductAttention_1/out", _FLAX + "MlpBlock_3/Dense_"
+_HF_DISTILLATION = "embeddings.distillation_token"
 _HF_PATCHES = "embeddings.patch_embeddings.projection"
 
 _MODULES = (
@@ -129,12 +131,26 @@ TIMM = Layout(
     lambda config: _torch_rules(config, 0),
     ignored=("n_averaged",),  # a counter of averaged weights
 )
+
+
+def _hugging_face_rules(config: ViTConfig) -> dict[str, Rule]:
+    registers = {"reg_token": Rule((_HF_DISTILLATION,))} if config.registers else {}
+    return _torch_rules(config, 1) | registers
+
+
+def _with_one_head(config: ViTConfig, weights: Weights) -> ViTConfig:
+    """Transformers' DeiT for plain classification: its distillation token leads the patches, and nothing reads it."""
+    one_head = _HF_DISTILLATION in weights and "cls_classifier.weight" not in weights
+    return replace(config, distilled=False, registers=1) if one_head else config
+
+
 HUGGING_FACE = Layout(
     "Hugging Face transformers",
     "encoder.layer.0.",
-    lambda config: _torch_rules(config, 1),
+    _hugging_face_rules,
     _hugging_face_key,
     ignored=("pooler.", "n_averaged"),  # the classifier reads the class token, not the pooler's output
+    adapt=_with_one_head,
 )
 AUGREG = Layout("AugReg (Flax)", "Transformer/encoderblock_0/", _flax_rules, _flax_key)
 

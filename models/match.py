@@ -54,7 +54,7 @@ def match(entry: Entry, config: Any, arrays: Weights, sizes: Sequence[int]) -> M
 
 
 def _candidates(entry: Entry, found: Found, config: Any, sizes: Iterable[int]) -> list[int]:
-    at_positions = position_size(entry, found, found.layout.adapt(config, found.weights))
+    at_positions = position_size(entry, found, config)
     return list(dict.fromkeys([*sizes, *([at_positions] if at_positions else [])]))
 
 
@@ -69,6 +69,7 @@ def _at_size(entry: Entry, found: Found, config: Any, size: int) -> tuple[Match,
 
 def position_size(entry: Entry, found: Found, config: Any) -> int | None:
     """The image size that the file's position embeddings are for. None: it has none, or not of a square."""
+    config = found.layout.adapt(config, found.weights)
     rule = found.layout.rules(config).get(POSITIONS)
     held = None if rule is None else found.weights.get(rule.keys[0])
     shape = param_shapes(entry.family, config).get(POSITIONS)

@@ -4,12 +4,15 @@ Axis letters: P population, B images, N tokens, D width, C classes, L depth (blo
 H heads, K channels of a tensor's last axis.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import numpy as np
+
+from evolq_jax.errors import UserError
 
 Array = jax.Array
 PyTree = Any
@@ -46,12 +49,21 @@ class SiteInfo(NamedTuple):
     roles: frozenset[str] = frozenset()  # the fields of `SiteRoles` it is in, `layer_norm`, `softmax`
 
 
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]  # Pillow's filters
+CropMode = Literal["center", "squash"]
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How a checkpoint wants its images. It stays with the checkpoint.
 
-    `resize` is the length of the shorter side before the centre crop of `size`. None: images keep their
-    size. `mean` and `std` are per channel, on the [0, 1] scale.
+    Attributes:
+      size: pixels along each side of the square that is cut out of the middle.
+      resize: pixels of the shorter side before that. None: images keep their size.
+      interpolation: Pillow's filter.
+      mean: per channel, on the [0, 1] scale.
+      std: as `mean`.
+      crop_mode: `center`; or `squash`: both sides become `resize` long, whatever the proportions.
     """
 
     size: int = 224
@@ -59,6 +71,29 @@ class Preprocessing:
     interpolation: str = "bicubic"
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    crop_mode: str = "center"
+
+    def __post_init__(self) -> None:
+        """Rejects what no image can be normalised with."""
+        if not all(math.isfinite(value) for value in self.mean):
+            raise UserError(f"preprocessing.mean must be finite, not {_listed(self.mean)}")
+        if not all(0 < value < math.inf for value in self.std):
+            raise UserError(f"preprocessing.std must be positive and finite, not {_listed(self.std)}")
+
+    def resize_for(self, size: int) -> int | None:
+        """The resize for a crop of another size that keeps the same share of an image."""
+        return None if self.resize is None else size * self.resize // self.size
+
+    def __str__(self) -> str:
+        """In words, for plans and warnings."""
+        how = {"center": "shorter side", "squash": "both sides"}[self.crop_mode]
+        resized = "no resize" if self.resize is None else f"{how} to {self.resize} ({self.interpolation})"
+        return f"{resized}, crop {self.size}, mean {_listed(self.mean)}, std {_listed(self.std)}"
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    """Numbers in a row; one number if all are the same."""
+    return ", ".join(f"{value:g}" for value in (values[:1] if len(set(values)) == 1 else values))
 
 
 class Images(NamedTuple):

@@ -1,11 +1,11 @@
 """Checkpoint files: reading other projects' weights into our parameter trees, and writing our own."""
 
+import logging
 import os
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,55 +14,118 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from evolq_jax.errors import UserError
-from evolq_jax.models import hub
 from evolq_jax.models.batch_norm import fold
-from evolq_jax.models.convert import Mismatch, Weights, compare, detect, num_classes, read, write
+from evolq_jax.models.convert import Weights, read, write
+from evolq_jax.models.facts import Facts, apply_facts
+from evolq_jax.models.match import Match, match, some
 from evolq_jax.models.registry import REGISTRY, Entry, get_entry, param_shapes
-from evolq_jax.models.sidecar import apply_sidecars
+from evolq_jax.models.sidecar import read_sidecars
+from evolq_jax.models.tags import todays_name, warn_of_tag
+from evolq_jax.models.weight_files import WeightFiles, find_weights, read_arrays
 from evolq_jax.network.network import Network
 from evolq_jax.trees import flatten
-from evolq_jax.typing import Params
+from evolq_jax.typing import Params, Preprocessing
 
-SUFFIXES = (".safetensors", ".npz")
+_log = logging.getLogger(__name__)
 
 
-def load_checkpoint(name: str, path: str | Path, *, fold_batch_norm: bool = True) -> Network:
+def load_checkpoint(
+    name: str,
+    path: str | Path,
+    *,
+    fold_batch_norm: bool = True,
+    preprocessing: Mapping[str, Any] | None = None,
+) -> Network:
     """The model `name` of the registry with the weights in `path`.
+
+    The layout (timm, transformers, AugReg) is recognised by the keys, whatever prefix they have. The number
+    of classes is the file's. The image size is the one that is asked for or stated beside the weights, if the
+    shapes in the file allow it.
 
     Args:
         name: a name of the registry, with or without timm's `.tag`.
-        path: a `.safetensors` or `.npz` file, a folder with one (and the `config.json` of timm or
-            transformers, which is also looked for beside a file), or `hf-hub:owner/name`.
+        path: a `.safetensors` or `.npz` file, the index of shards, a folder with one of these, or
+            `hf-hub:owner/name`. The `config.json` and `preprocessor_config.json` beside them are read.
         fold_batch_norm: fold BatchNorms into the layers beside them (`models.batch_norm`); quantization needs
             this. False: keep them as in the file; `save_params` can write them again.
-
-    Returns:
-        The model. The layout (timm, transformers, AugReg) is recognised by the keys; the number of classes
-        is the file's.
+        preprocessing: fields of `Preprocessing` that replace the checkpoint's.
 
     Raises:
         UserError: the name is unknown; the file is missing, damaged, of no known layout or of another model;
-            it lacks keys, has extra keys, or holds NaN or infinity.
+            it lacks keys, has extra keys, or holds NaN or infinity; or a file beside it says what we cannot
+            follow.
     """
-    entry = get_entry(name)
-    file = find_weights(path)
-    config, preprocessing = apply_sidecars(file.parent, entry.name, entry.config, entry.preprocessing)
-    arrays = read_arrays(file)
-    found = detect(entry.family.layouts, arrays)
-    if found is None:
-        raise UserError(f"{file}: {_unknown_layout(entry, arrays)}")
-    layout, weights = found
-    config = replace(config, num_classes=num_classes(layout, config, weights) or config.num_classes)
-    shapes = param_shapes(entry.family, config)
-    mismatch = compare(layout, config, shapes, weights)
-    if any(mismatch):
-        raise UserError(f"{file}: {_explain(entry, mismatch, arrays)}")
+    entry, changes = get_entry(name), dict(preprocessing or {})
+    files = find_weights(path)
+    facts = read_sidecars(files.folder, entry.config, entry.preprocessing)
+    _check_architecture(facts, entry)
+    arrays = read_arrays(files)
     try:
-        params = read(layout, config, shapes, weights)
+        config = apply_facts(entry.config, facts.model)
+        stated = [one.size for one in facts.preprocessing]
+        wanted = [changes["size"]] if "size" in changes else [*stated, config.image_size]
+        matched = match(entry, config, arrays, wanted)
+        params = read(matched.found.layout, matched.config, matched.shapes, matched.found.weights)
     except UserError as error:
-        raise UserError(f"{file}: {error}") from None
+        raise UserError(f"{files.name}: {error}") from None
+    if "size" in changes and matched.config.image_size != changes["size"]:
+        raise UserError(
+            f"preprocessing.crop is {changes['size']}, but {files.name} holds weights for images of "
+            f"{matched.config.image_size} pixels: leave it out"
+        )
+    _tell(files, matched, wanted[0])
+    prepared = _preprocessing(facts, entry, matched.config, changes)
+    if not facts.preprocessing and not changes:
+        warn_of_tag(name, files.name, prepared)
     params = jax.tree.map(jnp.asarray, fold(params) if fold_batch_norm else params)
-    return Network(entry.family.make(config), params, preprocessing, name, config)
+    return Network(entry.family.make(matched.config), params, prepared, name, matched.config)
+
+
+def _check_architecture(facts: Facts, entry: Entry) -> None:
+    """Refuses weights of another network. A name that differs in the image size alone is the same network."""
+    named = todays_name(facts.architecture or entry.name)
+    other = REGISTRY.get(named)
+    if named == entry.name or (other is not None and _without_size(other) == _without_size(entry)):
+        return
+    remedy = "give that name" if other is not None else "evolq_jax does not have that network"
+    raise UserError(
+        f"{facts.where}: the weights beside it are '{named}', not '{entry.name}': {remedy}, or move the file "
+        "away if it belongs to other weights"
+    )
+
+
+def _without_size(entry: Entry) -> tuple[Any, dict[str, Any]]:
+    sizes = ("image_size", "num_classes")
+    return entry.family, {key: value for key, value in vars(entry.config).items() if key not in sizes}
+
+
+def _tell(files: WeightFiles, matched: Match, wanted: int) -> None:
+    """Logs what was found out about the file that a user may not know."""
+    found, size = matched.found, matched.config.image_size
+    if found.prefix:
+        _log.warning("%s: the prefix '%s' was dropped from the keys", files.name, found.prefix)
+    if size != wanted:
+        _log.warning(
+            "%s: by their shapes the weights are for images of %d pixels, not %d", files.name, size, wanted
+        )
+
+
+def _preprocessing(facts: Facts, entry: Entry, config: Any, changes: Mapping[str, Any]) -> Preprocessing:
+    """How images are prepared for the network, at the size that its weights are for."""
+    size, stated = config.image_size, facts.preprocessing or (entry.preprocessing,)
+    at_size = [one for one in stated if one.size == size]
+    best = at_size[0] if at_size else replace(stated[0], size=size, resize=stated[0].resize_for(size))
+    prepared = replace(best, **{key: _for_channels(key, value, config) for key, value in changes.items()})
+    if not len(prepared.mean) == len(prepared.std) == config.channels:
+        raise UserError(
+            f"preprocessing.mean and preprocessing.std must have {config.channels} numbers, one per channel"
+        )
+    return prepared
+
+
+def _for_channels(field: str, value: Any, config: Any) -> Any:
+    """One mean or deviation stands for all channels."""
+    return value * config.channels if field in ("mean", "std") and len(value) == 1 else value
 
 
 def save_params(path: str | Path, params: Params, metadata: Mapping[str, str]) -> None:
@@ -89,95 +152,8 @@ def save_params(path: str | Path, params: Params, metadata: Mapping[str, str]) -
         leaf for leaf in {**shapes, **leaves} if leaf not in leaves or leaves[leaf].shape != shapes.get(leaf)
     ]
     if wrong:
-        raise UserError(f"{path}: not parameters of {entry.name}: {_some(wrong)} missing, extra or misshapen")
+        raise UserError(f"{path}: not parameters of {entry.name}: {some(wrong)} missing, extra or misshapen")
     _save_checked(path, write(layout, entry.config, params), dict(metadata))
-
-
-def find_weights(path: str | Path) -> Path:
-    """The weights file that `path` names: a file, the one in a folder, or one fetched from the hub.
-
-    Raises:
-        UserError: there is no file, or a folder has several and none is `model.safetensors`.
-    """
-    file = hub.download(str(path)) if hub.is_hub_path(str(path)) else Path(path)
-    if file.is_dir():
-        candidates = sorted(p for p in file.iterdir() if p.suffix in SUFFIXES)
-        named = [p for p in candidates if p.name == "model.safetensors"] or candidates
-        if len(named) != 1:
-            held = (
-                f"several weight files ({_some([p.name for p in named])}): name one"
-                if named
-                else "no .safetensors or .npz file"
-            )
-            raise UserError(f"{file}: the folder holds {held}")
-        return named[0]
-    if not file.is_file():
-        raise UserError(f"{file}: no such file or folder (hub repositories are written hf-hub:owner/name)")
-    return file
-
-
-def read_arrays(file: Path) -> Weights:
-    """All arrays of a `.safetensors` or `.npz` file, by key. Nothing is unpickled.
-
-    Raises:
-        UserError: the file is of another kind, or damaged.
-    """
-    if file.suffix not in SUFFIXES:
-        raise UserError(
-            f"{file}: weights are read from {' or '.join(SUFFIXES)}; convert it (pickled PyTorch files can "
-            "run code when opened, so they are not read)"
-        )
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        # opened here, since np.load leaves its own handle open when the archive is damaged
-        with file.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (SafetensorError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
-        raise UserError(
-            f"{file}: damaged, truncated or not {file.suffix} ({error}): download or copy it again"
-        ) from None
-
-
-def _fitting(arrays: Weights) -> list[str]:
-    """The models that have the keys and shapes of the file, whatever their number of classes."""
-    return [entry.name for entry in REGISTRY.values() if _fits(entry, arrays)]
-
-
-def _fits(entry: Entry, arrays: Weights) -> bool:
-    found = detect(entry.family.layouts, arrays)
-    if found is None:
-        return False
-    layout, weights = found
-    classes = num_classes(layout, entry.config, weights) or entry.config.num_classes
-    config = replace(entry.config, num_classes=classes)
-    return not any(compare(layout, config, param_shapes(entry.family, config), weights))
-
-
-def _unknown_layout(entry: Entry, arrays: Weights) -> str:
-    names = _fitting(arrays)
-    if names:
-        return f"not weights of {entry.name}; they fit {_some(names)}: give that name"
-    known = ", ".join(layout.name for layout in entry.family.layouts)
-    held = f"{len(arrays)} arrays ({_some(sorted(arrays))})" if arrays else "no arrays"
-    return f"no layout that {entry.name} is read from ({known}): it holds {held}"
-
-
-def _explain(entry: Entry, mismatch: Mismatch, arrays: Weights) -> str:
-    """Says what does not fit, and which other model of the registry would fit."""
-    parts = [_some(mismatch.shapes, 1)] if mismatch.shapes else []
-    if mismatch.missing:
-        parts.append(f"lacks {len(mismatch.missing)} keys: {_some(mismatch.missing)}")
-    if mismatch.extra:
-        parts.append(f"has {len(mismatch.extra)} keys beside: {_some(mismatch.extra)}")
-    names = _fitting(arrays)
-    remedy = f"it fits {_some(names)}: give that name" if names else "no model of the registry fits it"
-    return f"not weights of {entry.name}: {'; '.join(parts)}; {remedy}"
-
-
-def _some(items: Sequence[str], at_most: int = 3) -> str:
-    rest = len(items) - at_most
-    return ", ".join(items[:at_most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _umask() -> int:

@@ -7,6 +7,7 @@ channels with zeros (option A). Sites are those of `models.resnet`.
 
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import ClassVar
 
 import jax
 
@@ -28,6 +29,8 @@ class CifarResNetConfig:
     image_size: int = 32
     channels: int = 3
     num_classes: int = 10
+    pool: ClassVar[str] = "mean"
+    activation: ClassVar[str] = "relu"
 
 
 def stem(params: Params, site: Site, images: Array) -> Array:

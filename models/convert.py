@@ -5,7 +5,9 @@ shapes that a model expects follow from this table, and so do reading and writin
 tables, not code.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,6 +28,9 @@ class Form(NamedTuple):
     read: Callable[[np.ndarray], np.ndarray]
     write: Callable[[np.ndarray], np.ndarray]
 
+
+# Names that torch.compile, FSDP and activation checkpointing put anywhere into a key.
+WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 SAME = Form(lambda a: a, lambda a: a)
 LINEAR = Form(np.transpose, np.transpose)  # [out, in] <-> [in, out]
@@ -60,9 +65,10 @@ class Layout:
 
     - `rules(config)` is the table: leaf name -> `Rule`.
     - `probe` is the beginning of a key that only such files have.
-    - `rename` brings a file's key to the form of the table (drops prefixes, unifies variants).
+    - `rename` brings a file's key to the form of the table (unifies variants of the names).
     - The network needs no key that begins with one of `ignored`.
     - The length of the leaf `classes` is the file's number of classes.
+    - `adapt(config, weights)` is the config with what the keys say of the network.
     """
 
     name: str
@@ -71,6 +77,7 @@ class Layout:
     rename: Callable[[str], str] = field(default=lambda key: key)
     ignored: tuple[str, ...] = ()
     classes: str = "head/bias"
+    adapt: Callable[[Any, "Weights"], Any] = field(default=lambda config, weights: config)
 
 
 class Mismatch(NamedTuple):
@@ -81,16 +88,59 @@ class Mismatch(NamedTuple):
     shapes: tuple[str, ...]
 
 
-def detect(layouts: tuple[Layout, ...], weights: Weights) -> tuple[Layout, Weights] | None:
-    """The first layout whose probe matches the keys, and the arrays under that layout's keys."""
+class Found(NamedTuple):
+    """A file's layout, its arrays under that layout's keys, and the prefix that was dropped from its keys."""
+
+    layout: Layout
+    weights: Weights
+    prefix: str
+
+
+def detect(layouts: tuple[Layout, ...], config: Any, weights: Weights) -> Found | None:
+    """The first layout whose probe matches the keys, whatever wrappers have put before them.
+
+    Args:
+        layouts: of a family.
+        config: of one of its networks.
+        weights: of a file, by its own keys.
+    """
+    unwrapped = {WRAPPERS.sub("", key): array for key, array in weights.items()}
     for layout in layouts:
+        prefix = common_prefix(layout, config, unwrapped)
         renamed: Weights = {}
-        for key, array in weights.items():
-            new = layout.rename(key)
+        for key, array in unwrapped.items():
+            new = layout.rename(_without(prefix, key))
             renamed[key if new in renamed else new] = array
         if any(key.startswith(layout.probe) for key in renamed):
-            return layout, {k: v for k, v in renamed.items() if not k.startswith(layout.ignored)}
+            return Found(
+                layout, {k: v for k, v in renamed.items() if not k.startswith(layout.ignored)}, prefix
+            )
     return None
+
+
+def common_prefix(layout: Layout, config: Any, keys: Iterable[str]) -> str:
+    """What most keys have before the name that the layout knows them by, such as `module.`; often nothing."""
+    needed = {rule.key(key, 0) for rule in layout.rules(config).values() for key in rule.keys}
+    prefixes = Counter(prefix for key in keys if (prefix := _prefix(key, needed, layout.rename)) is not None)
+    return min(prefixes, key=lambda prefix: (-prefixes[prefix], len(prefix)), default="")
+
+
+def _prefix(key: str, needed: set[str], rename: Callable[[str], str]) -> str | None:
+    """The shortest beginning of a key after which comes a name that is needed. None: there is none."""
+    ends = [0, *(match.end() for match in re.finditer(r"[./]", key))]
+    return next((key[:end] for end in ends if rename(key[end:]) in needed), None)
+
+
+def _without(prefix: str, key: str) -> str:
+    """The key without the prefix, or without as many parts of the prefix as it begins with.
+
+    A classifier often stands outside of the module that was wrapped: `model.vit.` and `model.classifier`.
+    """
+    for part in re.findall(r"[^./]+[./]", prefix):
+        if not key.startswith(part):
+            break
+        key = key[len(part) :]
+    return key
 
 
 def num_classes(layout: Layout, config: Any, weights: Weights) -> int | None:

@@ -6,11 +6,12 @@ Sources of the names: timm's `vision_transformer.py` and `deit.py`; Hugging Face
 """
 
 import re
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from evolq_jax.models.convert import CONV, LINEAR, SAME, Form, Layout, Rule
+from evolq_jax.models.convert import CONV, LINEAR, SAME, Form, Layout, Rule, Weights
 from evolq_jax.models.vit import ViTConfig
 
 
@@ -28,6 +29,7 @@ _HF, _FLAX = "encoder.layer.{}.", "Transformer/encoderblock_{}/"
 _HF_QKV = tuple(f"{_HF}attention.attention.{name}" for name in ("query", "key", "value"))
 _FLAX_QKV = tuple(f"{_FLAX}MultiHeadDotProductAttention_1/{name}" for name in ("query", "key", "value"))
 _FLAX_PROJ, _FLAX_FC = _FLAX + "MultiHeadDotProductAttention_1/out", _FLAX + "MlpBlock_3/Dense_"
+_HF_DISTILLATION = "embeddings.distillation_token"
 _HF_PATCHES = "embeddings.patch_embeddings.projection"
 
 _MODULES = (
@@ -87,18 +89,25 @@ def _flax_rules(config: ViTConfig) -> dict[str, Rule]:
     return _rules(config, 2, forms)
 
 
-def _drop_wrappers(key: str) -> str:
-    """Drops the prefixes that training scripts and wrappers put before a whole state dict."""
-    return re.sub(r"^(module\.|model\.)+", "", key)
+# transformers 5 -> 4, whose names the table above has
+_HF_VARIANTS = (
+    (r"^(vit\.|deit\.)", ""),
+    (r"^layers\.", "encoder.layer."),
+    (r"\.attention\.q_proj\.", ".attention.attention.query."),
+    (r"\.attention\.k_proj\.", ".attention.attention.key."),
+    (r"\.attention\.v_proj\.", ".attention.attention.value."),
+    (r"\.attention\.o_proj\.", ".attention.output.dense."),
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.mlp\.fc2\.", ".output.dense."),
+)
 
 
 def _hugging_face_key(key: str) -> str:
-    return re.sub(r"^(vit\.|deit\.)", "", _drop_wrappers(key))
+    return _renamed(key, _HF_VARIANTS)
 
 
 # Modules are numbered by their order of creation, which differs between releases of that code.
 _FLAX_VARIANTS = (
-    (r"^(opt/target/|params/)", ""),
     (r"/MultiHeadDotProductAttention_\d/", "/MultiHeadDotProductAttention_1/"),
     (r"/MlpBlock_\d/", "/MlpBlock_3/"),
     (r"/LayerNorm_[1-9]/", "/LayerNorm_2/"),
@@ -107,18 +116,41 @@ _FLAX_VARIANTS = (
 
 
 def _flax_key(key: str) -> str:
-    for pattern, replacement in _FLAX_VARIANTS:
+    return _renamed(key, _FLAX_VARIANTS)
+
+
+def _renamed(key: str, variants: tuple[tuple[str, str], ...]) -> str:
+    for pattern, replacement in variants:
         key = re.sub(pattern, replacement, key)
     return key
 
 
-TIMM = Layout("timm", "blocks.0.attn.", lambda config: _torch_rules(config, 0), _drop_wrappers)
+TIMM = Layout(
+    "timm",
+    "blocks.0.attn.",
+    lambda config: _torch_rules(config, 0),
+    ignored=("n_averaged",),  # a counter of averaged weights
+)
+
+
+def _hugging_face_rules(config: ViTConfig) -> dict[str, Rule]:
+    registers = {"reg_token": Rule((_HF_DISTILLATION,))} if config.registers else {}
+    return _torch_rules(config, 1) | registers
+
+
+def _with_one_head(config: ViTConfig, weights: Weights) -> ViTConfig:
+    """DeiT of transformers for plain classification: nothing reads its distillation token, a register."""
+    one_head = _HF_DISTILLATION in weights and "cls_classifier.weight" not in weights
+    return replace(config, distilled=False, registers=1) if one_head else config
+
+
 HUGGING_FACE = Layout(
     "Hugging Face transformers",
     "encoder.layer.0.",
-    lambda config: _torch_rules(config, 1),
+    _hugging_face_rules,
     _hugging_face_key,
-    ignored=("pooler.",),  # the classifier reads the class token, not the pooler's output
+    ignored=("pooler.", "n_averaged"),  # the classifier reads the class token, not the pooler's output
+    adapt=_with_one_head,
 )
 AUGREG = Layout("AugReg (Flax)", "Transformer/encoderblock_0/", _flax_rules, _flax_key)
 

@@ -5,7 +5,13 @@ from pathlib import Path
 from evolq_jax.errors import UserError
 
 PREFIXES = ("hf-hub:", "hf_hub:")
-PATTERNS = ["model.safetensors", "config.json", "preprocessor_config.json"]
+PATTERNS = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*-of-*.safetensors",
+    "config.json",
+    "preprocessor_config.json",
+]
 
 
 def is_hub_path(path: str) -> bool:

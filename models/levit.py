@@ -11,7 +11,7 @@ block's attention and the second layer of the MLPs. The two heads are averaged, 
 
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,8 @@ class LeViTConfig:
     image_size: int = 224
     channels: int = 3
     num_classes: int = 1000
+    pool: ClassVar[str] = "mean"
+    activation: ClassVar[str] = "hard_swish"
 
     def __post_init__(self) -> None:
         """Rejects image sizes that the stem cannot divide."""

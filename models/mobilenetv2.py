@@ -8,6 +8,7 @@ site belong to `fully_quantized` only: a block's last convolution before its sum
 
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import ClassVar
 
 from evolq_jax.models import table
 from evolq_jax.models.layers import conv, linear, relu6
@@ -30,6 +31,8 @@ class MobileNetV2Config:
     image_size: int = 224
     channels: int = 3
     num_classes: int = 1000
+    pool: ClassVar[str] = "mean"
+    activation: ClassVar[str] = "relu6"
 
 
 def bottleneck(params: Params, site: Site, x: Array, stride: int = 1) -> Array:

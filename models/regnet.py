@@ -6,6 +6,7 @@ identical blocks after it are another segment (`s1`). Sites are those of `models
 
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import ClassVar
 
 import jax
 
@@ -28,6 +29,8 @@ class RegNetConfig:
     image_size: int = 224
     channels: int = 3
     num_classes: int = 1000
+    pool: ClassVar[str] = "mean"
+    activation: ClassVar[str] = "relu"
 
 
 def stem(params: Params, site: Site, images: Array) -> Array:

@@ -8,7 +8,7 @@ site belong to `fully_quantized` only: what the residual sum adds, and the logit
 
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,8 @@ class ResNetConfig:
     image_size: int = 224
     channels: int = 3
     num_classes: int = 1000
+    pool: ClassVar[str] = "mean"
+    activation: ClassVar[str] = "relu"
 
     @property
     def block(self) -> Block:

@@ -13,7 +13,7 @@ stream's scales for the four merged neighbours; here the merged tensor has its o
 import re
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -41,6 +41,7 @@ class SwinConfig:
     num_classes: int = 1000
     gelu_form: str = "erf"
     eps: float = 1e-5
+    pool: ClassVar[str] = "mean"
 
     def __post_init__(self) -> None:
         """Rejects image sizes that windows cannot divide, and stages that are not made of pairs."""

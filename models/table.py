@@ -99,13 +99,17 @@ def init_params(key: Array, table: Table) -> Params:
     return unflatten({name: values(name, leaf) for name, leaf in table.items()})
 
 
-_BUFFERS = ("num_batches_tracked", "attention_bias_idxs", "relative_position_index", "attn_mask")
+_BUFFERS = (
+    "num_batches_tracked",
+    "attention_bias_idxs",
+    "relative_position_index",
+    "attn_mask",
+    "n_averaged",
+)
 
 
 def torch_key(key: str) -> str:
-    """A state dict's key without the prefixes of wrappers. Buffers that count or index are set apart."""
-    for prefix in ("module.", "model."):
-        key = key.removeprefix(prefix)
+    """A state dict's key. Buffers that count or index are set apart."""
     return f"buffer:{key}" if key.endswith(_BUFFERS) else key
 
 

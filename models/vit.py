@@ -64,13 +64,14 @@ class ViTConfig:
     mlp_width: int = 3072
     num_classes: int = 1000
     distilled: bool = False
+    registers: int = 0  # learned tokens after the class token that nothing reads
     gelu_form: str = "erf"
     eps: float = 1e-6
 
     @property
     def num_tokens(self) -> int:
-        """N: patches plus class token (plus distillation token)."""
-        return (self.image_size // self.patch_size) ** 2 + 1 + self.distilled
+        """N: patches plus class token (plus distillation token, plus registers)."""
+        return (self.image_size // self.patch_size) ** 2 + 1 + self.distilled + self.registers
 
 
 def embed(config: ViTConfig, params: Params, site: Site, images: Array) -> Array:
@@ -78,6 +79,8 @@ def embed(config: ViTConfig, params: Params, site: Site, images: Array) -> Array
     x = site("patch_embed/proj", patch_embed(params["patch_embed"]["proj"], site("image", images)))
     if config.distilled:
         x = prepend_token(params["dist_token"], x)
+    for number in range(config.registers):
+        x = prepend_token(params["reg_token"][:, config.registers - 1 - number, None], x)
     x = site("tokens", prepend_token(params["cls_token"], x))
     return x + site("pos_embed", params["pos_embed"])
 
@@ -151,6 +154,8 @@ def init_params(key: Array, config: ViTConfig) -> Params:
         "norm": norm(),
         "head": layer("head", d, config.num_classes),
     }
+    if config.registers:
+        params["reg_token"] = jnp.zeros((1, config.registers, d))
     if config.distilled:
         params |= {"dist_token": jnp.zeros((1, 1, d)), "head_dist": layer("head_dist", d, config.num_classes)}
     return params

@@ -94,6 +94,8 @@ def print_result(console: Console, result: SearchResult | BaselineResult | Evalu
     for line in headline(result):
         console.print(line)
     console.print(result_table(result))
+    if result.setting.described:
+        console.print(result.setting.described)
 
 
 def jaggedness_table(result: LandscapeResult) -> Table:

@@ -10,7 +10,7 @@ from evolq_jax.errors import UserError, check_choices, suggestion
 
 Stage = Literal["search", "baseline"]
 # Parts of an experiment that decide where methods start, and what they are scored on.
-Start = Literal["model", "data", "quant", "calibration", "start", "precision"]
+Start = Literal["model", "preprocessing", "data", "quant", "calibration", "start", "precision"]
 CALIBRATED = "calibrated"  # the directory, beside those of the methods, of what they start from
 
 

@@ -13,6 +13,7 @@ from evolq_jax.calibration.links.ranges import RangesConfig
 from evolq_jax.calibration.links.ridge import RidgeConfig
 from evolq_jax.calibration.reconstruction.config import BrecqConfig
 from evolq_jax.config.plugins import Plugin, loaded_plugins
+from evolq_jax.config.preprocessing import PreprocessingConfig
 from evolq_jax.config.values import check_values
 from evolq_jax.data.config import DataConfig
 from evolq_jax.devices.memory import check_amount
@@ -37,6 +38,7 @@ __all__ = [
     "Experiment",
     "LandscapeConfig",
     "ModelConfig",
+    "PreprocessingConfig",
     "QuantConfig",
     "Rule",
     "SearchConfig",
@@ -51,8 +53,8 @@ class ModelConfig:
 
     Attributes:
       name: a model of the registry (`evolq models` lists them).
-      weights: a `.safetensors` or `.npz` file, a folder, or `hf-hub:owner/name`; None: the weights that
-        evolq_jax ships for this model.
+      weights: a `.safetensors` or `.npz` file, the index of shards, a folder, or `hf-hub:owner/name`; None:
+        the weights that evolq_jax ships for this model.
     """
 
     name: str = "vit_tiny_patch16_224"
@@ -162,6 +164,7 @@ class Experiment:
     Attributes:
       name: the run's directory and its tables have this name.
       model: the network and its weights.
+      preprocessing: what of the checkpoint's own preprocessing of images is replaced.
       data: calibration and evaluation images.
       quant: which sites are quantized, and how.
       calibration: how the first scales are found.
@@ -187,6 +190,7 @@ class Experiment:
 
     name: str = "experiment"
     model: ModelConfig = field(default_factory=ModelConfig)
+    preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
     data: DataConfig = field(default_factory=DataConfig)
     quant: QuantConfig = field(default_factory=QuantConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)

@@ -102,6 +102,7 @@ def entry_key(source: Source, indices: np.ndarray, preprocessing: Preprocessing)
         preprocessing.size,
         preprocessing.resize,
         preprocessing.interpolation,
+        preprocessing.crop_mode,
     ]
     stamps = [source.stamp(int(index)) for index in indices]
     # surrogateescape'd file names are not valid UTF-8; JSON's ASCII escapes carry them.

@@ -35,10 +35,10 @@ def check_preprocessing(preprocessing: Preprocessing) -> None:
             f"{suggestion(name, INTERPOLATIONS)}"
         )
     if size <= 0:
-        raise UserError(f"preprocessing.size must be positive, got {size}")
+        raise UserError(f"preprocessing.crop must be positive, got {size}")
     if resize is not None and resize < size:
         raise UserError(
-            f"preprocessing.resize ({resize}) must be None or at least preprocessing.size ({size})"
+            f"preprocessing.resize ({resize}) must be None or at least preprocessing.crop ({size})"
         )
 
 
@@ -50,7 +50,7 @@ def resized_size(width: int, height: int, short: int) -> tuple[int, int]:
 
 
 def resize_and_crop(image: Image.Image, preprocessing: Preprocessing, name: str | Path) -> np.ndarray:
-    """Resizes the shorter side to `preprocessing.resize` (None: not at all) and cuts out the centre.
+    """Resizes to `preprocessing.resize` (None: not at all) and cuts out the centre.
 
     Args:
         image: a Pillow image of mode RGB or L.
@@ -64,12 +64,12 @@ def resize_and_crop(image: Image.Image, preprocessing: Preprocessing, name: str 
         UserError: the image is smaller than the crop (torchvision would pad it with black).
     """
     if preprocessing.resize is not None:
-        image = _resize(image, preprocessing.resize, preprocessing.interpolation)
+        image = _resize(image, preprocessing.resize, preprocessing)
     size = preprocessing.size
     if image.width < size or image.height < size:
         raise UserError(
             f"image {name} is {image.width}x{image.height}, smaller than the crop of {size}x{size}; "
-            f"set preprocessing.resize to {size} or more"
+            f"set preprocessing.resize to {size} or more (--preprocessing.resize {size})"
         )
     left = round((image.width - size) / 2)  # halves go to the even neighbour, as there
     top = round((image.height - size) / 2)
@@ -93,10 +93,13 @@ def fit_array(pixels: np.ndarray, preprocessing: Preprocessing, name: str | Path
     """
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[-1] == 1 else pixels)
     if preprocessing.resize is None:
-        image = _resize(image, preprocessing.size, preprocessing.interpolation)
+        image = _resize(image, preprocessing.size, preprocessing)
     return resize_and_crop(image, preprocessing, name)
 
 
-def _resize(image: Image.Image, short: int, interpolation: str) -> Image.Image:
-    wanted = resized_size(image.width, image.height, short)
-    return image if image.size == wanted else image.resize(wanted, INTERPOLATIONS[interpolation])
+def _resize(image: Image.Image, short: int, preprocessing: Preprocessing) -> Image.Image:
+    squash = preprocessing.crop_mode == "squash"
+    wanted = (short, short) if squash else resized_size(image.width, image.height, short)
+    return (
+        image if image.size == wanted else image.resize(wanted, INTERPOLATIONS[preprocessing.interpolation])
+    )

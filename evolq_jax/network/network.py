@@ -1,5 +1,7 @@
 """A float network as one object: its functions, its parameters, and how it wants its images."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -45,6 +47,17 @@ class Network:
         return size, size, len(self.preprocessing.mean)
 
     @property
+    def architecture(self) -> dict[str, Any]:
+        """Its sizes and options by name, as plain values. Empty for a network of your own."""
+        fields = {} if self.config is None else asdict(self.config)
+        return {name: [*value] if isinstance(value, tuple) else value for name, value in fields.items()}
+
+    @property
+    def described(self) -> str:
+        """`architecture` in words."""
+        return in_words(self.architecture)
+
+    @property
     def num_classes(self) -> int:
         """C: the number of logits. Nothing is computed."""
         images = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
@@ -68,6 +81,11 @@ class Network:
     def __call__(self, images: Array) -> Array:
         """Logits [B, C] of images, which are as in `apply`. `CHUNK` images run at once."""
         return _logits(self, jnp.asarray(images))
+
+
+def in_words(architecture: Mapping[str, Any]) -> str:
+    """The sizes and options of a network in a row."""
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in architecture.items())
 
 
 def as_input(preprocessing: Preprocessing, images: Array) -> Array:

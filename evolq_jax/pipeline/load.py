@@ -1,7 +1,9 @@
 """From a config to the network that algorithms take, and what of it is quantized and searched."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from jax.sharding import Mesh
 
@@ -47,20 +49,26 @@ class Setup:
 
 
 def load_network(
-    name: str, weights: str | Path | None = None, *, precision: Precision = "float32"
+    name: str,
+    weights: str | Path | None = None,
+    *,
+    preprocessing: Mapping[str, Any] | None = None,
+    precision: Precision = "float32",
 ) -> Network:
     """A network of the registry with the weights of a checkpoint.
 
     Args:
       name: of the registry (`evolq_jax.list_models`), with or without timm's `.tag`.
-      weights: a `.safetensors` or `.npz` file, a folder that holds one, or `hf-hub:owner/name`; None: the
-        weights that evolq_jax ships for this network.
+      weights: a `.safetensors` or `.npz` file, the index of shards, a folder that holds one of these, or
+        `hf-hub:owner/name`; None: the weights that evolq_jax ships for this network.
+      preprocessing: fields of `Preprocessing` that replace the checkpoint's, such as `{"mean": (0.5,)}`; one
+        number stands for all channels.
       precision: of matrix products, on every backend.
 
     Raises:
       UserError: the name is unknown, or the weights are missing, damaged or of another network.
     """
-    network = load_checkpoint(name, weights or shipped_weights(name))
+    network = load_checkpoint(name, weights or shipped_weights(name), preprocessing=preprocessing)
     return replace(network, precision=precision)
 
 
@@ -72,7 +80,12 @@ def load_model(config: Experiment) -> Setup:
     """
     forget_programs()
     mesh = make_mesh(config.mesh, config.search.population_size)
-    model = load_network(config.model.name, config.model.weights, precision=config.precision)
+    model = load_network(
+        config.model.name,
+        config.model.weights,
+        preprocessing=config.preprocessing.changes,
+        precision=config.precision,
+    )
     sites, links = model.sites, config.calibration.links
     specs, bits = resolve(config.quant, sites)
     check_links(links, model.parts, specs)

@@ -7,7 +7,9 @@ from evolq_jax.config.plugins import Plugin, check_loaded
 from evolq_jax.json_text import parse_object
 from evolq_jax.runs.typed_json import from_plain, to_json
 
-__all__ = ["from_json", "to_json"]
+__all__ = ["NETWORK", "from_json", "to_json"]
+
+NETWORK = "network"  # in the file, beside the fields of the config: what was loaded for it
 
 # Fields that runs of older versions have: what they asked for is in the run's scales.
 DROPPED = (("search", "output_start"),)  # the link `own_output` does this now
@@ -26,6 +28,7 @@ def from_json(text: str, where: str) -> Experiment:
     """
     given = parse_object(text, where)
     check_loaded(_plugins(given), where)
+    given.pop(NETWORK, None)
     for section, key in DROPPED:
         if isinstance(given.get(section), dict):
             given[section].pop(key, None)

@@ -21,6 +21,7 @@ from evolq_jax.pipeline.watcher import Silent, Standing, Watcher
 from evolq_jax.runs.checkpoints import Saved, open_checkpoints
 from evolq_jax.runs.clock import Clock
 from evolq_jax.runs.directory import RunDirectory, open_run
+from evolq_jax.runs.loaded_network import record_network
 from evolq_jax.runs.milestones import Milestones
 from evolq_jax.runs.preemption import Preemption, preemptible
 from evolq_jax.runs.results.files import finished_result, write_result
@@ -57,6 +58,7 @@ def run_baseline(
         preemptible() as preemption,
     ):
         setup = load_model(config)
+        record_network(run, config, setup.model)
         check_baseline(setup, count_calibration(setup, for_search=True))
         check_start(setup)
         count_evaluation(setup)

@@ -10,6 +10,7 @@ from evolq_jax.pipeline.images import count_calibration
 from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.runs.directory import CONFIG, INIT_SCALES, RunDirectory, open_run
+from evolq_jax.runs.loaded_network import record_network
 from evolq_jax.runs.results.common import setting_of
 from evolq_jax.runs.results.networks import CalibrationResult
 from evolq_jax.runs.saved_network import CALIBRATED_FILES, SavedScales, write_calibrated
@@ -36,13 +37,14 @@ def run_calibrate(
     """
     with matmul_precision(config.precision), continued_run(run_dir, config, CALIBRATION) as run:
         setup = load_model(config)
+        record_network(run, config, setup.model)
         count_calibration(setup, for_search=False)
         calibrated = calibrate_setup(setup, watcher or Silent(), for_search=False)
         scales = SavedScales(calibrated.ranges, calibrated.qparams, None)
         write_calibrated(run, config, calibrated.params, scales, specs=setup.specs)
     return CalibrationResult(
         run_dir=run.path,
-        setting=setting_of(config, setup.model.name, setup.added_parameters),
+        setting=setting_of(config, setup.model, setup.added_parameters),
         sites=len(setup.specs),
         scales=sum(calibrated.qparams[name].scale.size for name, spec in setup.specs if spec.has_scale),
         num_calibration_images=len(calibrated.images.pixels),

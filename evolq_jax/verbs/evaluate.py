@@ -15,6 +15,7 @@ from evolq_jax.pipeline.load import Setup, load_model
 from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.quantized.size import size_of
 from evolq_jax.runs.directory import RESULT, RunDirectory, open_run
+from evolq_jax.runs.loaded_network import check_network
 from evolq_jax.runs.provenance import weights_fingerprint
 from evolq_jax.runs.results.common import setting_of
 from evolq_jax.runs.results.files import check_fingerprints, read_result
@@ -62,7 +63,7 @@ def run_evaluate(
     init, final = scores["init"], scores.get("final")
     last = "init" if final is None else "final"
     return EvaluationResult(
-        setting=setting_of(config, setup.model.name, setup.added_parameters),
+        setting=setting_of(config, setup.model, setup.added_parameters),
         num_evaluation_images=len(evaluation.names),
         float=mean_scores(scores[FLOAT]),
         ranges=mean_scores(scores["ranges"]) if "ranges" in scores else None,
@@ -82,6 +83,7 @@ def load_run(run: RunDirectory, config: Experiment) -> tuple[Setup, Params, Save
       UserError: a file is missing or damaged, or the weights are not those of the run.
     """
     setup = load_model(config)
+    check_network(run, setup.model)
     params = read_params(run, config, setup.model.params)
     saved = read_scales(run, setup.specs, setup.blank_qparams)
     check_fingerprints(run, {"weights": weights_fingerprint(setup.model.params)})

@@ -16,6 +16,7 @@ from evolq_jax.quant.qparams import QParams
 from evolq_jax.runs.checkpoints import CHECKPOINTS
 from evolq_jax.runs.clock import Clock
 from evolq_jax.runs.directory import CONFIG, RESULT, RunDirectory, open_run
+from evolq_jax.runs.loaded_network import check_network
 from evolq_jax.runs.provenance import Provenance, input_fingerprints, provenance
 from evolq_jax.runs.saved_network import (
     CALIBRATED_FILES,
@@ -162,9 +163,10 @@ def read_start(setup: Setup, start: str) -> tuple[Params, QParams, QParams | Non
     then = run.config()
     chunk = config.calibration.image_chunk  # a limit of memory may have lowered it
     then = replace(then, calibration=replace(then.calibration, image_chunk=chunk))
-    for part in ("model", "quant", "calibration"):
+    for part in ("model", "preprocessing", "quant", "calibration"):
         if to_plain(getattr(then, part)) != to_plain(getattr(config, part)):
             raise UserError(f"start '{start}' has other `{part}` settings than this config")
+    check_network(run, setup.model)
     scales = read_scales(run, setup.specs, setup.blank_qparams)
     found = scales.init if run.names() <= CALIBRATED_FILES else scales.final
     if found is None:

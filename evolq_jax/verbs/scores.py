@@ -56,7 +56,7 @@ def score_run(
     points = [begin, *(milestone for milestone, _ in passed), end]
     return Improvement(
         run_dir=run.path,
-        setting=setting_of(setup.config, setup.model.name, setup.added_parameters),
+        setting=setting_of(setup.config, setup.model, setup.added_parameters),
         float=means[FLOAT],
         ranges=means.get("ranges"),
         init=means["init"],

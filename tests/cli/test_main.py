@@ -27,6 +27,8 @@ from tests.small_run import BLOCKS
 Evolq = Callable[..., str]
 PLAN = SearchPlan(
     model="vit_digits",
+    network="image size 8, width 64",
+    preprocessing="no resize, crop 8, mean 0.5, std 0.5",
     scheme="matmul W3A8",
     quantized_sites=9,
     searched_sites=("a", "b"),

@@ -72,10 +72,17 @@ def test_array_with_resize_goes_the_way_of_a_file() -> None:
     ("preprocessing", "message"),
     [
         (Preprocessing(interpolation="bicubik"), "'bicubik' is unknown .*did you mean 'bicubic'"),
-        (Preprocessing(size=0), "size must be positive, got 0"),
+        (Preprocessing(size=0), "crop must be positive, got 0"),
         (Preprocessing(size=224, resize=200), r"resize \(200\) must be None or at least .*224"),
     ],
 )
 def test_bad_preprocessing_is_refused(preprocessing: Preprocessing, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_preprocessing(preprocessing)
+
+
+def test_squashing_ignores_proportions() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))
+    pixels = resize_and_crop(image, Preprocessing(16, 20, "bilinear", crop_mode="squash"), "x")
+    whole = np.asarray(image.resize((20, 20), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(pixels, whole[2:18, 2:18])

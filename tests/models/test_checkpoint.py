@@ -243,3 +243,23 @@ def test_a_failed_save_leaves_the_old_file(
         save_params(path, params, {"model": "tiny"})
     assert path.read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["plain.safetensors", "w.safetensors"]
+
+
+# transformers 5.24: DeiTForImageClassification with these weights, image_size=8, patch_size=4,
+# hidden_size=12, num_hidden_layers=2, num_attention_heads=3, intermediate_size=20, layer_norm_eps=1e-6
+DEIT_WITH_ONE_HEAD = [
+    [-1.649823, -1.414823, -0.072950, 0.957288, 1.421752],
+    [1.973439, 1.552762, 0.214836, -0.209027, -1.110026],
+]
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_distilled"])
+def test_deit_of_transformers_with_one_head(name: str, tmp_path: Path) -> None:
+    theirs = hugging_face(arrays(distilled=True), "deit.")
+    one_head = {
+        key.replace("cls_classifier", "classifier"): array
+        for key, array in theirs.items()
+        if not key.startswith("distillation_classifier")
+    }
+    model = load_checkpoint(name, saved(one_head, tmp_path / "a.safetensors"))
+    np.testing.assert_allclose(logits(model, X), DEIT_WITH_ONE_HEAD, atol=1e-5)

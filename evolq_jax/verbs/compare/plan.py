@@ -26,6 +26,8 @@ class ComparisonPlan:
       candidate_images_a_run: the budget of a run.
       runs: the number of runs.
       finished_runs: the number of runs that have finished, and do not run again.
+      network: the sizes and options of the first method's network.
+      preprocessing: how its images are prepared.
       calibration_images: the number of images that a run uses.
       evaluation_images: the number of images that a run is scored on.
       estimated_seconds: the time of the other runs, at most. A candidate-image of a descent counts as one of
@@ -40,6 +42,8 @@ class ComparisonPlan:
     candidate_images_a_run: int
     runs: int
     finished_runs: int
+    network: str
+    preprocessing: str
     calibration_images: int
     evaluation_images: int
     estimated_seconds: float
@@ -69,6 +73,8 @@ def plan_compare(comparison: Comparison, run_dir: str | Path | None = None) -> C
         candidate_images_a_run=budget,
         runs=len(runs),
         finished_runs=done,
+        network=plan.network,
+        preprocessing=plan.preprocessing,
         calibration_images=plan.calibration_images,
         evaluation_images=plan.evaluation_images,
         estimated_seconds=(len(runs) - done) * plan.estimated_seconds,
@@ -120,6 +126,7 @@ def shared_calibration(comparison: Comparison) -> Experiment | None:
     return Experiment(
         CALIBRATED,
         model=first.model,
+        preprocessing=first.preprocessing,
         data=first.data,
         quant=first.quant,
         calibration=first.calibration,

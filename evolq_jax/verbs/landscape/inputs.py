@@ -28,6 +28,7 @@ from evolq_jax.pipeline.teacher import teacher_of
 from evolq_jax.pipeline.watcher import Watcher
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.runs.directory import FINAL_SCALES, RunDirectory, open_run
+from evolq_jax.runs.loaded_network import check_network
 from evolq_jax.runs.provenance import weights_fingerprint
 from evolq_jax.runs.results.files import check_fingerprints
 from evolq_jax.runs.saved_network import SavedScales, read_params, read_scales
@@ -77,6 +78,7 @@ def _network(
         calibrated = calibrate_setup(setup, watcher, for_search=False)
         return calibrated.params, SavedScales(calibrated.ranges, calibrated.qparams, None), calibrated.images
     check_fingerprints(run, {"weights": weights_fingerprint(setup.model.params)})
+    check_network(run, setup.model)
     return (
         read_params(run, setup.config, setup.model.params),
         read_scales(run, setup.specs, setup.blank_qparams),

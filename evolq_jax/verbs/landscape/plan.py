@@ -27,6 +27,8 @@ class LandscapePlan:
 
     Attributes:
       model: its name in the registry.
+      network: its sizes and options.
+      preprocessing: how images are prepared for it.
       scheme: of quantization, with its bits.
       scan: lines, a plane, or lines layer by layer.
       num_directions: the number of directions.
@@ -50,6 +52,8 @@ class LandscapePlan:
 
     kind: Literal["landscape plan"] = "landscape plan"
     model: str
+    network: str
+    preprocessing: str
     scheme: str
     scan: Kind
     num_directions: int
@@ -92,6 +96,8 @@ def plan_landscape(
     images = design.num_images * (points * share * overhead / num_devices + CALIBRATION)
     return LandscapePlan(
         model=setup.model.name,
+        network=setup.model.described,
+        preprocessing=str(setup.model.preprocessing),
         scheme=f"{quant.scheme} W{quant.weight_bits}A{quant.activation_bits}",
         scan=settings.kind,
         num_directions=design.num_directions,

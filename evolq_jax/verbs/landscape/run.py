@@ -14,6 +14,7 @@ from evolq_jax.landscape.scan import Program, scan
 from evolq_jax.pipeline.load import Setup, load_model
 from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.runs.directory import RunDirectory
+from evolq_jax.runs.loaded_network import record_network
 from evolq_jax.runs.preemption import preemptible
 from evolq_jax.runs.results.files import write_result
 from evolq_jax.runs.results.landscape import LandscapeResult
@@ -51,6 +52,7 @@ def run_landscape(
         preemptible(),
     ):
         setup = load_model(opened.config)
+        record_network(run, opened.config, setup.model)
         design = make_design(setup, opened.run)
         inputs = load_inputs(setup, opened.run, design, watcher)
         losses = _compute(setup, design, inputs, run=run, watcher=watcher)

@@ -33,7 +33,7 @@ def metadata_of(setup: Setup, target: Target, design: Design, inputs: Inputs) ->
     share = reflected_share(setup.model.parts, ground.origin, ground.directions, corners, log=design.log)
     return LandscapeMetadata(
         target=target.name,
-        setting=setting_of(config, setup.model.name, setup.added_parameters),
+        setting=setting_of(config, setup.model, setup.added_parameters),
         landscape=settings,
         axes=settings.axes,
         axis_labels=tuple(axis_label(settings, number) for number in range(len(settings.axes))),

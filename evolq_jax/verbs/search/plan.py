@@ -42,6 +42,8 @@ class SearchPlan:
 
     Attributes:
       model: its name in the registry.
+      network: its sizes and options.
+      preprocessing: how images are prepared for it.
       scheme: of quantization, with its bits.
       quantized_sites: the number of sites that are quantized.
       searched_sites: the names of those whose scales are searched.
@@ -64,6 +66,8 @@ class SearchPlan:
 
     kind: Literal["search plan"] = "search plan"
     model: str
+    network: str
+    preprocessing: str
     scheme: str
     quantized_sites: int
     searched_sites: tuple[str, ...]
@@ -104,6 +108,8 @@ def plan_search(config: Experiment) -> SearchPlan:
     seconds = _work(setup, images, evaluation) / (rate * num_devices) + PROGRAMS * compiling
     return SearchPlan(
         model=setup.model.name,
+        network=setup.model.described,
+        preprocessing=str(setup.model.preprocessing),
         scheme=f"{config.quant.scheme} W{config.quant.weight_bits}A{config.quant.activation_bits}",
         quantized_sites=len(setup.specs),
         searched_sites=searched_sites(setup),

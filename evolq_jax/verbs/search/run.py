@@ -17,6 +17,7 @@ from evolq_jax.quantized.search import search_problem
 from evolq_jax.runs.checkpoints import Saved, open_checkpoints
 from evolq_jax.runs.clock import Clock
 from evolq_jax.runs.directory import RunDirectory, open_run
+from evolq_jax.runs.loaded_network import record_network
 from evolq_jax.runs.milestones import Milestones
 from evolq_jax.runs.preemption import Preemption, preemptible
 from evolq_jax.runs.results.files import finished_result, write_result
@@ -54,6 +55,7 @@ def run_search(
         preemptible() as preemption,
     ):
         setup = load_model(config)
+        record_network(run, config, setup.model)
         check_search(setup)
         check_start(setup)
         num_images = count_calibration(setup, for_search=True)

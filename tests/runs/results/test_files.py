@@ -21,6 +21,7 @@ from evolq_jax.runs.results.files import (
 from evolq_jax.runs.results.landscape import LandscapeResult
 from evolq_jax.runs.results.networks import BaselineResult, SearchResult
 from evolq_jax.runs.typed_json import to_json
+from evolq_jax.typing import Preprocessing
 from tests.sample_results import BASELINE, COMPARISON, LANDSCAPE, SCORES, SEARCH, point
 
 RESULTS = (
@@ -107,7 +108,20 @@ def test_a_damaged_file_is_named(run: RunDirectory, text: str) -> None:
 def older(content: dict[str, Any]) -> dict[str, Any]:
     """The form of version 0.1: no kind, and neither setting nor provenance apart."""
     del content["kind"], content["provenance"]["chunks"]
+    del content["setting"]["architecture"], content["setting"]["preprocessing"]
     return content | content.pop("setting") | content.pop("provenance")
+
+
+def test_what_was_loaded_is_read_again(run: RunDirectory) -> None:
+    sizes = {"depths": [2, 2], "gelu_form": "erf", "eps": 1e-6, "distilled": False}
+    setting = replace(SEARCH.setting, architecture=sizes, preprocessing=Preprocessing(8, None, mean=(0.4,)))
+    result = replace(SEARCH, run_dir=run.path, setting=setting)
+    write(run, content_of(run, result))
+    assert read_result(run.path) == result
+    assert setting.described == (
+        "vit_tiny: depths [2, 2], gelu form erf, eps 1e-06, distilled False; images: no resize, crop 8, "
+        "mean 0.4, std 0.5"
+    )
 
 
 @pytest.mark.parametrize("result", [SEARCH, BASELINE], ids=lambda result: result.kind)

@@ -44,6 +44,8 @@ def test_a_plan_counts_without_writing_or_decoding(
     assert plan.evaluations == 2 * BLOCKS + 1
     assert plan.searched_sites == ("blocks/attn/qkv/weight",)
     assert plan.searched_scales == BLOCKS * 3 * WIDTH
+    assert "image size 8, patch size 2" in plan.network
+    assert plan.preprocessing == "no resize, crop 8, mean 0.5, std 0.5"
     assert plan.quantized_sites == len(load_model(small_config(weights)).specs)
     # blocks 3, 2, 1, 0 run 1, 2, 3 and 4 of the 4 blocks: 2.5 on average
     assert plan.network_share_per_evaluation == 0.625

@@ -15,17 +15,19 @@ MAX_LINES = 350
 
 # One line per layer, lowest first: the layer, and the layers that it may import beside itself.
 # `evolq_jax/x.py` and everything under `evolq_jax/x/` are layer x; "" is `evolq_jax/__init__.py`.
-NUMERICS = "errors typing trees named devices quant network objective"
+NUMERICS = "errors paths typing trees named devices quant network objective"
 ALGORITHMS = "calibration search gradient landscape training"
 LAYERS = {
     "version": "",
     "errors": "",
+    "paths": "errors",
     "typing": "errors",
     "trees": "errors typing",
     "named": "errors",
     "figures": "",
     "devices": "errors typing",
-    "data": "errors typing trees devices",
+    "notes": "errors paths devices",
+    "data": "errors paths typing trees devices notes",
     "quant": "errors typing trees named",
     "network": "errors typing trees devices quant",
     "objective": "errors typing trees named quant network",
@@ -38,11 +40,11 @@ LAYERS = {
     "training": NUMERICS,
     "quantized": f"version {NUMERICS} {ALGORITHMS} models",
     "config": f"{NUMERICS} {ALGORITHMS} data",
-    "pipeline": f"{NUMERICS} {ALGORITHMS} data metrics models quantized config",
+    "pipeline": f"{NUMERICS} {ALGORITHMS} notes data metrics models quantized config",
     "runs": f"version {NUMERICS} data metrics landscape quantized config",
     "verbs": f"version figures {NUMERICS} {ALGORITHMS} data metrics models quantized config pipeline runs",
     "configs": "config",
-    "cli": "version errors named devices typing metrics landscape training config pipeline runs verbs",
+    "cli": "version errors paths named devices typing metrics landscape training config pipeline runs verbs",
     "__main__": "errors devices cli",
     "": f"version {NUMERICS} {ALGORITHMS} data metrics models quantized config pipeline runs verbs",
 }

@@ -27,7 +27,7 @@ from evolq_jax.data.source import Source
 from evolq_jax.errors import UserError
 from evolq_jax.typing import Preprocessing, Progress
 
-FORMAT_VERSION = 1  # raise it when decoding or the entry's layout changes
+FORMAT_VERSION = 2  # raise it when decoding or the entry's layout changes
 _CHUNK_BYTES = 1 << 24
 _ORPHAN_SECONDS = 24 * 3600
 _log = logging.getLogger(__name__)

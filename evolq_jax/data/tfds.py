@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from evolq_jax.data.folder import class_folders, decode_image
+from evolq_jax.data.folder import class_folders
+from evolq_jax.data.image_file import decode_image
 from evolq_jax.data.source import Source, Unreadable, listed_labels
 from evolq_jax.data.tfds_builder import (
     LISTING,

@@ -6,6 +6,8 @@ from evolq_jax.config.experiment import Experiment
 from evolq_jax.data import check_draw, load_images, open_source
 from evolq_jax.data.source import Source
 from evolq_jax.errors import UserError
+from evolq_jax.notes import say_once
+from evolq_jax.paths import shortened
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.typing import Images, Preprocessing, Progress, no_progress
 
@@ -36,12 +38,43 @@ def count_evaluation(setup: Setup) -> int:
     source = open_source(data.evaluation, _evaluation_preprocessing(setup), data.class_index, data.tfds_dir)
     count = _number(data.num_evaluation, "num_evaluation", data.evaluation, source)
     _check_channels(setup, data.evaluation, source)
-    if source.max_label >= num_classes:
+    _check_classes(source, data.evaluation, num_classes)
+    return count
+
+
+def _check_classes(source: Source, where: str, num_outputs: int) -> None:
+    """Compares the classes of a set with those of the network. One output tells two classes apart.
+
+    Raises:
+      UserError: the network has fewer classes, or a list of classes has another number of them. Then labels
+        could be shifted.
+    """
+    num_classes, listed = max(num_outputs, 2), source.class_names
+    if listed and len(listed) != num_classes:
         raise UserError(
-            f"'{data.evaluation}' has label {source.max_label}, but the network has {num_classes} classes; "
+            f"data.class_index lists {len(listed)} classes (the first is '{shortened(listed[0])}'), but the "
+            f"network has {num_classes}: remove lines that are no class of it, or add those that lack"
+        )
+    check_labels(source.max_label, where, num_outputs)
+    if source.num_classes is not None and source.num_classes != num_classes:
+        say_once(
+            f"'{where}' has {source.num_classes} classes, and the network {num_classes}: top-1 is right only "
+            "if their indices mean the same"
+        )
+
+
+def check_labels(highest: int, where: str, num_outputs: int) -> None:
+    """Refuses labels that the network has no class for.
+
+    Raises:
+      UserError: the highest label is one.
+    """
+    num_classes = max(num_outputs, 2)
+    if highest >= num_classes:
+        raise UserError(
+            f"'{where}' has label {highest}, but the network has {num_classes} classes; "
             "check data.class_index and the weights"
         )
-    return count
 
 
 def _number(wanted: int | None, field: str, where: str, source: Source) -> int:
@@ -110,7 +143,7 @@ def load_evaluation(setup: Setup, progress: Progress = no_progress) -> Images:
       UserError: the source is missing or empty, a class is unknown, or an image cannot be read.
     """
     data = setup.config.data
-    return load_images(
+    images = load_images(
         data.evaluation,
         _evaluation_preprocessing(setup),
         class_index=data.class_index,
@@ -123,6 +156,9 @@ def load_evaluation(setup: Setup, progress: Progress = no_progress) -> Images:
         progress=progress,
         shared=True,
     )
+    if images.labels is not None and len(images.labels):
+        check_labels(int(images.labels.max()), data.evaluation, setup.model.config.num_classes)
+    return images
 
 
 def _evaluation_preprocessing(setup: Setup) -> Preprocessing:

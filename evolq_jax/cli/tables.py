@@ -80,7 +80,8 @@ def result_table(result: SearchResult | BaselineResult | EvaluationResult) -> Ta
         table.add_column(f"{change} [95 %]", justify="right", no_wrap=True)
     minimised = setting.fitness is None or "info_nce" in setting.fitness
     for metric, heading in TITLES.items():
-        if metric == "info_nce" and not minimised:
+        no_top5 = metric == "top5" and result.float.top1 is not None and result.float.top5 is None
+        if no_top5 or (metric == "info_nce" and not minimised):
             continue
         cells = [_cell(metric, getattr(scores, metric)) for scores in columns.values()]
         if result.delta is not None:

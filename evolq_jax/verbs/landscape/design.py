@@ -38,7 +38,7 @@ class Design(NamedTuple):
     moving: tuple[str, ...]  # the sites whose scales move
     losses: tuple[Loss, ...]
     columns: tuple[Column, ...]
-    left_out: tuple[str, ...]  # losses that need labels, which the images do not have
+    left_out: tuple[str, ...]  # losses that need what is not there: labels, or more than one output
     num_images: int
     num_directions: int
     log: tuple[bool, ...]  # by axis: whether it moves the logarithm of scales
@@ -72,11 +72,16 @@ def make_design(setup: Setup, run: RunDirectory | None) -> Design:
     moving = moving_sites(setup)
     _check_qparams(settings, run)
     num_images, labelled = _count_images(setup, run)
-    losses = make_losses(settings.losses, batch_size=settings.batch_size, with_labels=labelled)
+    losses = make_losses(
+        settings.losses,
+        batch_size=settings.batch_size,
+        with_labels=labelled,
+        with_directions=setup.model.num_classes > 1,
+    )
     if not losses:
         raise UserError(
-            f"the {settings.images} images have no labels, which {' and '.join(settings.losses)} need: "
-            "name other landscape.losses or images"
+            f"the {settings.images} images have no labels, or the network's one output no direction, which "
+            f"{' and '.join(settings.losses)} need: name other landscape.losses or images"
         )
     number = num_directions(settings)
     return Design(

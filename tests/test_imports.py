@@ -16,7 +16,7 @@ MAX_LINES = 350
 # One line per layer, lowest first: the layer, and the layers that it may import beside itself.
 # `evolq_jax/x.py` and everything under `evolq_jax/x/` are layer x; "" is `evolq_jax/__init__.py`.
 NUMERICS = "errors paths typing trees named devices quant network objective"
-ALGORITHMS = "calibration search gradient landscape training"
+ALGORITHMS = "calibration search gradient landscape training notes"
 LAYERS = {
     "version": "",
     "errors": "",
@@ -40,7 +40,7 @@ LAYERS = {
     "training": NUMERICS,
     "quantized": f"version {NUMERICS} {ALGORITHMS} models",
     "config": f"{NUMERICS} {ALGORITHMS} data",
-    "pipeline": f"{NUMERICS} {ALGORITHMS} notes data metrics models quantized config",
+    "pipeline": f"{NUMERICS} {ALGORITHMS} data metrics models quantized config",
     "runs": f"version {NUMERICS} data metrics landscape quantized config",
     "verbs": f"version figures {NUMERICS} {ALGORITHMS} data metrics models quantized config pipeline runs",
     "configs": "config",

@@ -78,6 +78,7 @@ class CalibrationConfig:
       brecq: settings of `brecq`.
       clip: settings of `clip`.
       batch_size: images of a batch. Smoothing observers update once a batch; `omse` and `ptf` score a batch.
+        None: 100, or what divides the number of images.
       image_chunk: images that run at once.
     """
 
@@ -88,12 +89,13 @@ class CalibrationConfig:
     fisher: bool = False
     brecq: BrecqConfig = field(default_factory=BrecqConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
-    batch_size: int = 100
+    batch_size: int | None = None
     image_chunk: int = 10
 
     def __post_init__(self) -> None:
         """Rejects unknown links and sizes that mean nothing."""
-        check_at_least_one("calibration.batch_size", self.batch_size)
+        if self.batch_size is not None:
+            check_at_least_one("calibration.batch_size", self.batch_size)
         check_at_least_one("calibration.image_chunk", self.image_chunk)
         if not self.damping > 0:
             raise UserError(f"calibration.damping must be positive, not {self.damping}")

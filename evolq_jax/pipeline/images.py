@@ -6,9 +6,11 @@ from evolq_jax.config.experiment import Experiment
 from evolq_jax.data import check_draw, load_images, open_source
 from evolq_jax.data.source import Source
 from evolq_jax.errors import UserError
+from evolq_jax.network.chunks import usual_batch
 from evolq_jax.notes import say_once
 from evolq_jax.paths import shortened
 from evolq_jax.pipeline.load import Setup
+from evolq_jax.quantized.calibrate import LARGEST_BATCH
 from evolq_jax.typing import Images, Preprocessing, Progress, no_progress
 
 
@@ -94,18 +96,29 @@ def _check_channels(setup: Setup, where: str, source: Source) -> None:
 
 
 def check_batches(config: Experiment, count: int, *, for_search: bool, skipped: int = 0) -> None:
-    """Checks that the number of calibration images fits the batches.
+    """Checks that the number of calibration images fits the batches that the user has set.
+
+    Others are made to fit. A line says so if they are not of the usual size.
 
     Raises:
       UserError: there are fewer images than a batch, the last batch would not be whole, or a search could
         hold out no batch.
     """
     batches = {"calibration.batch_size": config.calibration.batch_size}
+    fitted = {"calibration.batch_size": (LARGEST_BATCH, usual_batch(count, LARGEST_BATCH))}
     if for_search:
         batches["search.batch_size"] = config.search.batch_size
+        fitted["search.batch_size"] = (config.search.usual_batch, config.search.fitted(count).batch_size)
     left_out = f" ({skipped} unreadable ones left out)" if skipped else ""
+    changed = [
+        f"{key} {size}, not {usual}"
+        for key, (usual, size) in fitted.items()
+        if batches[key] is None and size != usual
+    ]
+    if changed:
+        say_once(f"{count} calibration images{left_out} make batches of another size: {'; '.join(changed)}")
     for key, batch in batches.items():
-        if count % batch or count < batch:
+        if batch is not None and (count % batch or count < batch):
             wrong = "fewer than one batch" if count < batch else "no whole number of batches"
             raise UserError(
                 f"{count} calibration images{left_out} are {wrong} of {batch}: "

@@ -73,7 +73,7 @@ def _check_fitness(setup: Setup) -> None:
         )
     given = [as_term(term) for term in search.fitness_functions]
     for term in dict.fromkeys(term for term in [*given, *used] if term not in TERMS.values()):
-        _trace(model, term, search.batch_size)
+        _trace(model, term, search.batch_size or search.usual_batch)
 
 
 def _trace(model: Network, term: Term, batch_size: int) -> None:

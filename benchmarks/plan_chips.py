@@ -195,7 +195,7 @@ def _compile(options: Options) -> tuple[Network, "Compiled"]:
         sizes.depth,
         sizes.num_classes,
         parameters,
-        search.batch_size,
+        search.fitted(options.images).batch_size or 1,
     )
     return network, compile_scoring(setup, mesh, options.images)
 

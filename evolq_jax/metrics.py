@@ -11,6 +11,7 @@ from evolq_jax.objective.logits import info_nce, kl_per_image
 PER_IMAGE = ("top1", "top5", "agreement", "kl")
 CONTRASTIVE_BATCH = 100  # as in the paper's calibration
 CHUNK_IMAGES = 10_000  # ranked at once
+TOP = 5
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,10 @@ class Scores:
 
     Attributes:
       top1: share of images whose label is the most likely class.
-      top5: share of images whose label is among the five most likely classes.
+      top5: share of images whose label is among the five most likely classes. None for networks of fewer than
+        six classes, where it would be 1.
       agreement: share of images with the same most likely class as the float network.
-      kl: mean KL(float || this), nats.
+      kl: mean KL(float || this), nats; of one output, half the squared difference (`kl_per_image`).
       info_nce: mean over whole batches of `CONTRASTIVE_BATCH` consecutive images.
     """
 
@@ -66,9 +68,18 @@ def score(logits: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None) ->
 
     Among equal logits the class of the lower index comes first; a quantized head has many equal logits.
     Ranking takes several times the memory of the logits, so it works on CHUNK_IMAGES at a time.
+
+    One output (C = 1) is the log odds of the second of two classes. If all outputs of the float network have
+    the same sign and there are no labels, it is no log odds. Then the two classes are the lower and the
+    higher half of these outputs.
     """
+    middle = 0.0
+    if teacher.shape[1] == 1 and labels is None and (teacher.min() > 0 or teacher.max() < 0):
+        middle = float(np.median(teacher))
     chunks = [slice(start, start + CHUNK_IMAGES) for start in range(0, len(logits), CHUNK_IMAGES)]
-    parts = [_score(logits[c], teacher[c], None if labels is None else labels[c]) for c in chunks]
+    parts = [
+        _score(logits[c], teacher[c], None if labels is None else labels[c], middle=middle) for c in chunks
+    ]
     per_image = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return ImageScores(
         top1=per_image.get("top1"),
@@ -79,18 +90,29 @@ def score(logits: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None) ->
     )
 
 
-def _score(logits: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None) -> dict[str, np.ndarray]:
+def _score(
+    logits: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None, *, middle: float
+) -> dict[str, np.ndarray]:
     """The scores that each image has by itself."""
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    ranked, wanted = (_of_classes(each, middle) for each in (logits, teacher))
+    order = np.argsort(-ranked, axis=1, kind="stable")[:, :TOP]
     found = {
-        "agreement": (order[:, 0] == teacher.argmax(axis=1)).astype(np.float64),
+        "agreement": (order[:, 0] == wanted.argmax(axis=1)).astype(np.float64),
         "kl": np.asarray(kl_per_image(jnp.asarray(logits), jnp.asarray(teacher)), np.float64),
     }
     if labels is not None:
         hits = order == labels[:, None]
         found["top1"] = hits[:, 0].astype(np.float64)
-        found["top5"] = hits.any(axis=1).astype(np.float64)
+        if ranked.shape[1] > TOP:
+            found["top5"] = hits.any(axis=1).astype(np.float64)
     return found
+
+
+def _of_classes(logits: np.ndarray, middle: float) -> np.ndarray:
+    """Logits [B, C]. Of one output: [B, 2], the second class above `middle`."""
+    if logits.shape[1] > 1:
+        return logits
+    return np.concatenate([np.full_like(logits, middle), logits], axis=1)
 
 
 def _info_nce(logits: np.ndarray, teacher: np.ndarray) -> float:

@@ -23,6 +23,7 @@ from evolq_jax.models.sidecar import read_sidecars
 from evolq_jax.models.tags import todays_name, warn_of_tag
 from evolq_jax.models.weight_files import WeightFiles, find_weights, read_arrays
 from evolq_jax.network.network import Network
+from evolq_jax.paths import user_path
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Params, Preprocessing
 
@@ -141,7 +142,7 @@ def save_params(path: str | Path, params: Params, metadata: Mapping[str, str]) -
     Raises:
         UserError: the model is unknown, the parameters do not fit it, or the file cannot be written.
     """
-    path = Path(path)
+    path = user_path(path, "weights")
     if "model" not in metadata:
         raise UserError(f"{path}: the metadata must give the name of the model under 'model'")
     entry = get_entry(metadata["model"])

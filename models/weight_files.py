@@ -14,6 +14,7 @@ from evolq_jax.errors import UserError
 from evolq_jax.models import hub
 from evolq_jax.models.json_file import read_json
 from evolq_jax.models.npz_file import read_npz
+from evolq_jax.paths import user_path
 
 SUFFIXES = (".safetensors", ".npz")
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl", ".pickle")
@@ -55,7 +56,7 @@ def find_weights(path: str | Path) -> WeightFiles:
     """
     from_hub = hub.is_hub_path(str(path))
     try:
-        file = hub.download(str(path)) if from_hub else Path(path).expanduser()
+        file = hub.download(str(path)) if from_hub else user_path(path, "weights")
         if file.is_dir():
             file = _in_folder(file, str(path) if from_hub else str(file))
         elif not file.is_file():

@@ -15,38 +15,40 @@ MAX_LINES = 350
 
 # One line per layer, lowest first: the layer, and the layers that it may import beside itself.
 # `evolq_jax/x.py` and everything under `evolq_jax/x/` are layer x; "" is `evolq_jax/__init__.py`.
-NUMERICS = "errors typing trees named devices quant network objective"
-ALGORITHMS = "calibration search gradient landscape training"
+NUMERICS = "errors paths json_text typing trees named devices quant network objective"
+ALGORITHMS = "calibration search gradient landscape training notes"
 ROOMS = "data metrics models quantized config"
 LAYERS = {
     "version": "",
     "interrupt": "",
     "errors": "",
+    "paths": "errors",
     "json_text": "errors",
     "typing": "errors",
     "trees": "errors typing",
     "named": "errors",
     "figures": "",
     "devices": "interrupt errors typing",
-    "data": "errors typing trees devices",
+    "notes": "errors paths devices",
+    "data": "errors paths typing trees devices notes",
     "quant": "errors typing trees named",
     "network": "errors typing trees devices quant",
     "objective": "errors typing trees named quant network",
-    "models": "errors typing trees quant network",
+    "models": "errors paths typing trees quant network",
     "metrics": "errors typing objective",
     "search": NUMERICS,
     "calibration": f"{NUMERICS} search",  # `clip` scores ranges as a search does
     "gradient": f"{NUMERICS} search",
     "landscape": f"{NUMERICS} search figures",
     "training": NUMERICS,
-    "quantized": f"version json_text {NUMERICS} {ALGORITHMS} models",
+    "quantized": f"version {NUMERICS} {ALGORITHMS} models",
     "config": f"{NUMERICS} {ALGORITHMS} data models",
     "pipeline": f"{NUMERICS} {ALGORITHMS} {ROOMS}",
-    "runs": f"version interrupt json_text {NUMERICS} data metrics landscape quantized config",
-    "verbs": f"version interrupt json_text figures {NUMERICS} {ALGORITHMS} {ROOMS} pipeline runs",
+    "runs": f"version interrupt {NUMERICS} data metrics landscape quantized config",
+    "verbs": f"version interrupt figures {NUMERICS} {ALGORITHMS} {ROOMS} pipeline runs",
     "configs": "config",
-    "cli": "version interrupt errors named devices typing metrics landscape training config pipeline runs"
-    " verbs",
+    "cli": "version interrupt errors paths named devices typing metrics landscape training config pipeline"
+    " runs verbs",
     "__main__": "interrupt errors devices cli",
     "": f"version {NUMERICS} {ALGORITHMS} {ROOMS} pipeline runs verbs",
 }

@@ -57,11 +57,31 @@ def test_equal_logits_are_ranked_by_index() -> None:
     assert scores.top1.tolist() == [0.0, 0.0]
 
 
-def test_fewer_than_five_classes_are_all_in_the_top_five() -> None:
-    logits = np.eye(3, dtype=np.float32)
-    scores = score(logits, logits, np.array([0, 0, 0], np.int32))
-    assert mean_scores(scores).top5 == 1.0
-    assert mean_scores(scores).top1 == pytest.approx(1 / 3)
+@pytest.mark.parametrize(("classes", "top5"), [(2, None), (5, None), (6, 0.5)])
+def test_a_top_five_of_five_classes_is_left_out(classes: int, top5: float | None) -> None:
+    logits = np.tile(np.arange(classes, dtype=np.float32), (2, 1))
+    scores = mean_scores(score(logits, logits, np.array([0, 1], np.int32)))
+    assert scores.top5 == top5
+    assert scores.top1 == (0.5 if classes == 2 else 0.0)
+
+
+def test_one_output_is_seen() -> None:
+    teacher = np.array([[-2.0], [1.0], [3.0], [0.5]], np.float32)
+    logits = np.array([[-1.0], [-1.0], [2.0], [0.5]], np.float32)
+    scores = score(logits, teacher, np.array([0, 1, 1, 0], np.int32))
+    assert scores.agreement.tolist() == [1.0, 0.0, 1.0, 1.0]
+    assert scores.kl.tolist() == [0.5, 2.0, 0.5, 0.0]
+    assert scores.top1 is not None
+    assert scores.top1.tolist() == [1.0, 0.0, 1.0, 0.0]
+    assert scores.top5 is None
+
+
+def test_an_output_that_is_no_log_odds_agrees_by_halves() -> None:
+    teacher = np.array([[31.0], [32.0], [33.0], [34.0]], np.float32)
+    logits = np.full((4, 1), 33.5, np.float32)  # a network that has lost everything
+    scores = mean_scores(score(logits, teacher, None))
+    assert scores.agreement == 0.5
+    assert scores.kl == pytest.approx(0.5 * (2.5**2 + 1.5**2 + 0.5**2 + 0.5**2) / 4)
 
 
 def test_info_nce_is_over_whole_batches_only() -> None:

@@ -16,6 +16,7 @@ from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.reading import Reading
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import is_stacked, list_sites
+from evolq_jax.objective.logits import random_score
 from evolq_jax.quant.sites import FloatSite
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Array, Params
@@ -134,9 +135,7 @@ def _projected(
 ) -> Array:
     """The scalar whose gradient is taken, with arrays added at sites."""
     logits = forward(parts, Reading(lambda _, entries: _AddSite(dict(entries)), params, added), images)
-    log_p = jax.nn.log_softmax(logits)
-    v = jax.vmap(lambda key: jax.random.normal(key, log_p.shape[1:]))(keys)
-    return (v * jax.lax.stop_gradient(jnp.exp(log_p / 2)) * log_p).sum()
+    return random_score(logits, jax.vmap(lambda key: jax.random.normal(key, logits.shape[1:]))(keys))
 
 
 def _normalised(weights: Array) -> Array:

@@ -5,7 +5,6 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
@@ -13,6 +12,7 @@ from evolq_jax import interrupt
 from evolq_jax.cli.arguments import check_config_is_first, make_parser
 from evolq_jax.cli.command import Call, Command
 from evolq_jax.cli.commands import COMMANDS
+from evolq_jax.cli.configs import is_directory
 from evolq_jax.cli.help import COMMON, print_common
 from evolq_jax.cli.override import print_fields, print_names
 from evolq_jax.cli.progress import make_watcher
@@ -22,6 +22,7 @@ from evolq_jax.config.plugins import load_plugin
 from evolq_jax.config.presets import with_preset
 from evolq_jax.devices import hosts
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.paths import printable
 from evolq_jax.runs.preemption import STATUS, Preempted
 
 
@@ -56,8 +57,7 @@ def main() -> None:
 def one_line(message: str, longest: int = 200) -> str:
     """A message in one line that commands no terminal: control characters written out, long words cut."""
     words = [word if len(word) <= longest else f"{word[:longest]}..." for word in message.split()]
-    shown = [c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(words)]
-    return "".join(shown)
+    return printable(" ".join(words))
 
 
 def _write_no_more() -> None:
@@ -101,7 +101,7 @@ def _print_help(options: argparse.Namespace, console: Console) -> None:
     """Prints the verb's own options, then the fields of its config: those set most, or all."""
     command: Command = options.command
     kind, config = command.config or Experiment, None
-    if options.config is not None and not Path(options.config).is_dir():
+    if options.config is not None and not is_directory(options.config):
         config = load_config(options.config, kind)
         config = with_preset(config, options.preset)
     options.parser.print_help()

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from evolq_jax.landscape.jaggedness import Spread
 from evolq_jax.metrics import Interval
+from evolq_jax.paths import printable
 from evolq_jax.runs.results.comparison import ComparisonResult, MetricOverSeeds
 from evolq_jax.runs.results.headline import headline
 from evolq_jax.runs.results.landscape import LandscapeResult
@@ -80,7 +81,8 @@ def result_table(result: SearchResult | BaselineResult | EvaluationResult) -> Ta
         table.add_column(f"{change} [95 %]", justify="right", no_wrap=True)
     minimised = setting.fitness is None or "info_nce" in setting.fitness
     for metric, heading in TITLES.items():
-        if metric == "info_nce" and not minimised:
+        no_top5 = metric == "top5" and result.float.top1 is not None and result.float.top5 is None
+        if no_top5 or (metric == "info_nce" and not minimised):
             continue
         cells = [_cell(metric, getattr(scores, metric)) for scores in columns.values()]
         if result.delta is not None:
@@ -188,10 +190,10 @@ def facts_of(record: Any) -> dict[str, Any]:
 
 def _fact(value: Any) -> str:
     if isinstance(value, tuple):
-        return ", ".join(map(str, value))
+        return printable(", ".join(map(str, value)))
     if value is None:
         return "none"
-    return f"{value:,}" if isinstance(value, int | float) else str(value)
+    return f"{value:,}" if isinstance(value, int | float) else printable(str(value))
 
 
 def plan_table(title: str, plan: SearchPlan | ComparisonPlan | LandscapePlan) -> Table:

@@ -4,7 +4,6 @@ A config file (`configs/*.py`) holds `config = Experiment(...)`. The command lin
 """
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from evolq_jax.calibration.chain import CORRECTED, LINKS, check_chain, find_links
 from evolq_jax.calibration.link import FLOAT_STREAM, LayerLink, Link, TokenWeighting, WalkConfig
@@ -23,6 +22,7 @@ from evolq_jax.errors import UserError, check_at_least_one
 from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.named import check_names
+from evolq_jax.paths import is_plain_word
 from evolq_jax.quant.qparams import check_bits
 from evolq_jax.quant.scheme import QuantConfig, Rule
 from evolq_jax.search.config import SearchConfig
@@ -82,6 +82,7 @@ class CalibrationConfig:
       brecq: settings of `brecq`.
       clip: settings of `clip`.
       batch_size: images of a batch. Smoothing observers update once a batch; `omse` and `ptf` score a batch.
+        None: 100, or what divides the number of images.
       image_chunk: images that run at once.
     """
 
@@ -92,12 +93,13 @@ class CalibrationConfig:
     fisher: bool = False
     brecq: BrecqConfig = field(default_factory=BrecqConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
-    batch_size: int = 100
+    batch_size: int | None = None
     image_chunk: int = 10
 
     def __post_init__(self) -> None:
         """Rejects unknown links and sizes that mean nothing."""
-        check_at_least_one("calibration.batch_size", self.batch_size)
+        if self.batch_size is not None:
+            check_at_least_one("calibration.batch_size", self.batch_size)
         check_at_least_one("calibration.image_chunk", self.image_chunk)
         if not self.damping > 0:
             raise UserError(f"calibration.damping must be positive, not {self.damping}")
@@ -210,7 +212,7 @@ class Experiment:
     def __post_init__(self) -> None:
         """Rejects what is wrong for every model and all images."""
         check_values(self)
-        if not self.name or Path(self.name).name != self.name:
+        if not is_plain_word(self.name):
             raise UserError(
                 f"name '{self.name}' must be a plain word: the run's directory is called after it"
             )

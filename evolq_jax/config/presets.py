@@ -53,7 +53,7 @@ def faithful(config: Experiment) -> Experiment:
         replacement="worst",
         fitness="info_nce",
         temperature=3.0,
-        batch_size=100,
+        batch_size=None,  # 100, as nothing is held out
         holdout=0.0,
         teacher="integer_layer_norm" if fully_quantized else "float",
         rescore_start=True,

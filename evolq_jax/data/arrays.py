@@ -9,6 +9,7 @@ import numpy as np
 from evolq_jax.data.preprocess import fit_array
 from evolq_jax.data.source import Source, listed_labels
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.paths import open_regular
 from evolq_jax.typing import Preprocessing
 
 _READ_ERRORS = (
@@ -87,7 +88,7 @@ def array_source(
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise UserError(
@@ -116,4 +117,9 @@ def _check_arrays(path: Path, pixels: np.ndarray, labels: np.ndarray | None) -> 
         raise UserError(
             f"{path}: 'label' must be integers [{len(pixels)}], one per image, "
             f"got {labels.dtype} {list(labels.shape)}"
+        )
+    if labels is not None and not (labels.min() >= 0 and labels.max() <= np.iinfo(np.int32).max):
+        raise UserError(
+            f"{path}: 'label' must be class indices from 0 on, but goes from {labels.min()} to "
+            f"{labels.max()}; leave it out if there are no labels"
         )

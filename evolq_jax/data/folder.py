@@ -1,60 +1,51 @@
 """Images as files: `<class>/<file>`, or flat if no labels are wanted."""
 
 import os
-import struct
-import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from evolq_jax.data.preprocess import resize_and_crop
-from evolq_jax.data.source import Source, Unreadable, listed_labels
+from evolq_jax.data.class_index import ClassIndex
+from evolq_jax.data.image_file import decode_file
+from evolq_jax.data.source import Source, listed_labels
 from evolq_jax.errors import UserError
+from evolq_jax.notes import say_once
 from evolq_jax.typing import Preprocessing
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-# Pillow's decoders let some of their parsers' errors through.
-_DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    TypeError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+# Those of torchvision's ImageFolder. What a file holds decides how it is read, not its name.
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
-def folder_source(folder: Path, preprocessing: Preprocessing, class_index: Path | None) -> Source:
+def folder_source(folder: Path, preprocessing: Preprocessing, classes: ClassIndex | None) -> Source:
     """Lists a folder's images, sorted by the name of the class folder, then by file name.
 
-    The order does not depend on `class_index`, so a seed draws the same images with and without labels. If
-    the class-index file is sorted (ImageNet's is), it is the order of the class indices. Hidden entries,
-    other file types and deeper folders are ignored.
+    The order does not depend on `classes`, so a seed draws the same images with and without labels. If the
+    class-index file is sorted (ImageNet's is), it is the order of the class indices. Hidden entries, other
+    file types and deeper folders are passed over; but for hidden ones, a line says how many.
 
     Args:
         folder: the root. It holds class folders of images, or images directly (then without labels).
         preprocessing: how a file becomes uint8 [size, size, 3].
-        class_index: file with one class id per line, in index order; None: no labels.
+        classes: which class has which index; None: no labels.
 
     Returns:
         The set; names are relative to `folder`, labels int32 [B] or None.
 
     Raises:
-        UserError: no images, an unreadable folder or class-index file, or a class not in that file.
+        UserError: no images, an unreadable folder, or a class of which `classes` knows nothing.
     """
-    entries = _list_images(folder)
+    entries, passed_over = _list_images(folder)
     if not entries:
         raise UserError(
             f"no images in {folder}: expected <class>/<file> or files directly, "
             f"ending in one of {' '.join(EXTENSIONS)}"
         )
-    labels = None if class_index is None else _labels(folder, entries, class_index)
+    if passed_over:
+        say_once(f"{folder}: passed over {_counted(passed_over)}; {len(entries)} images are used")
+    labels = None if classes is None else _labels(folder, entries, classes)
     names = tuple(f"{class_name}/{file}" if class_name else file for class_name, file in entries)
     root = str(folder.resolve())
 
@@ -73,6 +64,7 @@ def folder_source(folder: Path, preprocessing: Preprocessing, class_index: Path 
         names=names,
         labels=None if labels is None else listed_labels(labels),
         max_label=-1 if labels is None else int(labels.max()),
+        class_names=() if classes is None else tuple(names[0] for names in classes.classes),
         class_folders=class_folders(names),
         shape=(preprocessing.size, preprocessing.size, 3),
         decode=decode,
@@ -86,98 +78,69 @@ def class_folders(names: Sequence[str]) -> np.ndarray | None:
     return None if folders.tolist() == [""] else numbers
 
 
-def decode_file(path: Path, preprocessing: Preprocessing) -> np.ndarray:
-    """Decodes one file to RGB, resizes it and crops it.
-
-    Returns:
-        uint8 [size, size, 3].
-
-    Raises:
-        Unreadable: the file cannot be opened or decoded to its end.
-        UserError: the image is smaller than the crop.
-    """
-    return decode_image(path, path, preprocessing)
-
-
-def decode_image(
-    file: Path | BinaryIO, name: str | Path, preprocessing: Preprocessing, mode: Literal["RGB", "L"] = "RGB"
-) -> np.ndarray:
-    """As `decode_file`, for anything that Pillow can open: uint8 [size, size, K], K = 3 (RGB) or 1 (L)."""
-    try:
-        with Image.open(file) as image:
-            pixels = image.convert(mode)
-    except _DECODE_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise Unreadable(f"{name} ({reason})") from error
-    return resize_and_crop(pixels, preprocessing, name)
-
-
-def read_class_index(path: Path) -> dict[str, int]:
-    """Reads a class-index file: one class per line, in index order. The first word of a line is the class id.
-
-    Raises:
-        UserError: the file is missing, not text or empty, has an empty line inside, or names a class twice.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read class_index {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"class_index {path} is not a text file (one class id per line)") from error
-    if not lines:
-        raise UserError(f"class_index {path} is empty: expected one class id per line")
-    index: dict[str, int] = {}
-    for number, line in enumerate(lines):
-        words = line.split()
-        if not words:
-            raise UserError(
-                f"class_index {path}, line {number + 1} is empty: the lines after it would be off by one"
-            )
-        if words[0] in index:
-            raise UserError(
-                f"class_index {path} has class '{words[0]}' twice, "
-                f"in lines {index[words[0]] + 1} and {number + 1}"
-            )
-        index[words[0]] = number
-    return index
-
-
-def _labels(folder: Path, entries: list[tuple[str, str]], class_index: Path) -> np.ndarray:
-    index = read_class_index(class_index)
+def _labels(folder: Path, entries: list[tuple[str, str]], classes: ClassIndex) -> np.ndarray:
+    found: dict[str, int] = {}
     for class_name, file in entries:
         if not class_name:
             raise UserError(
                 f"{folder / file} lies outside a class folder, so it has no label; "
                 "move it into <class>/ or set class_index to None"
             )
-        if class_name not in index:
-            raise UserError(
-                f"unknown class '{class_name}': folder {folder / class_name} is not among "
-                f"the {len(index)} classes of class_index {class_index}"
-            )
-    return np.array([index[class_name] for class_name, _ in entries], dtype=np.int32)
+        if class_name not in found:
+            number = classes.find(class_name)
+            if number is None:
+                raise UserError(
+                    f"unknown class '{class_name}': folder {folder / class_name} is not among the "
+                    f"{len(classes.classes)} classes of {classes.where}{classes.nearest(class_name)}"
+                )
+            found[class_name] = number
+    return np.array([found[class_name] for class_name, _ in entries], dtype=np.int32)
 
 
-def _list_images(folder: Path) -> list[tuple[str, str]]:
+class _Entry(NamedTuple):
+    name: str
+    is_folder: bool
+    is_file: bool  # or a broken link, which is reported as unreadable instead of vanishing
+
+
+def _list_images(folder: Path) -> tuple[list[tuple[str, str]], Counter[str]]:
+    """Class folder (or "") and name of each image, sorted, and how many entries of other kinds there are."""
     found: list[tuple[str, str]] = []
-    for name, is_folder in _entries(folder):
-        if is_folder:
-            found += [
-                (name, file) for file, nested in _entries(folder / name) if not nested and _is_image(file)
-            ]
-        elif _is_image(name):
-            found.append(("", name))
-    return sorted(found)
+    others: Counter[str] = Counter()
+
+    def add(place: str, entry: _Entry) -> None:
+        ending = os.path.splitext(entry.name)[1].lower()
+        if entry.is_folder:
+            others["folders inside class folders"] += 1
+        elif not entry.is_file:
+            others["pipes or devices"] += 1
+        elif ending in EXTENSIONS:
+            found.append((place, entry.name))
+        else:
+            others[f"{ending} files" if ending else "files without an ending"] += 1
+
+    for entry in _entries(folder):
+        for nested in _entries(folder / entry.name) if entry.is_folder else ():
+            add(entry.name, nested)
+        if not entry.is_folder:
+            add("", entry)
+    return sorted(found), others
 
 
-def _entries(folder: Path) -> list[tuple[str, bool]]:
-    # A broken link counts as a file here, so that it is reported as unreadable instead of vanishing.
+def _entries(folder: Path) -> list[_Entry]:
     try:
         with os.scandir(folder) as entries:
-            return [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+            return [
+                _Entry(each.name, each.is_dir(), each.is_file() or each.is_symlink())
+                for each in entries
+                if not each.name.startswith(".")
+            ]
     except OSError as error:
         raise UserError(f"cannot list folder {folder}: {error.strerror}") from error
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS)
+def _counted(others: Counter[str]) -> str:
+    """`4 .gif files, 1 files without an ending`, the most first."""
+    ordered = sorted(others.items(), key=lambda item: (-item[1], item[0]))
+    rest = sum(count for _, count in ordered[5:])
+    return ", ".join(f"{count} {kind}" for kind, count in ordered[:5]) + (f" and {rest} more" if rest else "")

@@ -2,12 +2,14 @@
 
 import logging
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 
 from evolq_jax.data.arrays import npz_source
 from evolq_jax.data.cache import cached_decode, default_cache_dir
+from evolq_jax.data.class_index import read_class_index
 from evolq_jax.data.decode import Decoded, OnCorrupt
 from evolq_jax.data.digits import DIGITS, digits_source
 from evolq_jax.data.draw import Draw, draw_rows
@@ -17,9 +19,10 @@ from evolq_jax.data.pixel_file import decode_uncached
 from evolq_jax.data.preprocess import check_preprocessing
 from evolq_jax.data.source import Source
 from evolq_jax.data.tfds import tfds_source
-from evolq_jax.data.tfds_builder import INFO, PREFIX
+from evolq_jax.data.tfds_builder import INFO, PREFIX, parse_name
 from evolq_jax.devices import hosts
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.paths import user_path
 from evolq_jax.typing import Images, Preprocessing, Progress
 
 _log = logging.getLogger(__name__)
@@ -49,7 +52,7 @@ def load_images(
             [B, h, w, 3 or 1] and optionally `label` [B], `digits:train` / `digits:test`, or `tfds:SET:SPLIT`:
             a set that tensorflow-datasets has prepared as array_record (`tfds_source`).
         preprocessing: how the checkpoint wants its images. `mean` and `std` are not applied here.
-        class_index: for folders, the file with one class id per line, in index order; None: no labels.
+        class_index: for folders, the file that lists the classes (`read_class_index`); None: no labels.
         num: the number of images; None: all.
         seed: draws the `num` images; None: the first `num`.
         draw: `random` (`draw_indices`), or `balanced` over class folders or labels (`draw_balanced`).
@@ -113,15 +116,15 @@ def open_source(
     """Lists an image set without decoding it. Arguments and errors are those of `load_images`."""
     check_preprocessing(preprocessing)
     source = str(source)
-    path = Path(source).expanduser()
-    if path.is_dir():
+    is_name = source in DIGITS or source.startswith(PREFIX)
+    path = Path(source) if is_name else user_path(source, "image source")
+    if not is_name and path.is_dir():
         if (path / INFO).is_file():
             raise UserError(
                 f"{source} is a prepared data set, not a folder of images: write {PREFIX}{source}"
             )
-        return folder_source(
-            path, preprocessing, None if class_index is None else Path(class_index).expanduser()
-        )
+        index = None if class_index is None else read_class_index(user_path(class_index, "class_index"))
+        return folder_source(path, preprocessing, index)
     if class_index is not None:
         _check_exists(source, path)
         raise UserError(
@@ -137,10 +140,23 @@ def open_source(
     return npz_source(path, preprocessing)
 
 
+def absolute_source(source: str) -> str:
+    """The name of an image set, from every folder. Names of sets stay as they are."""
+    if source in DIGITS:
+        return source
+    if not source.startswith(PREFIX):
+        return os.path.abspath(user_path(source, "image source"))
+    data_set, split = parse_name(source)
+    folder = user_path(data_set, "image source")
+    if not (folder / INFO).is_file():
+        return source
+    return f"{PREFIX}{os.path.abspath(folder)}" + ("" if split is None else f":{split}")
+
+
 def _cache_folder(cache_dir: str | Path | None) -> Path | None:
     if cache_dir is None:
         return None
-    return default_cache_dir() if cache_dir == "auto" else Path(cache_dir).expanduser()
+    return default_cache_dir() if cache_dir == "auto" else user_path(cache_dir, "the image cache")
 
 
 def _check_exists(source: str, path: Path) -> None:

@@ -20,11 +20,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evolq_jax.data.cache import atomic
-from evolq_jax.data.folder import folder_source, read_class_index
+from evolq_jax.data.class_index import read_class_index
+from evolq_jax.data.folder import folder_source
 from evolq_jax.data.source import Source
 from evolq_jax.data.tfds_builder import LISTING, import_tfds, not_installed
 from evolq_jax.data.threads import in_order
 from evolq_jax.errors import UserError
+from evolq_jax.paths import open_regular
 from evolq_jax.typing import Preprocessing, Progress
 
 SET, SPLIT, VERSION = "images", "images", "1.0.0"
@@ -49,7 +51,7 @@ def pack_folder(
     Args:
         folder: `<class>/<file>` or flat.
         out: the data set's folder; it must be empty or missing.
-        class_index: file with one class id per line in index order; None: without labels.
+        class_index: file that lists the classes in index order; None: without labels.
         progress: called with (images done, images in all).
 
     Raises:
@@ -59,8 +61,9 @@ def pack_folder(
     tfds = import_tfds(f"tfds:{out}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already: give the data set another folder, or remove it")
-    source = folder_source(folder, Preprocessing(), class_index)
-    classes = None if class_index is None else list(read_class_index(class_index))
+    index = None if class_index is None else read_class_index(class_index)
+    source = folder_source(folder, Preprocessing(), index)
+    classes = None if index is None else index.ids
     labels = None if source.labels is None else source.labels(np.arange(len(source.names)))
     features = _features(tfds, classes)
     stamps = [source.stamp(row) for row in range(len(source.names))]
@@ -140,7 +143,8 @@ def _begin(partial: Path, plan: list[Any]) -> int:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with open_regular(path) as file:
+            return file.read()
     except OSError as error:
         raise UserError(f"cannot read image {path} ({error.strerror}); remove it from the folder") from error
 

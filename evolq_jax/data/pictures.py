@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from evolq_jax.data.folder import EXTENSIONS, decode_image
+from evolq_jax.data.folder import EXTENSIONS
+from evolq_jax.data.image_file import decode_image
 from evolq_jax.data.source import Unreadable
 from evolq_jax.errors import UserError
+from evolq_jax.paths import open_regular, user_path
 from evolq_jax.typing import Preprocessing
 
 
@@ -20,7 +22,7 @@ def list_pictures(given: Sequence[str | Path]) -> tuple[Path, ...]:
     if not given:
         raise UserError("name the pictures, or a folder of pictures")
     found: list[Path] = []
-    for path in map(Path, given):
+    for path in (user_path(each, "picture") for each in given):
         if not path.exists():
             raise UserError(f"no picture at '{path}'")
         inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS)
@@ -37,6 +39,9 @@ def decode_picture(path: Path, preprocessing: Preprocessing) -> np.ndarray:
         UserError: it cannot be read, or is smaller than the crop.
     """
     try:
-        return decode_image(path, path, preprocessing, "L" if len(preprocessing.mean) == 1 else "RGB")
+        with open_regular(path) as file:
+            return decode_image(file, path, preprocessing, "L" if len(preprocessing.mean) == 1 else "RGB")
+    except OSError as error:
+        raise UserError(f"cannot read picture {path}: {error.strerror or error}") from error
     except Unreadable as error:
         raise UserError(f"cannot read picture {error}") from error

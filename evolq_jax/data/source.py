@@ -22,6 +22,8 @@ class Source:
         stamp: gives a JSON-able value that changes when image i's bytes are replaced (for the cache key).
         labels: gives the labels int32 [b] of rows [b]; None: the set has no labels.
         max_label: the highest label that is possible; -1 without labels.
+        class_names: what the user's list calls the classes, in index order; empty: there is none.
+        num_classes: how many classes the set says that it has.
         class_folders: the number of each image's class folder, integers [B]; None: there are none.
         slow_labels: reading labels means reading the images' records, so it pays to keep labels on disk.
         pixels: uint8 [B, *shape], if the images are already in memory at the right size. Nothing is then
@@ -35,6 +37,8 @@ class Source:
     stamp: Callable[[int], list[str | int]]
     labels: Callable[[np.ndarray], np.ndarray] | None = None
     max_label: int = -1
+    class_names: tuple[str, ...] = ()
+    num_classes: int | None = None
     class_folders: np.ndarray | None = None
     slow_labels: bool = False
     pixels: np.ndarray | None = None

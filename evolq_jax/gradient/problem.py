@@ -127,6 +127,7 @@ def make_problem(
         there are too few images to hold some out, the mini-batch is not made of whole contrastive batches,
         or the budget does not pay for a step.
     """
+    search = search.fitted(num_images)
     num_held_out = search.num_held_out(num_images)
     objective, _ = search.objectives()
     objective.check_whole()
@@ -150,7 +151,7 @@ def make_problem(
         budget=budget,
     )
     make_optimizer(config, problem.num_steps)  # refuses an unknown name
-    _check_minibatch(problem, search.batch_size)
+    _check_minibatch(problem, search.batch_size or 1)
     _check_budget(problem)
     return problem
 

@@ -6,6 +6,7 @@ from typing import Literal
 import jax
 
 from evolq_jax.errors import UserError, check_choices
+from evolq_jax.network.chunks import largest_divisor
 from evolq_jax.objective.terms import TERMS
 
 Kind = Literal["line", "plane", "layers"]
@@ -30,6 +31,7 @@ LOSSES: tuple[LossName, ...] = (
     "cosine",
     "kl",
 )  # by default
+USUAL_BATCH = 50
 MIN_POINTS = 3  # a second difference takes three
 MAX_POINTS = 10**6  # each is a network run on all images
 
@@ -62,7 +64,8 @@ class LandscapeConfig:
       temperatures: of infoNCE. Each one gives a loss of its own.
       images: `calibration` or `evaluation` images. Folders of calibration images have no labels.
       num_images: the number of images, drawn by the seed; None: all.
-      batch_size: contrastive batch of `info_nce` and `centred_cosine`.
+      batch_size: contrastive batch of `info_nce` and `centred_cosine`. None: 50, or what divides the number
+        of images.
       image_chunk: images run at once; None: chosen for the backend.
       point_chunk: grid points run at once on each device; None: chosen for the backend.
       plots: also draw pictures (needs matplotlib).
@@ -85,7 +88,7 @@ class LandscapeConfig:
     temperatures: tuple[float, ...] = (0.3, 1.0, 3.0)
     images: Literal["calibration", "evaluation"] = "calibration"
     num_images: int | None = 100
-    batch_size: int = 50
+    batch_size: int | None = None
     image_chunk: int | None = None
     point_chunk: int | None = None
     plots: bool = True
@@ -143,6 +146,10 @@ class LandscapeConfig:
         images, points = (10, 1) if jax.default_backend() == "cpu" else (100, 16)
         return self.image_chunk or images, self.point_chunk or points
 
+    def batch_for(self, number: int) -> int:
+        """The contrastive batch for so many images: the one that is set, or one that divides them."""
+        return self.batch_size or largest_divisor(number, USUAL_BATCH)
+
     def check_batches(self, count: int) -> int:
         """The number of images that the scan uses, of `count` that there are.
 
@@ -155,9 +162,11 @@ class LandscapeConfig:
                 f"landscape.num_images asks for {number} images, but there are {count} {self.images} ones"
             )
         contrastive = [loss for loss in self.losses if loss in TERMS and TERMS[loss].contrastive]
-        if contrastive and number % self.batch_size:
+        batch_size = self.batch_for(number)
+        if contrastive and (number % batch_size or batch_size == 1):
             raise UserError(
-                f"{number} images are no whole number of {contrastive[0]}'s batches of {self.batch_size}: "
+                f"{number} images are no whole number of {contrastive[0]}'s batches of "
+                f"{self.batch_size or USUAL_BATCH} or less: "
                 "change landscape.num_images or landscape.batch_size"
             )
         return number

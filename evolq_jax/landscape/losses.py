@@ -15,12 +15,18 @@ from evolq_jax.typing import Array
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """Mean negative log-likelihood of the labels [B] under logits [B, C], in nats."""
-    return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), labels[:, None], axis=-1))
+    log_p = jax.nn.log_softmax(_of_classes(logits), axis=-1)
+    return -jnp.mean(jnp.take_along_axis(log_p, labels[:, None], axis=-1))
 
 
 def error_rate(logits: Array, labels: Array) -> Array:
     """Share of images [B] whose most likely class is not the label. Of equal classes the lower one counts."""
-    return jnp.mean(jnp.argmax(logits, axis=-1) != labels)
+    return jnp.mean(jnp.argmax(_of_classes(logits), axis=-1) != labels)
+
+
+def _of_classes(logits: Array) -> Array:
+    """Logits [B, C]. One output (C = 1) is the log odds of the second of two classes: [B, 2]."""
+    return jnp.pad(logits, ((0, 0), (1, 0))) if logits.shape[-1] == 1 else logits
 
 
 @dataclass(frozen=True)
@@ -50,19 +56,26 @@ class Column(NamedTuple):
 
 
 def make_losses(
-    chosen: Sequence[LossName | Term | LabelledLoss], *, batch_size: int, with_labels: bool
+    chosen: Sequence[LossName | Term | LabelledLoss],
+    *,
+    batch_size: int,
+    with_labels: bool,
+    with_directions: bool = True,
 ) -> tuple[Loss, ...]:
-    """The losses that can be computed: those that need labels are left out where there are none.
+    """The losses that can be computed: without those that need labels or directions where there are none.
 
     Args:
       chosen: names, or the things themselves.
       batch_size: of losses that compare the images of a batch; others see all images as one batch.
       with_labels: whether the images have labels.
+      with_directions: whether logits have directions: one output has none.
     """
     known = TERMS | LABELLED
     losses: list[Loss] = []
     for given in chosen:
         found = known[given] if isinstance(given, str) else given
+        if isinstance(found, Term) and found.directions and not with_directions:
+            continue
         if isinstance(found, Term):
             losses.append(Objective((Weighted(1.0, found),), batch_size if found.contrastive else None))
         elif with_labels:

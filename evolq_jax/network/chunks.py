@@ -14,6 +14,16 @@ def largest_divisor(total: int, at_most: int) -> int:
     return next(size for size in range(min(total, max(at_most, 1)), 0, -1) if total % size == 0)
 
 
+def usual_batch(total: int, usual: int) -> int:
+    """The size of batches that `total` images fill: the largest divisor up to `usual`.
+
+    If that is less than a quarter of it (a prime number of images, for example), up to four times as many
+    images are one batch.
+    """
+    below = largest_divisor(total, usual)
+    return total if 4 * below < usual and total <= 4 * usual else below
+
+
 def image_chunks(images: Array, chunk: int, shards: int = 1) -> Array:
     """[B, ...] -> [chunks, size, ...], for a loop over chunks.
 

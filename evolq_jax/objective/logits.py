@@ -35,7 +35,14 @@ def cosine(student: Array, teacher: Array) -> Array:
 
 
 def kl_per_image(student: Array, teacher: Array) -> Array:
-    """`KL(softmax(teacher) || softmax(student))` of every row, in nats: [B]."""
+    """`KL(softmax(teacher) || softmax(student))` of every row, in nats: [B].
+
+    One output (C = 1) has no classes, and its softmax is always 1. The divergence is then that of normal
+    distributions of variance 1 around the outputs: half the squared difference. It sees a shift of any
+    output: of log odds, and of a regression's.
+    """
+    if teacher.shape[-1] == 1:
+        return 0.5 * jnp.sum((student - teacher) ** 2, axis=-1)
     log_p, log_q = jax.nn.log_softmax(teacher, axis=-1), jax.nn.log_softmax(student, axis=-1)
     return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
 
@@ -43,6 +50,19 @@ def kl_per_image(student: Array, teacher: Array) -> Array:
 def kl(student: Array, teacher: Array) -> Array:
     """Mean Kullback-Leibler divergence from the float network's class probabilities, in nats."""
     return jnp.mean(kl_per_image(student, teacher))
+
+
+def random_score(logits: Array, v: Array) -> Array:
+    """A scalar of logits [B, C] whose gradient g at the logits has E[g g^T] equal to the Hessian of `kl`.
+
+    Args:
+      logits: of the float network.
+      v: standard normal [B, C].
+    """
+    if logits.shape[-1] == 1:
+        return jnp.sum(v * logits)
+    log_p = jax.nn.log_softmax(logits)
+    return (v * jax.lax.stop_gradient(jnp.exp(log_p / 2)) * log_p).sum()
 
 
 def centred_cosine(student: Array, teacher: Array) -> Array:

@@ -32,6 +32,7 @@ class Term:
       unit: the unit of the value.
       contrastive: whether `function` compares the images of a batch with each other. Then its value depends
         on which images are in one batch.
+      directions: whether `function` compares the directions of logits alone. One output has none.
       takes: settings that `function` takes as keywords: `temperature` (traced) or `top_k` (static).
     """
 
@@ -42,6 +43,7 @@ class Term:
     reads: Reads = "logits"
     unit: str = "1"
     contrastive: bool = False
+    directions: bool = False
     takes: tuple[str, ...] = ()
 
 
@@ -60,16 +62,18 @@ TERMS = {
             "contrasts each image's logits with the float logits of the batch (the paper's)",
             info_nce,
             contrastive=True,
+            directions=True,
             takes=("temperature",),
         ),
         Term("mse", "the mean squared difference of the logits", mse, unit="squared logits"),
-        Term("cosine", "one minus the mean cosine between the logits", cosine),
+        Term("cosine", "one minus the mean cosine between the logits", cosine, directions=True),
         Term("kl", "the divergence from the float network's class probabilities", kl, unit="nats"),
         Term(
             "centred_cosine",
             "cosine after the batch's mean is taken off the logits",
             centred_cosine,
             contrastive=True,
+            directions=True,
         ),
         Term(
             "top_k_kl",

@@ -6,7 +6,11 @@ from evolq_jax.config.experiment import Experiment
 from evolq_jax.data import check_draw, load_images, open_source
 from evolq_jax.data.source import Source
 from evolq_jax.errors import UserError
+from evolq_jax.network.chunks import usual_batch
+from evolq_jax.notes import say_once
+from evolq_jax.paths import shortened
 from evolq_jax.pipeline.load import Setup
+from evolq_jax.quantized.calibrate import LARGEST_BATCH
 from evolq_jax.typing import Images, Preprocessing, Progress, no_progress
 
 
@@ -36,12 +40,43 @@ def count_evaluation(setup: Setup) -> int:
     source = open_source(data.evaluation, evaluation_preprocessing(setup), data.class_index, data.tfds_dir)
     count = _number(data.num_evaluation, "num_evaluation", data.evaluation, source)
     _check_channels(setup, data.evaluation, source)
-    if source.max_label >= num_classes:
+    _check_classes(source, data.evaluation, num_classes)
+    return count
+
+
+def _check_classes(source: Source, where: str, num_outputs: int) -> None:
+    """Compares the classes of a set with those of the network. One output tells two classes apart.
+
+    Raises:
+      UserError: the network has fewer classes, or a list of classes has another number of them. Then labels
+        could be shifted.
+    """
+    num_classes, listed = max(num_outputs, 2), source.class_names
+    if listed and len(listed) != num_classes:
         raise UserError(
-            f"'{data.evaluation}' has label {source.max_label}, but the network has {num_classes} classes; "
+            f"data.class_index lists {len(listed)} classes (the first is '{shortened(listed[0])}'), but the "
+            f"network has {num_classes}: remove lines that are no class of it, or add those that lack"
+        )
+    check_labels(source.max_label, where, num_outputs)
+    if source.num_classes is not None and source.num_classes != num_classes:
+        say_once(
+            f"'{where}' has {source.num_classes} classes, and the network {num_classes}: top-1 is right only "
+            "if their indices mean the same"
+        )
+
+
+def check_labels(highest: int, where: str, num_outputs: int) -> None:
+    """Refuses labels that the network has no class for.
+
+    Raises:
+      UserError: the highest label is one.
+    """
+    num_classes = max(num_outputs, 2)
+    if highest >= num_classes:
+        raise UserError(
+            f"'{where}' has label {highest}, but the network has {num_classes} classes; "
             "check data.class_index and the weights"
         )
-    return count
 
 
 def _number(wanted: int | None, field: str, where: str, source: Source) -> int:
@@ -61,18 +96,29 @@ def _check_channels(setup: Setup, where: str, source: Source) -> None:
 
 
 def check_batches(config: Experiment, count: int, *, for_search: bool, skipped: int = 0) -> None:
-    """Checks that the number of calibration images fits the batches.
+    """Checks that the number of calibration images fits the batches that the user has set.
+
+    Others are made to fit. A line says so if they are not of the usual size.
 
     Raises:
       UserError: there are fewer images than a batch, the last batch would not be whole, or a search could
         hold out no batch.
     """
     batches = {"calibration.batch_size": config.calibration.batch_size}
+    fitted = {"calibration.batch_size": (LARGEST_BATCH, usual_batch(count, LARGEST_BATCH))}
     if for_search:
         batches["search.batch_size"] = config.search.batch_size
+        fitted["search.batch_size"] = (config.search.usual_batch, config.search.fitted(count).batch_size or 1)
     left_out = f" ({skipped} unreadable ones left out)" if skipped else ""
+    changed = [
+        f"{key} {size}, not {usual}"
+        for key, (usual, size) in fitted.items()
+        if batches[key] is None and size != usual
+    ]
+    if changed:
+        say_once(f"{count} calibration images{left_out} make batches of another size: {'; '.join(changed)}")
     for key, batch in batches.items():
-        if count % batch or count < batch:
+        if batch is not None and (count % batch or count < batch):
             wrong = "fewer than one batch" if count < batch else "no whole number of batches"
             raise UserError(
                 f"{count} calibration images{left_out} are {wrong} of {batch}: "
@@ -110,7 +156,7 @@ def load_evaluation(setup: Setup, progress: Progress = no_progress) -> Images:
       UserError: the source is missing or empty, a class is unknown, or an image cannot be read.
     """
     data = setup.config.data
-    return load_images(
+    images = load_images(
         data.evaluation,
         evaluation_preprocessing(setup),
         class_index=data.class_index,
@@ -123,6 +169,9 @@ def load_evaluation(setup: Setup, progress: Progress = no_progress) -> Images:
         progress=progress,
         shared=True,
     )
+    if images.labels is not None and len(images.labels):
+        check_labels(int(images.labels.max()), data.evaluation, setup.model.config.num_classes)
+    return images
 
 
 def evaluation_preprocessing(setup: Setup) -> Preprocessing:

@@ -59,15 +59,21 @@ def _check_fitness(setup: Setup) -> None:
     """Also traces a user's terms on arrays of this network's shapes.
 
     Raises:
-      UserError: a term is unknown, or a function fails or gives no scalar.
+      UserError: a term is unknown or blind to this network's output, or a function fails or gives no scalar.
     """
     search, model = setup.config.search, setup.model
     if search.has_features and not model.parts.features:
         raise UserError(f"search.fitness 'features': '{model.name}' does not say what its classifiers read")
+    used = [term for objective in search.objectives() for _, term in objective.terms]
+    blind = next((term.name for term in used if term.directions), None)
+    if blind and model.num_classes == 1:
+        raise UserError(
+            f"search.fitness '{blind}' compares the directions of logits, and '{model.name}' has one output, "
+            "which has none: take kl or mse"
+        )
     given = [as_term(term) for term in search.fitness_functions]
-    given += [term for objective in search.objectives() for _, term in objective.terms]
-    for term in dict.fromkeys(term for term in given if term not in TERMS.values()):
-        _trace(model, term, search.batch_size)
+    for term in dict.fromkeys(term for term in [*given, *used] if term not in TERMS.values()):
+        _trace(model, term, search.batch_size or search.usual_batch)
 
 
 def _trace(model: Network, term: Term, batch_size: int) -> None:

@@ -14,7 +14,7 @@ from evolq_jax.calibration.chain import CORRECTED, find_links, specs_after
 from evolq_jax.calibration.link import Link, State
 from evolq_jax.devices.mesh import DATA, fetch, gather, image_mesh, put_rows, replicate
 from evolq_jax.devices.precision import matmul_precision
-from evolq_jax.network.chunks import largest_divisor
+from evolq_jax.network.chunks import usual_batch
 from evolq_jax.network.network import Network
 from evolq_jax.network.run import normalize
 from evolq_jax.quant.qparams import QParams, blank_qparams, with_bits
@@ -23,7 +23,7 @@ from evolq_jax.quant.spec import with_codes
 from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.typing import Array, Images, Params, Preprocessing, Progress, no_progress
 
-LARGEST_BATCH = 100  # images that observers see at once where no batch size is given
+LARGEST_BATCH = 100  # images that observers usually see at once, where no batch size is given
 
 
 class Batches(NamedTuple):
@@ -75,8 +75,8 @@ def calibrate(
         best known.
       bits: bits of single sites, in place of those of `quant`. For a site of blocks, an array [L] gives each
         block its own bits. Other bits compile no new program.
-      batch_size: images that observers see at once. It divides the number of images. None: the largest
-        divisor up to `LARGEST_BATCH`.
+      batch_size: images that observers see at once. It divides the number of images. None: `usual_batch`, up
+        to `LARGEST_BATCH`.
       image_chunk: images run at once on a device. It bounds memory, and changes results by rounding at most.
       seed: of the random draws that links make.
       mesh: devices that share the images; None: one.
@@ -91,7 +91,7 @@ def calibrate(
     resolved, usual = resolve(quant or QuantConfig(), sites)
     specs = specs_after(links, resolved, sites)
     blank = with_bits(blank_qparams(specs, usual, sites), bits or {})
-    size = batch_size or largest_divisor(len(pixels), LARGEST_BATCH)
+    size = batch_size or usual_batch(len(pixels), LARGEST_BATCH)
     with matmul_precision(network.precision):
         batches = in_batches(network, pixels, size, mesh)
 

@@ -121,7 +121,9 @@ def search_problem(
 
 
 def fitted(search: SearchConfig, num_images: int) -> SearchConfig:
-    """The settings with the largest batch that divides so many images, up to the one that they ask for."""
+    """The settings with a batch that divides so many images, up to the one that they ask for."""
+    if search.batch_size is None:
+        return search.fitted(num_images)
     return replace(search, batch_size=largest_divisor(num_images, search.batch_size))
 
 

@@ -1,7 +1,7 @@
 """The search's settings."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -78,7 +78,8 @@ class SearchConfig:
       holdout_fitness: what the images held out are scored by; None: by `fitness`.
       top_k: classes that `top_k_kl` tells apart, the teacher's most likely.
       temperature: of infoNCE.
-      batch_size: contrastive batch of infoNCE: calibration images must be a multiple of it.
+      batch_size: contrastive batch of infoNCE: calibration images must be a multiple of it. None: 50, 100 if
+        none are held out, or what fits the number of images.
       holdout: share of the calibration images that candidates are not scored on, but that decide whether
         a block's move is kept; in whole batches, from the end.
       halving: stages of successive halving: in each, about twice as many images and half as many candidates,
@@ -118,7 +119,7 @@ class SearchConfig:
     holdout_fitness: str | Term | FitnessFn | None = None
     top_k: int = 10
     temperature: float = 3.0
-    batch_size: int = 50
+    batch_size: int | None = None
     holdout: float = 0.5
     halving: int = 1
     min_gain: float = 0.0
@@ -247,6 +248,8 @@ class SearchConfig:
     def objectives(self) -> tuple[Objective, Objective]:
         """What is minimised on the images searched on, and on those held out.
 
+        Without a batch size (see `fitted`) all images are one batch.
+
         Raises:
           UserError: a term is unknown, or its weight no positive number.
         """
@@ -260,17 +263,45 @@ class SearchConfig:
         """Whether the fitness, on either side, has the features that the classifiers read."""
         return any(objective.reads("features") for objective in self.objectives())
 
+    @property
+    def usual_batch(self) -> int:
+        """The size of batches that nobody has set, where the number of images allows it."""
+        return 50 if self.holdout else 100
+
+    def fitted(self, num_images: int) -> "SearchConfig":
+        """The settings with a batch size for so many images. One that is set stays as it is.
+
+        Raises:
+          UserError: no size fits: a contrastive fitness compares the images of a batch.
+        """
+        if self.batch_size is not None:
+            return self
+        sizes = [size for size in range(1, self.usual_batch + 1) if num_images % size == 0]
+        fitting = [size for size in sizes if not self.holdout or self._held_out(num_images, size) > 0]
+        size = max(fitting, default=1)
+        if size == 1 and any(term.contrastive for each in self.objectives() for _, term in each.terms):
+            better = max(4, num_images - num_images % (10 if num_images > 10 else 2))
+            raise UserError(
+                f"{num_images} calibration images make no equal batches, in which the fitness compares them: "
+                f"set data.num_calibration to {better}"
+            )
+        return replace(self, batch_size=size)
+
+    def _held_out(self, num_images: int, batch_size: int) -> int:
+        return int(num_images * self.holdout) // batch_size * batch_size
+
     def num_held_out(self, num_images: int) -> int:
         """Calibration images that only decide on moves.
 
         Raises:
           UserError: there are too few images for one whole batch on either side.
         """
-        count = int(num_images * self.holdout) // self.batch_size * self.batch_size
+        batch_size = self.fitted(num_images).batch_size or 1
+        count = self._held_out(num_images, batch_size)
         if self.holdout and not 0 < count < num_images:
             raise UserError(
                 f"search.holdout {self.holdout} of {num_images} calibration images leaves no whole batch of "
-                f"{self.batch_size} on one side: use more images, a smaller batch, or --search.holdout 0"
+                f"{batch_size} on one side: use more images, a smaller batch, or --search.holdout 0"
             )
         return count
 

@@ -159,10 +159,12 @@ def make_problem(
       UserError: the images are no multiple of the contrastive batch or too few to hold some out, a pattern
         matches nothing, or the algorithm does not take these settings.
     """
-    if num_images % config.batch_size:
+    config = config.fitted(num_images)
+    batch_size = config.batch_size or 1
+    if num_images % batch_size:
         raise UserError(
             f"{num_images} calibration images are no multiple of the contrastive batch of "
-            f"{config.batch_size}; set search.batch_size or data.num_calibration"
+            f"{batch_size}; set search.batch_size or data.num_calibration"
         )
     held_out = config.num_held_out(num_images)
     objective, held_out_objective = config.objectives()
@@ -181,7 +183,7 @@ def make_problem(
         searched=Part(objective, num_images - held_out),
         held_out=Part(held_out_objective, held_out) if held_out else None,
         segments=tuple(reversed(segments)),
-        image_counts=image_counts(config.halving, num_images - held_out, config.batch_size),
+        image_counts=image_counts(config.halving, num_images - held_out, batch_size),
     )
 
 

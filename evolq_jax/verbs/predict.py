@@ -8,10 +8,11 @@ import jax.nn
 import numpy as np
 
 from evolq_jax.config.experiment import Experiment
-from evolq_jax.data.folder import read_class_index
+from evolq_jax.data.class_index import read_class_index
 from evolq_jax.data.pictures import decode_picture, list_pictures
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.errors import UserError
+from evolq_jax.paths import user_path
 from evolq_jax.pipeline.calibrate import stages_of
 from evolq_jax.pipeline.evaluate import FLOAT
 from evolq_jax.pipeline.images import evaluation_preprocessing
@@ -119,7 +120,8 @@ def _class_names(class_index: str | None, num_classes: int) -> tuple[str, ...] |
     """The classes of a list, by index."""
     if class_index is None:
         return None
-    names = tuple(read_class_index(Path(class_index)))
+    index = read_class_index(user_path(class_index, "data.class_index"))
+    names = tuple(index.titles)
     if len(names) != num_classes:
         raise UserError(
             f"{class_index} names {len(names)} classes, but the network has {num_classes}: give its own list "

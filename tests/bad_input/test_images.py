@@ -25,10 +25,27 @@ def test_an_empty_folder(refuse: Refuse, here: Path) -> None:
 
 def test_an_unknown_class(refuse: Refuse, here: Path, rgb: tuple[str, ...]) -> None:
     save_images(here / "val" / "cat", 20)
-    (here / "classes.txt").write_text("dog\nhorse\n")
+    (here / "classes.txt").write_text("dog\nhorse\nmouse\n")
     folders = ("--data.calibration", "val", "--data.evaluation", "val")
     line = refuse(*rgb, *folders, "--data.class-index", "classes.txt")
     assert line.startswith("unknown class 'cat'")
+
+
+def test_a_class_list_of_another_length(refuse: Refuse, here: Path, rgb: tuple[str, ...]) -> None:
+    save_images(here / "val" / "cat", 30)
+    (here / "classes.txt").write_text("background\ncat\ndog\nhorse\n")
+    folders = ("--data.calibration", "val", "--data.evaluation", "val")
+    assert refuse(*rgb, *folders, "--data.class-index", "classes.txt") == (
+        "data.class_index lists 4 classes (the first is 'background'), but the network has 3: remove lines "
+        "that are no class of it, or add those that lack"
+    )
+
+
+@pytest.mark.parametrize("labels", [[-1, -1], [0, -1], [0, 2**40]])
+def test_labels_that_are_no_indices(refuse: Refuse, here: Path, labels: list[int]) -> None:
+    source = npz(here / "val.npz", 2, labels=labels)
+    line = refuse("search", "config.py", "--data.evaluation", source, "--data.num-evaluation", "None")
+    assert line.startswith("val.npz: 'label' must be class indices from 0 on, but goes from ")
 
 
 def test_a_missing_class_index(refuse: Refuse, here: Path) -> None:

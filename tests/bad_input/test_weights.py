@@ -6,6 +6,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.bad_input.conftest import Refuse
+from tests.small_run import write_weights
 
 
 def test_missing_weights(refuse: Refuse) -> None:
@@ -58,3 +59,11 @@ def test_unknown_model_and_a_model_without_weights(refuse: Refuse) -> None:
     assert line == (
         "evolq_jax comes without weights for 'vit_base_patch16_224': give them with --model.weights FILE"
     )
+
+
+@pytest.mark.parametrize("fitness", ["info_nce", "kl+0.5*cosine"])
+def test_a_fitness_that_is_blind_to_one_output(refuse: Refuse, here: Path, fitness: str) -> None:
+    head = {"head/weight": np.ones((64, 1), np.float32), "head/bias": np.zeros(1, np.float32)}
+    write_weights(here / "one.safetensors", changes=head)
+    line = refuse("search", "config.py", "--model.weights", "one.safetensors", "--search.fitness", fitness)
+    assert line.endswith("has one output, which has none: take kl or mse")

@@ -57,6 +57,13 @@ def test_accuracies_without_labels_are_dashes() -> None:
     assert "100.0" in text  # agreement needs no labels
 
 
+def test_a_top_five_of_few_classes_has_no_row() -> None:
+    few = replace(SCORES, top5=None)
+    text = shown(result_table(replace(SEARCH, float=few, init=few, final=few)))
+    assert "top-1 %" in text
+    assert "top-5" not in text
+
+
 def test_an_evaluated_config_has_no_final() -> None:
     text = shown(
         result_table(EvaluationResult(setting=SETTING, num_evaluation_images=9, float=SCORES, init=SCORES))

@@ -68,7 +68,8 @@ def test_faithful_has_the_released_settings() -> None:
     assert (search.parametrization, search.mutation, search.replacement) == ("raw", "absolute", "worst")
     assert (search.passes, search.generations, search.population_size) == (10, 3, 1)
     assert (search.pool_size, search.tournament_size) == (15, 10)
-    assert (search.fitness, search.temperature, search.batch_size) == ("info_nce", 3.0, 100)
+    assert (search.fitness, search.temperature) == ("info_nce", 3.0)
+    assert [search.fitted(count).batch_size for count in (100, 1000, 128)] == [100, 100, 64]
     assert search.holdout == 0.0
     assert search.teacher == "integer_layer_norm"
     assert search.rescore_start

@@ -1,3 +1,4 @@
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,6 @@ import pytest
 from PIL import Image
 
 from evolq_jax.data import load_images
-from evolq_jax.data.folder import decode_file, read_class_index
 from evolq_jax.errors import UserError
 from evolq_jax.typing import Preprocessing
 
@@ -42,21 +42,35 @@ def test_without_class_index_there_are_no_labels(folder: Path) -> None:
     assert flat.names == ("10.png", "2.png")
 
 
-def test_other_files_are_passed_over(folder: Path, class_index: Path) -> None:
+def test_other_files_are_passed_over_and_counted(
+    folder: Path, class_index: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (folder / "readme.txt").write_text("no image")
     (folder / "a" / "list.csv").write_text("no image")
     (folder / "a" / "._1.png").write_text("a hidden file")
     shutil.copytree(folder / "a", folder / ".thumbnails")
     shutil.copytree(folder / "a", folder / "a" / "deeper.png")
     (folder / "class without images").mkdir()
-    assert load_images(folder, AS_IS, class_index=class_index, cache_dir=None).names == NAMES
+    os.mkfifo(folder / "c" / "pipe.png")
+    for _ in range(2):
+        assert load_images(folder, AS_IS, class_index=class_index, cache_dir=None).names == NAMES
+    assert [record.message for record in caplog.records] == [
+        f"{folder}: passed over 1 .csv files, 1 .txt files, 1 folders inside class folders, 1 pipes or "
+        "devices; 4 images are used"
+    ]
 
 
-@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "CMYK", "I;16"])
-def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
-    Image.new(mode, (20, 20)).save(path)
-    assert decode_file(path, AS_IS).shape == (20, 20, 3)
+@pytest.mark.parametrize("ending", ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp", "TIF"])
+def test_the_endings_of_image_folders_are_read(tmp_path: Path, ending: str) -> None:
+    Image.new("L" if ending == "pgm" else "RGB", (20, 20), 77).save(tmp_path / f"x.{ending}")
+    assert load_images(tmp_path, AS_IS, cache_dir=None).names == (f"x.{ending}",)
+
+
+def test_a_link_to_a_pipe_is_unreadable(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "z.png").symlink_to("pipe")
+    with pytest.raises(UserError, match=r"cannot read image .*z\.png \(it is a pipe, a device or a socket"):
+        load_images(tmp_path, AS_IS, cache_dir=None)
 
 
 def truncate(path: Path) -> None:
@@ -117,24 +131,6 @@ def test_unknown_class_is_named(folder: Path, class_index: Path) -> None:
 def test_labels_need_class_folders(folder: Path, class_index: Path) -> None:
     with pytest.raises(UserError, match=r"10\.png lies outside a class folder"):
         load_images(folder / "c", AS_IS, class_index=class_index)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "is empty"),
-        (b"a\n\nb\n", "line 2 is empty"),
-        (b"a\nb\na x\n", "'a' twice, in lines 1 and 3"),
-        (b"\xff\xfe\x00", "not a text file"),
-        (None, "cannot read class_index .*: No such file"),
-    ],
-)
-def test_bad_class_index(tmp_path: Path, content: bytes | None, message: str) -> None:
-    path = tmp_path / "index.txt"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        read_class_index(path)
 
 
 def test_empty_folder(tmp_path: Path) -> None:

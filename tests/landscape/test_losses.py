@@ -82,3 +82,13 @@ def test_a_term_or_a_labelled_loss_is_passed_itself() -> None:
     np.testing.assert_allclose(found[:2], want, rtol=1e-6)
     assert found[2] == pytest.approx(np.mean(np.asarray(LOGITS)[np.arange(12), LABELS]), rel=1e-5)
     assert names(make_losses(given, batch_size=6, with_labels=False)) == ["by batch", "largest"]
+
+
+def test_one_output_is_the_log_odds_of_the_second_class() -> None:
+    logits, labels = jnp.array([[2.0], [-1.0], [0.5]]), jnp.array([1, 1, 0])
+    losses = make_losses(LOSSES, batch_size=3, with_labels=True, with_directions=False)
+    assert [loss.name for loss in losses] == ["cross_entropy", "error_rate", "mse", "kl"]
+    likelihood = [1 / (1 + np.exp(-2.0)), 1 / (1 + np.exp(1.0)), 1 - 1 / (1 + np.exp(-0.5))]
+    outputs, teacher = Outputs(logits), Teacher(logits - 1)
+    found = all_losses(losses, outputs, teacher, labels=labels, temperatures=jnp.array(TEMPERATURES))
+    np.testing.assert_allclose(found, np.array([-np.mean(np.log(likelihood)), 2 / 3, 1.0, 0.5]), rtol=1e-5)

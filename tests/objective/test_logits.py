@@ -1,8 +1,18 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evolq_jax.objective.logits import centred_cosine, cosine, info_nce, kl, kl_per_image, mse, top_k_kl
+from evolq_jax.objective.logits import (
+    centred_cosine,
+    cosine,
+    info_nce,
+    kl,
+    kl_per_image,
+    mse,
+    random_score,
+    top_k_kl,
+)
 
 RNG = np.random.default_rng(0)
 STUDENT, TEACHER = (3 * RNG.standard_normal((12, 7)).astype(np.float32) for _ in range(2))
@@ -25,6 +35,22 @@ def kl_loop(student: np.ndarray, teacher: np.ndarray) -> list[float]:
         q, p = np.exp(s) / np.exp(s).sum(), np.exp(t) / np.exp(t).sum()
         found.append(float(sum(p * np.log(p / q))))
     return found
+
+
+def test_one_output_is_compared_by_its_square() -> None:
+    student, teacher = jnp.array([[1.0], [40.0]]), jnp.array([[0.5], [37.0]])
+    np.testing.assert_allclose(kl_per_image(student, teacher), [0.125, 4.5])
+    np.testing.assert_allclose([kl(student, teacher), top_k_kl(student, teacher)], 2.3125)
+    assert jax.grad(kl)(student, teacher).all()
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5])
+def test_random_scores_have_the_hessian_of_kl(classes: int) -> None:
+    logits = jnp.asarray(TEACHER[:1, :classes])
+    draws = jax.random.normal(jax.random.key(0), (20_000, 1, classes))
+    g = jax.vmap(lambda v: jax.grad(random_score)(logits, v))(draws)[:, 0]
+    hessian = jax.hessian(lambda student: kl(student, logits))(logits)[0, :, 0, :]
+    np.testing.assert_allclose(g.T @ g / len(g), hessian, atol=0.02)
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0, 3.0])

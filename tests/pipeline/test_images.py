@@ -10,6 +10,7 @@ from evolq_jax.data import fingerprint
 from evolq_jax.errors import UserError
 from evolq_jax.models.registry import REGISTRY, VIT, Entry
 from evolq_jax.models.vit import ViTConfig
+from evolq_jax.network.chunks import usual_batch
 from evolq_jax.pipeline.images import count_calibration, count_evaluation, load_calibration, load_evaluation
 from evolq_jax.pipeline.load import Setup, load_model
 from evolq_jax.typing import Preprocessing
@@ -72,3 +73,23 @@ def test_a_balanced_draw_without_classes_is_refused_at_once(squares: Setup) -> N
     folder = squares.config.data.evaluation
     with pytest.raises(UserError, match="neither class folders nor labels"):
         count_calibration(with_data(squares, calibration=folder, draw="balanced"), for_search=False)
+
+
+@pytest.mark.parametrize(("count", "said"), [(100, ""), (40, "40, not 100; search.batch_size 20, not 50")])
+def test_batches_that_nobody_set_fit_the_images(
+    setup: Setup, caplog: pytest.LogCaptureFixture, count: int, said: str
+) -> None:
+    config = replace(
+        setup.config,
+        calibration=replace(setup.config.calibration, batch_size=None),
+        search=replace(setup.config.search, batch_size=None, holdout=0.5),
+    )
+    given = with_data(replace(setup, config=config), num_calibration=count)
+    assert count_calibration(given, for_search=True) == count
+    assert said in caplog.text
+    assert bool(said) == bool(caplog.records)
+
+
+@pytest.mark.parametrize(("count", "size"), [(300, 100), (256, 64), (40, 40), (257, 257), (1009, 1)])
+def test_batches_of_calibration(count: int, size: int) -> None:
+    assert usual_batch(count, 100) == size

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from evolq_jax.errors import UserError
 from evolq_jax.objective.logits import kl
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.search import programs
 from evolq_jax.search.budget import num_evaluations
+from evolq_jax.search.config import SearchConfig
 from evolq_jax.typing import Array
 from tests.search.setting import Setting
 from tests.search.test_driver import EVOLQ, SNES, run
@@ -138,3 +140,33 @@ def test_a_local_fitness_runs_one_block_and_held_out_images_may_judge_by_logits(
     best = [g.best_fitness for g in told]  # of one block after the other
     for block in (0, 3, 6):
         assert best[block : block + 3] == sorted(best[block : block + 3], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("holdout", "count", "size"),
+    [
+        (0.5, 100, 50),
+        (0.5, 300, 50),
+        (0.5, 256, 32),
+        (0.5, 40, 20),
+        (0.0, 40, 40),
+        (0.0, 256, 64),
+        (0.5, 257, 1),
+    ],
+)
+def test_a_batch_that_nobody_set_fits_the_images(holdout: float, count: int, size: int) -> None:
+    search = SearchConfig(holdout=holdout)
+    assert search.fitted(count).batch_size == size
+    assert search.num_held_out(count) % size == 0
+    assert replace(search, batch_size=7).fitted(count).batch_size == 7
+
+
+@pytest.mark.parametrize("count", [257, 7, 11])
+def test_a_prime_number_of_images_makes_no_contrastive_batches(count: int) -> None:
+    search = SearchConfig(fitness="info_nce")
+    with pytest.raises(UserError, match="make no equal batches") as caught:
+        search.num_held_out(count)
+    advised = int(str(caught.value).split()[-1])
+    assert advised <= count
+    assert (search.fitted(advised).batch_size or 1) > 1
+    assert search.num_held_out(advised) > 0

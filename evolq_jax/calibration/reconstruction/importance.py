@@ -13,6 +13,7 @@ from evolq_jax.calibration.reconstruction.units import Unit, list_units, run_uni
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import forward
+from evolq_jax.objective.logits import random_score
 from evolq_jax.quant.sites import FloatSite
 from evolq_jax.typing import Array, Params
 
@@ -70,9 +71,8 @@ def _head_gradient(parts: ModelParts, params: Params, x: Array, keys: Array) -> 
     local = unit_params(head, params, 0)
 
     def projected(x: Array) -> Array:
-        log_p = jax.nn.log_softmax(run_unit(head, local, FloatSite(), x))
-        v = jax.vmap(lambda key: jax.random.normal(key, log_p.shape[1:]))(keys)
-        return (v * jax.lax.stop_gradient(jnp.exp(log_p / 2)) * log_p).sum()
+        logits = run_unit(head, local, FloatSite(), x)
+        return random_score(logits, jax.vmap(lambda key: jax.random.normal(key, logits.shape[1:]))(keys))
 
     return jax.grad(projected)(x)
 

@@ -46,10 +46,12 @@ def _method(
     def over_seeds(metric: str) -> MetricOverSeeds:
         return _over_seeds(metric, results, others)
 
-    labelled = all(result.init.top1 is not None for result in results)
+    labelled, with_top5 = (
+        all(getattr(result.init, metric) is not None for result in results) for metric in ("top1", "top5")
+    )
     return MethodResult(
         top1=over_seeds("top1") if labelled else None,
-        top5=over_seeds("top5") if labelled else None,
+        top5=over_seeds("top5") if with_top5 else None,
         agreement=over_seeds("agreement"),
         kl=over_seeds("kl"),
         info_nce=over_seeds("info_nce"),

@@ -8,11 +8,13 @@ from typing import NamedTuple
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.data import open_source
 from evolq_jax.errors import UserError
-from evolq_jax.landscape.config import LandscapeConfig
+from evolq_jax.landscape.config import USUAL_BATCH, LandscapeConfig
 from evolq_jax.landscape.directions import IN_LOGARITHM, RANDOM
 from evolq_jax.landscape.grid import Grid, make_grid
 from evolq_jax.landscape.losses import Column, Loss, columns_of, make_losses
 from evolq_jax.network.sites import is_stacked
+from evolq_jax.notes import say_once
+from evolq_jax.objective.objective import Objective
 from evolq_jax.pipeline.images import count_calibration, count_evaluation
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.quant.spec import select
@@ -38,7 +40,7 @@ class Design(NamedTuple):
     moving: tuple[str, ...]  # the sites whose scales move
     losses: tuple[Loss, ...]
     columns: tuple[Column, ...]
-    left_out: tuple[str, ...]  # losses that need labels, which the images do not have
+    left_out: tuple[str, ...]  # losses that need what is not there: labels, or more than one output
     num_images: int
     num_directions: int
     log: tuple[bool, ...]  # by axis: whether it moves the logarithm of scales
@@ -71,24 +73,40 @@ def make_design(setup: Setup, run: RunDirectory | None) -> Design:
         _check_plotting()
     moving = moving_sites(setup)
     _check_qparams(settings, run)
-    num_images, labelled = _count_images(setup, run)
-    losses = make_losses(settings.losses, batch_size=settings.batch_size, with_labels=labelled)
+    available, labelled = _count_images(setup, run)
+    batch_size = settings.batch_for(settings.num_images or available)
+    losses = make_losses(
+        settings.losses,
+        batch_size=batch_size,
+        with_labels=labelled,
+        with_directions=setup.model.num_classes > 1,
+    )
     if not losses:
+        lacking = "the network's one output has no direction"
+        if not labelled:
+            lacking = f"the {settings.images} images have no labels"
         raise UserError(
-            f"the {settings.images} images have no labels, which {' and '.join(settings.losses)} need: "
-            "name other landscape.losses or images"
+            f"{lacking}, which {' and '.join(settings.losses)} need: name other landscape.losses or images"
         )
-    number = num_directions(settings)
+    number, num_images = num_directions(settings), settings.check_batches(available)
+    if settings.batch_size is None and batch_size != USUAL_BATCH and _is_contrastive(losses):
+        say_once(
+            f"{num_images} images make batches of {batch_size}, not {USUAL_BATCH} (landscape.batch_size)"
+        )
     return Design(
         grid=make_grid(settings, setup.model.parts, moving, number),
         moving=moving,
         losses=losses,
         columns=columns_of(losses, settings.temperatures),
         left_out=tuple(name for name in settings.losses if name not in {loss.name for loss in losses}),
-        num_images=settings.check_batches(num_images),
+        num_images=num_images,
         num_directions=number,
         log=tuple(name in IN_LOGARITHM for name in settings.axes),
     )
+
+
+def _is_contrastive(losses: tuple[Loss, ...]) -> bool:
+    return any(term.contrastive for loss in losses if isinstance(loss, Objective) for _, term in loss.terms)
 
 
 def num_directions(settings: LandscapeConfig) -> int:

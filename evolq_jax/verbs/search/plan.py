@@ -184,8 +184,8 @@ def check_budget(setup: Setup, num_images: int) -> None:
     Raises:
       UserError: it is, or there are.
     """
-    search = setup.config.search
-    image_counts(search.halving, num_images - search.num_held_out(num_images), search.batch_size)
+    search = setup.config.search.fitted(num_images)
+    image_counts(search.halving, num_images - search.num_held_out(num_images), search.batch_size or 1)
     budget, needed = search.budget, math.ceil(_least_budget(setup, num_images))
     if budget is not None and budget < needed:
         raise UserError(

@@ -1,0 +1,80 @@
+"""What messages tell a user to do: each is done, and the command then goes through."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from evolq_jax.cli import main as cli
+from tests.bad_input.conftest import Refuse
+
+LOG = "--search.parametrization log"
+DE = f"{LOG} --search.algorithm DifferentialEvolution"
+# What is asked for, what the message says, and what is asked for instead. {1} is a part of the message.
+ADVICE = [
+    ("--search.pases 3", r"did you mean '--(search\.passes)'", "--{1} 3"),
+    ("--search.output-size 3", r"did you mean '--([\w.-]+)'", "--{1} 4"),
+    ("--data.num-calibration 99999", r"has only (\d+)", "--data.num-calibration {1}"),
+    ("--data.num-evaluation 99999", r"has only (\d+)", "--data.num-evaluation {1}"),
+    ("--search.batch-size 3", r"change (search\.batch_size) or", "--{1} 5"),
+    ("--search.batch-size 3", r"or (data\.num_calibration)", "--search.batch-size 3 --{1} 30"),
+    ("--calibration.batch-size 7", r"change (calibration\.batch_size) or", "--{1} 10"),
+    ("--search.holdout 0.01", r"use more images, a smaller batch, or (--search\.holdout 0)", "{1}"),
+    ("--search.budget 3", r"below the (\d+) candidate-images", "--search.budget {1}"),
+    ("--search.halving 5", r"lower (search\.halving)", "--{1} 2"),
+    ("--search.algorithm Grid --search.restarts 2", r"search\.restarts must be (1)", "--search.restarts {1}"),
+    ("--search.parametrization log", r"choose '(raw)'", "--search.parametrization {1}"),
+    ("--search.algorithm SNES", r"choose '(log)'", "--search.algorithm SNES --search.parametrization {1}"),
+    ("--search.zero-points --search.algorithm EvolQ --search.parametrization raw", r"needs a log param", ""),
+    (f"{LOG} --search.algorithm SNSE", r"did you mean '(\w+)'", LOG + " --search.algorithm {1}"),
+    ("--search.fitness kll", r"did you mean '(\w+)'", "--search.fitness {1}"),
+    (f"{DE} --search.population-size 2", r"population_size >= (4)", DE + " --search.population-size {1}"),
+    ("--calibration.chain rangse", r"did you mean '(\w+)'", "--calibration.chain {1}"),
+    ("--calibration.chain ridge", r"`(ranges)` comes first", "--calibration.chain {1} ridge"),
+    ("--quant.weight-bits 9", r"from (2) to 8", "--quant.weight-bits {1}"),
+    ("--memory 12", r"write it like (12GiB)", "--memory {1}"),
+    ("--mesh data=64", r"there are (\d+)", "--mesh data={1}"),
+    ("--data.evaluation-resize 4", r"image size \((\d+)\)", "--data.evaluation-resize {1}"),
+    ("--data.class-index nosuch", r"set class_index to (None)", "--data.class-index {1}"),
+    ("--model.name vit_digit", r"did you mean '(\w+)'", "--model.name {1}"),
+    ("--milestones 5000", r"from 0 to (\d+)", "--milestones {1}"),
+    ("--name a/b", r"must be a (plain) word", "--name {1}"),
+]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans do not time the network."""
+    monkeypatch.setattr("evolq_jax.verbs.search.plan.float_speed", lambda setup, batch: (0.1, 1000.0))
+
+
+@pytest.mark.parametrize(("wrong", "pattern", "right"), ADVICE, ids=[wrong for wrong, _, _ in ADVICE])
+def test_advice_can_be_followed(
+    refuse_late: Refuse,
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    wrong: str,
+    pattern: str,
+    right: str,
+) -> None:
+    message = refuse_late("search", "config.py", "--dry-run", *shlex.split(wrong))
+    found = re.search(pattern, message)
+    assert found, message
+    fixed = right.replace("{1}", found.group(1) if found.groups() else "")
+    monkeypatch.setattr(sys, "argv", ["evolq", "search", "config.py", "--dry-run", *shlex.split(fixed)])
+    cli.main()
+    assert "plan of" in capsys.readouterr().out
+
+
+def test_a_run_directory_that_is_taken(
+    refuse_late: Refuse, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "mine").mkdir()
+    (here / "mine" / "precious.txt").write_text("")
+    assert "name another with --run-dir" in refuse_late("calibrate", "config.py", "--run-dir", "mine")
+    monkeypatch.setattr(sys, "argv", ["evolq", "calibrate", "config.py", "--run-dir", "other"])
+    cli.main()
+    assert "calibrated" in capsys.readouterr().out

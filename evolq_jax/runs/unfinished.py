@@ -21,6 +21,7 @@ class VerbFiles:
     verb: str  # for messages
     finished: str  # the file that is written last
     is_begun: Callable[[set[str]], bool]  # whether these files are those of an unfinished one
+    suffix: str = ""  # after the experiment's name, in that of a new directory
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def continued_run(
     Raises:
       UserError: there is something else at that path, another process works there, or it cannot be written.
     """
-    with hold_directory(path, config.name) as run:
+    with hold_directory(path, config.name + files.suffix) as run:
         names = run.names()
         if files.finished in names:
             raise UserError(f"'{path}' holds a finished {files.verb}; name another with --run-dir")

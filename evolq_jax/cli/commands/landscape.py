@@ -7,7 +7,7 @@ from evolq_jax.cli.override import override
 from evolq_jax.cli.tables import duration, jaggedness_table, plan_table
 from evolq_jax.config.experiment import LandscapeConfig
 from evolq_jax.errors import UserError
-from evolq_jax.runs.directory import open_run
+from evolq_jax.runs.directory import INDEX, open_run
 from evolq_jax.verbs.landscape.plan import plan_landscape
 from evolq_jax.verbs.landscape.run import run_landscape
 
@@ -32,7 +32,8 @@ def run(call: Call) -> None:
             f"up to {100 * result.reflected_share:.1f} % of the moved scales were reflected at zero; "
             "a smaller --landscape.epsilon keeps them positive"
         )
-    call.console.print(f"all in {duration(result.seconds)}; everything is in {result.run_dir}")
+    where = f"; {INDEX} there shows the pictures" if result.landscape.plots else ""
+    call.console.print(f"all in {duration(result.seconds)}; everything is in {result.run_dir}{where}")
 
 
 def _settings_of_run(call: Call) -> LandscapeConfig:

@@ -68,7 +68,7 @@ def make_design(setup: Setup, run: RunDirectory | None) -> Design:
     """
     settings = setup.config.landscape
     if settings.plots:
-        _check_plotting()
+        check_plotting(", or go without: --landscape.no-plots")
     moving = moving_sites(setup)
     _check_qparams(settings, run)
     num_images, labelled = _count_images(setup, run)
@@ -96,8 +96,8 @@ def num_directions(settings: LandscapeConfig) -> int:
     if settings.kind == "plane":
         return 2
     if settings.direction == "principal":
-        return min(settings.directions, len(settings.results))
-    return settings.directions if settings.direction in RANDOM else 1
+        return min(settings.num_directions, len(settings.results))
+    return settings.num_directions if settings.direction in RANDOM else 1
 
 
 def moving_sites(setup: Setup) -> tuple[str, ...]:
@@ -122,11 +122,14 @@ def moving_sites(setup: Setup) -> tuple[str, ...]:
     return inside
 
 
-def _check_plotting() -> None:
+def check_plotting(otherwise: str = "") -> None:
+    """Checks that pictures can be drawn.
+
+    Raises:
+      UserError: there is no matplotlib; `otherwise` is a way without it.
+    """
     if importlib.util.find_spec("matplotlib") is None:
-        raise UserError(
-            "pictures need matplotlib: pip install 'evolq_jax[plot]', or go without: --landscape.no-plots"
-        )
+        raise UserError(f"pictures need matplotlib: pip install 'evolq_jax[plot]'{otherwise}")
 
 
 def _check_qparams(settings: LandscapeConfig, run: RunDirectory | None) -> None:

@@ -23,7 +23,7 @@ LAYERS = {
     "typing": "errors",
     "trees": "errors typing",
     "named": "errors",
-    "figures": "",
+    "figures": "errors",
     "devices": "errors typing",
     "data": "errors typing trees devices",
     "quant": "errors typing trees named",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from evolq_jax.errors import UserError
 from evolq_jax.figures.style import RC
 
 if TYPE_CHECKING:
@@ -30,6 +32,16 @@ class Rendered(NamedTuple):
     name: str
     caption: str
     files: dict[str, bytes]  # by format
+
+
+def check_plotting(otherwise: str = "") -> None:
+    """Checks that pictures can be drawn.
+
+    Raises:
+      UserError: there is no matplotlib; `otherwise` is a way without it.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError(f"pictures need matplotlib: pip install 'evolq_jax[plot]'{otherwise}")
 
 
 def render(pictures: Iterable[Picture]) -> Iterator[Rendered]:

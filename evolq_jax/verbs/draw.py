@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.figures.picture import check_plotting
 from evolq_jax.figures.style import Limits
 from evolq_jax.landscape.pictures.draw import scales
 from evolq_jax.runs.directory import hold_directory
 from evolq_jax.runs.results.files import read_result
 from evolq_jax.runs.results.landscape import LandscapeResult
-from evolq_jax.verbs.landscape.design import check_plotting
 from evolq_jax.verbs.landscape.pictures import labels_of, write_pictures
 from evolq_jax.verbs.landscape.record import read_landscape
 

@@ -1,6 +1,5 @@
 """The design of a scan: its grid and its losses, checked before anything is computed."""
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +7,7 @@ from typing import NamedTuple
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.data import open_source
 from evolq_jax.errors import UserError
+from evolq_jax.figures.picture import check_plotting
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.landscape.directions import IN_LOGARITHM, RANDOM
 from evolq_jax.landscape.grid import Grid, make_grid
@@ -120,16 +120,6 @@ def moving_sites(setup: Setup) -> tuple[str, ...]:
         if not 0 <= block < depth:
             raise UserError(f"landscape.blocks names block {block}, but they run from 0 to {depth - 1}")
     return inside
-
-
-def check_plotting(otherwise: str = "") -> None:
-    """Checks that pictures can be drawn.
-
-    Raises:
-      UserError: there is no matplotlib; `otherwise` is a way without it.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UserError(f"pictures need matplotlib: pip install 'evolq_jax[plot]'{otherwise}")
 
 
 def _check_qparams(settings: LandscapeConfig, run: RunDirectory | None) -> None:

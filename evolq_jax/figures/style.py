@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMN_WIDTH = 3.3  # inches
+ACROSS = 2  # panels
 TICKS = 5  # at most, on an axis
 # Okabe and Ito (2008), without their yellow, which is too light for a line.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -51,6 +52,16 @@ def one_column(height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(COLUMN_WIDTH, height), layout="constrained")
+
+
+def panels(figure: Figure, number: int) -> list[Axes]:
+    """Panels beside each other and below, on one x axis; only the lowest have its numbers."""
+    grid = figure.subplots(-(-number // ACROSS), ACROSS, sharex=True, squeeze=False).ravel()
+    for place, axes in enumerate(grid):
+        axes.tick_params(labelbottom=place + ACROSS >= number)
+        if place >= number:
+            axes.set_axis_off()
+    return list(grid[:number])
 
 
 def name_axes(axes: Axes, x: str, y: str, *, ticks: int = TICKS) -> None:

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from evolq_jax.figures.picture import DPI, Picture, Rendered, render
-from evolq_jax.figures.style import COLUMN_WIDTH, TEXT, one_column
+from evolq_jax.figures.style import COLUMN_WIDTH, TEXT, one_column, panels
 
 
 def rendered(title: str) -> Rendered:
@@ -25,6 +25,16 @@ def test_a_picture_has_three_files_which_are_always_the_same() -> None:
     assert found == rendered("title")
     assert not re.search(rb"<dc:date>", found.files["svg"])
     assert b"CreationDate" not in found.files["pdf"]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_the_lowest_panels_have_the_numbers_and_none_is_empty(number: int) -> None:
+    figure = one_column(1.5)
+    drawn = panels(figure, number)
+    assert [axes for axes in figure.axes if axes.axison] == drawn
+    assert len(drawn) == number
+    numbered = [axes.xaxis.get_tick_params()["labelbottom"] for axes in drawn]
+    assert numbered == [place + 2 >= number for place in range(number)]
 
 
 def test_a_picture_is_as_wide_as_a_column() -> None:

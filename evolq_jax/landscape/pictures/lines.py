@@ -7,14 +7,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evolq_jax.figures.style import GUIDE, Limits, line_style, name_axes, one_column, set_limits
+from evolq_jax.figures.style import (
+    ACROSS,
+    GUIDE,
+    Limits,
+    line_style,
+    name_axes,
+    one_column,
+    panels,
+    set_limits,
+)
 from evolq_jax.landscape.pictures.words import loss_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ACROSS = 2  # panels
 LEGEND = 12  # rows
 
 
@@ -22,19 +30,13 @@ def losses_figure(
     x: np.ndarray, lines: np.ndarray, columns: Sequence[str], *, units: Sequence[str], label: str
 ) -> Figure:
     """Several losses [columns, T] along one line, a panel each, in their own units."""
-    down = -(-len(columns) // ACROSS)
-    figure = one_column(0.35 + 0.8 * down)
-    panels = figure.subplots(down, ACROSS, sharex=True, squeeze=False)
-    for axes, column, unit, line in zip(panels.flat, columns, units, lines, strict=False):
+    figure = one_column(0.35 + 0.8 * -(-len(columns) // ACROSS))
+    drawn = panels(figure, len(columns))
+    for axes, column, unit, line in zip(drawn, columns, units, lines, strict=True):
         axes.plot(x, line, **line_style(0))
         name_axes(axes, "", "", ticks=4)
         axes.set_title(loss_label(column, unit), loc="left", pad=2)
         _mark_origin(axes, x)
-        axes.tick_params(labelbottom=True)
-    for axes in panels.flat[len(columns) :]:
-        axes.set_axis_off()
-    for axes in panels.flat[: max(0, len(columns) - ACROSS)]:
-        axes.tick_params(labelbottom=False)
     figure.supxlabel(label)
     return figure
 

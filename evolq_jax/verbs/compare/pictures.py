@@ -10,7 +10,7 @@ import numpy as np
 
 from evolq_jax.figures.page import Shown, Table, page
 from evolq_jax.figures.picture import Picture, render
-from evolq_jax.figures.style import line_style, name_axes, one_column
+from evolq_jax.figures.style import ACROSS, line_style, name_axes, one_column, panels
 from evolq_jax.runs.directory import COMPARISON, INDEX, RunDirectory
 from evolq_jax.runs.results.comparison import ComparisonResult
 from evolq_jax.runs.results.networks import TrajectoryPoint
@@ -28,7 +28,7 @@ LABELS = {
     "agreement": "agreement with float (%)",
     "top1": "top-1 (%)",
 }
-ACROSS = 2  # panels
+LONG_NAME = 24  # letters of a method, beyond which two do not fit beside each other
 THOUSANDS = 10_000  # from this budget on, ticks count thousands
 CAPTION = (
     "Quality against budget, means over seeds; the shade goes from the lowest to the highest seed. "
@@ -94,20 +94,20 @@ def quality_figure(
     points = [point for runs in trajectories.values() for run in runs for point in run]
     metrics = [metric for metric in metrics if all(getattr(point, metric) is not None for point in points)]
     end = max(budget, *(point.candidate_images for point in points))
-    down, rows = -(-len(metrics) // ACROSS), -(-len(trajectories) // ACROSS)
+    down = -(-len(metrics) // ACROSS)
+    beside = ACROSS if max(map(len, trajectories)) <= LONG_NAME else 1
+    rows = -(-len(trajectories) // beside)
     figure = one_column(0.25 + 1.3 * down + 0.14 * rows)
-    panels = figure.subplots(down, ACROSS, sharex=True, squeeze=False).flat
-    for axes, metric in zip(panels, metrics, strict=False):
+    drawn = panels(figure, len(metrics))
+    for axes, metric in zip(drawn, metrics, strict=True):
         for number, (method, runs) in enumerate(trajectories.items()):
             _draw(axes, spread(runs, metric), end, {**line_style(number), "label": method})
         name_axes(axes, "", "", ticks=4)
         axes.set_title(LABELS[metric], loc="left", pad=3)
         _name_budget(axes, end)
-    for axes in list(panels)[len(metrics) :]:
-        axes.set_axis_off()
     figure.supxlabel("budget, candidate-images" + (" in thousands" if end >= THOUSANDS else ""))
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncol=ACROSS)
+    handles, names = drawn[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncol=beside)
     return figure
 
 

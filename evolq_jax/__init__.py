@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from evolq_jax.verbs.calibrate import ensure_calibrated, run_calibrate
     from evolq_jax.verbs.compare.plan import ComparisonPlan, plan_compare
     from evolq_jax.verbs.compare.run import run_compare
+    from evolq_jax.verbs.draw import draw_landscapes
     from evolq_jax.verbs.evaluate import run_evaluate
     from evolq_jax.verbs.landscape.plan import LandscapePlan, plan_landscape
     from evolq_jax.verbs.landscape.record import read_landscape
@@ -119,6 +120,7 @@ _MODULES = {
     "evolq_jax.verbs.calibrate": ("ensure_calibrated", "run_calibrate"),
     "evolq_jax.verbs.compare.plan": ("ComparisonPlan", "plan_compare"),
     "evolq_jax.verbs.compare.run": ("run_compare",),
+    "evolq_jax.verbs.draw": ("draw_landscapes",),
     "evolq_jax.verbs.evaluate": ("run_evaluate",),
     "evolq_jax.verbs.landscape.plan": ("LandscapePlan", "plan_landscape"),
     "evolq_jax.verbs.landscape.record": ("read_landscape",),
@@ -174,6 +176,7 @@ __all__ = [
     "UserError",
     "__version__",
     "calibrate",
+    "draw_landscapes",
     "ensure_baseline",
     "ensure_calibrated",
     "ensure_search",

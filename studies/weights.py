@@ -2,8 +2,8 @@
 
     python -m studies.weights --data ../shared/data --out runs/weights
 
-It takes seconds and needs no images. Writes an `.npz`, a PNG and an SVG for every network and number of bits,
-and prints a table in Markdown.
+It takes seconds and needs no images. Writes an `.npz`, a PNG, an SVG and a PDF for every network and number
+of bits, and prints a table in Markdown.
 """
 
 from pathlib import Path

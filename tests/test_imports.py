@@ -27,7 +27,7 @@ LAYERS = {
     "typing": "errors",
     "trees": "errors typing",
     "named": "errors",
-    "figures": "",
+    "figures": "errors",
     "devices": "interrupt errors typing",
     "notes": "errors paths devices",
     "data": "errors paths typing trees devices notes",

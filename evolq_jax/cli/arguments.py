@@ -44,6 +44,7 @@ examples:
   evolq baseline configs/digits_w2a8.py --baseline.optimizer adam
   evolq compare configs/compare_digits.py --seeds 0 1 2 3 4
   evolq landscape runs/digits_w2a8-001 --landscape.direction between
+  evolq draw runs/A-landscape-001 runs/B-landscape-001    on the same scales
 """
 
 

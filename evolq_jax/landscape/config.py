@@ -33,6 +33,9 @@ LOSSES: tuple[LossName, ...] = (
 )  # by default
 USUAL_BATCH = 50
 MIN_POINTS = 3  # a second difference takes three
+# By default, so that ViT-Tiny takes minutes on a laptop. Odd: the origin is a point. Strides of 2 and 4 fit.
+POINTS: dict[Kind, int] = {"line": 51, "plane": 17, "layers": 9}
+DIRECTIONS: dict[Kind, int] = {"line": 3, "plane": 2, "layers": 1}
 MAX_POINTS = 10**6  # each is a network run on all images
 
 
@@ -54,21 +57,23 @@ class LandscapeConfig:
       sites: patterns of the sites whose scales move. Zero points stay.
       blocks: numbers of the blocks whose scales move. Empty: all blocks, and the sites outside blocks.
       epsilon: the size of a move at coordinate 1. `between` and `principal` ignore it.
-      points: grid points along an axis. With an odd number one point is the origin.
+      points: grid points along an axis; None: 51 on a line, 17 on a plane, 9 for layers. With an odd number
+        one point is the origin. The time grows with the points: a plane has their square.
       low: first coordinate of an axis. The origin is at 0; the other end of `between` is at 1.
       high: last coordinate of an axis.
-      directions: the number of random directions of lines and layers, or of `principal` directions.
+      directions: the number of random directions of lines and layers, or of `principal` directions; None: 3
+        for lines, 1 for layers.
       losses: what is computed at every point. Losses that need labels are left out if there are none.
         Beside the defaults there are `features`, the relative error of the features that the classifiers
         read, `centred_cosine` and `top_k_kl`.
       temperatures: of infoNCE. Each one gives a loss of its own.
       images: `calibration` or `evaluation` images. Folders of calibration images have no labels.
-      num_images: the number of images, drawn by the seed; None: all.
+      num_images: the number of images, drawn by the seed; None: all. The time grows with it.
       batch_size: contrastive batch of `info_nce` and `centred_cosine`. None: 50, or what divides the number
         of images.
       image_chunk: images run at once; None: chosen for the backend.
       point_chunk: grid points run at once on each device; None: chosen for the backend.
-      plots: also draw pictures (needs matplotlib).
+      plots: also draw pictures, and a page that shows them (needs matplotlib).
     """
 
     kind: Kind = "line"
@@ -80,14 +85,14 @@ class LandscapeConfig:
     sites: tuple[str, ...] = ("*/attn/*/weight", "*/mlp/*/weight")
     blocks: tuple[int, ...] = ()
     epsilon: float = 0.1
-    points: int = 51
+    points: int | None = None
     low: float = -1.0
     high: float = 1.0
-    directions: int = 5
+    directions: int | None = None
     losses: tuple[LossName, ...] = LOSSES
     temperatures: tuple[float, ...] = (0.3, 1.0, 3.0)
     images: Literal["calibration", "evaluation"] = "calibration"
-    num_images: int | None = 100
+    num_images: int | None = 50
     batch_size: int | None = None
     image_chunk: int | None = None
     point_chunk: int | None = None
@@ -99,10 +104,10 @@ class LandscapeConfig:
         for key in ("sites", "losses"):
             if not getattr(self, key):
                 raise UserError(f"landscape.{key} is empty: name at least one")
-        if self.points < MIN_POINTS:
+        if self.num_points < MIN_POINTS:
             raise UserError(f"landscape.points must be at least {MIN_POINTS}, not {self.points}")
-        if self.points ** len(self.axes) > MAX_POINTS:
-            grid = " × ".join([f"{self.points:,}"] * len(self.axes))
+        if self.num_points ** len(self.axes) > MAX_POINTS:
+            grid = " × ".join([f"{self.num_points:,}"] * len(self.axes))
             raise UserError(
                 f"landscape.points make a grid of {grid}; at most {MAX_POINTS:,} points are scored"
             )
@@ -140,6 +145,16 @@ class LandscapeConfig:
         if self.kind != "plane":
             return (self.direction,)
         return self.direction, self.second or self.direction
+
+    @property
+    def num_points(self) -> int:
+        """The number of grid points along an axis."""
+        return POINTS[self.kind] if self.points is None else self.points
+
+    @property
+    def num_directions(self) -> int:
+        """The number of directions where they are drawn or computed."""
+        return DIRECTIONS[self.kind] if self.directions is None else self.directions
 
     def chunks(self) -> tuple[int, int]:
         """Images and points run at once on a device: the settings, or what suits the backend."""

@@ -45,7 +45,7 @@ class Batch(NamedTuple):
 
 def axis_coordinates(config: LandscapeConfig) -> np.ndarray:
     """Coordinates [T] of an axis. A grid that is symmetric about the origin contains it exactly."""
-    axis = np.linspace(config.low, config.high, config.points)
+    axis = np.linspace(config.low, config.high, config.num_points)
     axis[np.abs(axis) < 1e-9 * (config.high - config.low)] = 0.0
     return axis.astype(np.float32)
 

@@ -8,11 +8,13 @@ grids are the integers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evolq_jax.figures import COLOURS, COLUMN_WIDTH, render
+from evolq_jax.figures.picture import Picture, render
+from evolq_jax.figures.style import COLOURS, one_column
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import fake_quant_weights
 from evolq_jax.quant.spec import Specs, select
@@ -110,8 +112,9 @@ def excess_kurtosis(x: np.ndarray) -> float:
 
 
 def draw_weights(distributions: Mapping[str, Distribution], name: str) -> Iterator[tuple[str, bytes]]:
-    """The PNG and SVG files (name, content) of a picture of all groups."""
-    return render((one, weights_figure(distributions)) for one in (name,))
+    """The files (name, content) of a picture of all groups: PNG, SVG and PDF."""
+    for picture in render([Picture(name, "weights", partial(weights_figure, distributions))]):
+        yield from ((f"{name}.{kind}", content) for kind, content in picture.files.items())
 
 
 def weights_figure(distributions: Mapping[str, Distribution]) -> Figure:
@@ -119,9 +122,7 @@ def weights_figure(distributions: Mapping[str, Distribution]) -> Figure:
 
     Heights are the share of weights in a bin (left) or in a step (right), on a logarithmic axis.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(COLUMN_WIDTH, 0.55 + 0.72 * len(distributions)), layout="constrained")
+    figure = one_column(0.55 + 0.72 * len(distributions))
     rows = figure.subplots(len(distributions), 2, squeeze=False, gridspec_kw={"width_ratios": (1, 1)})
     for row, (group, found) in zip(rows, distributions.items(), strict=True):
         for axes, view in zip(row, VIEWS, strict=True):
@@ -129,7 +130,7 @@ def weights_figure(distributions: Mapping[str, Distribution]) -> Figure:
         row[0].set_ylabel(group)
     rows[-1][0].set_xlabel("weight")
     rows[-1][1].set_xlabel("weight / its channel's scale")
-    figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside upper center", ncol=2, frameon=False)
+    figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside upper center", ncol=2)
     return figure
 
 

@@ -37,6 +37,7 @@ RANGES_SCALES, INIT_SCALES, FINAL_SCALES = (
     "init_scales.safetensors",
     "scales.safetensors",
 )
+INDEX, PICTURES = "index.html", "pictures"  # a page, and what it shows
 PARAMS = "params.safetensors"  # where calibration changed them
 PARTIAL = ".partial"  # the end of what is being written, or was when its process was killed
 
@@ -115,6 +116,22 @@ class RunDirectory:
             return
         with _reported(self.path / name), (self.path / name).open("ab") as file:
             file.write(content)
+
+    def folder(self, name: str) -> "RunDirectory":
+        """A folder in it, made where there is none, for files that belong together.
+
+        Raises:
+          UserError: there is something else of that name, or it cannot be written.
+        """
+        inside = self.path / name
+        if hosts.is_first():
+            if inside.is_symlink():  # what is written would lie outside the run
+                raise UserError(f"'{inside}' is a link: take it away")
+            with _reported(inside):
+                inside.mkdir(exist_ok=True)
+                for left in inside.glob(f".*{PARTIAL}"):
+                    left.unlink()
+        return RunDirectory(inside)
 
     def write_json(self, name: str, content: Any) -> None:
         """One JSON file of a dataclass or of dictionaries and lists of them, in one step."""
@@ -202,11 +219,15 @@ def open_run(path: str | Path) -> RunDirectory:
     """An existing run.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, or only a finished landscape, which has no scales of its own.
     """
     run = RunDirectory(user_path(path, "run directory"))
     if not run.has(CONFIG):
         raise UserError(f"'{path}' is no run directory: it holds no {CONFIG}")
+    if run.has(LANDSCAPE):
+        raise UserError(
+            f"'{path}' holds a landscape, which has no network: give the run or the config that it scanned"
+        )
     return run
 
 

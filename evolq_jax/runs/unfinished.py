@@ -25,6 +25,7 @@ class VerbFiles:
     finished: str  # the file that is written last
     is_begun: Callable[[set[str]], bool]  # whether these files are those of an unfinished one
     resumes: bool = False  # whether the verb takes --resume
+    suffix: str = ""  # after the experiment's name, in that of a new directory
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def continued_run(
       UserError: there is something else at that path, another process works there, or it cannot be written.
     """
     with (
-        hold_directory(path, config.name) as run,
+        hold_directory(path, config.name + files.suffix) as run,
         going_on(_how_to_go_on(run, files, config)),
     ):
         names = run.names()

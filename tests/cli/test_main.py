@@ -156,15 +156,15 @@ def test_a_landscape_of_a_config_and_of_a_run(evolq: Evolq, here: Path) -> None:
     quick = (*small, "--landscape.losses", "kl", "error_rate", "--landscape.image-chunk", "10")
     shown = evolq("landscape", "config.py", *quick, "--landscape.directions", "2")
     assert "small: line, 10 images; mean ± deviation over lines" in shown
-    for words in ("minima / unit", "corr. length", "error_rate", "everything is in runs/small-001"):
+    for words in ("minima / unit", "corr. length", "error_rate", "everything is in runs/small-landscape-001"):
         assert words in shown
-    assert (here / "runs" / "small-001" / "lines_kl.png").is_file()
+    assert (here / "runs" / "small-landscape-001" / "pictures" / "lines_kl.png").is_file()
     evolq("search", "config.py", "--search.passes", "1")
     between = ("--landscape.direction", "between", "--landscape.low", "-0.5", "--landscape.no-plots")
-    shown = evolq("landscape", "runs/small-002", "--run-dir", "mine", *quick, *between)
+    shown = evolq("landscape", "runs/small-001", "--run-dir", "mine", *quick, *between)
     assert "everything is in mine" in shown
     metadata = json.loads((here / "mine" / "landscape.json").read_text())
-    assert metadata["target"] == "runs/small-002"
+    assert metadata["target"] == "runs/small-001"
     assert (metadata["landscape"]["direction"], metadata["landscape"]["low"]) == ("between", -0.5)
 
 
@@ -205,7 +205,7 @@ def test_a_landscape_is_planned(evolq: Evolq, here: Path) -> None:
     before = sorted(here.rglob("*"))
     small = ("--landscape.num-images", "10", "--landscape.batch-size", "10")
     shown = evolq("landscape", "config.py", "--dry-run", *small, "--landscape.kind", "plane")
-    for words in ("plan of a landscape", "51 × 51", "2,601", "estimated time", "estimated memory (MiB)"):
+    for words in ("plan of a landscape", "17 × 17", "289", "estimated time", "estimated memory (MiB)"):
         assert words in shown
     assert sorted(here.rglob("*")) == before
 

@@ -14,7 +14,8 @@ LINE = LandscapeConfig(points=5, directions=3)
 
 
 def grid_of(setting: Setting, config: LandscapeConfig, moving: tuple[str, ...] = SITES) -> Grid:
-    return make_grid(config, setting.tiny.parts, moving, 2 if config.kind == "plane" else config.directions)
+    number = 2 if config.kind == "plane" else config.num_directions
+    return make_grid(config, setting.tiny.parts, moving, number)
 
 
 def test_a_line_has_every_direction_on_the_same_axis(setting: Setting) -> None:

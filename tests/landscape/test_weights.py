@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from evolq_jax import figures
 from evolq_jax.errors import UserError
+from evolq_jax.figures.picture import DPI
+from evolq_jax.figures.style import COLUMN_WIDTH
 from evolq_jax.landscape.weights import (
     PER_STEP,
     Distribution,
@@ -75,9 +76,9 @@ def test_a_pattern_that_matches_nothing_is_refused() -> None:
 
 def test_the_picture_fits_a_column(found: dict[str, Distribution]) -> None:
     files = dict(draw_weights(found, "weights"))
-    assert sorted(files) == ["weights.png", "weights.svg"]
-    width = Image.open(io.BytesIO(files["weights.png"])).width / figures.DPI
-    assert 0.8 * figures.COLUMN_WIDTH < width < 1.2 * figures.COLUMN_WIDTH
+    assert sorted(files) == ["weights.pdf", "weights.png", "weights.svg"]
+    width = Image.open(io.BytesIO(files["weights.png"])).width / DPI
+    assert width == pytest.approx(COLUMN_WIDTH, abs=0.01)
     assert files == dict(draw_weights(found, "weights"))
     figure = weights_figure(found)
     assert [axes.get_xlabel() for axes in figure.axes] == ["weight", "weight / its channel's scale"]

@@ -3,6 +3,7 @@
 from evolq_jax.cli.command import Call, Command
 from evolq_jax.cli.configs import experiment, is_directory, of_run
 from evolq_jax.cli.tables import duration, jaggedness_table, plan_table
+from evolq_jax.runs.directory import INDEX
 from evolq_jax.verbs.landscape.plan import plan_landscape
 from evolq_jax.verbs.landscape.run import run_landscape
 
@@ -27,7 +28,8 @@ def run(call: Call) -> None:
             f"up to {100 * result.reflected_share:.1f} % of the moved scales were reflected at zero; "
             "a smaller --landscape.epsilon keeps them positive"
         )
-    call.console.print(f"all in {duration(result.seconds)}; everything is in {result.run_dir}")
+    where = f"; {INDEX} there shows the pictures" if result.landscape.plots else ""
+    call.console.print(f"all in {duration(result.seconds)}; everything is in {result.run_dir}{where}")
 
 
 COMMAND = Command(

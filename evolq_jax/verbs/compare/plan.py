@@ -7,6 +7,7 @@ from typing import Literal
 from evolq_jax.config.comparison import CALIBRATED, Comparison, Method
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.errors import UserError
+from evolq_jax.figures.picture import check_plotting
 from evolq_jax.paths import user_path
 from evolq_jax.pipeline.images import count_calibration, count_evaluation
 from evolq_jax.pipeline.load import load_model
@@ -87,8 +88,10 @@ def check_methods(comparison: Comparison, budget: int) -> None:
     """Finds out before anything is computed what would stop a method, or leave it no budget to work with.
 
     Raises:
-      UserError: a method's sites, fitness, algorithm or optimiser is wrong, or the budget is too small.
+      UserError: a method's sites, fitness, algorithm or optimiser is wrong, the budget is too small, or
+        matplotlib is missing.
     """
+    check_plotting()
     for method in comparison.methods:
         for stage, config, _ in stage_configs(comparison, method, seed=0, budget=budget, place=Path()):
             setup = load_model(config)

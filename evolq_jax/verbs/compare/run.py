@@ -21,8 +21,8 @@ from evolq_jax.runs.results.networks import (
 from evolq_jax.runs.unfinished import same_command
 from evolq_jax.verbs.baseline import ensure_baseline
 from evolq_jax.verbs.calibrate import ensure_calibrated
+from evolq_jax.verbs.compare.pictures import write_pictures
 from evolq_jax.verbs.compare.plan import check_methods, default_budget, shared_calibration, stage_configs
-from evolq_jax.verbs.compare.plot import draw
 from evolq_jax.verbs.compare.summary import Run, summarise
 from evolq_jax.verbs.search.run import ensure_search
 
@@ -84,8 +84,7 @@ def run_compare(
             methods=summarise(list(trajectories), runs, comparison.reference),
             trajectories={method: tuple(of_seeds) for method, of_seeds in trajectories.items()},
         )
-        for name, content in draw(result.trajectories):
-            directory.write(name, content)
+        write_pictures(directory, result)
         write_result(directory, result)
     return result
 

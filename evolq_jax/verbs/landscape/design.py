@@ -1,6 +1,5 @@
 """The design of a scan: its grid and its losses, checked before anything is computed."""
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +7,7 @@ from typing import NamedTuple
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.data import open_source
 from evolq_jax.errors import UserError
+from evolq_jax.figures.picture import check_plotting
 from evolq_jax.landscape.config import USUAL_BATCH, LandscapeConfig
 from evolq_jax.landscape.directions import IN_LOGARITHM, RANDOM
 from evolq_jax.landscape.grid import Grid, make_grid
@@ -70,7 +70,7 @@ def make_design(setup: Setup, run: RunDirectory | None) -> Design:
     """
     settings = setup.config.landscape
     if settings.plots:
-        _check_plotting()
+        check_plotting(", or go without: --landscape.no-plots")
     moving = moving_sites(setup)
     _check_qparams(settings, run)
     available, labelled = _count_images(setup, run)
@@ -114,8 +114,8 @@ def num_directions(settings: LandscapeConfig) -> int:
     if settings.kind == "plane":
         return 2
     if settings.direction == "principal":
-        return min(settings.directions, len(settings.results))
-    return settings.directions if settings.direction in RANDOM else 1
+        return min(settings.num_directions, len(settings.results))
+    return settings.num_directions if settings.direction in RANDOM else 1
 
 
 def moving_sites(setup: Setup) -> tuple[str, ...]:
@@ -138,13 +138,6 @@ def moving_sites(setup: Setup) -> tuple[str, ...]:
         if not 0 <= block < depth:
             raise UserError(f"landscape.blocks names block {block}, but they run from 0 to {depth - 1}")
     return inside
-
-
-def _check_plotting() -> None:
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UserError(
-            "pictures need matplotlib: pip install 'evolq_jax[plot]', or go without: --landscape.no-plots"
-        )
 
 
 def _check_qparams(settings: LandscapeConfig, run: RunDirectory | None) -> None:

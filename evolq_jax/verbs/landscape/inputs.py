@@ -103,7 +103,7 @@ def _directions(
     settings, parts = setup.config.landscape, setup.model.parts
     everywhere = saved.named(settings.origin)
     origin = {site: everywhere[site] for site in moving}
-    count = 1 if settings.kind == "plane" else settings.directions
+    count = 1 if settings.kind == "plane" else settings.num_directions
     principal, explained = Directions(), ()
     if "principal" in settings.axes:
         wanted = max(count, settings.axes.count("principal"))

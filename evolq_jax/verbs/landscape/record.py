@@ -1,4 +1,4 @@
-"""The files of a scan: `points.jsonl` while it runs, `landscape.npz` and `landscape.json` at its end."""
+"""The numbers of a scan: `points.jsonl` while it runs, `landscape.npz` at its end."""
 
 import io
 import json
@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ def _is_begun(names: set[str]) -> bool:
     return POINTS in names or names == {CONFIG}
 
 
-SCAN = VerbFiles("landscape", LANDSCAPE, _is_begun)
+SCAN = VerbFiles("landscape", LANDSCAPE, _is_begun, suffix="-landscape")
 
 
 class PointLog:
@@ -109,7 +109,14 @@ def write_arrays(run: RunDirectory, arrays: Mapping[str, np.ndarray], metadata: 
     run.write(ARRAYS, buffer.getvalue())
 
 
-def read_landscape(run_dir: str | Path) -> tuple[dict[str, np.ndarray], LandscapeMetadata]:
+class Landscape(NamedTuple):
+    """A finished scan: `arrays, metadata = read_landscape(run_dir)`."""
+
+    arrays: dict[str, np.ndarray]  # by name, as docs/landscapes.md lists them
+    metadata: LandscapeMetadata
+
+
+def read_landscape(run_dir: str | Path) -> Landscape:
     """The arrays of a finished scan by name, and its metadata.
 
     Raises:
@@ -123,4 +130,4 @@ def read_landscape(run_dir: str | Path) -> tuple[dict[str, np.ndarray], Landscap
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"no readable landscape in '{path}' ({error}); run it again") from error
     metadata = from_plain(in_todays_form(content, path), LandscapeMetadata, f"'{path}'", "scan's metadata")
-    return arrays, metadata
+    return Landscape(arrays, metadata)

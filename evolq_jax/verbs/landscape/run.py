@@ -9,7 +9,6 @@ import numpy as np
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.landscape.config import LandscapeConfig
-from evolq_jax.landscape.plot import Labels, draw
 from evolq_jax.landscape.scan import Program, scan
 from evolq_jax.pipeline.load import Setup, load_model
 from evolq_jax.pipeline.watcher import Silent, Watcher
@@ -21,6 +20,7 @@ from evolq_jax.runs.results.landscape import LandscapeResult
 from evolq_jax.runs.unfinished import continued_run
 from evolq_jax.verbs.landscape.design import Design, make_design, open_target
 from evolq_jax.verbs.landscape.inputs import Inputs, load_inputs
+from evolq_jax.verbs.landscape.pictures import write_pictures
 from evolq_jax.verbs.landscape.record import SCAN, PointLog, write_arrays
 from evolq_jax.verbs.landscape.summary import arrays_of, jaggedness_of, metadata_of, provenance_of
 
@@ -59,16 +59,14 @@ def run_landscape(
         metadata = metadata_of(setup, opened, design, inputs)
         arrays = arrays_of(design, losses)
         write_arrays(run, arrays, metadata)
-        if opened.config.landscape.plots:
-            labels = Labels(metadata.landscape.kind, metadata.axis_labels, metadata.columns, metadata.units)
-            for name, content in draw(arrays, labels):
-                run.write(name, content)
         result = LandscapeResult(
             **vars(metadata),
             run_dir=run.path,
             jaggedness=jaggedness_of(design, losses),
             seconds=round(time.monotonic() - began, 2),
         )
+        if opened.config.landscape.plots:
+            write_pictures(run, arrays, result)
         write_result(run, result)
     return result
 

@@ -52,16 +52,23 @@ def metadata_of(setup: Setup, target: Target, design: Design, inputs: Inputs) ->
 
 
 def axis_label(settings: LandscapeConfig, axis: int) -> str:
-    """A label that says what coordinate 1 of an axis means."""
+    """A label that says what coordinate 1 of an axis means. Both axes of a plane have their own."""
     name, epsilon = settings.axes[axis], f"{settings.epsilon:g}"
+    number = f" {axis + 1}" if settings.axes.count(name) > 1 else ""
     return {
-        "uniform": f"uniform direction, units of ±{epsilon}",
-        "gaussian": f"random direction, units of {epsilon} in log scale",
-        "filter": f"filter-normalised direction, units of {epsilon}",
+        "uniform": f"uniform direction{number}, units of ±{epsilon}",
+        "gaussian": f"random direction{number}, units of {epsilon} in log scale",
+        "filter": f"filter-normalised direction{number}, units of {epsilon}",
         "ratio": f"log ratio of all scales, units of {epsilon}",
-        "between": "0: origin, 1: other end",
+        "between": f"from {settings.origin} (0) to {_other_end(settings)} (1)",
         "principal": f"principal direction {settings.axes[: axis + 1].count('principal')}, units of its rms",
     }[name]
+
+
+def _other_end(settings: LandscapeConfig) -> str:
+    if settings.towards is not None:
+        return "another run's final"
+    return "init" if settings.origin == "final" else "final"
 
 
 def arrays_of(design: Design, losses: np.ndarray) -> dict[str, np.ndarray]:

@@ -54,7 +54,8 @@ def test_methods_start_from_one_init_at_one_budget(finished: Path) -> None:
     assert all(0.7 * BUDGET < numbers.budget_spent <= BUDGET + 25 for numbers in (greedy, both))
     assert both.kl.wins.reference is not None
     assert greedy.kl.wins.reference is None
-    assert (finished / "quality.png").is_file()
+    for name in ("quality.png", "quality.svg", "quality.pdf", "index.html"):
+        assert (finished / name).is_file()
 
 
 def test_methods_of_a_seed_start_from_one_calibrated_network(finished: Path) -> None:

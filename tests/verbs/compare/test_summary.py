@@ -6,7 +6,7 @@ import pytest
 from evolq_jax.metrics import Interval
 from evolq_jax.runs.results.comparison import Wins
 from evolq_jax.runs.results.networks import Fitness, SearchResult
-from evolq_jax.verbs.compare.plot import draw, quality_figure, spread
+from evolq_jax.verbs.compare.pictures import quality_figure, spread
 from evolq_jax.verbs.compare.summary import Run, interval, summarise
 from tests.sample_results import SCORES, SEARCH, point
 
@@ -70,13 +70,17 @@ def test_a_value_holds_until_the_next_point() -> None:
 
 def test_the_picture_has_a_panel_for_each_metric_that_all_runs_have() -> None:
     points = [point(n, kl=1.0 / n, top1=None) for n in (1, 2)]
-    trajectories = {"a": [points], "b": [points, points]}
-    assert [axes.get_ylabel() for axes in quality_figure(trajectories).axes] == [
-        "calibration fitness",
-        "held-out KL (nats)",
-        "held-out infoNCE",
-        "held-out agreement (%)",
+    figure = quality_figure({"a": [points], "b": [points, points]}, ["kl", "agreement", "top1"])
+    assert [axes.get_title(loc="left") for axes in figure.axes if axes.axison] == [
+        "KL to float (nats)",
+        "agreement with float (%)",
     ]
-    files = dict(draw(trajectories))
-    assert set(files) == {"quality.png", "quality.svg"}
-    assert files == dict(draw(trajectories))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_all_lines_end_at_the_same_budget() -> None:
+    short, long = ([point(n, kl=1.0 / n) for n in ends] for ends in ((1, 2), (1, 4)))
+    for budget, end in ((3, 4), (9, 9)):
+        (axes,) = quality_figure({"a": [short], "b": [long]}, ["kl"], budget).axes[:1]
+        ends = [np.array(line.get_xydata()).tolist() for line in axes.lines[1::2]]
+        assert ends == [[[2, 0.5], [end, 0.5]], [[4, 0.25], [end, 0.25]]]

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -115,9 +116,13 @@ def test_a_plane_through_two_kinds_of_direction(config: Experiment, tmp_path: Pa
     assert abs(metadata.cosine_of_axes) < 0.2
     assert metadata.direction_norms[1] == pytest.approx(0.05 * np.sqrt(BLOCKS * 192), rel=1e-4)
     assert summary.jaggedness["kl"].range[1].lines == 6
-    assert {"contour_kl.png", "contour_kl.svg", "surface_kl.png"} <= {
-        file.name for file in (tmp_path / "run").iterdir()
-    }
+    drawn = {file.name for file in (tmp_path / "run" / "pictures").iterdir()}
+    assert drawn == {f"{view}_kl.{kind}" for view in ("contour", "surface") for kind in ("png", "svg", "pdf")}
+    shown = (tmp_path / "run" / "index.html").read_text()
+    links = set(re.findall(r'(?:href|src)="([^"]+)"', shown))
+    assert {"landscape.json", "pictures/contour_kl.svg", "pictures/surface_kl.pdf"} <= links
+    assert all((tmp_path / "run" / link).is_file() for link in links)
+    assert "3 points an axis, from -1 to 1" in shown
     # x runs along the last axis: the row through the origin is the line of the first direction
     line = run_landscape(config, replace(LINE, points=3, directions=1, losses=("kl",)), tmp_path / "line")
     assert line.direction_norms[0] == pytest.approx(metadata.direction_norms[0])

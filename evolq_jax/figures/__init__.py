@@ -1,0 +1,1 @@
+"""What all pictures share: their style, their files, and the page that shows them."""

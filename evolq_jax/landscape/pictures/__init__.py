@@ -1,0 +1,1 @@
+"""The pictures of a scan, drawn from its arrays."""

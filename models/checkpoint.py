@@ -61,9 +61,8 @@ def load_checkpoint(
     _check_architecture(facts, entry)
     arrays = read_arrays(files)
     try:
-        config = apply_facts(entry.config, facts.model)
-        stated = [one.size for one in facts.preprocessing]
-        wanted = [changes["size"]] if "size" in changes else [*stated, config.image_size]
+        wanted = [changes["size"]] if "size" in changes else facts.sizes(entry.config.image_size)
+        config = apply_facts(entry.config, facts.model, wanted[0])
         matched = match(entry, config, arrays, wanted)
         params = read(matched.found.layout, matched.config, matched.shapes, matched.found.weights)
     except UserError as error:

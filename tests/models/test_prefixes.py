@@ -16,7 +16,7 @@ from evolq_jax.models.registry import REGISTRY, Entry, param_shapes
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Preprocessing
 from tests.families import ENTRIES
-from tests.models.seeded import TINY, generator, hugging_face, timm_vit
+from tests.models.seeded import TINY, hugging_face, timm_vit
 
 PREFIXES = (
     "_orig_mod.", "module.", "net.", "backbone.", "model.", "model.model.", "model.module.", "student.",
@@ -25,10 +25,8 @@ PREFIXES = (
 
 
 def weights_of(entry: Entry) -> Weights:
-    shapes = param_shapes(entry.family, entry.config)
-    params = {
-        leaf: np.abs(generator(leaf).standard_normal(shape)).astype("f") for leaf, shape in shapes.items()
-    }
+    shapes, random = param_shapes(entry.family, entry.config), np.random.default_rng(0)
+    params = {leaf: (0.5 + random.random(shape)).astype("f") for leaf, shape in shapes.items()}
     return write(entry.family.layouts[0], entry.config, unflatten(params))
 
 

@@ -16,10 +16,10 @@ from safetensors.numpy import load_file, save_file
 from evolq_jax.errors import UserError
 from evolq_jax.models.batch_norm import fold
 from evolq_jax.models.convert import Weights, read, write
-from evolq_jax.models.facts import Facts, apply_facts
+from evolq_jax.models.facts import Facts
 from evolq_jax.models.match import Match, match, some
 from evolq_jax.models.registry import REGISTRY, Entry, get_entry, param_shapes
-from evolq_jax.models.sidecar import read_sidecars
+from evolq_jax.models.sidecar import apply_sidecars, read_sidecars
 from evolq_jax.models.tags import todays_name, warn_of_tag
 from evolq_jax.models.weight_files import WeightFiles, find_weights, read_arrays
 from evolq_jax.network.network import Network
@@ -60,9 +60,10 @@ def load_checkpoint(
     facts = read_sidecars(files.folder, entry.config, entry.preprocessing)
     _check_architecture(facts, entry)
     arrays = read_arrays(files)
+    sizes = facts.sizes(entry.config.image_size)
+    config = apply_sidecars(facts, entry.config, sizes[0])
+    wanted = [changes["size"]] if "size" in changes else sizes
     try:
-        wanted = [changes["size"]] if "size" in changes else facts.sizes(entry.config.image_size)
-        config = apply_facts(entry.config, facts.model, wanted[0])
         matched = match(entry, config, arrays, wanted)
         params = read(matched.found.layout, matched.config, matched.shapes, matched.found.weights)
     except UserError as error:

@@ -182,14 +182,16 @@ def check_plain(settings: Mapping[str, Any], plain: Mapping[str, tuple[Any, ...]
 
     Args:
         settings: of a file.
-        plain: by key, the values that change nothing. `null` and `false` never do.
+        plain: by key, the values that change nothing. `null` never does, and `false` where `true` is not
+            among them.
 
     Raises:
         UserError: a key has another value.
     """
     for key, harmless in plain.items():
         value = settings.get(key)
-        if value is not None and value is not False and value not in harmless:
+        off = value is False and True not in harmless
+        if value is not None and not off and value not in harmless:
             usual = f" (supported: {', '.join(map(shown, harmless))})" if harmless else ""
             raise UserError(f"{key} is {shown(value)}, which is not supported{usual}")
 

@@ -36,7 +36,7 @@ def check_network(run: RunDirectory, network: Network) -> None:
     if not isinstance(then, dict):
         return
     before, now = flatten(then), flatten(_facts(network))
-    for name in before.keys() & now.keys():  # versions differ in the options that they know
+    for name in sorted(before.keys() & now.keys()):  # versions differ in the options that they know
         if before[name] != now[name]:
             raise UserError(
                 f"run '{run.path}' has {name.replace('/', '.')} {before[name]}, and now it is {now[name]}: "

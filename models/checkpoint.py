@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from evolq_jax.errors import UserError
+from evolq_jax.errors import UserError, suggestion
 from evolq_jax.models.batch_norm import fold
 from evolq_jax.models.convert import Weights, read, write
-from evolq_jax.models.facts import Facts, apply_facts
+from evolq_jax.models.facts import Facts
 from evolq_jax.models.match import Match, match, some
 from evolq_jax.models.registry import REGISTRY, Entry, get_entry, param_shapes
-from evolq_jax.models.sidecar import read_sidecars
+from evolq_jax.models.sidecar import apply_sidecars, read_sidecars
 from evolq_jax.models.tags import todays_name, warn_of_tag
 from evolq_jax.models.weight_files import WeightFiles, find_weights, read_arrays
 from evolq_jax.network.network import Network
@@ -56,15 +56,15 @@ def load_checkpoint(
             it lacks keys, has extra keys, or holds NaN or infinity; or a file beside it says what we cannot
             follow.
     """
-    entry, changes = get_entry(name), dict(preprocessing or {})
+    entry, changes = get_entry(name), _checked(preprocessing or {})
     files = find_weights(path)
     facts = read_sidecars(files.folder, entry.config, entry.preprocessing)
     _check_architecture(facts, entry)
     arrays = read_arrays(files)
+    sizes = facts.sizes(entry.config.image_size)
+    config = apply_sidecars(facts, entry.config, sizes[0])
+    wanted = [changes["size"]] if "size" in changes else sizes
     try:
-        config = apply_facts(entry.config, facts.model)
-        stated = [one.size for one in facts.preprocessing]
-        wanted = [changes["size"]] if "size" in changes else [*stated, config.image_size]
         matched = match(entry, config, arrays, wanted)
         params = read(matched.found.layout, matched.config, matched.shapes, matched.found.weights)
     except UserError as error:
@@ -122,6 +122,17 @@ def _preprocessing(facts: Facts, entry: Entry, config: Any, changes: Mapping[str
             f"preprocessing.mean and preprocessing.std must have {config.channels} numbers, one per channel"
         )
     return prepared
+
+
+def _checked(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `Preprocessing` as given in Python, with tuples of numbers."""
+    known = [field.name for field in fields(Preprocessing)]
+    for name in changes:
+        if name not in known:
+            raise UserError(
+                f"preprocessing has no '{name}'{suggestion(name, known)} (known: {', '.join(known)})"
+            )
+    return {name: tuple(value) if name in ("mean", "std") else value for name, value in changes.items()}
 
 
 def _for_channels(field: str, value: Any, config: Any) -> Any:

@@ -139,7 +139,7 @@ def _hugging_face_rules(config: ViTConfig) -> dict[str, Rule]:
 
 
 def _with_one_head(config: ViTConfig, weights: Weights) -> ViTConfig:
-    """DeiT of transformers for plain classification: nothing reads its distillation token, a register."""
+    """The config of transformers' DeiT with one classifier: nothing reads its distillation token."""
     one_head = _HF_DISTILLATION in weights and "cls_classifier.weight" not in weights
     return replace(config, distilled=False, registers=1) if one_head else config
 

@@ -11,7 +11,9 @@ from evolq_jax.errors import UserError
 from evolq_jax.models.json_file import shown
 from evolq_jax.typing import Preprocessing
 
+IMAGE_SIZE = "image_size"  # the field that weights of other sizes change
 MAX_SIDE = 16384  # pixels along a side of an image
+MAX_SIZE = 65536  # of a width, a depth and the like
 
 # What a network has whose config has no field for it.
 PLAIN = {
@@ -87,6 +89,11 @@ class Facts:
     model: tuple[Fact, ...] = ()
     preprocessing: tuple[Preprocessing, ...] = ()
 
+    def sizes(self, usual: int) -> list[int]:
+        """The sizes of images that the files name, best first, and the usual one."""
+        named = [fact.ours for fact in self.model if fact.field == IMAGE_SIZE]
+        return [*(one.size for one in self.preprocessing), *named, usual]
+
 
 def facts_of(settings: Mapping[str, Any], options: Mapping[str, Option], config: Any) -> list[Fact]:
     """The facts that these options find among the keys of a file. `null` says nothing.
@@ -117,16 +124,22 @@ def _ours(key: str, value: Any, option: Option) -> Any:
     return option.ours[value]
 
 
-def apply_facts(config: Any, facts: tuple[Fact, ...]) -> Any:
+def apply_facts(config: Any, facts: tuple[Fact, ...], image_size: int) -> Any:
     """The config with what the facts say. Its own fields are set; what is fixed in a family must agree.
+
+    Args:
+        config: of a network.
+        facts: of its checkpoint. Those on the image size are passed over.
+        image_size: the one to try first.
 
     Raises:
         UserError: a fact contradicts what is fixed, or the config refuses a value.
     """
     settable = {field.name for field in fields(config)}
+    changes: dict[str, Any] = {}
     for fact in facts:
-        current = getattr(config, fact.field, PLAIN.get(fact.field))
-        if current == fact.ours and type(current) is type(fact.ours):
+        current = changes.get(fact.field, getattr(config, fact.field, PLAIN.get(fact.field)))
+        if fact.field == IMAGE_SIZE or (current == fact.ours and type(current) is type(fact.ours)):
             continue
         unknown_form = fact.field == "gelu_form" and fact.ours not in GELU_FORMS
         if fact.field not in settable or unknown_form or not _same_kind(current, fact.ours):
@@ -134,18 +147,33 @@ def apply_facts(config: Any, facts: tuple[Fact, ...]) -> Any:
                 f"{fact.key} is {shown(fact.value)}, and the network named has {shown(current)}, which "
                 "cannot be set"
             )
-        config = replace(config, **{fact.field: fact.ours})
+        changes[fact.field] = fact.ours
+    config = replace(config, **changes, image_size=image_size)  # at once: a window may need the size
+    _check_heads(config)
     return config
+
+
+def _check_heads(config: Any) -> None:
+    """Refuses numbers of heads that do not divide the width. No shape in a file would tell."""
+    heads = getattr(config, "num_heads", ())
+    if hasattr(config, "width"):
+        heads, widths = (heads,), (config.width,)
+    else:
+        widths = tuple(getattr(config, "first_width", 0) * 2**stage for stage in range(len(heads)))
+    for number, width in zip(heads, widths, strict=True):
+        if width % number:
+            raise UserError(f"num_heads is {number}, which does not divide the width {width}")
 
 
 def _same_kind(one: Any, other: Any) -> bool:
     """Whether a field that holds `one` can hold `other`: the same type, positive where it is a number."""
     if isinstance(one, tuple):
-        return isinstance(other, tuple) and all(_same_kind(one[0], item) for item in other)
+        alike = isinstance(other, tuple) and len(other) == len(one)
+        return alike and all(_same_kind(one[0], item) for item in other)
     if isinstance(one, float) and isinstance(other, int | float) and not isinstance(other, bool):
         return math.isfinite(other) and other > 0
     if type(one) is int and type(other) is int:
-        return 0 < other < 2**31 or other == 0 == one
+        return 0 < other <= MAX_SIZE
     return type(one) is type(other)
 
 
@@ -154,14 +182,16 @@ def check_plain(settings: Mapping[str, Any], plain: Mapping[str, tuple[Any, ...]
 
     Args:
         settings: of a file.
-        plain: by key, the values that change nothing. `null` and `false` never do.
+        plain: by key, the values that change nothing. `null` never does, and `false` where `true` is not
+            among them.
 
     Raises:
         UserError: a key has another value.
     """
     for key, harmless in plain.items():
         value = settings.get(key)
-        if value is not None and value is not False and value not in harmless:
+        off = value is False and True not in harmless
+        if value is not None and not off and value not in harmless:
             usual = f" (supported: {', '.join(map(shown, harmless))})" if harmless else ""
             raise UserError(f"{key} is {shown(value)}, which is not supported{usual}")
 

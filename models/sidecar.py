@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evolq_jax.errors import UserError
-from evolq_jax.models.facts import Facts, warn_of_unknown
+from evolq_jax.models.facts import Facts, apply_facts, warn_of_unknown
 from evolq_jax.models.hugging_face_config import is_transformers, read_model, read_processor
 from evolq_jax.models.json_file import read_json
 from evolq_jax.models.timm_config import is_timm, read_timm
@@ -52,6 +52,12 @@ def read_sidecars(folder: Path, config: Any, usual: Preprocessing) -> Facts:
     settings = read_json(processor)
     with _named(processor):
         return replace(facts, preprocessing=(read_processor(processor, settings, usual),))
+
+
+def apply_sidecars(facts: Facts, config: Any, image_size: int) -> Any:
+    """The config with what the files say; as `apply_facts`, with the file's name in errors."""
+    with _named(facts.where):
+        return apply_facts(config, facts.model, image_size)
 
 
 @contextmanager

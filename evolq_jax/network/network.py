@@ -84,8 +84,9 @@ class Network:
 
 
 def in_words(architecture: Mapping[str, Any]) -> str:
-    """The sizes and options of a network in a row."""
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in architecture.items())
+    """The sizes and options of a network in a row, without what it does not have."""
+    found = {name.replace("_", " "): value for name, value in architecture.items() if value}
+    return ", ".join(name if value is True else f"{name} {value}" for name, value in found.items())
 
 
 def as_input(preprocessing: Preprocessing, images: Array) -> Array:

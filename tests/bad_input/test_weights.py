@@ -1,3 +1,4 @@
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,3 +68,53 @@ def test_a_fitness_that_is_blind_to_one_output(refuse: Refuse, here: Path, fitne
     write_weights(here / "one.safetensors", changes=head)
     line = refuse("search", "config.py", "--model.weights", "one.safetensors", "--search.fitness", fitness)
     assert line.endswith("has one output, which has none: take kl or mse")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 100_000, "not readable as JSON (nested too deeply)"),
+        ('{"mean": [' + "1" * 6_000 + "]}", "not readable as JSON"),
+        ('{"mean": [NaN]}', "mean is NaN, not a finite number"),
+        ('{"mean": [0.5], "std": [0]}', "preprocessing.std must be positive and finite, not 0"),
+        ('{"mean": [0.5], "std": [-1]}', "preprocessing.std must be positive and finite, not -1"),
+        ('{"mean": [0.5], "std": [Infinity]}', "std is Infinity, not a finite number"),
+        ('{"mean": [0.5], "mean": [0.4]}', "'mean' stands twice, with two values"),
+        ('{"architecture": "resnet18"}', "are 'resnet18', not 'vit_digits': give that name"),
+        ('{"architecture": "vit_x", "mean": [0.5]}', "evolq_jax does not have that network"),
+        ('{"mean": [0.5], "model_args": 3}', "model_args is 3, not an object"),
+    ],
+)
+def test_files_beside_the_weights(refuse: Refuse, here: Path, content: str, message: str) -> None:
+    (here / "config.json").write_text(content)
+    line = refuse("search", "config.py")
+    assert message in line
+    assert "config.json: " in line
+
+
+@pytest.mark.parametrize("member", [b"", b"no array", b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4'}"])
+def test_an_archive_whose_member_is_no_array(refuse: Refuse, here: Path, member: bytes) -> None:
+    with zipfile.ZipFile(here / "bad.npz", "w") as archive:
+        archive.writestr("x.npy", member)
+    line = refuse("search", "config.py", "--model.weights", "bad.npz")
+    assert line.startswith("bad.npz: damaged, truncated or not .npz (x.npy is no array")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "~nosuchuser/w.npz"])
+def test_names_that_no_file_can_have(refuse: Refuse, name: str) -> None:
+    assert refuse("search", "config.py", "--model.weights", name)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("mean", "nan", "preprocessing.mean must be finite"),
+        ("std", "0", "preprocessing.std must be positive"),
+        ("crop", "0", "preprocessing.crop must be at least 1"),
+        ("crop", "12", "preprocessing.crop is 12, but"),
+        ("resize", "7", "preprocessing.resize (7) must be None or at least preprocessing.crop (8)"),
+        ("interpolation", "cubic", "cubic"),
+    ],
+)
+def test_preprocessing_that_cannot_be(refuse: Refuse, option: str, value: str, message: str) -> None:
+    assert message in refuse("search", "config.py", f"--preprocessing.{option}", value)

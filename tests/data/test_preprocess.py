@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from evolq_jax.cli.override import override
+from evolq_jax.config.experiment import Experiment
 from evolq_jax.data.preprocess import check_preprocessing, fit_array, resize_and_crop, resized_size
 from evolq_jax.errors import UserError
 from evolq_jax.typing import Preprocessing
@@ -86,3 +90,15 @@ def test_squashing_ignores_proportions() -> None:
     pixels = resize_and_crop(image, Preprocessing(16, 20, "bilinear", crop_mode="squash"), "x")
     whole = np.asarray(image.resize((20, 20), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(pixels, whole[2:18, 2:18])
+
+
+def test_the_advice_on_images_smaller_than_the_crop_can_be_followed() -> None:
+    image, wanted = Image.fromarray(noise(30, 40)), Preprocessing(32, None)
+    with pytest.raises(
+        UserError, match=r"smaller than the crop of 32x32; set preprocessing\.resize"
+    ) as caught:
+        resize_and_crop(image, wanted, "x")
+    advice = str(caught.value)
+    options = advice[advice.index("(--") + 1 : advice.rindex(")")].split()
+    changes = override(Experiment(), options, "search").preprocessing.changes
+    assert resize_and_crop(image, replace(wanted, **changes), "x").shape == (32, 32, 3)

@@ -19,7 +19,7 @@ def config_with(name: str, **settings: Any) -> Any:
     entry = get_entry(name)
     settings = {"pretrained_cfg": {}, **settings}
     facts = read_timm(Path("config.json"), settings, entry.config, entry.preprocessing)
-    return apply_facts(entry.config, facts.model)
+    return apply_facts(entry.config, facts.model, facts.sizes(entry.config.image_size)[0])
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -53,6 +53,35 @@ def test_sizes_of_stages_are_set() -> None:
     with pytest.raises(UserError, match="mlp_ratio is 3"):
         config_with("swin_tiny_patch4_window7_224", model_args={"mlp_ratio": 3})
     assert config_with("resnet18", model_args={"layers": [3, 4, 6, 3]}) == get_entry("resnet34").config
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "message"),
+    [
+        ("vit_tiny_patch16_224", {"num_heads": 5}, "num_heads is 5, which does not divide the width 192"),
+        ("vit_tiny_patch16_224", {"depth": 10**9}, "depth is 1000000000, and the network named has 12"),
+        ("vit_tiny_patch16_224", {"embed_dim": 0}, "embed_dim is 0"),
+        ("vit_tiny_patch16_224", {"mlp_ratio": 1e29}, "mlp_ratio is 1e.29"),
+        (
+            "swin_tiny_patch4_window7_224",
+            {"num_heads": [3, 6, 12, 25]},
+            "num_heads is 25, which does not divide",
+        ),
+        ("swin_tiny_patch4_window7_224", {"depths": [2, 2]}, "depths is .2, 2., and the network named has"),
+        ("swin_tiny_patch4_window7_224", {"depths": [2, 2, 3, 2]}, "depths .* must be even"),
+        ("swin_tiny_patch4_window7_224", {"window_size": 12}, "image_size 224 is no multiple of 384"),
+        ("resnet18", {"layers": [2, 2, "2", 2]}, "layers is"),
+    ],
+)
+def test_sizes_that_cannot_be(name: str, args: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        config_with(name, model_args=args)
+
+
+def test_a_window_and_the_size_that_it_needs() -> None:
+    cfg, args = {"input_size": [3, 384, 384]}, {"window_size": 12}
+    config = config_with("swin_tiny_patch4_window7_224", pretrained_cfg=cfg, model_args=args)
+    assert (config.window, config.image_size) == (12, 384)
 
 
 def test_the_width_of_the_mlp_follows_from_its_ratio() -> None:

@@ -1,4 +1,6 @@
+import json
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,7 +41,8 @@ def test_the_snapshot_is_loaded(
     asked: list[tuple[str, str | None]] = []
 
     def snapshot(repo: str, revision: str | None, allow_patterns: list[str]) -> str:
-        assert "model.safetensors" in allow_patterns
+        assert {"model.safetensors", "model.safetensors.index.json", "config.json"} <= {*allow_patterns}
+        assert any(fnmatch("model-00001-of-00002.safetensors", pattern) for pattern in allow_patterns)
         asked.append((repo, revision))
         return str(tmp_path)
 
@@ -52,3 +55,23 @@ def test_the_snapshot_is_loaded(
 def test_a_bare_repository_name_is_taken_for_a_path() -> None:
     with pytest.raises(UserError, match="hub repositories are written hf-hub:owner/name"):
         load_checkpoint("tiny", "someone/tiny")
+
+
+def test_shards_of_a_repository_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, shards = timm_vit(TINY), ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    holder = {key: shards[key.startswith("blocks.")] for key in weights}
+    for shard in shards:
+        save_file({key: array for key, array in weights.items() if holder[key] == shard}, tmp_path / shard)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": holder}))
+    hub = SimpleNamespace(snapshot_download=lambda *_, **__: str(tmp_path))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    assert load_checkpoint("tiny", "hf-hub:someone/tiny").config.num_classes == 5
+
+
+def test_a_repository_without_weights_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = SimpleNamespace(snapshot_download=lambda *_, **__: str(tmp_path))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    with pytest.raises(UserError, match=r"^hf-hub:someone/tiny: the folder holds no \.safetensors"):
+        load_checkpoint("tiny", "hf-hub:someone/tiny")

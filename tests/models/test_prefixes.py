@@ -16,7 +16,7 @@ from evolq_jax.models.registry import REGISTRY, Entry, param_shapes
 from evolq_jax.trees import flatten, unflatten
 from evolq_jax.typing import Preprocessing
 from tests.families import ENTRIES
-from tests.models.seeded import TINY, generator, hugging_face, timm_vit
+from tests.models.seeded import TINY, hugging_face, timm_vit
 
 PREFIXES = (
     "_orig_mod.", "module.", "net.", "backbone.", "model.", "model.model.", "model.module.", "student.",
@@ -25,10 +25,8 @@ PREFIXES = (
 
 
 def weights_of(entry: Entry) -> Weights:
-    shapes = param_shapes(entry.family, entry.config)
-    params = {
-        leaf: np.abs(generator(leaf).standard_normal(shape)).astype("f") for leaf, shape in shapes.items()
-    }
+    shapes, random = param_shapes(entry.family, entry.config), np.random.default_rng(0)
+    params = {leaf: (0.5 + random.random(shape)).astype("f") for leaf, shape in shapes.items()}
     return write(entry.family.layouts[0], entry.config, unflatten(params))
 
 
@@ -184,5 +182,11 @@ def test_preprocessing_can_be_set(tmp_path: Path) -> None:
     changes = {"mean": (0.25,), "std": (0.1, 0.2, 0.3), "resize": None, "interpolation": "box"}
     network = load_checkpoint("small_resnet", saved(tmp_path, "small_resnet"), preprocessing=changes)
     assert network.preprocessing == Preprocessing(16, None, "box", (0.25,) * 3, (0.1, 0.2, 0.3))
+    listed = load_checkpoint("small_resnet", tmp_path, preprocessing={"mean": [0.0, 0.0, 1.0]})
+    assert listed.preprocessing.mean == (0.0, 0.0, 1.0)
+    with pytest.raises(UserError, match=r"preprocessing has no 'means'; did you mean 'mean'\?"):
+        load_checkpoint("small_resnet", tmp_path, preprocessing={"means": (0.5,)})
+    with pytest.raises(UserError, match=r"crop_mode 'border' is unknown \(known: center, squash\)"):
+        load_checkpoint("small_resnet", tmp_path, preprocessing={"crop_mode": "border"})
     with pytest.raises(UserError, match="must have 3 numbers, one per channel"):
         load_checkpoint("small_resnet", tmp_path, preprocessing={"mean": (0.25, 0.5)})

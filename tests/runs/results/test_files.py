@@ -113,13 +113,13 @@ def older(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_what_was_loaded_is_read_again(run: RunDirectory) -> None:
-    sizes = {"depths": [2, 2], "gelu_form": "erf", "eps": 1e-6, "distilled": False}
+    sizes = {"depths": [2, 2], "gelu_form": "erf", "eps": 1e-6, "distilled": False, "pre_norm": True}
     setting = replace(SEARCH.setting, architecture=sizes, preprocessing=Preprocessing(8, None, mean=(0.4,)))
     result = replace(SEARCH, run_dir=run.path, setting=setting)
     write(run, content_of(run, result))
     assert read_result(run.path) == result
     assert setting.described == (
-        "vit_tiny: depths [2, 2], gelu form erf, eps 1e-06, distilled False; images: no resize, crop 8, "
+        "vit_tiny: depths [2, 2], gelu form erf, eps 1e-06, pre norm; images: no resize, crop 8, "
         "mean 0.4, std 0.5"
     )
 

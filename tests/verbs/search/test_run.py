@@ -58,6 +58,10 @@ def test_a_run_holds_everything(finished: Finished) -> None:
     assert result["seconds"] >= result["seconds_search"] > 0
     assert {"evolq_jax", "jax", "numpy"} <= set(result["provenance"]["versions"])
     assert result["provenance"]["device"]
+    network = json.loads((finished.path / "config.json").read_text())["network"]
+    assert network["architecture"] == result["setting"]["architecture"]
+    assert network["preprocessing"] == result["setting"]["preprocessing"]
+    assert network["preprocessing"]["mean"] == [0.5]
 
 
 def test_the_log_has_every_generation(finished: Finished) -> None:
@@ -213,6 +217,15 @@ def test_other_weights_or_images_are_not_taken_for_the_run_s(
 ) -> None:
     run = copy_run(finished, tmp_path / "run", change(finished.config, tmp_path))
     with pytest.raises(UserError, match=message):
+        run_evaluate(run)
+
+
+def test_a_run_is_not_scored_after_its_preprocessing_has_changed(finished: Finished, tmp_path: Path) -> None:
+    run = copy_run(finished, tmp_path / "run", finished.config)
+    began = json.loads((finished.path / "config.json").read_text())
+    began["network"]["preprocessing"]["mean"] = [0.4]
+    (run / "config.json").write_text(json.dumps(began))
+    with pytest.raises(UserError, match=r"has preprocessing\.mean \[0\.4\], and now it is \[0\.5\]"):
         run_evaluate(run)
 
 

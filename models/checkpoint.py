@@ -20,6 +20,7 @@ from evolq_jax.models.convert import Mismatch, Weights, compare, detect, num_cla
 from evolq_jax.models.registry import REGISTRY, Entry, get_entry, param_shapes
 from evolq_jax.models.sidecar import apply_sidecars
 from evolq_jax.network.network import Network
+from evolq_jax.paths import user_path
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Params
 
@@ -78,7 +79,7 @@ def save_params(path: str | Path, params: Params, metadata: Mapping[str, str]) -
     Raises:
         UserError: the model is unknown, the parameters do not fit it, or the file cannot be written.
     """
-    path = Path(path)
+    path = user_path(path, "weights")
     if "model" not in metadata:
         raise UserError(f"{path}: the metadata must give the name of the model under 'model'")
     entry = get_entry(metadata["model"])
@@ -99,7 +100,7 @@ def find_weights(path: str | Path) -> Path:
     Raises:
         UserError: there is no file, or a folder has several and none is `model.safetensors`.
     """
-    file = hub.download(str(path)) if hub.is_hub_path(str(path)) else Path(path)
+    file = hub.download(str(path)) if hub.is_hub_path(str(path)) else user_path(path, "weights")
     if file.is_dir():
         candidates = sorted(p for p in file.iterdir() if p.suffix in SUFFIXES)
         named = [p for p in candidates if p.name == "model.safetensors"] or candidates

@@ -31,7 +31,7 @@ LAYERS = {
     "quant": "errors typing trees named",
     "network": "errors typing trees devices quant",
     "objective": "errors typing trees named quant network",
-    "models": "errors typing trees quant network",
+    "models": "errors paths typing trees quant network",
     "metrics": "errors typing objective",
     "search": NUMERICS,
     "calibration": f"{NUMERICS} search",  # `clip` scores ranges as a search does
@@ -39,7 +39,7 @@ LAYERS = {
     "landscape": f"{NUMERICS} search figures",
     "training": NUMERICS,
     "quantized": f"version {NUMERICS} {ALGORITHMS} models",
-    "config": f"{NUMERICS} {ALGORITHMS} data",
+    "config": f"{NUMERICS} {ALGORITHMS} data models",
     "pipeline": f"{NUMERICS} {ALGORITHMS} data metrics models quantized config",
     "runs": f"version {NUMERICS} data metrics landscape quantized config",
     "verbs": f"version figures {NUMERICS} {ALGORITHMS} data metrics models quantized config pipeline runs",

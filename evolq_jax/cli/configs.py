@@ -1,7 +1,6 @@
 """The config that a command line names, with the preset and the fields that it sets."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from evolq_jax.cli.arguments import OPTIONS
@@ -11,6 +10,7 @@ from evolq_jax.config.experiment import Experiment
 from evolq_jax.config.load import load_config
 from evolq_jax.config.presets import with_preset
 from evolq_jax.errors import UserError
+from evolq_jax.paths import user_path
 from evolq_jax.pipeline.watcher import Watcher
 from evolq_jax.runs.directory import CONFIG
 
@@ -46,7 +46,7 @@ def config_file(call: Call) -> str:
     """
     command: Command = call.options.command
     path = call.options.config
-    if command.resumes and Path(path or "").joinpath(CONFIG).is_file():
+    if command.resumes and user_path(path or "", "config file").joinpath(CONFIG).is_file():
         again = f"evolq {call.verb} {path} --resume"
         raise UserError(f"'{path}' is a run directory: {again} goes on with it")
     if path is None:
@@ -62,7 +62,7 @@ def needs_config(call: Call) -> UserError:
 
 def is_directory(path: str | None) -> bool:
     """Whether a run directory is named, not a config file."""
-    return path is not None and Path(path).is_dir()
+    return path is not None and user_path(path, "config file").is_dir()
 
 
 def check_nothing_set(call: Call) -> None:

@@ -4,13 +4,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
 from evolq_jax.cli.arguments import check_config_is_first, make_parser
 from evolq_jax.cli.command import Call, Command
 from evolq_jax.cli.commands import COMMANDS
+from evolq_jax.cli.configs import is_directory
 from evolq_jax.cli.override import print_fields, print_names
 from evolq_jax.cli.progress import make_watcher
 from evolq_jax.config.experiment import Experiment
@@ -18,6 +18,7 @@ from evolq_jax.config.load import load_config
 from evolq_jax.config.presets import with_preset
 from evolq_jax.devices import hosts
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.paths import printable
 from evolq_jax.runs.preemption import STATUS, Preempted
 
 
@@ -32,7 +33,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to fail on at exit
         sys.exit(1)
     except UserError as error:
-        hosts.leave(f"evolq: error: {' '.join(str(error).split())}", 2)
+        hosts.leave(f"evolq: error: {printable(' '.join(str(error).split()))}", 2)
     except KeyboardInterrupt:
         hosts.leave("evolq: interrupted", 130)
     except Preempted as stopped:
@@ -76,7 +77,7 @@ def _print_help(options: argparse.Namespace) -> None:
     """Prints the verb's own options, then every field of its config."""
     command: Command = options.command
     kind, config = command.config or Experiment, None
-    if options.config is not None and not Path(options.config).is_dir():
+    if options.config is not None and not is_directory(options.config):
         config = load_config(options.config, kind)
         config = with_preset(config, options.preset)
     options.parser.print_help()

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from evolq_jax.landscape.jaggedness import Spread
 from evolq_jax.metrics import Interval
+from evolq_jax.paths import printable
 from evolq_jax.runs.results.comparison import ComparisonResult, MetricOverSeeds
 from evolq_jax.runs.results.headline import headline
 from evolq_jax.runs.results.landscape import LandscapeResult
@@ -187,10 +188,10 @@ def facts_of(record: Any) -> dict[str, Any]:
 
 def _fact(value: Any) -> str:
     if isinstance(value, tuple):
-        return ", ".join(map(str, value))
+        return printable(", ".join(map(str, value)))
     if value is None:
         return "none"
-    return f"{value:,}" if isinstance(value, int | float) else str(value)
+    return f"{value:,}" if isinstance(value, int | float) else printable(str(value))
 
 
 def plan_table(title: str, plan: SearchPlan | ComparisonPlan | LandscapePlan) -> Table:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from evolq_jax.config.experiment import Experiment, SearchConfig
 from evolq_jax.errors import UserError, check_choices, suggestion
+from evolq_jax.paths import is_plain_word
 
 Stage = Literal["search", "baseline"]
 # Parts of an experiment that decide where methods start, and what they are scored on.
@@ -56,11 +56,11 @@ class Comparison:
     def __post_init__(self) -> None:
         """Rejects settings that are wrong for every config."""
         check_choices(self)
-        if not self.name or Path(self.name).name != self.name:
+        if not is_plain_word(self.name):
             raise UserError(f"name '{self.name}' must be a plain word: the directory is called after it")
         names = [method.name for method in self.methods]
         for name in names:
-            if not name or Path(name).name != name:
+            if not is_plain_word(name):
                 raise UserError(f"method name '{name}' must be a plain word: a directory is called after it")
             if name == CALIBRATED:
                 raise UserError(

@@ -4,7 +4,6 @@ A config file (`configs/*.py`) holds `config = Experiment(...)`. The command lin
 """
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from evolq_jax.calibration.chain import CORRECTED, LINKS, check_chain, find_links
 from evolq_jax.calibration.link import FLOAT_STREAM, LayerLink, Link, TokenWeighting, WalkConfig
@@ -20,6 +19,7 @@ from evolq_jax.errors import UserError, check_at_least_one, check_choices
 from evolq_jax.gradient.config import BaselineConfig
 from evolq_jax.landscape.config import LandscapeConfig
 from evolq_jax.named import check_names
+from evolq_jax.paths import is_plain_word
 from evolq_jax.quant.qparams import check_bits
 from evolq_jax.quant.scheme import QuantConfig, Rule
 from evolq_jax.search.config import SearchConfig
@@ -201,7 +201,7 @@ class Experiment:
     def __post_init__(self) -> None:
         """Rejects what is wrong for every model and all images."""
         check_choices(self)
-        if not self.name or Path(self.name).name != self.name:
+        if not is_plain_word(self.name):
             raise UserError(
                 f"name '{self.name}' must be a plain word: the run's directory is called after it"
             )

@@ -7,6 +7,7 @@ from typing import Any
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.paths import user_path
 
 
 def load_config(path: str | Path, *kinds: type) -> Any:
@@ -15,7 +16,7 @@ def load_config(path: str | Path, *kinds: type) -> Any:
     Raises:
       UserError: there is no such file, it does not run, or its `config` is of another kind.
     """
-    path = Path(path)
+    path = user_path(path, "config file")
     if not path.is_file():
         siblings = [str(p) for p in sorted(path.parent.glob("*.py"))] if path.parent.is_dir() else []
         raise UserError(f"no config file at '{path}'{suggestion(str(path), siblings)}")

@@ -25,17 +25,26 @@ from evolq_jax.data.decode import Decoded, OnCorrupt, decode_stream
 from evolq_jax.data.pixel_file import decode_uncached, write_pixels
 from evolq_jax.data.source import Source
 from evolq_jax.errors import UserError
+from evolq_jax.notes import say_once
+from evolq_jax.paths import has_home, user_path
 from evolq_jax.typing import Preprocessing, Progress
 
 FORMAT_VERSION = 2  # raise it when decoding or the entry's layout changes
 _CHUNK_BYTES = 1 << 24
 _ORPHAN_SECONDS = 24 * 3600
+_WORTH_A_LINE = 1 << 25  # bytes
 _log = logging.getLogger(__name__)
 
 
-def default_cache_dir() -> Path:
-    """`$EVOLQ_CACHE` if it is set, otherwise `~/.cache/evolq_jax`."""
-    return Path(os.path.expanduser(os.environ.get("EVOLQ_CACHE") or "~/.cache/evolq_jax"))
+def default_cache_dir() -> Path | None:
+    """`$EVOLQ_CACHE` if it is set, otherwise `~/.cache/evolq_jax`. Without a home: None, and a line."""
+    given = os.environ.get("EVOLQ_CACHE")
+    if not given and not has_home():
+        say_once(
+            "there is no home folder, so decoded images are not kept: set EVOLQ_CACHE to a folder for them"
+        )
+        return None
+    return user_path(given or "~/.cache/evolq_jax", "the image cache (EVOLQ_CACHE)")
 
 
 def cached_decode(
@@ -83,6 +92,11 @@ def cached_decode(
             f"cannot write the image cache in {cache_dir}: {error.strerror or error}; "
             "set EVOLQ_CACHE or cache_dir to a writable folder, or cache_dir to None to go without"
         ) from error
+    if size >= _WORTH_A_LINE:
+        say_once(
+            f"{size / 1e6:,.0f} MB of decoded images are kept in {cache_dir}, so the next run need not "
+            "decode them; --data.cache None (cache_dir=None from Python) keeps none"
+        )
     entry = _load_entry(path, source.shape, len(indices))
     if entry is None:
         raise UserError(

@@ -71,7 +71,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: the file does not say which value is white.
     """
-    depth = str(image.tile[0].args) if image.tile else ""  # gone once the pixels are there
+    tiles = getattr(image, "tile", [])  # of images from files, until their pixels are there
+    depth = str(tiles[0].args) if tiles else ""
     if image.mode == "P":
         image.info.pop("transparency", None)  # dropped, as by torchvision; Pillow would warn of it
     if image.mode == "F":

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from evolq_jax.data.pixel_file import decode_uncached
 from evolq_jax.data.preprocess import check_preprocessing
 from evolq_jax.data.source import Source
 from evolq_jax.data.tfds import tfds_source
-from evolq_jax.data.tfds_builder import INFO, PREFIX
+from evolq_jax.data.tfds_builder import INFO, PREFIX, parse_name
 from evolq_jax.devices import hosts
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.paths import user_path
@@ -137,6 +138,19 @@ def open_source(
     if path.suffix.lower() != ".npz":
         raise UserError(f"image source {source} is a file of unknown kind; expected a folder or an .npz")
     return npz_source(path, preprocessing)
+
+
+def absolute_source(source: str) -> str:
+    """The name of an image set, from every folder. Names of sets stay as they are."""
+    if source in DIGITS:
+        return source
+    if not source.startswith(PREFIX):
+        return os.path.abspath(user_path(source, "image source"))
+    data_set, split = parse_name(source)
+    folder = user_path(data_set, "image source")
+    if not (folder / INFO).is_file():
+        return source
+    return f"{PREFIX}{os.path.abspath(folder)}" + ("" if split is None else f":{split}")
 
 
 def _cache_folder(cache_dir: str | Path | None) -> Path | None:

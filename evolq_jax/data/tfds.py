@@ -26,6 +26,7 @@ from evolq_jax.data.tfds_builder import (
     parse_name,
 )
 from evolq_jax.errors import UserError
+from evolq_jax.paths import user_path
 from evolq_jax.typing import Preprocessing
 
 _CHUNK_RECORDS = 256
@@ -49,7 +50,7 @@ def tfds_source(source: str, preprocessing: Preprocessing, data_dir: str | Path 
     """
     name = parse_name(source)
     tfds = import_tfds(source)
-    folder = Path(data_dir).expanduser() if data_dir is not None else default_data_dir()
+    folder = default_data_dir() if data_dir is None else user_path(data_dir, "data.tfds_dir")
     builder = open_builder(tfds, source, name.data_set, folder)
     split = check_split(builder, source, name.split)
     mode, labelled = check_features(tfds, builder, source)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.paths import has_home, user_path
 
 PREFIX = "tfds:"
 INFO = "dataset_info.json"
@@ -31,8 +32,15 @@ def parse_name(source: str) -> Name:
 
 
 def default_data_dir() -> Path:
-    """`$TFDS_DATA_DIR` if it is set, otherwise `~/tensorflow_datasets`, as in tensorflow-datasets."""
-    return Path(os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"))
+    """`$TFDS_DATA_DIR` if it is set, otherwise `~/tensorflow_datasets`, as in tensorflow-datasets.
+
+    Raises:
+        UserError: there is no home folder.
+    """
+    given = os.environ.get("TFDS_DATA_DIR")
+    if not given and not has_home():
+        raise UserError("there is no home folder with data sets: set data.tfds_dir or TFDS_DATA_DIR")
+    return user_path(given or "~/tensorflow_datasets", "TFDS_DATA_DIR")
 
 
 def import_tfds(source: str) -> Any:
@@ -69,7 +77,7 @@ def open_builder(tfds: Any, source: str, data_set: str, data_dir: Path) -> Any:
     """
     from tensorflow_datasets.core.read_only_builder import builder_from_files
 
-    given = Path(data_set).expanduser()
+    given = user_path(data_set, "image source")
     prepared = (given / INFO).is_file()
     if not prepared and not _NAME.fullmatch(data_set):
         raise UserError(

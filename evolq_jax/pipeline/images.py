@@ -108,7 +108,7 @@ def check_batches(config: Experiment, count: int, *, for_search: bool, skipped: 
     fitted = {"calibration.batch_size": (LARGEST_BATCH, usual_batch(count, LARGEST_BATCH))}
     if for_search:
         batches["search.batch_size"] = config.search.batch_size
-        fitted["search.batch_size"] = (config.search.usual_batch, config.search.fitted(count).batch_size)
+        fitted["search.batch_size"] = (config.search.usual_batch, config.search.fitted(count).batch_size or 1)
     left_out = f" ({skipped} unreadable ones left out)" if skipped else ""
     changed = [
         f"{key} {size}, not {usual}"

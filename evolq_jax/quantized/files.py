@@ -27,6 +27,7 @@ from evolq_jax.models.registry import REGISTRY, get_entry
 from evolq_jax.named import find, name_of
 from evolq_jax.network.network import Network
 from evolq_jax.network.parts import ModelParts
+from evolq_jax.paths import user_path
 from evolq_jax.quant.observers import OBSERVERS
 from evolq_jax.quant.observers.base import Observer
 from evolq_jax.quant.qparams import SiteQParams
@@ -70,7 +71,7 @@ def save(quantized: QuantizedNetwork, path: str | Path) -> None:
     Raises:
       UserError: there is something at that path already, or it cannot be written.
     """
-    path = Path(path).expanduser()
+    path = user_path(path, "folder")
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"'{path}' exists already: name another folder to save in")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -108,7 +109,7 @@ def load(
     Raises:
       UserError: there is no such folder, it is damaged, or it needs `parts` or `own` that are not given.
     """
-    path = Path(path).expanduser()
+    path = user_path(path, "folder")
     described = _read_description(path)
     name = described["name"]
     config = None

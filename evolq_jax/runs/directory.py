@@ -15,9 +15,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from evolq_jax.config.absolute import absolute
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices import hosts
 from evolq_jax.errors import UserError
+from evolq_jax.paths import user_path
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.spec import Specs
 from evolq_jax.runs.config_json import from_json
@@ -188,7 +190,7 @@ def open_run(path: str | Path) -> RunDirectory:
     Raises:
       UserError: there is none.
     """
-    run = RunDirectory(Path(path))
+    run = RunDirectory(user_path(path, "run directory"))
     if not run.has(CONFIG):
         raise UserError(f"'{path}' is no run directory: it holds no {CONFIG}")
     return run
@@ -203,7 +205,7 @@ def hold_directory(path: str | Path | None, name: str) -> Generator[RunDirectory
     Raises:
       UserError: there is a file at that path, another process is at work there, or it cannot be written.
     """
-    target = Path(path) if path is not None else _next_free(Path("runs"), name)
+    target = user_path(path, "--run-dir") if path is not None else _next_free(Path("runs"), name)
     if not hosts.is_first():
         yield RunDirectory(target)
         return
@@ -229,7 +231,7 @@ def hold_directory(path: str | Path | None, name: str) -> Generator[RunDirectory
 
 @contextmanager
 def begin_run(run: RunDirectory, config: Experiment) -> Generator[None, None, None]:
-    """Puts the config into an empty directory.
+    """Puts the config into an empty directory, with absolute paths: it can be used from every folder.
 
     It is taken away again if an exception comes before anything else was written; not if the run was
     preempted, which is going to be continued.
@@ -239,7 +241,7 @@ def begin_run(run: RunDirectory, config: Experiment) -> Generator[None, None, No
     """
     if run.names():
         raise _not_empty(run.path)
-    run.write(CONFIG, to_json(config).encode())
+    run.write(CONFIG, to_json(absolute(config)).encode())
     try:
         yield
     except Preempted:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from evolq_jax.config.absolute import absolute
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.errors import UserError
 from evolq_jax.runs.config_json import to_json
@@ -52,7 +53,8 @@ def continued_run(
 def difference(then: Experiment, now: Experiment) -> str:
     """The first field in which two configs differ, and how. '': both give the same run."""
     fields = [
-        flatten(json.loads(to_json(replace(config, checkpoint=now.checkpoint)))) for config in (then, now)
+        flatten(json.loads(to_json(absolute(replace(config, checkpoint=now.checkpoint)))))
+        for config in (then, now)
     ]
     for name, value in fields[1].items():
         if value != fields[0].get(name):

@@ -5,6 +5,7 @@ from pathlib import Path
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.errors import UserError
+from evolq_jax.paths import user_path
 from evolq_jax.pipeline.calibrate import calibrate_setup
 from evolq_jax.pipeline.images import count_calibration
 from evolq_jax.pipeline.load import load_model
@@ -56,7 +57,7 @@ def ensure_calibrated(config: Experiment, run_dir: str | Path, watcher: Watcher 
     Raises:
       UserError: as `run_calibrate`; or the directory holds that of another config.
     """
-    if not RunDirectory(Path(run_dir)).has(INIT_SCALES):
+    if not RunDirectory(user_path(run_dir, "run directory")).has(INIT_SCALES):
         run_calibrate(config, run_dir, watcher)
         return
     other = difference(open_run(run_dir).config(), config)

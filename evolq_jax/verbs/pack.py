@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from evolq_jax.data import pack_folder
+from evolq_jax.paths import user_path
 from evolq_jax.pipeline.watcher import Silent, Watcher
 
 
@@ -47,7 +48,7 @@ def run_pack(
       UserError: tensorflow-datasets is missing, an image cannot be read, or `out` cannot be written.
     """
     began = time.monotonic()
-    index = None if class_index is None else Path(class_index).expanduser()
+    index = None if class_index is None else user_path(class_index, "--class-index")
     progress = (watcher or Silent()).stage("packing images")
-    packed = pack_folder(Path(folder).expanduser(), Path(out).expanduser(), index, progress)
+    packed = pack_folder(user_path(folder, "FOLDER"), user_path(out, "--out"), index, progress)
     return PackResult(**packed._asdict(), source=f"tfds:{out}", seconds=round(time.monotonic() - began, 2))

@@ -14,6 +14,7 @@ from evolq_jax.errors import UserError
 from evolq_jax.models.checkpoint import save_params
 from evolq_jax.models.registry import get_entry, param_shapes
 from evolq_jax.network.network import Network
+from evolq_jax.paths import user_path
 from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.training import Labelled, TrainConfig, TrainExperiment, train
 from evolq_jax.typing import Images, Preprocessing, no_progress
@@ -97,7 +98,7 @@ def _load(source: str, class_index: str | None, preprocessing: Preprocessing) ->
 
 def _prepare(out: str) -> Path:
     """Makes the folder of the weights. Refuses, before the training, a file that cannot be written."""
-    path = Path(out).expanduser()
+    path = user_path(out, "out")
     if path.suffix != ".safetensors":
         raise UserError(f"out is '{out}': weights are written as .safetensors, so give it that ending")
     try:

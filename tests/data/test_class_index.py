@@ -2,6 +2,7 @@ import json
 import os
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -11,6 +12,7 @@ from evolq_jax.errors import UserError
 from evolq_jax.paths import MAX_TEXT_BYTES
 from evolq_jax.typing import Preprocessing
 
+FORMS: tuple[Literal["NFC"], Literal["NFD"]] = ("NFC", "NFD")
 DOGS = "golden retriever\ngreat dane\ngreat white shark\n"
 
 
@@ -58,10 +60,9 @@ def test_forms(tmp_path: Path, name: str, content: str | bytes, expected: dict[s
 
 
 def test_accents_are_compared_in_one_form(tmp_path: Path) -> None:
-    for mine, other in (("NFC", "NFD"), ("NFD", "NFC")):
-        name = unicodedata.normalize(mine, "pâté café")
-        index = read_class_index(written(tmp_path, f"x\n{name}\n"))
-        assert index.find(unicodedata.normalize(other, name)) == 1
+    composed, apart = (unicodedata.normalize(form, "pâté café") for form in FORMS)
+    for mine, other in ((composed, apart), (apart, composed)):
+        assert read_class_index(written(tmp_path, f"x\n{mine}\n")).find(other) == 1
 
 
 @pytest.mark.parametrize(

@@ -90,5 +90,5 @@ def test_one_output_is_the_log_odds_of_the_second_class() -> None:
     assert [loss.name for loss in losses] == ["cross_entropy", "error_rate", "mse", "kl"]
     likelihood = [1 / (1 + np.exp(-2.0)), 1 / (1 + np.exp(1.0)), 1 - 1 / (1 + np.exp(-0.5))]
     outputs, teacher = Outputs(logits), Teacher(logits - 1)
-    found = all_losses(losses, outputs, teacher, labels=labels, temperatures=TEMPERATURES)
-    np.testing.assert_allclose(found, [-np.mean(np.log(likelihood)), 2 / 3, 1.0, 0.5], rtol=1e-5)
+    found = all_losses(losses, outputs, teacher, labels=labels, temperatures=jnp.array(TEMPERATURES))
+    np.testing.assert_allclose(found, np.array([-np.mean(np.log(likelihood)), 2 / 3, 1.0, 0.5]), rtol=1e-5)

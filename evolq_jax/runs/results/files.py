@@ -7,6 +7,7 @@ from typing import Any, TypeVar, overload
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.errors import UserError
+from evolq_jax.paths import user_path
 from evolq_jax.runs.directory import COMPARISON, LANDSCAPE, RESULT, RunDirectory, open_run
 from evolq_jax.runs.results.comparison import ComparisonResult
 from evolq_jax.runs.results.landscape import LandscapeResult
@@ -52,7 +53,7 @@ def read_result(run_dir: str | Path, kind: type[Result] | None = None) -> Result
       UserError: there is no run, it has not finished, or it is of another kind; or its file is damaged, or
         has a version that cannot be read.
     """
-    run = RunDirectory(Path(run_dir))
+    run = RunDirectory(user_path(run_dir, "run directory"))
     names = tuple(dict.fromkeys(FILES.values())) if kind is None else (FILES[kind],)
     name = next(filter(run.has, names), None)
     if name is None:
@@ -88,7 +89,7 @@ def finished_result(config: Experiment, run_dir: str | Path, kind: type[R]) -> R
     Raises:
       UserError: as `read_result`; or the run has another config.
     """
-    run = RunDirectory(Path(run_dir))
+    run = RunDirectory(user_path(run_dir, "run directory"))
     if not run.has(FILES[kind]):
         return None
     result, other = read_result(run_dir, kind), difference(run.config(), config)

@@ -7,6 +7,7 @@ from typing import Literal
 from evolq_jax.config.comparison import CALIBRATED, Comparison, Method
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.errors import UserError
+from evolq_jax.paths import user_path
 from evolq_jax.pipeline.images import count_calibration, count_evaluation
 from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.searched import check_search
@@ -57,7 +58,7 @@ def plan_compare(comparison: Comparison, run_dir: str | Path | None = None) -> C
     done = 0
     for method, seed in runs:
         if run_dir is not None:
-            place = Path(run_dir) / method.name / f"seed-{seed}"
+            place = user_path(run_dir, "--run-dir") / method.name / f"seed-{seed}"
             done += all((path / RESULT).is_file() for path in stage_paths(method, place))
     check_methods(comparison, budget)
     first = comparison.methods[0].config

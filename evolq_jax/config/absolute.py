@@ -21,12 +21,7 @@ def absolute(config: Experiment) -> Experiment:
         weights = _absolute(weights, "model.weights")
     return replace(
         config,
-        model=replace(
-            model,
-            weights=weights
-            if weights and is_hub_path(weights, "model.weights")
-            else _path(weights, "model.weights"),
-        ),
+        model=replace(model, weights=weights),
         data=replace(
             data,
             calibration=absolute_source(data.calibration),

@@ -146,11 +146,11 @@ def absolute_source(source: str) -> str:
         return source
     if not source.startswith(PREFIX):
         return os.path.abspath(user_path(source, "image source"))
-    data_set, split = parse_name(source)
+    data_set = parse_name(source).data_set
     folder = user_path(data_set, "image source")
-    if not (folder / INFO).is_file():
+    if not data_set or not (folder / INFO).is_file():
         return source
-    return f"{PREFIX}{os.path.abspath(folder)}" + ("" if split is None else f":{split}")
+    return PREFIX + os.path.abspath(folder) + source.removeprefix(PREFIX + data_set)
 
 
 def _cache_folder(cache_dir: str | Path | None) -> Path | None:

@@ -233,7 +233,5 @@ def _choose(kind: str, there: list[str], wanted: str | None, source: str) -> str
         return wanted
     if kind in there and len(there) > 1:
         others = ", ".join(key for key in there if key != kind)
-        say_once(
-            f"{source}: '{kind}' is used, not {others} ({_chosen(source, kind, 'NAME')} chooses another)"
-        )
+        say_once(f"{source}: '{kind}' is used, not {others} ({_chosen(source, kind, 'NAME')} takes another)")
     return kind if kind in there else there[0] if len(there) == 1 else None

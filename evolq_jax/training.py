@@ -68,7 +68,7 @@ class TrainExperiment:
       train_data: labelled images to learn from: folder (`<class>/<file>`), `.npz` file or `digits:train`.
       test_data: the same for the images that measure the accuracy. Nothing is learnt or selected on them.
       out: the `.safetensors` file to write.
-      class_index: for folders, the file with one class id per line, in index order.
+      class_index: for folders, the file that lists the classes, as in `DataConfig`.
       num_classes: the classifier's number of classes; None: that of the registry's model.
       train: the settings of the training.
     """

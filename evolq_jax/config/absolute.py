@@ -17,12 +17,11 @@ def absolute(config: Experiment) -> Experiment:
     """
     data, model, landscape = config.data, config.model, config.landscape
     weights = model.weights
+    if weights is not None and not is_hub_path(weights):
+        weights = _absolute(weights, "model.weights")
     return replace(
         config,
-        model=replace(
-            model,
-            weights=weights if weights and is_hub_path(weights) else _path(weights, "model.weights"),
-        ),
+        model=replace(model, weights=weights),
         data=replace(
             data,
             calibration=absolute_source(data.calibration),

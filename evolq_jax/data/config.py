@@ -13,10 +13,11 @@ class DataConfig:
     Attributes:
       calibration: a folder (`<class>/<file>` or flat), an `.npz` file, `digits:train`, or `tfds:SET:SPLIT`: a
         set that tensorflow-datasets has prepared as array_record, by name or folder. A slice of a split
-        works too: `tfds:imagenet2012:train[:10%]`. Labels are not used, unless `draw` is `balanced`.
+        works too: `tfds:imagenet2012:train[:10%]`. `@label=NAME` behind it chooses among several labels,
+        `@image=NAME` among images. Labels are not used, unless `draw` is `balanced`.
       evaluation: the same for the evaluation images; `digits:test`.
-      class_index: for folders, a file with one class id per line, in index order. Without it there is no
-        top-1.
+      class_index: for folders, a file that lists the network's classes: text with one class a line in index
+        order, CSV or JSON (README.md). Without it there is no top-1.
       num_calibration: the number of images that the seed draws from `calibration`; None: all.
       draw: how the seed draws calibration images. `random`, or `balanced`: the same number from each class,
         if it has enough. Classes are folders or labels; nothing else uses the labels.

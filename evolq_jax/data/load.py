@@ -146,11 +146,27 @@ def absolute_source(source: str) -> str:
         return source
     if not source.startswith(PREFIX):
         return os.path.abspath(user_path(source, "image source"))
-    data_set, split = parse_name(source)
+    data_set = parse_name(source).data_set
     folder = user_path(data_set, "image source")
-    if not (folder / INFO).is_file():
+    if not data_set or not (folder / INFO).is_file():
         return source
-    return f"{PREFIX}{os.path.abspath(folder)}" + ("" if split is None else f":{split}")
+    return PREFIX + os.path.abspath(folder) + source.removeprefix(PREFIX + data_set)
+
+
+def share_images(one: str, other: str) -> bool:
+    """Whether two image sets may have images in common, by their names: one is the other, or a part of it."""
+    one, other = (absolute_source(each) for each in (one, other))
+    if one.startswith(PREFIX) and other.startswith(PREFIX):
+        (first, *splits), (second, *others) = (_set_and_splits(each) for each in (one, other))
+        return first == second and bool(set(splits) & set(others) or not splits or not others)
+    paths = [Path(each) for each in (one, other)]
+    return one == other or paths[0] in paths[1].parents or paths[1] in paths[0].parents
+
+
+def _set_and_splits(source: str) -> list[str]:
+    """The data set, and the splits that its parts are of: `train[:10%]+test` is of `train` and `test`."""
+    data_set, split, *_ = parse_name(source)
+    return [data_set, *(part.partition("[")[0] for part in (split or "").split("+") if part)]
 
 
 def _cache_folder(cache_dir: str | Path | None) -> Path | None:

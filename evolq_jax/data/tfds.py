@@ -17,15 +17,16 @@ from evolq_jax.data.image_file import decode_image
 from evolq_jax.data.source import Source, Unreadable, listed_labels
 from evolq_jax.data.tfds_builder import (
     LISTING,
-    check_features,
     check_split,
     default_data_dir,
+    find_features,
     import_tfds,
     not_installed,
     open_builder,
     parse_name,
 )
 from evolq_jax.errors import UserError
+from evolq_jax.notes import say_once
 from evolq_jax.paths import user_path
 from evolq_jax.typing import Preprocessing
 
@@ -35,12 +36,13 @@ _CHUNK_RECORDS = 256
 def tfds_source(source: str, preprocessing: Preprocessing, data_dir: str | Path | None = None) -> Source:
     """Lists one split of a prepared data set. Images stay encoded in their records until they are needed.
 
-    The set needs a feature `image` and, for labels, a `ClassLabel` called `label`. Class indices are in the
-    set's own order. Files are decoded, resized and cropped like those of a folder. Image i of a split is
-    called `SET/VERSION/SPLIT[i]`, in slices too. Images of a packed folder (`pack_folder`) keep their names.
+    Image and label are found by their types (`find_features`). Class indices are in the set's own order.
+    Files are decoded, resized and cropped like those of a folder. Image i of a split is called
+    `SET/VERSION/SPLIT[i]`, in slices too. Images of a packed folder (`pack_folder`) keep their names.
 
     Args:
-        source: `tfds:SET:SPLIT`. The split can be left out if there is only one.
+        source: `tfds:SET:SPLIT`. The split can be left out if there is only one. `@label=NAME` and
+            `@image=NAME` choose among several.
         preprocessing: how a file becomes uint8 [size, size, K].
         data_dir: where sets are found by name; None: `default_data_dir()`.
 
@@ -53,39 +55,43 @@ def tfds_source(source: str, preprocessing: Preprocessing, data_dir: str | Path 
     folder = default_data_dir() if data_dir is None else user_path(data_dir, "data.tfds_dir")
     builder = open_builder(tfds, source, name.data_set, folder)
     split = check_split(builder, source, name.split)
-    mode, labelled = check_features(tfds, builder, source)
+    features = find_features(tfds, builder, name, source)
+    image, label = features.image, features.label
+    undecoded = {key: tfds.decode.SkipDecoding() for key in features.images}
     try:
-        records = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+        records = builder.as_data_source(split=split, decoders=undecoded)
     except ImportError as error:
         raise not_installed(source) from error
     files = _Files(builder.info.splits[split].file_instructions, source)
     parts = _parts(tfds, builder, split)
     packed = _read_listing(Path(builder.data_dir), parts, source)
     names, listed = packed or (_names(builder, parts), None)
-    max_label = (builder.info.features["label"].num_classes or 0) - 1 if labelled else -1
+    max_label = (features.num_classes or 0) - 1
 
     def decode(row: int) -> np.ndarray:
         try:
             example = records[row]
         except RuntimeError as error:  # array_record's, for a damaged file
             raise Unreadable(f"{names[row]} ({' '.join(str(error).split())})") from error
-        return decode_image(BytesIO(example["image"]), names[row], preprocessing, mode)
+        return decode_image(BytesIO(example[image]), names[row], preprocessing, features.mode)
 
     def read_labels(rows: np.ndarray) -> np.ndarray:
-        return _read_labels(records, rows, names)
+        assert label is not None
+        return _read_labels(records, rows, names, label)
 
     if listed is not None:
         labels, max_label = listed_labels(listed), int(listed.max())
     else:
-        labels = read_labels if labelled and not _hides_labels(records) else None
+        labels = read_labels if label is not None and not _hides_labels(records, label, source) else None
     return Source(
         where=source,
         names=names,
-        shape=(preprocessing.size, preprocessing.size, 3 if mode == "RGB" else 1),
+        shape=(preprocessing.size, preprocessing.size, 3 if features.mode == "RGB" else 1),
         decode=decode,
         stamp=files.stamp,
         labels=labels,
         max_label=max_label if labels else -1,
+        num_classes=features.num_classes if labels else None,
         class_folders=class_folders(names) if packed else None,
         slow_labels=packed is None,
     )
@@ -149,27 +155,34 @@ def _read_listing(
         ) from error
 
 
-def _hides_labels(records: Any) -> bool:
+def _hides_labels(records: Any, label: str, source: str) -> bool:
     """Whether the first label is -1: tensorflow-datasets marks test sets without public labels like this."""
     try:
-        return int(records[0]["label"]) < 0
+        hidden = int(records[0][label]) < 0
     except RuntimeError:  # damaged; what that means is decided when images are read
         return False
+    if hidden:
+        say_once(f"{source}: its labels are not public (the first is negative), so there is no top-1")
+    return hidden
 
 
-def _read_labels(records: Any, rows: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def _read_labels(records: Any, rows: np.ndarray, names: Sequence[str], label: str) -> np.ndarray:
     found: list[int] = []
     for start in range(0, len(rows), _CHUNK_RECORDS):
         chunk = [int(row) for row in rows[start : start + _CHUNK_RECORDS]]
         try:
-            found += [int(example["label"]) for example in records.__getitems__(chunk)]
+            found += [int(example[label]) for example in records.__getitems__(chunk)]
         except RuntimeError as error:
             raise UserError(
                 f"cannot read the labels of {names[chunk[0]]} to {names[chunk[-1]]} "
                 f"({' '.join(str(error).split())}): prepare the data set again"
             ) from error
-    labels = np.array(found, dtype=np.int32)
-    hidden = np.flatnonzero(labels < 0)
-    if hidden.size:
-        raise UserError(f"image {names[int(rows[hidden[0]])]} has no label, unlike others of its set")
-    return labels
+    labels = np.array(found, dtype=np.int64)
+    wrong = np.flatnonzero((labels < 0) | (labels > np.iinfo(np.int32).max))
+    if wrong.size:
+        first = wrong[0]
+        raise UserError(
+            f"image {names[int(rows[first])]} has the label {labels[first]}, which is no class index, unlike "
+            "others of its set"
+        )
+    return labels.astype(np.int32)

@@ -3,17 +3,20 @@
 import os
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.notes import say_once
 from evolq_jax.paths import has_home, user_path
 
 PREFIX = "tfds:"
 INFO = "dataset_info.json"
 LISTING = "listing.json"  # of packed folders
-_MODES = {1: "L", 3: "RGB"}
+_MODES: dict[int, Literal["RGB", "L"]] = {1: "L", 3: "RGB"}
+_CHOICE = re.compile(r"(.*)@((?:(?:image|label)=\w+,?)+)")
+_LABEL = re.compile(r"label|class|target|^y$", re.IGNORECASE)
 _NAME = re.compile(r"\w+(/[\w.-]+)?(:[\w.*]+)?")
 
 
@@ -22,13 +25,31 @@ class Name(NamedTuple):
 
     data_set: str  # `imagenet2012`, `imagenet_v2/matched-frequency`, `cifar10:3.0.2`, or a folder
     split: str | None  # in the language of tensorflow-datasets: `validation`, `train[:10%]`
+    image: str | None = None  # the features that the user chooses: `@image=left,label=coarse_label`
+    label: str | None = None
+
+
+class Features(NamedTuple):
+    """What of an example is read."""
+
+    image: str
+    images: tuple[str, ...]  # all that must not be decoded
+    mode: Literal["RGB", "L"]  # Pillow's
+    label: str | None
+    num_classes: int | None  # that the labels tell apart; None: the set does not say
 
 
 def parse_name(source: str) -> Name:
-    """Cuts `tfds:SET:SPLIT` at the last colon before a slice. Versions and slices have colons too."""
-    head, bracket, tail = source.removeprefix(PREFIX).partition("[")
+    """Cuts `tfds:SET:SPLIT` at the last colon before a slice. Versions and slices have colons too.
+
+    `@image=NAME`, `@label=NAME` or both, with a comma between, may follow.
+    """
+    given = _CHOICE.fullmatch(source.removeprefix(PREFIX))
+    rest, choice = given.groups() if given else (source.removeprefix(PREFIX), "")
+    chosen = dict(each.split("=") for each in choice.split(",")) if choice else {}
+    head, bracket, tail = rest.partition("[")
     data_set, colon, split = head.rpartition(":")
-    return Name(data_set, split + bracket + tail) if colon else Name(head, None)
+    return Name(data_set, split + bracket + tail, **chosen) if colon else Name(head, None, **chosen)
 
 
 def default_data_dir() -> Path:
@@ -59,7 +80,8 @@ def import_tfds(source: str) -> Any:
 def not_installed(source: str) -> UserError:
     """The error for a missing tensorflow-datasets or array_record."""
     return UserError(
-        f"image source {source} needs tensorflow-datasets and array_record: pip install 'evolq_jax[tfds]'"
+        f"image source {source} needs tensorflow-datasets and array_record, which this installation lacks: "
+        "pip install tensorflow-datasets array_record importlib_resources"
     )
 
 
@@ -148,24 +170,68 @@ def check_split(builder: Any, source: str, split: str | None) -> str:
     return split
 
 
-def check_features(tfds: Any, builder: Any, source: str) -> tuple[Any, bool]:
-    """Pillow's mode for the images, and whether there are labels.
+def find_features(tfds: Any, builder: Any, name: Name, source: str) -> Features:
+    """The image and the label of an example, by their types; of several, those called so.
 
     Raises:
-        UserError: the set has no images, or images of another type.
+        UserError: the set has no images, or several and none is called `image`, or images of another type; or
+            it has no feature of a name that the user gave.
     """
-    features = builder.info.features
-    there = list(features.keys()) if isinstance(features, tfds.features.FeaturesDict) else []
-    if "image" not in there or not isinstance(features["image"], tfds.features.Image):
+    given = builder.info.features
+    features = dict(sorted(given.items())) if isinstance(given, tfds.features.FeaturesDict) else {}
+    pictures = [key for key, each in features.items() if isinstance(each, tfds.features.Image)]
+    images = [key for key in pictures if not isinstance(features[key], tfds.features.LabeledImage)]  # masks
+    if not images:
+        there = ", ".join(features) or "others"
+        raise UserError(f"{source} has no images: no feature is one (it has: {there})")
+    image = _choose("image", images, name.image, source)
+    if image is None:
         raise UserError(
-            f"{source} has no images: no feature 'image' (it has: {', '.join(there) or 'others'})"
+            f"{source} has several images in an example, {', '.join(images)}: choose one, as in "
+            f"{_chosen(source, 'image', images[0])}"
         )
-    image = features["image"]
-    if image.np_dtype != np.uint8 or image.shape[-1] not in _MODES:
+    found = features[image]
+    if found.np_dtype not in (np.uint8, np.uint16) or found.shape[-1] not in _MODES:
         raise UserError(
-            f"{source}: its images are {np.dtype(image.np_dtype).name} of {image.shape[-1]} channels; "
-            "evolq_jax reads uint8 ones of 3 or 1"
+            f"{source}: its images are {np.dtype(found.np_dtype).name} of {found.shape[-1]} channels; "
+            "evolq_jax reads uint8 and uint16 ones of 3 or 1"
         )
-    return _MODES[image.shape[-1]], "label" in there and isinstance(
-        features["label"], tfds.features.ClassLabel
-    )
+    label = _find_label(tfds, features, name.label, source)
+    num_classes = getattr(features[label], "num_classes", None) if label else None
+    return Features(image, tuple(pictures), _MODES[found.shape[-1]], label, num_classes)
+
+
+def _find_label(tfds: Any, features: dict[str, Any], wanted: str | None, source: str) -> str | None:
+    """The feature with the labels. Class labels come first, then integers that are called like labels."""
+    classes = [key for key, each in features.items() if isinstance(each, tfds.features.ClassLabel)]
+    tensors = [key for key, each in features.items() if isinstance(each, tfds.features.Tensor)]
+    scalars = [key for key in tensors if not features[key].shape]
+    numbers = [key for key in scalars if np.dtype(features[key].np_dtype).kind in "iu"]
+    likely = [key for key in numbers if _LABEL.search(key)]
+    label = _choose("label", numbers if wanted else classes or likely, wanted, source)
+    if label is None and numbers:
+        say_once(
+            f"{source}: no labels are used, since it could be any of {', '.join(numbers)}; choose one, as in "
+            f"{_chosen(source, 'label', numbers[0])}"
+        )
+    return label
+
+
+def _chosen(source: str, kind: str, feature: str) -> str:
+    """The set's name with the choice of a feature."""
+    return f"{source}{',' if _CHOICE.fullmatch(source) else '@'}{kind}={feature}"
+
+
+def _choose(kind: str, there: list[str], wanted: str | None, source: str) -> str | None:
+    """The feature that the user named, the only one, or the one called `kind`. None: nothing decides."""
+    if wanted is not None:
+        if wanted not in there:
+            raise UserError(
+                f"{source}: it has no {kind} '{wanted}'{suggestion(wanted, there)} "
+                f"(it has: {', '.join(there) or 'none'})"
+            )
+        return wanted
+    if kind in there and len(there) > 1:
+        others = ", ".join(key for key in there if key != kind)
+        say_once(f"{source}: '{kind}' is used, not {others} ({_chosen(source, kind, 'NAME')} takes another)")
+    return kind if kind in there else there[0] if len(there) == 1 else None

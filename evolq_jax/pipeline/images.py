@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.data import check_draw, load_images, open_source
+from evolq_jax.data.load import share_images
 from evolq_jax.data.source import Source
 from evolq_jax.errors import UserError
 from evolq_jax.network.chunks import usual_batch
@@ -41,6 +42,11 @@ def count_evaluation(setup: Setup) -> int:
     count = _number(data.num_evaluation, "num_evaluation", data.evaluation, source)
     _check_channels(setup, data.evaluation, source)
     _check_classes(source, data.evaluation, num_classes)
+    if share_images(data.calibration, data.evaluation):
+        say_once(
+            f"calibration ('{data.calibration}') and evaluation ('{data.evaluation}') can have images in "
+            "common: then scores are better than on new images; set data.evaluation to others"
+        )
     return count
 
 

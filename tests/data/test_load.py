@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from evolq_jax.data import draw_indices, load_images
+from evolq_jax.data.load import share_images
 from evolq_jax.errors import UserError
 from evolq_jax.typing import Preprocessing
 
@@ -77,3 +78,23 @@ def test_real_arrays(shared: Path, name: str, num: int) -> None:
     assert images.pixels.shape == (num, 32, 32, 3)
     assert images.labels is not None
     assert set(images.labels.tolist()) == set(range(10))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("images", "./images/", True),
+        ("images", "images/cats", True),
+        ("images", "images2", False),
+        ("digits:train", "digits:train", True),
+        ("digits:train", "digits:test", False),
+        ("tfds:cifar10:train", "tfds:cifar10:test", False),
+        ("tfds:cifar10:train[:10%]", "tfds:cifar10:train[10%:]+test", True),
+        ("tfds:cifar10:train", "tfds:cifar100:train", False),
+        ("tfds:packed", "tfds:packed:images", True),
+        ("tfds:cifar10:train", "images", False),
+    ],
+)
+def test_sets_that_may_share_images(one: str, other: str, expected: bool) -> None:
+    assert share_images(one, other) is expected
+    assert share_images(other, one) is expected

@@ -11,6 +11,7 @@ from PIL import Image
 
 from evolq_jax.data import load_images
 from evolq_jax.errors import UserError
+from evolq_jax.notes import say_once
 from evolq_jax.typing import Preprocessing
 from tests.data.tfds_sets import prepare
 
@@ -140,7 +141,7 @@ def test_gray_images_and_hidden_labels(tmp_path: Path) -> None:
 
 def test_a_set_without_images_is_refused(tmp_path: Path) -> None:
     prepare(tmp_path, {"train": [{"x": 1}]}, lambda f: f.FeaturesDict({"x": np.int64}), num_shards=1)
-    with pytest.raises(UserError, match=r"has no images: no feature 'image' \(it has: x\)"):
+    with pytest.raises(UserError, match=r"has no images: no feature is one \(it has: x\)"):
         load_images("tfds:tiny_set", AS_IS, tfds_dir=tmp_path)
 
 
@@ -194,9 +195,9 @@ def test_a_prepared_folder_given_as_images(data_dir: Path) -> None:
         load_images(data_dir / "tiny_set/1.0.0", AS_IS)
 
 
-def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_tensorflow_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(UserError, match=r"pip install 'evolq_jax\[tfds\]'"):
+    with pytest.raises(UserError, match="pip install tensorflow-datasets"):
         load_images("tfds:tiny_set:train", AS_IS)
 
 
@@ -204,3 +205,97 @@ def test_a_balanced_draw_reads_the_labels(data_dir: Path) -> None:
     images = load_images("tfds:tiny_set:train", AS_IS, num=6, draw="balanced", tfds_dir=data_dir)
     assert images.labels is not None
     assert np.bincount(images.labels).tolist() == [2, 2, 2]
+
+
+def prepared(folder: Path, examples: list[dict[str, Any]], **features: Any) -> str:
+    """A set with an image and other features; gives its name."""
+
+    def make(f: Any) -> Any:
+        return f.FeaturesDict({key: each(f) if callable(each) else each for key, each in features.items()})
+
+    prepare(folder, {"train": examples}, make, num_shards=1)
+    return "tfds:tiny_set"
+
+
+def image_of(f: Any) -> Any:
+    return f.Image(shape=(None, None, 3))
+
+
+def classes_of(number: int) -> Any:
+    return lambda f: f.ClassLabel(num_classes=number)
+
+
+INTEGER = np.dtype(np.int64)
+
+
+@pytest.mark.parametrize(
+    ("features", "suffix", "label", "said"),
+    [
+        ({"label": INTEGER}, "", "label", ""),
+        ({"fine_label": classes_of(9)}, "", "fine_label", ""),
+        ({"id": INTEGER, "fine_label": classes_of(9)}, "", "fine_label", ""),
+        ({"id": INTEGER, "target": INTEGER}, "", "target", ""),
+        (
+            {"label": classes_of(9), "coarse_label": classes_of(9)},
+            "",
+            "label",
+            "'label' is used, not coarse_",
+        ),
+        ({"label": classes_of(9), "coarse_label": classes_of(9)}, "@label=coarse_label", "coarse_label", ""),
+        (
+            {"id": INTEGER},
+            "",
+            None,
+            "no labels are used, since it could be any of id",
+        ),
+        ({"id": INTEGER}, "@label=id", "id", ""),
+        ({"a": classes_of(9), "b": classes_of(9)}, "", None, "any of a, b; choose one"),
+    ],
+)
+def test_labels_are_found_by_their_type(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    features: dict[str, Any],
+    suffix: str,
+    label: str | None,
+    said: str,
+) -> None:
+    say_once.cache_clear()
+    made = [
+        {"image": png(PIXELS[row])} | {key: row + 3 * n for n, key in enumerate(features)} for row in range(2)
+    ]
+    source = prepared(tmp_path, made, image=image_of, **features)
+    images = load_images(source + suffix, AS_IS, tfds_dir=tmp_path, cache_dir=None)
+    found = None if images.labels is None else images.labels.tolist()
+    assert found == (None if label is None else [example[label] for example in made])
+    assert said in caplog.text
+    assert bool(said) == bool(caplog.records)
+
+
+def test_images_are_found_by_their_type(tmp_path: Path) -> None:
+    made = [{"left": png(PIXELS[0]), "right": png(PIXELS[1])}]
+    source = prepared(tmp_path, made, left=image_of, right=image_of)
+    with pytest.raises(UserError, match=r"several images in an example, left, right: .*@image=left"):
+        load_images(source, AS_IS, tfds_dir=tmp_path)
+    for row, name in enumerate(("left", "right")):
+        images = load_images(f"{source}:train@image={name}", AS_IS, tfds_dir=tmp_path, cache_dir=None)
+        np.testing.assert_array_equal(images.pixels, PIXELS[row : row + 1, :, 2:22])
+    with pytest.raises(UserError, match=r"it has no image 'rihgt'; did you mean 'right'\?"):
+        load_images(f"{source}@image=rihgt", AS_IS, tfds_dir=tmp_path)
+
+
+def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
+    def grey(f: Any) -> Any:
+        return f.Image(shape=(None, None, 1), dtype=np.uint16)
+
+    pixels = PIXELS[0, :, :, 0]
+    source = prepared(tmp_path, [{"image": png(pixels.astype(np.uint16) * 257)}], image=grey)
+    images = load_images(source, AS_IS, tfds_dir=tmp_path, cache_dir=None)
+    np.testing.assert_array_equal(images.pixels[0, :, :, 0], pixels[:, 2:22])
+
+
+def test_labels_too_large_for_indices(tmp_path: Path) -> None:
+    made = [{"image": png(PIXELS[row]), "label": 2**40 * row} for row in range(2)]
+    source = prepared(tmp_path, made, image=image_of, label=INTEGER)
+    with pytest.raises(UserError, match=r"train\[1\] has the label 1099511627776, which is no class index"):
+        load_images(source, AS_IS, tfds_dir=tmp_path, cache_dir=None)

@@ -93,3 +93,20 @@ def test_batches_that_nobody_set_fit_the_images(
 @pytest.mark.parametrize(("count", "size"), [(300, 100), (256, 64), (40, 40), (257, 257), (1009, 1)])
 def test_batches_of_calibration(count: int, size: int) -> None:
     assert usual_batch(count, 100) == size
+
+
+@pytest.mark.parametrize("calibration", ["digits:train", "digits:test"])
+def test_images_in_common_are_said(setup: Setup, caplog: pytest.LogCaptureFixture, calibration: str) -> None:
+    count_evaluation(with_data(setup, calibration=calibration, evaluation="digits:test"))
+    assert ("can have images in common" in caplog.text) == (calibration == "digits:test")
+
+
+def test_a_large_cache_is_said(
+    squares: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("evolq_jax.data.cache._WORTH_A_LINE", 1)
+    for _ in range(2):
+        load_evaluation(with_data(squares, cache=str(tmp_path / "cache")))
+    (record,) = caplog.records
+    assert f"decoded images are kept in {tmp_path / 'cache'}" in record.message
+    assert "--data.cache None" in record.message

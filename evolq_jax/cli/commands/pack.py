@@ -19,9 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The folder, and where it goes."""
     parser.add_argument("folder", metavar="FOLDER", help="images as <class>/<file>, or flat")
     parser.add_argument("--out", required=True, help="the new data set's folder")
-    parser.add_argument(
-        "--class-index", help="file with one class id per line, by index (default: no labels)"
-    )
+    parser.add_argument("--class-index", help="file that lists the classes by index (default: no labels)")
 
 
 COMMAND = Command(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evolq_jax.errors import UserError
-from evolq_jax.models.json_file import shown
+from evolq_jax.json_text import shown
 from evolq_jax.typing import Preprocessing
 
 IMAGE_SIZE = "image_size"  # the field that weights of other sizes change

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evolq_jax.errors import UserError
+from evolq_jax.json_text import shown
 from evolq_jax.models.facts import (
     ACTIVATIONS,
     Fact,
@@ -21,7 +22,6 @@ from evolq_jax.models.facts import (
     square,
     warn_of_unknown,
 )
-from evolq_jax.models.json_file import shown
 from evolq_jax.typing import Preprocessing
 
 MODEL_TYPES = ("vit", "deit", "vit_msn")  # whose keys `models.convert_vit` knows

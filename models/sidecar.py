@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from evolq_jax.errors import UserError
+from evolq_jax.json_text import read_object
 from evolq_jax.models.facts import Facts, apply_facts, warn_of_unknown
 from evolq_jax.models.hugging_face_config import is_transformers, read_model, read_processor
-from evolq_jax.models.json_file import read_json
 from evolq_jax.models.timm_config import is_timm, read_timm
 from evolq_jax.typing import Preprocessing
 
@@ -36,7 +36,7 @@ def read_sidecars(folder: Path, config: Any, usual: Preprocessing) -> Facts:
     path, processor = folder / CONFIG, folder / PROCESSOR
     facts = Facts(path)
     if path.is_file():
-        settings = read_json(path)
+        settings = read_object(path)
         with _named(path):
             if is_timm(settings):
                 facts = read_timm(path, settings, config, usual)
@@ -49,7 +49,7 @@ def read_sidecars(folder: Path, config: Any, usual: Preprocessing) -> Facts:
     if facts.preprocessing:
         _log.warning("%s: not read, since %s says how images are prepared", processor, CONFIG)
         return facts
-    settings = read_json(processor)
+    settings = read_object(processor)
     with _named(processor):
         return replace(facts, preprocessing=(read_processor(processor, settings, usual),))
 

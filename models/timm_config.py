@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from evolq_jax.errors import UserError
+from evolq_jax.json_text import shown
 from evolq_jax.models.facts import (
     ACTIVATIONS,
     Fact,
@@ -24,7 +25,6 @@ from evolq_jax.models.facts import (
     square,
     warn_of_unknown,
 )
-from evolq_jax.models.json_file import shown
 from evolq_jax.typing import Interpolation, Preprocessing
 
 POOLS = {"avg": "mean", "fast": "mean", "fastavg": "mean", "token": "token", "map": "attention"}

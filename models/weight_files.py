@@ -11,8 +11,8 @@ from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import load_file
 
 from evolq_jax.errors import UserError
+from evolq_jax.json_text import read_object
 from evolq_jax.models import hub
-from evolq_jax.models.json_file import read_json
 from evolq_jax.models.npz_file import read_npz
 from evolq_jax.paths import user_path
 
@@ -108,7 +108,7 @@ def _in_folder(folder: Path, where: str) -> Path:
 
 def _shards(index: Path) -> dict[str, str]:
     """The name of each array's file. All lie beside the index."""
-    listed = read_json(index).get("weight_map")
+    listed = read_object(index).get("weight_map")
     if not isinstance(listed, dict) or not listed:
         raise UserError(f"{index}: lists no shards under 'weight_map': download it again")
     for name in dict.fromkeys(map(str, listed.values())):

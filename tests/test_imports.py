@@ -23,7 +23,7 @@ LAYERS = {
     "interrupt": "",
     "errors": "",
     "paths": "errors",
-    "json_text": "errors",
+    "json_text": "errors paths",
     "typing": "errors",
     "trees": "errors typing",
     "named": "errors",
@@ -34,7 +34,7 @@ LAYERS = {
     "quant": "errors typing trees named",
     "network": "errors typing trees devices quant",
     "objective": "errors typing trees named quant network",
-    "models": "errors paths typing trees quant network",
+    "models": "errors paths json_text typing trees quant network",
     "metrics": "errors typing objective",
     "search": NUMERICS,
     "calibration": f"{NUMERICS} search",  # `clip` scores ranges as a search does

@@ -50,8 +50,8 @@ def test_nothing_is_overwritten(quantized: QuantizedNetwork, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "content", "wrong"),
     [
-        (DESCRIPTION, "{", "is damaged"),
-        (DESCRIPTION, "[]", "is damaged"),
+        (DESCRIPTION, "{", "not readable as JSON"),
+        (DESCRIPTION, "[]", "not a JSON object"),
         (DESCRIPTION, '{"format": 1}', "of another version"),
         (QPARAMS, "nothing", "missing or damaged"),
     ],

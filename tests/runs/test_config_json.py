@@ -86,10 +86,10 @@ def test_what_is_wrong_is_said_in_one_line(apply: Callable[[dict[str, Any]], Non
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "no JSON"), ("[]", "expected, not []"), ("3", "expected, not 3"), ("[" * 100000, "too deeply")],
+    [("{", "as JSON"), ("[]", "object but []"), ("3", "object but 3"), ("[" * 100000, "too deeply")],
 )
 def test_what_is_no_object_is_no_config(text: str, message: str) -> None:
-    with pytest.raises(UserError, match="it is damaged") as caught:
+    with pytest.raises(UserError, match="it: not ") as caught:
         from_json(text, "it")
     assert message in str(caught.value)
 

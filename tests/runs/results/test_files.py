@@ -101,7 +101,7 @@ def test_what_is_wrong_is_said_in_one_line(run: RunDirectory, change: dict[str, 
 @pytest.mark.parametrize("text", ["{", "[]", ""])
 def test_a_damaged_file_is_named(run: RunDirectory, text: str) -> None:
     (run.path / RESULT).write_text(text)
-    with pytest.raises(UserError, match=r"result\.json' is damaged"):
+    with pytest.raises(UserError, match=r"result\.json': not "):
         read_result(run.path)
 
 

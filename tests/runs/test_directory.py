@@ -79,7 +79,7 @@ def test_nothing_is_written_over(here: Path, holds: str) -> None:
     other = here / "taken" if holds == "a file" else here / "taken" / "precious.txt"
     other.parent.mkdir(exist_ok=True)
     other.write_text("precious")
-    with pytest.raises(UserError, match="'taken' is .*; name another"), new_run("taken", Experiment()):
+    with pytest.raises(UserError, match=r"'taken' is .*; name another"), new_run("taken", Experiment()):
         pass
     assert other.read_text() == "precious"
 

@@ -13,7 +13,8 @@ from evolq_jax.models.checkpoint import load_checkpoint
 from evolq_jax.models.registry import get_entry
 from evolq_jax.network.network import Network
 from evolq_jax.typing import Preprocessing
-from tests.models.seeded import TINY, hugging_face, images, logits, timm_vit
+from tests.models.recipe import images
+from tests.models.seeded import TINY, hugging_face, logits, timm_vit
 
 TIMM = {
     "input_size": [3, 8, 8],

@@ -7,7 +7,7 @@ H heads, K channels of a tensor's last axis.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import jax
 import numpy as np
@@ -74,7 +74,10 @@ class Preprocessing:
     crop_mode: str = "center"
 
     def __post_init__(self) -> None:
-        """Rejects what no image can be normalised with."""
+        """Rejects what no image can be prepared with."""
+        if self.crop_mode not in get_args(CropMode):
+            known = ", ".join(get_args(CropMode))
+            raise UserError(f"preprocessing.crop_mode '{self.crop_mode}' is unknown (known: {known})")
         if not all(math.isfinite(value) for value in self.mean):
             raise UserError(f"preprocessing.mean must be finite, not {_listed(self.mean)}")
         if not all(0 < value < math.inf for value in self.std):

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from evolq_jax.errors import UserError
+from evolq_jax.errors import UserError, suggestion
 from evolq_jax.models.batch_norm import fold
 from evolq_jax.models.convert import Weights, read, write
 from evolq_jax.models.facts import Facts
@@ -55,7 +55,7 @@ def load_checkpoint(
             it lacks keys, has extra keys, or holds NaN or infinity; or a file beside it says what we cannot
             follow.
     """
-    entry, changes = get_entry(name), dict(preprocessing or {})
+    entry, changes = get_entry(name), _checked(preprocessing or {})
     files = find_weights(path)
     facts = read_sidecars(files.folder, entry.config, entry.preprocessing)
     _check_architecture(facts, entry)
@@ -121,6 +121,17 @@ def _preprocessing(facts: Facts, entry: Entry, config: Any, changes: Mapping[str
             f"preprocessing.mean and preprocessing.std must have {config.channels} numbers, one per channel"
         )
     return prepared
+
+
+def _checked(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `Preprocessing` as given in Python, with tuples of numbers."""
+    known = [field.name for field in fields(Preprocessing)]
+    for name in changes:
+        if name not in known:
+            raise UserError(
+                f"preprocessing has no '{name}'{suggestion(name, known)} (known: {', '.join(known)})"
+            )
+    return {name: tuple(value) if name in ("mean", "std") else value for name, value in changes.items()}
 
 
 def _for_channels(field: str, value: Any, config: Any) -> Any:

@@ -264,3 +264,9 @@ def test_deit_of_transformers_with_one_head(name: str, tmp_path: Path) -> None:
     }
     model = load_checkpoint(name, saved(one_head, tmp_path / "a.safetensors"))
     np.testing.assert_allclose(logits(model, X), DEIT_WITH_ONE_HEAD, atol=1e-5)
+
+
+def test_bfloat16_of_flax(plain: Path, tmp_path: Path) -> None:
+    flax = {key: array.astype(jnp.bfloat16) for key, array in augreg(arrays(), 3).items()}
+    half = load_checkpoint("tiny", saved(flax, tmp_path / "half.npz"))
+    np.testing.assert_allclose(logits(half, X), logits(load_checkpoint("tiny", plain), X), atol=0.02)

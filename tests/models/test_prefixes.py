@@ -182,5 +182,11 @@ def test_preprocessing_can_be_set(tmp_path: Path) -> None:
     changes = {"mean": (0.25,), "std": (0.1, 0.2, 0.3), "resize": None, "interpolation": "box"}
     network = load_checkpoint("small_resnet", saved(tmp_path, "small_resnet"), preprocessing=changes)
     assert network.preprocessing == Preprocessing(16, None, "box", (0.25,) * 3, (0.1, 0.2, 0.3))
+    listed = load_checkpoint("small_resnet", tmp_path, preprocessing={"mean": [0.0, 0.0, 1.0]})
+    assert listed.preprocessing.mean == (0.0, 0.0, 1.0)
+    with pytest.raises(UserError, match=r"preprocessing has no 'means'; did you mean 'mean'\?"):
+        load_checkpoint("small_resnet", tmp_path, preprocessing={"means": (0.5,)})
+    with pytest.raises(UserError, match=r"crop_mode 'border' is unknown \(known: center, squash\)"):
+        load_checkpoint("small_resnet", tmp_path, preprocessing={"crop_mode": "border"})
     with pytest.raises(UserError, match="must have 3 numbers, one per channel"):
         load_checkpoint("small_resnet", tmp_path, preprocessing={"mean": (0.25, 0.5)})

@@ -38,5 +38,16 @@ def test_a_run_is_not_continued_with_another_network(network: Network, tmp_path:
         brighter = replace(network, preprocessing=replace(network.preprocessing, mean=(0.4,)))
         with pytest.raises(UserError, match=r"has preprocessing\.mean \[0\.5\], and now it is \[0\.4\]"):
             record_network(run, config, brighter)
+        assert run.config() == config
         with pytest.raises(UserError, match=r"has architecture\.num_heads 4, and now it is 2"):
             check_network(run, replace(network, config=replace(network.config, num_heads=2)))
+
+
+def test_an_option_that_the_run_s_version_did_not_know(network: Network, tmp_path: Path) -> None:
+    config = Experiment()
+    with hold_directory(tmp_path / "run", "x") as run, begin_run(run, config):
+        record_network(run, config, network)
+        began = json.loads(run.read(CONFIG))
+        del began["network"]["architecture"]["distilled"], began["network"]["preprocessing"]["crop_mode"]
+        run.write(CONFIG, json.dumps(began).encode())
+        check_network(run, network)

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from evolq_jax.models.convert import CONV, LINEAR, SAME, Form, Layout, Rule, Weights
+from evolq_jax.models.table import torch_key
+from evolq_jax.models.variant_keys import absent, variant_rules
 from evolq_jax.models.vit import ViTConfig
 
 
@@ -64,7 +66,7 @@ def _rules(config: ViTConfig, column: int, forms: dict[str, tuple[str, Form, str
         weight_suffix, weight, bias_suffix, bias = forms[module.kind]
         rules[module.ours + "/weight"] = Rule(tuple(name + weight_suffix for name in names), weight)
         rules[module.ours + "/bias"] = Rule(tuple(name + bias_suffix for name in names), bias)
-    return rules
+    return {leaf: rule for leaf, rule in rules.items() if leaf not in absent(config)} | variant_rules(config)
 
 
 def _torch_rules(config: ViTConfig, column: int) -> dict[str, Rule]:
@@ -129,7 +131,8 @@ TIMM = Layout(
     "timm",
     "blocks.0.attn.",
     lambda config: _torch_rules(config, 0),
-    ignored=("n_averaged",),  # a counter of averaged weights
+    torch_key,
+    ignored=("buffer:", "mask_token"),  # masks are of pre-training
 )
 
 

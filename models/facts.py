@@ -28,7 +28,7 @@ PLAIN = {
     "pool": "token",
     "norm_pooled": False,
 }
-GELU_FORMS = ("erf", "tanh")  # of `models.layers.gelu`
+GELU_FORMS = ("erf", "tanh", "quick")  # of `models.layers.gelu`
 # `act_layer` of timm and `hidden_act` of transformers -> our name of the function
 ACTIVATIONS = {
     "gelu": "erf",
@@ -36,6 +36,8 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "tanh",
     "gelu_fast": "tanh",
     "gelu_tanh": "tanh",
+    "quick_gelu": "quick",
+    "quickgelu": "quick",
     "relu": "relu",
     "relu6": "relu6",
     "hard_swish": "hard_swish",

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from evolq_jax.models.batch_norm import batch_norm
+from evolq_jax.models.batch_norm import batch_norm, qv_bias
 from evolq_jax.typing import Array, Params, Site
 
 
@@ -30,13 +31,20 @@ class Within:
 
 
 def linear(params: Params, x: Array) -> Array:
-    """`x @ weight + bias` for `x` [..., in], `weight` [in, out], `bias` [out], and unfolded BatchNorms."""
+    """`x @ weight + bias` for `x` [..., in], `weight` [in, out], `bias` [out].
+
+    A layer that has not been folded (`batch_norm.fold`) has its BatchNorms, gain and parts of its bias apart.
+    """
     if "bn_before" in params:
         x = batch_norm(params["bn_before"], x)
     x = x @ params["weight"]
     if "bias" in params:
         x = x + params["bias"]
-    return batch_norm(params["bn"], x) if "bn" in params else x
+    if "q_bias" in params:
+        x = x + qv_bias(params)
+    if "bn" in params:
+        x = batch_norm(params["bn"], x)
+    return x * params["layer_scale"] if "layer_scale" in params else x
 
 
 def conv(params: Params, x: Array, stride: int = 1) -> Array:
@@ -61,14 +69,15 @@ def patch_embed(params: Params, x: Array) -> Array:
     """Turns non-overlapping patches into tokens: [B, height, width, channels] -> [B, N, D].
 
     `weight` is HWIO [p, p, channels, D]. A p x p convolution with stride p is one matrix product over
-    flattened patches. This form is also the faster one on CPU.
+    flattened patches. This form is also the faster one on CPU. Pixels beside whole patches are not seen.
     """
     weight = params["weight"]
     p, _, channels, width = weight.shape
-    b, h, w, _ = x.shape
-    patches = x.reshape(b, h // p, p, w // p, p, channels).transpose(0, 1, 3, 2, 4, 5)
-    patches = patches.reshape(b, (h // p) * (w // p), p * p * channels)
-    return patches @ weight.reshape(p * p * channels, width) + params["bias"]
+    b, h, w = x.shape[0], x.shape[1] // p, x.shape[2] // p
+    patches = x[:, : h * p, : w * p].reshape(b, h, p, w, p, channels).transpose(0, 1, 3, 2, 4, 5)
+    patches = patches.reshape(b, h * w, p * p * channels)
+    tokens = patches @ weight.reshape(p * p * channels, width)
+    return tokens + params["bias"] if "bias" in params else tokens
 
 
 def relu6(x: Array) -> Array:
@@ -77,8 +86,11 @@ def relu6(x: Array) -> Array:
 
 
 def gelu(x: Array, form: str) -> Array:
-    """GELU in the form with which the checkpoint was trained: `'erf'` (exact) or `'tanh'`."""
-    return jax.nn.gelu(x, approximate=form == "tanh")
+    """GELU in the form with which the checkpoint was trained: `'erf'` (exact), `'tanh'` or `'quick'`.
+
+    The quick one is `x * sigmoid(1.702 x)` (1606.08415), with which CLIP was trained.
+    """
+    return x * jax.nn.sigmoid(1.702 * x) if form == "quick" else jax.nn.gelu(x, approximate=form == "tanh")
 
 
 def mlp(params: Params, site: Site, x: Array, gelu_form: str) -> Array:
@@ -99,9 +111,11 @@ def merge_heads(x: Array) -> Array:
     return x.transpose(0, 2, 1, 3).reshape(b, n, h * d)
 
 
-def prepend_token(token: Array, x: Array) -> Array:
-    """Puts one learned token [1, 1, D] before the tokens of every image [B, N, D]."""
-    return jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, x.shape[2])), x], axis=1)
+def relative_position_index(window: int) -> np.ndarray:
+    """The row of a table of biases for every (query, key) of a square of tokens: [N, N]."""
+    at = np.stack(np.meshgrid(np.arange(window), np.arange(window), indexing="ij")).reshape(2, -1)
+    offset = at[:, :, None] - at[:, None] + window - 1
+    return offset[0] * (2 * window - 1) + offset[1]
 
 
 def max_pool(x: Array, size: int, stride: int) -> Array:

@@ -19,7 +19,8 @@ from evolq_jax.models.mobilenetv2 import MobileNetV2Config
 from evolq_jax.models.regnet import RegNetConfig
 from evolq_jax.models.resnet import ResNetConfig
 from evolq_jax.models.swin import SwinConfig
-from evolq_jax.models.vit import ViTConfig, init_params, make_vit
+from evolq_jax.models.vit import ViTConfig, make_vit
+from evolq_jax.models.vit_params import init_params
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, Params, Preprocessing

@@ -20,7 +20,15 @@ import numpy as np
 
 from evolq_jax.errors import UserError
 from evolq_jax.models import table
-from evolq_jax.models.layers import Within, linear, merge_heads, mlp, patch_embed, split_heads
+from evolq_jax.models.layers import (
+    Within,
+    linear,
+    merge_heads,
+    mlp,
+    patch_embed,
+    relative_position_index,
+    split_heads,
+)
 from evolq_jax.network.parts import Channels, Linear, ModelParts, Segment, SiteRoles
 from evolq_jax.typing import Array, Params, Site
 
@@ -57,13 +65,6 @@ class SwinConfig:
     def resolution(self, stage: int) -> int:
         """Tokens along each side of a stage."""
         return self.image_size // self.patch_size // 2**stage
-
-
-def relative_position_index(window: int) -> np.ndarray:
-    """The row of the bias table for every (query, key) of a window: [N, N]."""
-    at = np.stack(np.meshgrid(np.arange(window), np.arange(window), indexing="ij")).reshape(2, -1)
-    offset = at[:, :, None] - at[:, None] + window - 1
-    return offset[0] * (2 * window - 1) + offset[1]
 
 
 def shift_mask(resolution: int, window: int, shift: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """A small network of every family, with seeded parameters in which every layer has something to do."""
 
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from evolq_jax.models.registry import Entry, param_shapes
 from evolq_jax.models.regnet import RegNetConfig
 from evolq_jax.models.resnet import ResNetConfig
 from evolq_jax.models.swin import SwinConfig
+from evolq_jax.models.vit import ViTConfig
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.sites import list_sites
 from evolq_jax.quant.qparams import QParams, blank_qparams
@@ -25,9 +27,12 @@ from evolq_jax.quant.spec import Specs
 from evolq_jax.search.config import ATTENTION_WEIGHTS
 from evolq_jax.trees import unflatten
 from evolq_jax.typing import Array, Params, Preprocessing, SiteInfo
-from tests.models.seeded import generator
+from tests.models.recipe import generator
 
 CLASSES = 6
+SMALL_VIT = ViTConfig(
+    image_size=16, patch_size=4, width=16, depth=2, num_heads=2, mlp_width=32, num_classes=CLASSES
+)
 ENTRIES = {
     name: Entry(name, family, config, Preprocessing(size=config.image_size, resize=None))
     for name, family, config in (
@@ -61,13 +66,38 @@ ENTRIES = {
             registry.MOBILENETV2,
             MobileNetV2Config((1, 3, 1), (4, 6, 8), 8, 12, image_size=16, num_classes=CLASSES),
         ),
+        (
+            "small_siglip",
+            registry.VIT,
+            replace(
+                SMALL_VIT,
+                class_token=False,
+                registers=2,
+                positions="patches",
+                pre_norm=True,
+                qk_norm=True,
+                pool="attention",
+                gelu_form="quick",
+            ),
+        ),
+        (
+            "small_beit",
+            registry.VIT,
+            replace(
+                SMALL_VIT,
+                positions="none",
+                relative_positions=True,
+                qkv_bias="qv",
+                layer_scale=True,
+                pool="mean",
+                norm_pooled=True,
+            ),
+        ),
     )
 }
+TRANSFORMERS = ("small_swin", "small_levit", "small_siglip", "small_beit")
 # what a search varies: attention of transformers, every convolution of a CNN's blocks
-SEARCHED = {
-    name: ATTENTION_WEIGHTS if name in ("small_swin", "small_levit") else ("*/conv*/weight",)
-    for name in ENTRIES
-}
+SEARCHED = {name: ATTENTION_WEIGHTS if name in TRANSFORMERS else ("*/conv*/weight",) for name in ENTRIES}
 
 
 class Small(NamedTuple):
@@ -87,7 +117,7 @@ def random_leaf(name: str, shape: tuple[int, ...], stacked: bool) -> np.ndarray:
     elif len(inside) > 1:
         x = x * np.sqrt((2 if len(inside) == 4 else 1) / np.prod(inside[:-1]))  # convolutions: ReLU
     else:
-        x = 0.2 * x + (1.0 if name.endswith("weight") else 0.0)
+        x = 0.2 * x + (1.0 if name.endswith(("weight", "layer_scale")) else 0.0)
     return x.astype(np.float32)
 
 

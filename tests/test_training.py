@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from evolq_jax.errors import UserError
-from evolq_jax.models.vit import ViTConfig, init_params, make_vit
+from evolq_jax.models.vit import ViTConfig, make_vit
+from evolq_jax.models.vit_params import init_params
 from evolq_jax.network.network import Network
 from evolq_jax.training import Epoch, Labelled, TrainConfig, shift_images, train
 from evolq_jax.trees import flatten

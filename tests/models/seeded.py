@@ -1,7 +1,6 @@
-"""Weights by a fixed recipe (that of the recorded timm logits), and the other layouts made from timm's."""
+"""A ViT with the recipe's weights under timm's keys, and the other layouts made from it."""
 
 import re
-import zlib
 
 import jax
 import numpy as np
@@ -10,35 +9,9 @@ from evolq_jax.models.vit import ViTConfig
 from evolq_jax.network.network import Network
 from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import forward
-
-Arrays = dict[str, np.ndarray]
+from tests.models.recipe import Arrays, weight
 
 TINY = ViTConfig(image_size=8, patch_size=4, width=12, depth=2, num_heads=3, mlp_width=20, num_classes=5)
-
-
-def generator(key: str) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
-
-
-def weight(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    if key.endswith(".running_var"):
-        return (0.5 + generator(key).random(shape)).astype(np.float32)
-    x = generator(key).standard_normal(shape)
-    if key.endswith(".running_mean"):
-        x = 0.1 * x
-    elif not key.endswith(".weight"):
-        x = 0.02 * x
-    elif len(shape) == 1:
-        x = 1 + 0.1 * x
-    else:
-        x = x / np.sqrt(np.prod(shape[1:]))
-    return x.astype(np.float32)
-
-
-def images(size: int, channels: int) -> np.ndarray:
-    """[2, size, size, channels], normalised."""
-    x = generator("input").standard_normal((2, channels, size, size)).astype(np.float32)
-    return x.transpose(0, 2, 3, 1)
 
 
 def timm_vit(config: ViTConfig) -> Arrays:

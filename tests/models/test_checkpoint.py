@@ -18,7 +18,8 @@ from evolq_jax.errors import UserError
 from evolq_jax.models.checkpoint import load_checkpoint, save_params
 from evolq_jax.models.registry import get_entry, param_shapes
 from evolq_jax.trees import flatten, unflatten
-from tests.models.seeded import TINY, Arrays, augreg, hugging_face, images, logits, timm_vit
+from tests.models.recipe import Arrays, images
+from tests.models.seeded import TINY, augreg, hugging_face, logits, timm_vit
 
 X = images(8, 3)
 

@@ -1,5 +1,6 @@
 """Facts beside the weights of every family: what agrees is harmless, what contradicts is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,29 @@ def test_other_activations() -> None:
     assert config_with("mobilenetv2_100", model_args={"act_layer": "relu6"}).num_classes == 1000
     tanh = config_with("swin_tiny_patch4_window7_224", model_args={"act_layer": "gelu_tanh"})
     assert tanh.gelu_form == "tanh"
+
+
+@pytest.mark.parametrize(
+    ("args", "changes"),
+    [
+        ({"global_pool": "avg"}, {"pool": "mean", "norm_pooled": True}),
+        ({"global_pool": "avg", "fc_norm": False}, {"pool": "mean"}),
+        (
+            {"global_pool": "avg", "class_token": False},
+            {"pool": "mean", "norm_pooled": True, "class_token": False},
+        ),
+        ({"global_pool": "map", "class_token": False}, {"pool": "attention", "class_token": False}),
+        ({"reg_tokens": 4, "no_embed_class": True}, {"registers": 4, "positions": "patches"}),
+        ({"init_values": 1e-5}, {"layer_scale": True}),
+        ({"qk_norm": True}, {"qk_norm": True}),
+        ({"qkv_bias": False}, {"qkv_bias": "none"}),
+        ({"pre_norm": True}, {"pre_norm": True}),
+        ({"act_layer": "quick_gelu"}, {"gelu_form": "quick"}),
+    ],
+)
+def test_variants_of_vits_are_set(args: dict[str, Any], changes: dict[str, Any]) -> None:
+    name = "vit_tiny_patch16_224"
+    assert config_with(name, model_args=args) == replace(get_entry(name).config, **changes)
 
 
 def test_sizes_of_stages_are_set() -> None:

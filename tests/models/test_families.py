@@ -17,6 +17,7 @@ from evolq_jax.models.cifar_resnet import CifarResNetConfig
 from evolq_jax.models.levit import LeViTConfig
 from evolq_jax.models.registry import REGISTRY
 from evolq_jax.models.swin import SwinConfig
+from evolq_jax.models.vit import ViTConfig
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.reading import Reading, float_reading
 from evolq_jax.network.run import at, forward, run_blocks, scan_blocks
@@ -24,7 +25,7 @@ from evolq_jax.quant.sites import FloatSite, float_sites
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, Params
 from tests.families import CLASSES, ENTRIES, make_small, unfolded_params
-from tests.models.seeded import Arrays
+from tests.models.recipe import Arrays
 from tests.tiny import make_tiny
 
 ALL = pytest.mark.parametrize("name", ENTRIES)
@@ -174,6 +175,8 @@ def test_another_variant_of_the_family_is_named(
     path, entry = saved(name, tmp_path / "w.safetensors"), ENTRIES[name]
     if isinstance(entry.config, CifarResNetConfig):
         deeper = replace(entry.config, blocks=4)
+    elif isinstance(entry.config, ViTConfig):
+        deeper = replace(entry.config, depth=4)
     else:
         first, second, *rest = entry.config.depths
         deeper = replace(entry.config, depths=(first, second + 2, *rest))

@@ -17,7 +17,8 @@ from evolq_jax.network.network import Network
 from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import forward, normalize
 from evolq_jax.typing import Params
-from tests.models.seeded import images, logits, weight
+from tests.models.recipe import images, weight
+from tests.models.seeded import logits
 
 pytestmark = pytest.mark.shared
 

@@ -1,10 +1,10 @@
-"""Which sites each scheme quantizes in the families other than ViT, in full."""
+"""Which sites each scheme quantizes in the families other than the plain ViT, in full."""
 
 import pytest
 
 from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.spec import QuantSpec
-from tests.families import ENTRIES, make_small
+from tests.families import ENTRIES, TRANSFORMERS, make_small
 from tests.plain import PLAIN
 
 ALL = pytest.mark.parametrize("name", ENTRIES)
@@ -37,6 +37,11 @@ OPERANDS = {
     | within("stages.1.downsample", "residual_in")
     | within(LEVIT_ATTENTION, "q k v softmax act")
     | within(LEVIT_MLP, "act"),
+    "small_siglip": {"image", "norm", "pool"}
+    | within("blocks", "norm1 norm2 mlp/gelu attn/q attn/k attn/v attn/softmax attn/context")
+    | within("attn_pool", "latent q k v softmax context norm mlp/gelu"),
+    "small_beit": {"image", "norm"}
+    | within("blocks", "norm1 norm2 mlp/gelu attn/q attn/k attn/v attn/softmax attn/context"),
 }
 # What only `fully_quantized` has: results that nothing multiplies as they are.
 RESULTS = {
@@ -56,9 +61,27 @@ RESULTS = {
     | within("stages.0/attn stages.1/attn", "proj")
     | within(LEVIT_ATTENTION, "logits biased_logits context")
     | within(LEVIT_MLP, "ln1 ln2"),
+    "small_siglip": {
+        "patch_embed/proj",
+        "tokens",
+        "pos_embed",
+        "residual_pre",
+        "norm_pre",
+        "residual_out",
+        "head",
+    }
+    | within("blocks", "residual_in residual_mid attn/qkv attn/logits attn/proj mlp/fc2")
+    | within("attn_pool", "kv logits residual_mid mlp/fc2"),
+    "small_beit": {"patch_embed/proj", "residual_out", "residual_pool", "head"}
+    | within("blocks", "residual_in residual_mid attn/qkv attn/logits attn/biased_logits")
+    | within("blocks", "attn/relative_position_bias_table attn/proj mlp/fc2"),
 }
 # Parts of a layer's output, which `fully_quantized` has quantized already.
-PARTS = {"small_swin": within(SWIN_BLOCKS, "attn/q attn/k attn/v")}
+PARTS = {
+    "small_swin": within(SWIN_BLOCKS, "attn/q attn/k attn/v"),
+    "small_siglip": within("blocks", "attn/v") | within("attn_pool", "k v"),  # norms follow q and k
+    "small_beit": within("blocks", "attn/q attn/k attn/v"),
+}
 # What additions of the residual stream add, where nothing multiplies it as it is.
 ADDENDS = {
     "small_resnet": within("layer1.0 layer2.0 layer2", "conv3") | within("layer1.0 layer2.0", "downsample"),
@@ -67,6 +90,10 @@ ADDENDS = {
     "small_mobilenet": within("blocks.1", "conv_pwl"),
     "small_swin": within(SWIN_BLOCKS, "residual_in residual_mid attn/proj mlp/fc2"),
     "small_levit": within("stages.0/attn stages.1/attn", "proj") | within(LEVIT_MLP, "ln2"),
+    "small_siglip": {"tokens", "pos_embed"}
+    | within("blocks", "residual_in residual_mid attn/proj mlp/fc2")
+    | within("attn_pool", "residual_mid mlp/fc2"),
+    "small_beit": within("blocks", "residual_in residual_mid attn/proj mlp/fc2"),
 }
 
 
@@ -100,12 +127,14 @@ def test_fully_quantized_has_every_result_once(name: str) -> None:
     assert set(specs) == (OPERANDS[name] | RESULTS[name]) - PARTS.get(name, set())
     stream = {site for site, spec in specs.items() if spec.observer.name == "ptf"}
     norms = {site for site, spec in specs.items() if spec.integer_op}
-    transformer = name in ("small_swin", "small_levit")
     assert stream == {site for site in specs if "residual" in site}
-    assert bool(stream) == transformer
+    assert bool(stream) == (name in TRANSFORMERS)
     if name == "small_swin":
         edges = {"norm", "patch_embed/norm", "layers.1.downsample/norm"}
         assert norms == edges | within(SWIN_BLOCKS, "norm1 norm2")
+    elif name in ("small_siglip", "small_beit"):
+        edges = {"norm"} if name == "small_beit" else {"norm", "norm_pre", "attn_pool/norm"}
+        assert norms == edges | within("blocks", "norm1 norm2")
     else:
         assert not norms
 

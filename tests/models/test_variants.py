@@ -1,4 +1,4 @@
-"""Logits of small variants against those recorded from timm (`record_timm.py`), on the same seeded weights."""
+"""Logits of small variants against those recorded from timm (`record_timm.py`), on the same weights."""
 
 import json
 from dataclasses import replace
@@ -10,7 +10,11 @@ from safetensors.numpy import save_file
 
 from evolq_jax.models.checkpoint import load_checkpoint
 from evolq_jax.models.convert import write
+from evolq_jax.models.entries_staged import RESNET, SWIN
 from evolq_jax.models.registry import REGISTRY, VIT, Entry, param_shapes
+from evolq_jax.models.resnet import ResNetConfig
+from evolq_jax.models.swin import SwinConfig
+from evolq_jax.models.vit import ViTConfig
 from evolq_jax.trees import unflatten
 from evolq_jax.typing import Preprocessing
 from tests.models.recipe import images, weight
@@ -27,8 +31,9 @@ BEIT = replace(
     norm_pooled=True,
 )
 SIGLIP = replace(TINY, class_token=False, pool="attention")
+RESNETS = ResNetConfig((1, 2, 1, 1), bottleneck=True, num_classes=5)
 
-CONFIGS = {
+CONFIGS: dict[str, ViTConfig | ResNetConfig | SwinConfig] = {
     "registers": replace(TINY, registers=2),
     "dinov2 registers": replace(TINY, registers=4, positions="patches", layer_scale=True),
     "deit3": replace(TINY, positions="patches", layer_scale=True),
@@ -53,7 +58,11 @@ CONFIGS = {
     "beit": BEIT,
     "beit, class token": replace(BEIT, pool="token", norm_pooled=False),
     "relative positions, all": replace(BEIT, positions="all"),
+    "resnext": replace(RESNETS, image_size=33, groups=8, group_width=8),
+    "wide resnet": replace(RESNETS, image_size=40, group_width=128),
+    "swin, window 12": SwinConfig(8, (2, 2), (2, 4), window=12, patch_size=2, image_size=48, num_classes=5),
 }
+FAMILIES = {ViTConfig: VIT, ResNetConfig: RESNET, SwinConfig: SWIN}
 
 
 def saved(entry: Entry, path: Path) -> Path:
@@ -70,7 +79,7 @@ def saved(entry: Entry, path: Path) -> Path:
 def test_logits_are_timms(name: str, fold: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = CONFIGS[name]
     size = config.image_size
-    entry = Entry("variant", VIT, config, Preprocessing(size, None))
+    entry = Entry("variant", FAMILIES[type(config)], config, Preprocessing(size, None))
     monkeypatch.setitem(REGISTRY, "variant", entry)
     model = load_checkpoint("variant", saved(entry, tmp_path / "w.safetensors"), fold_batch_norm=fold)
     np.testing.assert_allclose(logits(model, images(size, 3)), RECORDED[name], atol=1e-4)

@@ -53,7 +53,7 @@ def _entry(name: str, usual: Preprocessing, crop: float, options: dict[str, Any]
         raise ValueError(f"{name}: the name gives no size")
     width, depth, heads, mlp_width = SIZES[found["size"] + ("_plus" if "_plus" in found["rest"] else "")]
     last = name.rpartition("_")[2]
-    sizes = {"width": width, "depth": depth, "num_heads": heads, "mlp_width": mlp_width}
+    sizes: dict[str, Any] = {"width": width, "depth": depth, "num_heads": heads, "mlp_width": mlp_width}
     sizes |= {"image_size": int(last)} if last.isdigit() else {}
     sizes |= {"patch_size": int(found["patch"])} if found["patch"] else {}
     config = ViTConfig(**sizes | options)

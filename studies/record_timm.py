@@ -10,12 +10,10 @@ import json
 import re
 from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-from studies.common.shapes import digest
+from studies.common.shapes import RECORDED, digest
 
-FILE = Path(__file__).with_name("timm_names.json")
 FAMILIES = re.compile(
     r"(vit_|flexivit|deit|beit|eva_large_patch14_\d+$|swin_|levit|resnet\d|resnext|wide_resnet|regnetx|mobilenetv2)"
 )
@@ -84,7 +82,7 @@ def main() -> None:
     names = [name for name in timm.list_models() if FAMILIES.match(name)]
     lines = (f"{json.dumps(name)}: {json.dumps(recorded(name))}" for name in names)
     version = json.dumps(timm.__version__)
-    FILE.write_text(f'{{\n"version": {version},\n' + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    RECORDED.write_text(f'{{\n"version": {version},\n' + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ from dataclasses import replace
 
 from evolq_jax.models.convert import file_shapes
 from evolq_jax.models.registry import REGISTRY, Entry, param_shapes
-from studies.common.shapes import digest
+from studies.common.shapes import RECORDED, digest
 from studies.common.tables import markdown
-from studies.record_timm import FILE
 
 PREFIXES = re.compile(
     r"vit_relpos|deit3|deit|beitv2|beit|eva|flexivit|vit|swin|levit|resnext|wide_resnet|resnet|regnetx|mobilenetv2"
@@ -36,7 +35,7 @@ Some checkpoints are published without a classifier (DINOv2, SigLIP, CLIP). Add 
 
 def main() -> None:
     """Prints the page."""
-    recorded = json.loads(FILE.read_text(encoding="utf-8"))
+    recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
     version = recorded.pop("version")
     loading = [name for name in recorded if loads(name, recorded[name]["digest"])]
     print(HEAD.format(version=version, count=len(loading), total=len(recorded)))

@@ -1,7 +1,10 @@
-"""A short mark of the keys and shapes of a checkpoint, to compare ours with those recorded from timm."""
+"""A short mark of the keys and shapes of a checkpoint, and where those of timm's models are recorded."""
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
+
+RECORDED = Path(__file__).parents[1] / "timm_names.json"
 
 
 def digest(shapes: Mapping[str, tuple[int, ...]]) -> str:

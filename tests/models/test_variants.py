@@ -3,11 +3,13 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
+from evolq_jax.errors import UserError
 from evolq_jax.models.checkpoint import load_checkpoint
 from evolq_jax.models.convert import write
 from evolq_jax.models.entries_staged import RESNET, SWIN
@@ -83,3 +85,45 @@ def test_logits_are_timms(name: str, fold: bool, tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(REGISTRY, "variant", entry)
     model = load_checkpoint("variant", saved(entry, tmp_path / "w.safetensors"), fold_batch_norm=fold)
     np.testing.assert_allclose(logits(model, images(size, 3)), RECORDED[name], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_token": False}, "pool 'token' reads the class token"),
+        ({"distilled": True, "registers": 1}, "a distilled ViT .* has no registers"),
+        ({"relative_positions": True, "registers": 1}, "know patches and a class token, no other"),
+        ({"norm_pooled": True}, "norm_pooled is for the pool 'mean', not for 'token'"),
+        ({"image_size": 3}, "image_size 3 is smaller than a patch of 4"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        replace(TINY, **options)
+
+
+def test_layer_scale_is_folded_into_the_layer_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = Entry("variant", VIT, CONFIGS["deit3"], Preprocessing(8, None))
+    monkeypatch.setitem(REGISTRY, "variant", entry)
+    path = saved(entry, tmp_path / "w.safetensors")
+    file, got = load_file(path), load_checkpoint("variant", path).params["blocks"]
+    for number, module, layer in ((1, "attn", "proj"), (2, "mlp", "fc2")):
+        gain, key = file[f"blocks.1.ls{number}.gamma"], f"blocks.1.{module}.{layer}"
+        params = got[module][layer]
+        assert set(params) == {"weight", "bias"}
+        np.testing.assert_allclose(params["weight"][1], file[f"{key}.weight"].T * gain, rtol=1e-6)
+        np.testing.assert_allclose(params["bias"][1], file[f"{key}.bias"] * gain, rtol=1e-6)
+
+
+def test_what_a_variant_has_beside_a_plain_vit_is_named_where_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = Entry("variant", VIT, CONFIGS["deit3"], Preprocessing(8, None))
+    monkeypatch.setitem(REGISTRY, "variant", entry)
+    path = saved(entry, tmp_path / "w.safetensors")
+    weights = {key: array for key, array in load_file(path).items() if key != "blocks.0.ls1.gamma"}
+    save_file(weights, path)
+    with pytest.raises(UserError, match=r"lacks 1 keys: blocks\.0\.ls1\.gamma"):
+        load_checkpoint("variant", path)

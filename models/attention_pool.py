@@ -4,6 +4,8 @@ The query's projection has quantization points like those of a block's attention
 `attn_pool`.
 """
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 
 from evolq_jax.models.layers import linear, merge_heads, mlp, split_heads
@@ -25,14 +27,22 @@ CHANNELS = (
 )
 
 
-def pool(params: Params, site: Site, x: Array, *, num_heads: int, gelu_form: str, eps: float) -> Array:
+class Numerics(NamedTuple):
+    """What the weights do not say."""
+
+    num_heads: int
+    gelu_form: str
+    eps: float
+
+
+def pool(numerics: Numerics, params: Params, site: Site, x: Array) -> Array:
     """Tokens [B, N, D] -> what the classifier reads [B, D]."""
     query = site("q", linear(params["q"], site("latent", params["latent"])))  # [1, 1, D]
     k, v = jnp.split(site("kv", linear(params["kv"], x)), 2, axis=-1)
-    q, k, v = (split_heads(t, num_heads) for t in (query, site("k", k), site("v", v)))
+    q, k, v = (split_heads(t, numerics.num_heads) for t in (query, site("k", k), site("v", v)))
     logits = site("logits", jnp.einsum("hnd,bhmd->bhnm", q[0], k) * q.shape[-1] ** -0.5)
     weights = site.softmax("softmax", "logits", logits)
     context = site("context", merge_heads(jnp.einsum("bhnm,bhmd->bhnd", weights, v)))
     x = site("residual_mid", linear(params["proj"], context))
-    h = site.layer_norm("norm", "residual_mid", x, params["norm"], eps=eps)
-    return (x + mlp(params["mlp"], site, h, gelu_form))[:, 0]
+    h = site.layer_norm("norm", "residual_mid", x, params["norm"], eps=numerics.eps)
+    return (x + mlp(params["mlp"], site, h, numerics.gelu_form))[:, 0]

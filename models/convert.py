@@ -156,10 +156,15 @@ def write(layout: Layout, config: Any, params: Params) -> Weights:
     return {key: np.ascontiguousarray(array) for key, array in _scatter(layout.rules(config), leaves)}
 
 
+def file_shapes(layout: Layout, config: Any, shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """The keys and shapes that a file of this layout has; nothing is allocated."""
+    leaves = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+    return {key: array.shape for key, array in _scatter(layout.rules(config), leaves)}
+
+
 def compare(layout: Layout, config: Any, shapes: Shapes, weights: Weights) -> Mismatch:
     """The differences between the file and a model with these shapes. All are empty if the file fits."""
-    leaves = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-    needed = {key: array.shape for key, array in _scatter(layout.rules(config), leaves)}
+    needed = file_shapes(layout, config, shapes)
     wrong = (
         f"{key} has shape {list(weights[key].shape)} where {list(shape)} is needed"
         for key, shape in needed.items()

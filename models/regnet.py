@@ -72,7 +72,8 @@ def params_table(config: RegNetConfig) -> table.Table:
         return table.conv(path, f"{path}.conv", f"{path}.bn", (size, width_in, width))
 
     def block(width_in: int, width: int) -> table.Table:
-        leaves = conv_bn("conv1", 1, width_in, width) | conv_bn("conv2", 3, config.group_width, width)
+        group = min(config.group_width, width)
+        leaves = conv_bn("conv1", 1, width_in, width) | conv_bn("conv2", 3, group, width)
         return leaves | conv_bn("conv3", 1, width, width)
 
     leaves, width_in = conv_bn("stem", 3, config.channels, config.stem_width), config.stem_width

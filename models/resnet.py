@@ -1,4 +1,4 @@
-"""ResNets (He et al., 1512.03385), and the residual blocks that other CNNs are made of.
+"""ResNets (He et al., 1512.03385), ResNeXt, wide ResNets, and the residual blocks of other CNNs.
 
 Names are timm's. The first block of a stage changes width or resolution, so it is a segment of its own
 (`layer2.0`). The identical blocks after it are another segment (`layer2`). Activations are quantized where a
@@ -35,6 +35,8 @@ class ResNetConfig:
     depths: tuple[int, ...] = (2, 2, 2, 2)
     bottleneck: bool = False
     stem_width: int = 64
+    groups: int = 1  # of the 3 x 3 convolutions of bottlenecks: ResNeXt (1611.05431)
+    group_width: int = 64  # channels of a group for every 64 of the stem: wide ResNet (1605.07146)
     image_size: int = 224
     channels: int = 3
     num_classes: int = 1000
@@ -48,8 +50,9 @@ class ResNetConfig:
 
     def widths(self, stage: int) -> tuple[int, int, int]:
         """The channels of a stage: received, inside its blocks, and given."""
-        factor, inside = 4 if self.bottleneck else 1, self.stem_width * 2**stage
-        return (factor * inside // 2 if stage else inside), inside, factor * inside
+        factor, width = 4 if self.bottleneck else 1, self.stem_width * 2**stage
+        inside = width * self.group_width // 64 * self.groups
+        return (factor * width // 2 if stage else width), inside, factor * width
 
     def stacked_from(self, stage: int) -> int:
         """0 if the first block of a stage is like the others, else 1."""
@@ -136,7 +139,7 @@ def block_table(config: ResNetConfig, stage: int, *, first: bool) -> table.Table
     width_in, inside, width = config.widths(stage)
     entering = width_in if first else width
     if config.bottleneck:
-        sizes = ((1, entering, inside), (3, inside, inside), (1, inside, width))
+        sizes = ((1, entering, inside), (3, inside // config.groups, inside), (1, inside, width))
     else:
         sizes = ((3, entering, inside), (3, inside, width))
     block: table.Table = {}

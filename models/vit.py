@@ -254,8 +254,9 @@ def head(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
         source, x = "residual_pool", site("residual_pool", x.mean(1))
     x = site.layer_norm("norm", source, x, params["norm"], eps=config.eps)
     if config.pool == "attention":
-        sizes = {"num_heads": config.num_heads, "gelu_form": config.gelu_form, "eps": config.eps}
-        x = attention_pool.pool(params["attn_pool"], Within(site, "attn_pool"), x, **sizes)
+        given, inside = params["attn_pool"], Within(site, "attn_pool")
+        numerics = attention_pool.Numerics(config.num_heads, config.gelu_form, config.eps)
+        x = attention_pool.pool(numerics, given, inside, x)
     elif config.features == "pool":
         x = x.mean(1)
     x = site("pool", x) if config.features == "pool" else x

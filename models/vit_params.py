@@ -20,7 +20,7 @@ def init_params(key: Array, config: ViTConfig) -> Params:
         weight = 0.02 * jax.random.truncated_normal(subkey, -2.0, 2.0, shape)
         return {"weight": weight, "bias": jnp.zeros((*shape[: len(shape) - 2], shape[-1]))}
 
-    params = {
+    params: Params = {
         "patch_embed": {"proj": layer("patch_embed", p, p, config.channels, d) | {"bias": jnp.zeros(d)}},
         "blocks": _blocks(config, layer),
         "norm": _norm(d),
@@ -52,7 +52,7 @@ def init_params(key: Array, config: ViTConfig) -> Params:
 
 def _blocks(config: ViTConfig, layer: Layer) -> Params:
     d, depth, hidden = config.width, config.depth, config.mlp_width
-    attn = {"qkv": layer("qkv", depth, d, 3 * d), "proj": layer("proj", depth, d, d)}
+    attn: Params = {"qkv": layer("qkv", depth, d, 3 * d), "proj": layer("proj", depth, d, d)}
     mlp = {"fc1": layer("fc1", depth, d, hidden), "fc2": layer("fc2", depth, hidden, d)}
     if config.qkv_bias != "full":
         del attn["qkv"]["bias"]

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from evolq_jax.calibration.calibrate import calibrate
-from evolq_jax.models import registry
+from evolq_jax.models import entries_staged
 from evolq_jax.models.batch_norm import fold
 from evolq_jax.models.cifar_resnet import CifarResNetConfig
 from evolq_jax.models.levit import LeViTConfig
 from evolq_jax.models.mobilenetv2 import MobileNetV2Config
-from evolq_jax.models.registry import Entry, param_shapes
+from evolq_jax.models.registry import VIT, Entry, param_shapes
 from evolq_jax.models.regnet import RegNetConfig
 from evolq_jax.models.resnet import ResNetConfig
 from evolq_jax.models.swin import SwinConfig
@@ -38,37 +38,37 @@ ENTRIES = {
     for name, family, config in (
         (
             "small_swin",
-            registry.SWIN,
+            entries_staged.SWIN,
             SwinConfig(8, (4, 2), (2, 4), window=2, patch_size=2, image_size=16, num_classes=CLASSES),
         ),
         (
             "small_levit",
-            registry.LEVIT,
+            entries_staged.LEVIT,
             LeViTConfig((16, 24), (2, 1), (2, 3), key_width=8, image_size=48, num_classes=CLASSES),
         ),
         (
             "small_resnet",
-            registry.RESNET,
+            entries_staged.RESNET,
             ResNetConfig((1, 3), bottleneck=True, stem_width=8, image_size=16, num_classes=CLASSES),
         ),
         (
             "small_cifar_resnet",
-            registry.CIFAR_RESNET,
+            entries_staged.CIFAR_RESNET,
             CifarResNetConfig(3, image_size=8, num_classes=CLASSES),
         ),
         (
             "small_regnet",
-            registry.REGNET,
+            entries_staged.REGNET,
             RegNetConfig((8, 16), (1, 3), group_width=4, stem_width=8, image_size=16, num_classes=CLASSES),
         ),
         (
             "small_mobilenet",
-            registry.MOBILENETV2,
+            entries_staged.MOBILENETV2,
             MobileNetV2Config((1, 3, 1), (4, 6, 8), 8, 12, image_size=16, num_classes=CLASSES),
         ),
         (
             "small_siglip",
-            registry.VIT,
+            VIT,
             replace(
                 SMALL_VIT,
                 class_token=False,
@@ -82,7 +82,7 @@ ENTRIES = {
         ),
         (
             "small_beit",
-            registry.VIT,
+            VIT,
             replace(
                 SMALL_VIT,
                 positions="none",

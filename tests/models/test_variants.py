@@ -1,16 +1,22 @@
-"""Logits of small variants against those recorded from timm (`record_timm.py`), on the same seeded weights."""
+"""Logits of small variants against those recorded from timm (`record_timm.py`), on the same weights."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
+from evolq_jax.errors import UserError
 from evolq_jax.models.checkpoint import load_checkpoint
 from evolq_jax.models.convert import write
+from evolq_jax.models.entries_staged import RESNET, SWIN
 from evolq_jax.models.registry import REGISTRY, VIT, Entry, param_shapes
+from evolq_jax.models.resnet import ResNetConfig
+from evolq_jax.models.swin import SwinConfig
+from evolq_jax.models.vit import ViTConfig
 from evolq_jax.trees import unflatten
 from evolq_jax.typing import Preprocessing
 from tests.models.recipe import images, weight
@@ -27,8 +33,9 @@ BEIT = replace(
     norm_pooled=True,
 )
 SIGLIP = replace(TINY, class_token=False, pool="attention")
+RESNETS = ResNetConfig((1, 2, 1, 1), bottleneck=True, num_classes=5)
 
-CONFIGS = {
+CONFIGS: dict[str, ViTConfig | ResNetConfig | SwinConfig] = {
     "registers": replace(TINY, registers=2),
     "dinov2 registers": replace(TINY, registers=4, positions="patches", layer_scale=True),
     "deit3": replace(TINY, positions="patches", layer_scale=True),
@@ -53,7 +60,11 @@ CONFIGS = {
     "beit": BEIT,
     "beit, class token": replace(BEIT, pool="token", norm_pooled=False),
     "relative positions, all": replace(BEIT, positions="all"),
+    "resnext": replace(RESNETS, image_size=33, groups=8, group_width=8),
+    "wide resnet": replace(RESNETS, image_size=40, group_width=128),
+    "swin, window 12": SwinConfig(8, (2, 2), (2, 4), window=12, patch_size=2, image_size=48, num_classes=5),
 }
+FAMILIES = {ViTConfig: VIT, ResNetConfig: RESNET, SwinConfig: SWIN}
 
 
 def saved(entry: Entry, path: Path) -> Path:
@@ -70,7 +81,49 @@ def saved(entry: Entry, path: Path) -> Path:
 def test_logits_are_timms(name: str, fold: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = CONFIGS[name]
     size = config.image_size
-    entry = Entry("variant", VIT, config, Preprocessing(size, None))
+    entry = Entry("variant", FAMILIES[type(config)], config, Preprocessing(size, None))
     monkeypatch.setitem(REGISTRY, "variant", entry)
     model = load_checkpoint("variant", saved(entry, tmp_path / "w.safetensors"), fold_batch_norm=fold)
     np.testing.assert_allclose(logits(model, images(size, 3)), RECORDED[name], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_token": False}, "pool 'token' reads the class token"),
+        ({"distilled": True, "registers": 1}, "a distilled ViT .* has no registers"),
+        ({"relative_positions": True, "registers": 1}, "know patches and a class token, no other"),
+        ({"norm_pooled": True}, "norm_pooled is for the pool 'mean', not for 'token'"),
+        ({"image_size": 3}, "image_size 3 is smaller than a patch of 4"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        replace(TINY, **options)
+
+
+def test_layer_scale_is_folded_into_the_layer_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = Entry("variant", VIT, CONFIGS["deit3"], Preprocessing(8, None))
+    monkeypatch.setitem(REGISTRY, "variant", entry)
+    path = saved(entry, tmp_path / "w.safetensors")
+    file, got = load_file(path), load_checkpoint("variant", path).params["blocks"]
+    for number, module, layer in ((1, "attn", "proj"), (2, "mlp", "fc2")):
+        gain, key = file[f"blocks.1.ls{number}.gamma"], f"blocks.1.{module}.{layer}"
+        params = got[module][layer]
+        assert set(params) == {"weight", "bias"}
+        np.testing.assert_allclose(params["weight"][1], file[f"{key}.weight"].T * gain, rtol=1e-6)
+        np.testing.assert_allclose(params["bias"][1], file[f"{key}.bias"] * gain, rtol=1e-6)
+
+
+def test_what_a_variant_has_beside_a_plain_vit_is_named_where_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = Entry("variant", VIT, CONFIGS["deit3"], Preprocessing(8, None))
+    monkeypatch.setitem(REGISTRY, "variant", entry)
+    path = saved(entry, tmp_path / "w.safetensors")
+    weights = {key: array for key, array in load_file(path).items() if key != "blocks.0.ls1.gamma"}
+    save_file(weights, path)
+    with pytest.raises(UserError, match=r"lacks 1 keys: blocks\.0\.ls1\.gamma"):
+        load_checkpoint("variant", path)

@@ -11,6 +11,7 @@ from evolq_jax.cli.arguments import check_config_is_first, make_parser
 from evolq_jax.cli.command import Call, Command
 from evolq_jax.cli.commands import COMMANDS
 from evolq_jax.cli.configs import is_directory
+from evolq_jax.cli.notes import notes_on_stderr
 from evolq_jax.cli.override import print_fields, print_names
 from evolq_jax.cli.progress import make_watcher
 from evolq_jax.config.experiment import Experiment
@@ -26,7 +27,8 @@ def main() -> None:
     """The entry point. A user's error is one line and status 2. A run that SIGTERM stops has status 75."""
     try:
         try:
-            run(sys.argv[1:])
+            with notes_on_stderr():
+                run(sys.argv[1:])
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # whoever reads has seen enough, as `head` has

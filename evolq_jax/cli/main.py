@@ -14,6 +14,7 @@ from evolq_jax.cli.command import Call, Command
 from evolq_jax.cli.commands import COMMANDS
 from evolq_jax.cli.configs import is_directory
 from evolq_jax.cli.help import COMMON, print_common
+from evolq_jax.cli.notes import notes_on_stderr
 from evolq_jax.cli.override import print_fields, print_names
 from evolq_jax.cli.progress import make_watcher
 from evolq_jax.config.experiment import Experiment
@@ -30,7 +31,8 @@ def main() -> None:
     """The entry point. A user's error is one line and status 2. A run that SIGTERM stops has status 75."""
     try:
         try:
-            run(sys.argv[1:])
+            with notes_on_stderr():
+                run(sys.argv[1:])
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()

@@ -3,6 +3,7 @@
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ _READ_ERRORS = (
     OSError,
     ValueError,
     EOFError,
+    MemoryError,  # what a header claims
     NotImplementedError,
     RuntimeError,
     zipfile.BadZipFile,
@@ -99,12 +101,19 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
                     f"{path} has no array 'image' (it has: {', '.join(archive.files) or 'nothing'})"
                     f"{suggestion('image', archive.files)}"
                 )
-            pixels = archive["image"]
-            labels = archive["label"] if "label" in archive.files else None
+            pixels = _member(archive, "image", path)
+            labels = _member(archive, "label", path) if "label" in archive.files else None
     except _READ_ERRORS as error:
         raise UserError(f"cannot read {path} as .npz: {' '.join(str(error).split())}") from error
     _check_arrays(path, pixels, labels)
     return pixels, None if labels is None else labels.astype(np.int32)
+
+
+def _member(archive: Any, name: str, path: Path) -> np.ndarray:
+    found = archive[name]
+    if not isinstance(found, np.ndarray):  # the bytes of a member that is no array
+        raise UserError(f"{path}: its '{name}' is no array: save it with numpy.savez(path, image=...)")
+    return found
 
 
 def _check_arrays(path: Path, pixels: np.ndarray, labels: np.ndarray | None) -> None:

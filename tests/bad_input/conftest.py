@@ -28,7 +28,10 @@ def listing(folder: Path) -> list[str]:
 
 @pytest.fixture
 def refuse_late(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refuse:
-    """Runs a command that must fail in the proper way, and gives its line without the prefix."""
+    """Runs a command that must fail in the proper way, and gives its line without the prefix.
+
+    Notes about the data may come before it.
+    """
 
     def refuse(*args: str) -> str:
         monkeypatch.setattr(sys, "argv", ["evolq", *args])
@@ -39,11 +42,12 @@ def refuse_late(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         shown = capsys.readouterr()
         assert caught.value.code == 2
         assert shown.out == ""
-        assert shown.err.startswith("evolq: error: ")
-        assert shown.err.endswith("\n")
-        assert shown.err.count("\n") == 1
+        *notes, error = shown.err.splitlines(keepends=True)
+        assert error.startswith("evolq: error: ")
+        assert error.endswith("\n")
+        assert all(note.startswith("evolq: note: ") for note in notes)
         assert listing(here) == before
-        return shown.err.removeprefix("evolq: error: ").strip()
+        return error.removeprefix("evolq: error: ").strip()
 
     return refuse
 

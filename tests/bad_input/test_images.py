@@ -1,7 +1,11 @@
+import sys
 from pathlib import Path
 
 import pytest
 
+from evolq_jax.cli import main as cli
+from evolq_jax.errors import UserError
+from evolq_jax.notes import say_once
 from tests.bad_input.conftest import Refuse, npz, save_images
 
 
@@ -118,3 +122,20 @@ def test_a_skipped_image_that_breaks_a_batch(refuse_late: Refuse, here: Path, rg
     assert line.startswith(
         "19 calibration images (1 unreadable ones left out) are no whole number of batches"
     )
+
+
+def test_a_note_is_a_line_for_people(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say_once.cache_clear()
+    monkeypatch.setattr(sys, "argv", ["evolq", "search", "config.py", "--data.calibration", "digits:test"])
+    monkeypatch.setattr("evolq_jax.pipeline.images.load_images", refuse_loading)
+    with pytest.raises(SystemExit):
+        cli.main()
+    note, error = capsys.readouterr().err.splitlines()
+    assert note.startswith("evolq: note: calibration ('digits:test') and evaluation ('digits:test') can have")
+    assert error == "evolq: error: not now"
+
+
+def refuse_loading(*args: object, **options: object) -> None:
+    raise UserError("not now")

@@ -1,4 +1,5 @@
 import sys
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -150,3 +151,22 @@ def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_misspelt_digits() -> None:
     with pytest.raises(UserError, match=r"digits:trian does not exist .*did you mean 'digits:train'"):
         load_images("digits:trian", DIGIT)
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        (b"no array", "its 'image' is no array"),
+        (
+            b"\x93NUMPY\x01\x00v\x00"
+            + b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000, 60, 50, 1), }".ljust(117)
+            + b"\n",
+            r"cannot read .* as \.npz: ",
+        ),
+    ],
+)
+def test_members_that_are_no_arrays_or_claim_petabytes(tmp_path: Path, member: bytes, message: str) -> None:
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
+        archive.writestr("image" if member == b"no array" else "image.npy", member)
+    with pytest.raises(UserError, match=message):
+        load_images(tmp_path / "set.npz", AS_IS)

@@ -1,7 +1,7 @@
 """A float network as one object: its functions, its parameters, and how it wants its images."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -48,9 +48,14 @@ class Network:
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """Its sizes and options by name, as plain values. Empty for a network of your own."""
-        fields = {} if self.config is None else asdict(self.config)
-        return {name: [*value] if isinstance(value, tuple) else value for name, value in fields.items()}
+        """Its sizes, and the options that are not the family's usual ones. Empty for a network of your own."""
+        usual = {} if self.config is None else {field.name: field.default for field in fields(self.config)}
+        found = {name: getattr(self.config, name) for name in usual}
+        return {
+            name: [*value] if isinstance(value, tuple) else value
+            for name, value in found.items()
+            if not (isinstance(value, str | bool) and value == usual[name])
+        }
 
     @property
     def described(self) -> str:

@@ -48,7 +48,7 @@ class Network:
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """Its sizes, and the options that are not the family's usual ones. Empty for a network of your own."""
+        """Its sizes, and the options that are not its family's usual ones. Empty for your own network."""
         usual = {} if self.config is None else {field.name: field.default for field in fields(self.config)}
         found = {name: getattr(self.config, name) for name in usual}
         return {

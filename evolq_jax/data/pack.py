@@ -56,9 +56,13 @@ def pack_folder(
 
     Raises:
         UserError: tensorflow-datasets is not installed; the folder has no images, or one of an unknown
-            class; a file cannot be read; `out` exists or cannot be written.
+            class; a file cannot be read; `out` exists, lies in `folder` or cannot be written.
     """
     tfds = import_tfds(f"tfds:{out}")
+    if folder.resolve() in out.resolve().parents:
+        raise UserError(
+            f"{out} lies in {folder}, which it would change: give the data set a folder elsewhere"
+        )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already: give the data set another folder, or remove it")
     index = None if class_index is None else read_class_index(class_index)

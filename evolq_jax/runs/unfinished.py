@@ -11,8 +11,9 @@ from evolq_jax.config.absolute import absolute
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.errors import UserError
 from evolq_jax.interrupt import going_on
+from evolq_jax.json_text import parse_object
 from evolq_jax.runs.config_json import from_json, to_json
-from evolq_jax.runs.directory import CONFIG, RunDirectory, begin_run, hold_directory
+from evolq_jax.runs.directory import CONFIG, RESULT, RunDirectory, begin_run, hold_directory
 from evolq_jax.runs.provenance import Provenance, changes
 from evolq_jax.trees import flatten
 
@@ -43,7 +44,7 @@ def continued_run(
     ):
         names = run.names()
         if files.finished in names:
-            raise UserError(f"'{path}' holds a finished {files.verb}; name another with --run-dir")
+            raise UserError(f"'{path}' holds a finished {_kind(run, files)}; name another with --run-dir")
         if not files.is_begun(names):
             with begin_run(run, config):
                 yield run
@@ -55,6 +56,13 @@ def continued_run(
                 "continue, or name another with --run-dir"
             )
         yield run
+
+
+def _kind(run: RunDirectory, files: VerbFiles) -> str:
+    """What the finished run of a directory is. Verbs share the names of files."""
+    if not run.has(RESULT):
+        return files.verb
+    return str(parse_object(run.read(RESULT), f"'{run.path / RESULT}'").get("kind", files.verb))
 
 
 def difference(then: Experiment, now: Experiment) -> str:

@@ -143,6 +143,14 @@ def test_scales_that_were_edited(
     assert message in refuse_late("evaluate", "run")
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["baseline run --resume", "baseline config.py --run-dir run", "calibrate config.py --run-dir run"],
+)
+def test_a_finished_run_is_called_what_it_is(refuse_late: Refuse, run: Path, command: str) -> None:
+    assert refuse_late(*command.split()) == "'run' holds a finished search; name another with --run-dir"
+
+
 def test_a_run_elsewhere_is_never_written(refuse_late: Refuse, run: Path, here: Path) -> None:
     """A run's directory that is a link, or holds links, leads nowhere."""
     outside = here / "outside"

@@ -55,6 +55,20 @@ def test_fields_and_options(
             "config file 'mine.py': quant.weight_bits must be from 2 to 8, not 9",
         ),
         (
+            CONFIG_FILE + "from dataclasses import replace\nconfig = replace(config, search=None)",
+            "config file 'mine.py': search must be SearchConfig, not None",
+        ),
+        (
+            CONFIG_FILE + "from dataclasses import replace\n"
+            "config = replace(config, search=replace(config.search, sites='*/attn/*'))",
+            "search.sites must be a tuple, each item a text, not '*/attn/*'",
+        ),
+        (CONFIG_FILE + "raise SystemExit(0)", "config file 'mine.py', line 4: SystemExit: 0"),
+        (
+            CONFIG_FILE + "from dataclasses import replace\nconfig = replace(config, seed=1.5)",
+            "seed must be a whole number, not 1.5",
+        ),
+        (
             CONFIG_FILE + "from evolq_jax.config.experiment import *\nfrom dataclasses import replace\n"
             "config = replace(config, quant=QuantConfig(rules=(Rule('blocks/atn/*', bits=8),)))",
             "site pattern 'blocks/atn/*' matches no quantization site",

@@ -131,7 +131,7 @@ def test_an_unreadable_file_stays_one(photos: Path, tmp_path: Path) -> None:
 def test_what_is_there_is_never_overwritten(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "packed").mkdir()
     pack_folder(photos, tmp_path / "packed")
-    with pytest.raises(UserError, match="lies in .*photos, which it would change"):
+    with pytest.raises(UserError, match=r"lies in .*photos, which it would change"):
         pack_folder(photos, photos / "packed")
     assert not (photos / "packed").exists()
     with pytest.raises(UserError, match="packed exists already"):

@@ -51,6 +51,19 @@ _RESNETS = {
     "resnext101_32x32d": ResNetConfig((3, 4, 23, 3), bottleneck=True, groups=32, group_width=32),
     "resnext101_64x4d": ResNetConfig((3, 4, 23, 3), bottleneck=True, groups=64, group_width=4),
 }
+_DEEP_STEMS = {"c": (32, 32, 64), "d": (32, 32, 64), "s": (64, 64, 128), "t": (24, 32, 64)}
+_DEEP_RESNETS = {  # name without the letter of its stem -> the plain network, and the letters
+    "resnet10": (ResNetConfig((1, 1, 1, 1)), "t"),
+    "resnet14": (ResNetConfig((1, 1, 1, 1), bottleneck=True), "t"),
+    "resnet18": (_RESNETS["resnet18"], "d"),
+    "resnet26": (_RESNETS["resnet26"], "dt"),
+    "resnet34": (_RESNETS["resnet34"], "d"),
+    "resnet50": (_RESNETS["resnet50"], "cdst"),
+    "resnet101": (_RESNETS["resnet101"], "cds"),
+    "resnet152": (_RESNETS["resnet152"], "cds"),
+    "resnet200": (_RESNETS["resnet200"], "d"),
+    "resnext50": (_RESNETS["resnext50_32x4d"], "d"),
+}
 _REGNETS = {
     "002": RegNetConfig((24, 56, 152, 368), (1, 1, 4, 7), 8),
     "004": RegNetConfig((32, 64, 160, 384), (1, 2, 7, 12), 16),
@@ -78,6 +91,12 @@ _MOBILENETS = {
 }
 
 
+def _deep_resnet(name: str, plain: ResNetConfig, letter: str) -> Entry:
+    """A ResNet with a stem of three convolutions. D and T have means in their shortcuts."""
+    config = replace(plain, deep_stem=_DEEP_STEMS[letter], pooled_shortcut=letter in "dt")
+    return Entry(name + letter + ("_32x4d" if plain.groups > 1 else ""), RESNET, config, _CROP_875)
+
+
 def _swin(size: str, window: int, image: int, crop: float) -> Entry:
     width, depths, heads = _SWIN_SIZES[size]
     config = SwinConfig(first_width=width, depths=depths, num_heads=heads, window=window, image_size=image)
@@ -90,6 +109,11 @@ ENTRIES = (
     *(_swin(size, 12, 384, 1.0) for size in ("base", "large")),
     *(Entry(f"levit_{name}", LEVIT, config, IMAGENET) for name, config in _LEVITS.items()),
     *(Entry(name, RESNET, config, _TORCHVISION) for name, config in _RESNETS.items()),
+    *(
+        _deep_resnet(name, plain, letter)
+        for name, (plain, letters) in _DEEP_RESNETS.items()
+        for letter in letters
+    ),
     *(
         Entry(
             f"resnet{6 * blocks + 2}_cifar10",

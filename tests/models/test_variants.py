@@ -61,6 +61,8 @@ CONFIGS: dict[str, ViTConfig | ResNetConfig | SwinConfig] = {
     "beit, class token": replace(BEIT, pool="token", norm_pooled=False),
     "relative positions, all": replace(BEIT, positions="all"),
     "resnext": replace(RESNETS, image_size=33, groups=8, group_width=8),
+    "resnet d": replace(RESNETS, image_size=35, deep_stem=(32, 32, 64), pooled_shortcut=True),
+    "resnet s": replace(RESNETS, image_size=32, deep_stem=(64, 64, 128)),
     "wide resnet": replace(RESNETS, image_size=40, group_width=128),
     "swin, window 12": SwinConfig(8, (2, 2), (2, 4), window=12, patch_size=2, image_size=48, num_classes=5),
 }

@@ -11,12 +11,19 @@ from evolq_jax.models.regnet import RegNetConfig
 from evolq_jax.models.resnet import ResNetConfig
 from evolq_jax.models.swin import SwinConfig
 
-SWIN = Family(swin.make_swin, swin.init_params, swin.SWIN_LAYOUTS)
-LEVIT = Family(levit.make_levit, levit.init_params, (levit.TIMM,))
-RESNET = Family(resnet.make_resnet, resnet.init_params, (resnet.TIMM,))
-CIFAR_RESNET = Family(cifar_resnet.make_cifar_resnet, cifar_resnet.init_params, (cifar_resnet.AKAMASTER,))
-REGNET = Family(regnet.make_regnet, regnet.init_params, (regnet.TIMM,))
-MOBILENETV2 = Family(mobilenetv2.make_mobilenetv2, mobilenetv2.init_params, (mobilenetv2.TIMM,))
+SWIN = Family(swin.make_swin, swin.init_params, swin.SWIN_LAYOUTS, swin.params_table)
+LEVIT = Family(levit.make_levit, levit.init_params, (levit.TIMM,), levit.params_table)
+RESNET = Family(resnet.make_resnet, resnet.init_params, (resnet.TIMM,), resnet.params_table)
+CIFAR_RESNET = Family(
+    cifar_resnet.make_cifar_resnet,
+    cifar_resnet.init_params,
+    (cifar_resnet.AKAMASTER,),
+    cifar_resnet.params_table,
+)
+REGNET = Family(regnet.make_regnet, regnet.init_params, (regnet.TIMM,), regnet.params_table)
+MOBILENETV2 = Family(
+    mobilenetv2.make_mobilenetv2, mobilenetv2.init_params, (mobilenetv2.TIMM,), mobilenetv2.params_table
+)
 
 _CROP_875 = replace(IMAGENET, resize=256)
 _TORCHVISION = replace(_CROP_875, interpolation="bilinear")

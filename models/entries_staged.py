@@ -11,12 +11,19 @@ from evolq_jax.models.regnet import RegNetConfig
 from evolq_jax.models.resnet import ResNetConfig
 from evolq_jax.models.swin import SwinConfig
 
-SWIN = Family(swin.make_swin, swin.init_params, swin.SWIN_LAYOUTS)
-LEVIT = Family(levit.make_levit, levit.init_params, (levit.TIMM,))
-RESNET = Family(resnet.make_resnet, resnet.init_params, (resnet.TIMM,))
-CIFAR_RESNET = Family(cifar_resnet.make_cifar_resnet, cifar_resnet.init_params, (cifar_resnet.AKAMASTER,))
-REGNET = Family(regnet.make_regnet, regnet.init_params, (regnet.TIMM,))
-MOBILENETV2 = Family(mobilenetv2.make_mobilenetv2, mobilenetv2.init_params, (mobilenetv2.TIMM,))
+SWIN = Family(swin.make_swin, swin.init_params, swin.SWIN_LAYOUTS, swin.params_table)
+LEVIT = Family(levit.make_levit, levit.init_params, (levit.TIMM,), levit.params_table)
+RESNET = Family(resnet.make_resnet, resnet.init_params, (resnet.TIMM,), resnet.params_table)
+CIFAR_RESNET = Family(
+    cifar_resnet.make_cifar_resnet,
+    cifar_resnet.init_params,
+    (cifar_resnet.AKAMASTER,),
+    cifar_resnet.params_table,
+)
+REGNET = Family(regnet.make_regnet, regnet.init_params, (regnet.TIMM,), regnet.params_table)
+MOBILENETV2 = Family(
+    mobilenetv2.make_mobilenetv2, mobilenetv2.init_params, (mobilenetv2.TIMM,), mobilenetv2.params_table
+)
 
 _CROP_875 = replace(IMAGENET, resize=256)
 _TORCHVISION = replace(_CROP_875, interpolation="bilinear")
@@ -51,6 +58,19 @@ _RESNETS = {
     "resnext101_32x32d": ResNetConfig((3, 4, 23, 3), bottleneck=True, groups=32, group_width=32),
     "resnext101_64x4d": ResNetConfig((3, 4, 23, 3), bottleneck=True, groups=64, group_width=4),
 }
+_DEEP_STEMS = {"c": (32, 32, 64), "d": (32, 32, 64), "s": (64, 64, 128), "t": (24, 32, 64)}
+_DEEP_RESNETS = {  # name without the letter of its stem -> the plain network, and the letters
+    "resnet10": (ResNetConfig((1, 1, 1, 1)), "t"),
+    "resnet14": (ResNetConfig((1, 1, 1, 1), bottleneck=True), "t"),
+    "resnet18": (_RESNETS["resnet18"], "d"),
+    "resnet26": (_RESNETS["resnet26"], "dt"),
+    "resnet34": (_RESNETS["resnet34"], "d"),
+    "resnet50": (_RESNETS["resnet50"], "cdst"),
+    "resnet101": (_RESNETS["resnet101"], "cds"),
+    "resnet152": (_RESNETS["resnet152"], "cds"),
+    "resnet200": (_RESNETS["resnet200"], "d"),
+    "resnext50": (_RESNETS["resnext50_32x4d"], "d"),
+}
 _REGNETS = {
     "002": RegNetConfig((24, 56, 152, 368), (1, 1, 4, 7), 8),
     "004": RegNetConfig((32, 64, 160, 384), (1, 2, 7, 12), 16),
@@ -78,6 +98,12 @@ _MOBILENETS = {
 }
 
 
+def _deep_resnet(name: str, plain: ResNetConfig, letter: str) -> Entry:
+    """A ResNet with a stem of three convolutions. D and T have means in their shortcuts."""
+    config = replace(plain, deep_stem=_DEEP_STEMS[letter], pooled_shortcut=letter in "dt")
+    return Entry(name + letter + ("_32x4d" if plain.groups > 1 else ""), RESNET, config, _CROP_875)
+
+
 def _swin(size: str, window: int, image: int, crop: float) -> Entry:
     width, depths, heads = _SWIN_SIZES[size]
     config = SwinConfig(first_width=width, depths=depths, num_heads=heads, window=window, image_size=image)
@@ -90,6 +116,11 @@ ENTRIES = (
     *(_swin(size, 12, 384, 1.0) for size in ("base", "large")),
     *(Entry(f"levit_{name}", LEVIT, config, IMAGENET) for name, config in _LEVITS.items()),
     *(Entry(name, RESNET, config, _TORCHVISION) for name, config in _RESNETS.items()),
+    *(
+        _deep_resnet(name, plain, letter)
+        for name, (plain, letters) in _DEEP_RESNETS.items()
+        for letter in letters
+    ),
     *(
         Entry(
             f"resnet{6 * blocks + 2}_cifar10",

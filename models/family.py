@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from evolq_jax.models.convert import Layout
+from evolq_jax.models.table import Table
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.typing import Array, Params, Preprocessing
 
@@ -16,11 +17,13 @@ class Family:
     - `make(config)` gives the network.
     - `init(key, config)` gives random parameters. Checkpoints are compared with their shapes.
     - `layouts` are the kinds of files that can be read. The first one is what we write.
+    - `table(config)` lists the parameters, where a table does.
     """
 
     make: Callable[[Any], ModelParts]
     init: Callable[[Array, Any], Params]
     layouts: tuple[Layout, ...]
+    table: Callable[[Any], Table] | None = None
 
 
 @dataclass(frozen=True)

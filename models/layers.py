@@ -123,3 +123,17 @@ def max_pool(x: Array, size: int, stride: int) -> Array:
     pad = (size // 2, size // 2)
     window, strides = (1, size, size, 1), (1, stride, stride, 1)
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, ((0, 0), pad, pad, (0, 0)))
+
+
+def mean_pool(x: Array, size: int) -> Array:
+    """Mean of `size` x `size` pixels, at the edges of those that are there.
+
+    [B, height, width, K] -> [B, height / size, width / size, K], rounded up.
+    """
+    window = (1, size, size, 1)
+
+    def sums(x: Array) -> Array:
+        pad = [(0, -side % size) for side in x.shape[1:3]]
+        return jax.lax.reduce_window(x, 0.0, jax.lax.add, window, window, ((0, 0), *pad, (0, 0)))
+
+    return sums(x) / sums(jnp.ones_like(x[:1]))

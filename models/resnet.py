@@ -1,4 +1,7 @@
-"""ResNets (He et al., 1512.03385), ResNeXt, wide ResNets, and the residual blocks of other CNNs.
+"""ResNets (He et al., 1512.03385), and the residual blocks that other CNNs are made of.
+
+Variants are options of `ResNetConfig`: C, D, S and T (1812.01187), ResNeXt (1611.05431) and wide ResNets
+(1605.07146).
 
 Names are timm's. The first block of a stage changes width or resolution, so it is a segment of its own
 (`layer2.0`). The identical blocks after it are another segment (`layer2`). Activations are quantized where a
@@ -14,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from evolq_jax.models import table
-from evolq_jax.models.layers import conv, linear, max_pool
+from evolq_jax.models.layers import conv, linear, max_pool, mean_pool
 from evolq_jax.network.parts import BLOCK_INPUT, Linear, ModelParts, Segment, SiteRoles
 from evolq_jax.network.run import unchanged
 from evolq_jax.typing import Array, Params, Site
@@ -37,6 +40,8 @@ class ResNetConfig:
     stem_width: int = 64
     groups: int = 1  # of the 3 x 3 convolutions of bottlenecks: ResNeXt (1611.05431)
     group_width: int = 64  # channels of a group for every 64 of the stem: wide ResNet (1605.07146)
+    deep_stem: tuple[int, int, int] | None = None  # channels of three 3 x 3 convolutions instead of one 7 x 7
+    pooled_shortcut: bool = False  # a mean instead of the shortcut's stride: ResNet-D (1812.01187)
     image_size: int = 224
     channels: int = 3
     num_classes: int = 1000
@@ -52,7 +57,8 @@ class ResNetConfig:
         """The channels of a stage: received, inside its blocks, and given."""
         factor, width = 4 if self.bottleneck else 1, self.stem_width * 2**stage
         inside = width * self.group_width // 64 * self.groups
-        return (factor * width // 2 if stage else width), inside, factor * width
+        stem = self.deep_stem[-1] if self.deep_stem else width
+        return (factor * width // 2 if stage else stem), inside, factor * width
 
     def stacked_from(self, stage: int) -> int:
         """0 if the first block of a stage is like the others, else 1."""
@@ -87,13 +93,16 @@ BOTTLENECK_LINEARS = (
 
 
 def shortcut(params: Params, site: Site, x: Array, stride: int) -> Array:
-    """The shortcut of a block: its input, a convolution of it (`downsample`), or option A.
+    """The shortcut of a block: its input, a convolution of it or of its means (`downsample`), or option A.
 
     Option A is for CIFAR. A block with a stride but without that convolution takes every second pixel, and
     doubles the channels with zeros on both sides.
     """
     if "downsample" in params:
         return site("downsample", conv(params["downsample"], x, stride))
+    if "pooled_downsample" in params:
+        x = site("pool", mean_pool(x, stride)) if stride > 1 else x
+        return site("downsample", conv(params["pooled_downsample"], x))
     if stride == 1:
         return x
     pad = x.shape[-1] // 2
@@ -102,7 +111,13 @@ def shortcut(params: Params, site: Site, x: Array, stride: int) -> Array:
 
 def stem(params: Params, site: Site, images: Array) -> Array:
     """Normalised images [B, height, width, channels] -> [B, height / 4, width / 4, stem_width]."""
-    x = site("act1", jax.nn.relu(conv(params["conv1"], site("image", images), 2)))
+    x, first = site("image", images), params["conv1"]
+    if "0" in first:
+        x = site("conv1/act0", jax.nn.relu(conv(first["0"], x, 2)))
+        x = site("conv1/act3", jax.nn.relu(conv(first["3"], x)))
+        x = site("act1", jax.nn.relu(conv(first["6"], x)))
+    else:
+        x = site("act1", jax.nn.relu(conv(first, x, 2)))
     return max_pool(x, size=3, stride=2)
 
 
@@ -112,12 +127,14 @@ def head(params: Params, site: Site, x: Array) -> Array:
 
 
 ROLES = SiteRoles(
-    operands=("image", "act1", "*/act1", "*/act2", "*/act3", "pool"),
-    edge_weights=("conv1/weight", "fc/weight"),
+    operands=(
+        "image", "conv1/act0", "conv1/act3", "act1", "*/act1", "*/act2", "*/act3", "*/pool", "pool",
+    ),
+    edge_weights=("conv1/weight", "conv1/0/weight", "fc/weight"),
     edge_inputs=("image", "pool"),
     per_tensor=("fc",),
     addends=("*/conv2", "*/conv3", "*/downsample"),
-)
+)  # fmt: skip
 
 
 @cache  # equal configs share one object, and with it the programs compiled for it
@@ -146,13 +163,24 @@ def block_table(config: ResNetConfig, stage: int, *, first: bool) -> table.Table
     for number, size in enumerate(sizes, start=1):
         block |= table.conv(f"conv{number}", f"conv{number}", f"bn{number}", size)
     if first:
-        block |= table.conv("downsample", "downsample.0", "downsample.1", (1, entering, width))
+        name, at = ("pooled_downsample", 1) if config.pooled_shortcut else ("downsample", 0)
+        block |= table.conv(name, f"downsample.{at}", f"downsample.{at + 1}", (1, entering, width))
     return block
+
+
+def stem_table(config: ResNetConfig) -> table.Table:
+    """The parameters of the stem."""
+    if config.deep_stem is None:
+        return table.conv("conv1", "conv1", "bn1", (7, config.channels, config.stem_width))
+    first, second, third = config.deep_stem
+    leaves = table.conv("conv1/0", "conv1.0", "conv1.1", (3, config.channels, first))
+    leaves |= table.conv("conv1/3", "conv1.3", "conv1.4", (3, first, second))
+    return leaves | table.conv("conv1/6", "conv1.6", "bn1", (3, second, third))
 
 
 def params_table(config: ResNetConfig) -> table.Table:
     """All parameters, with timm's keys."""
-    leaves = table.conv("conv1", "conv1", "bn1", (7, config.channels, config.stem_width))
+    leaves = stem_table(config)
     for stage, depth in enumerate(config.depths):
         name, start = f"layer{stage + 1}", config.stacked_from(stage)
         if start:

@@ -26,6 +26,11 @@ class Leaf(NamedTuple):
     first: int = 0  # number of the first block, and the step to the next
     step: int = 1
 
+    @property
+    def whole_shape(self) -> tuple[int, ...]:
+        """The shape with the L axis, where it is stacked."""
+        return self.shape if self.depth is None else (self.depth, *self.shape)
+
 
 Table = dict[str, Leaf]  # by name in our tree
 
@@ -90,7 +95,7 @@ def init_params(key: Array, table: Table) -> Params:
     """Random parameters: He normal kernels and matrices (1502.01852), norms that do nothing, zeros."""
 
     def values(name: str, leaf: Leaf) -> Array:
-        shape = leaf.shape if leaf.depth is None else (leaf.depth, *leaf.shape)
+        shape = leaf.whole_shape
         if name.endswith("weight") and len(leaf.shape) > 1:
             std = math.sqrt(2 / math.prod(leaf.shape[:-1]))
             return std * jax.random.normal(jax.random.fold_in(key, zlib.crc32(name.encode())), shape)

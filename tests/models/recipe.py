@@ -20,11 +20,11 @@ def weight(key: str, shape: tuple[int, ...]) -> np.ndarray:
         x = 0.1 * x
     elif re.search(r"\.gamma(_[12])?$", key):  # of LayerScale
         x = 1 + 0.1 * x
-    elif not key.endswith((".weight", "bias_table")):
+    elif not key.endswith(".weight"):
         x = 0.02 * x
     elif len(shape) == 1:
         x = 1 + 0.1 * x
-    elif key.endswith(".weight"):
+    else:
         x = x / np.sqrt(np.prod(shape[1:]))
     return x.astype(np.float32)
 

@@ -42,6 +42,7 @@ BEITS: dict[str, dict[str, Any]] = {
     "relative positions, all": {"use_abs_pos_emb": True},
 }
 BOTTLENECKS = {"block": "Bottleneck", "layers": [1, 2, 1, 1]}
+DEEP = {"stem_type": "deep", "stem_width": 32}
 SWIN = {"patch_size": 2, "embed_dim": 8, "depths": (2, 2), "num_heads": (2, 4), "window_size": 12}
 VARIANTS: dict[str, Variant] = {
     **{
@@ -50,6 +51,8 @@ VARIANTS: dict[str, Variant] = {
     },
     **{name: ("beit", "Beit", 8, TINY | BEIT | settings) for name, settings in BEITS.items()},
     "resnext": ("resnet", "ResNet", 33, BOTTLENECKS | {"cardinality": 8, "base_width": 8}),
+    "resnet d": ("resnet", "ResNet", 35, BOTTLENECKS | DEEP | {"avg_down": True}),
+    "resnet s": ("resnet", "ResNet", 32, BOTTLENECKS | DEEP | {"stem_width": 64}),
     "wide resnet": ("resnet", "ResNet", 40, BOTTLENECKS | {"base_width": 128}),
     "swin, window 12": ("swin_transformer", "SwinTransformer", 48, SWIN),
 }

@@ -17,6 +17,8 @@ from evolq_jax.models.registry import REGISTRY, VIT, Entry, param_shapes
 from evolq_jax.models.resnet import ResNetConfig
 from evolq_jax.models.swin import SwinConfig
 from evolq_jax.models.vit import ViTConfig
+from evolq_jax.network.sites import list_sites
+from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.trees import unflatten
 from evolq_jax.typing import Preprocessing
 from tests.models.recipe import images, weight
@@ -61,6 +63,8 @@ CONFIGS: dict[str, ViTConfig | ResNetConfig | SwinConfig] = {
     "beit, class token": replace(BEIT, pool="token", norm_pooled=False),
     "relative positions, all": replace(BEIT, positions="all"),
     "resnext": replace(RESNETS, image_size=33, groups=8, group_width=8),
+    "resnet d": replace(RESNETS, image_size=35, deep_stem=(32, 32, 64), pooled_shortcut=True),
+    "resnet s": replace(RESNETS, image_size=32, deep_stem=(64, 64, 128)),
     "wide resnet": replace(RESNETS, image_size=40, group_width=128),
     "swin, window 12": SwinConfig(8, (2, 2), (2, 4), window=12, patch_size=2, image_size=48, num_classes=5),
 }
@@ -127,3 +131,19 @@ def test_what_a_variant_has_beside_a_plain_vit_is_named_where_it_is_missing(
     save_file(weights, path)
     with pytest.raises(UserError, match=r"lacks 1 keys: blocks\.0\.ls1\.gamma"):
         load_checkpoint("variant", path)
+
+
+def test_a_deep_stem_and_pooled_shortcuts_are_quantized_where_convolutions_read() -> None:
+    config = CONFIGS["resnet d"]
+    params = unflatten(
+        {leaf: np.empty(shape, np.float32) for leaf, shape in param_shapes(RESNET, config).items()}
+    )
+    sites = list_sites(RESNET.make(config), params, (35, 35, 3))
+    specs, bits = resolve(QuantConfig("matmul", weight_bits=3, edge_weight_bits=8), sites)
+    read = {site for site, _ in specs if not sites[site].is_weight}
+    assert {"conv1/act0", "conv1/act3", "act1", "layer2.0/pool", "layer4.0/pool"} <= read
+    assert "layer1.0/pool" not in sites  # without a stride
+    assert {site for site, n in bits.items() if n == 8 and sites[site].is_weight} == {
+        "conv1/0/weight",
+        "fc/weight",
+    }

@@ -41,30 +41,53 @@ ADVICE = [
     ("--model.name vit_digit", r"did you mean '(\w+)'", "--model.name {1}"),
     ("--milestones 5000", r"from 0 to (\d+)", "--milestones {1}"),
     ("--name a/b", r"must be a (plain) word", "--name {1}"),
+    ("--preset strongg", r"choose from .*'(strong)'", "--preset {1} --calibration.batch-size 10"),
+]
+SCAN = "--landscape.num-images 20 --landscape.batch-size 10 --landscape.no-plots"
+SCANS = [
+    ("--landscape.batch-size 10", r"there are (20) calibration", f"{SCAN} --landscape.num-images {{1}}"),
+    (f"{SCAN} --landscape.batch-size 7", r"change (landscape\.num_images) or", f"{SCAN} --{{1}} 10"),
+    (f"{SCAN} --landscape.second gaussian", r"set landscape\.kind (plane)", f"{SCAN} --landscape.kind {{1}}"),
+    (f"{SCAN} --landscape.points 9999999", r"at most ([\d,]+) points", f"{SCAN} --landscape.points 51"),
+    (
+        f"{SCAN} --landscape.kind plane --landscape.direction ratio",
+        r"for example to (gaussian)",
+        f"{SCAN} --landscape.kind plane --landscape.direction ratio --landscape.second {{1}}",
+    ),
+    (f"{SCAN} --landscape.direction between", r"name one in (landscape\.towards)", f"{SCAN}"),
+    (f"{SCAN} --landscape.blocks 9", r"run from 0 to (\d)", f"{SCAN} --landscape.blocks {{1}}"),
+    (f"{SCAN} --landscape.losses klx", r"'(kl)'", f"{SCAN} --landscape.losses {{1}}"),
 ]
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans do not time the network."""
-    monkeypatch.setattr("evolq_jax.verbs.search.plan.float_speed", lambda setup, batch: (0.1, 1000.0))
+    for verb in ("search", "landscape"):
+        monkeypatch.setattr(f"evolq_jax.verbs.{verb}.plan.float_speed", lambda setup, batch: (0.1, 1000.0))
 
 
-@pytest.mark.parametrize(("wrong", "pattern", "right"), ADVICE, ids=[wrong for wrong, _, _ in ADVICE])
+CASES = [("search", *case) for case in ADVICE] + [("landscape", *case) for case in SCANS]
+
+
+@pytest.mark.parametrize(
+    ("verb", "wrong", "pattern", "right"), CASES, ids=[f"{verb} {wrong}" for verb, wrong, _, _ in CASES]
+)
 def test_advice_can_be_followed(
     refuse_late: Refuse,
     quick: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    verb: str,
     wrong: str,
     pattern: str,
     right: str,
 ) -> None:
-    message = refuse_late("search", "config.py", "--dry-run", *shlex.split(wrong))
+    message = refuse_late(verb, "config.py", "--dry-run", *shlex.split(wrong))
     found = re.search(pattern, message)
     assert found, message
     fixed = right.replace("{1}", found.group(1) if found.groups() else "")
-    monkeypatch.setattr(sys, "argv", ["evolq", "search", "config.py", "--dry-run", *shlex.split(fixed)])
+    monkeypatch.setattr(sys, "argv", ["evolq", verb, "config.py", "--dry-run", *shlex.split(fixed)])
     cli.main()
     assert "plan of" in capsys.readouterr().out
 

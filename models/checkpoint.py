@@ -16,12 +16,12 @@ from safetensors.numpy import load_file, save_file
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.models.batch_norm import fold
 from evolq_jax.models.convert import Weights, read, write
-from evolq_jax.models.facts import Facts
-from evolq_jax.models.match import Match, match, some
+from evolq_jax.models.reading.facts import Facts
+from evolq_jax.models.reading.match import Match, match, some
+from evolq_jax.models.reading.sidecar import apply_sidecars, read_sidecars
+from evolq_jax.models.reading.tags import todays_name, warn_of_tag
+from evolq_jax.models.reading.weight_files import WeightFiles, find_weights, read_arrays
 from evolq_jax.models.registry import REGISTRY, Entry, get_entry, param_shapes
-from evolq_jax.models.sidecar import apply_sidecars, read_sidecars
-from evolq_jax.models.tags import todays_name, warn_of_tag
-from evolq_jax.models.weight_files import WeightFiles, find_weights, read_arrays
 from evolq_jax.network.network import Network
 from evolq_jax.paths import user_path
 from evolq_jax.trees import flatten

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.data.load import absolute_source
-from evolq_jax.models.hub import is_hub_path
+from evolq_jax.models.reading.hub import is_hub_path
 from evolq_jax.paths import user_path
 
 

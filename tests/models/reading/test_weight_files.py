@@ -13,8 +13,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from evolq_jax.errors import UserError
-from evolq_jax.models.npz_file import ALWAYS_BYTES
-from evolq_jax.models.weight_files import find_weights, read_arrays
+from evolq_jax.models.reading.npz_file import ALWAYS_BYTES
+from evolq_jax.models.reading.weight_files import find_weights, read_arrays
 
 ARRAYS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -130,7 +130,7 @@ def test_members_that_are_no_arrays(content: bytes, message: str, tmp_path: Path
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez_compressed(tmp_path / "w.npz", x=np.zeros(ALWAYS_BYTES // 4 + 1, np.float32))
-    monkeypatch.setattr("evolq_jax.models.npz_file._read", lambda *_: pytest.fail("it was unpacked"))
+    monkeypatch.setattr("evolq_jax.models.reading.npz_file._read", lambda *_: pytest.fail("it was unpacked"))
     assert f"its arrays take {ALWAYS_BYTES + 4} bytes unpacked, more than {ALWAYS_BYTES}" in refused(
         tmp_path / "w.npz"
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from evolq_jax.errors import UserError
 from evolq_jax.json_text import shown
-from evolq_jax.models.facts import (
+from evolq_jax.models.reading.facts import (
     ACTIVATIONS,
     Fact,
     Option,

@@ -12,9 +12,9 @@ from typing import Any
 
 from evolq_jax.errors import UserError
 from evolq_jax.json_text import read_object
-from evolq_jax.models.facts import Facts, apply_facts, warn_of_unknown
-from evolq_jax.models.hugging_face_config import is_transformers, read_model, read_processor
-from evolq_jax.models.timm_config import is_timm, read_timm
+from evolq_jax.models.reading.facts import Facts, apply_facts, warn_of_unknown
+from evolq_jax.models.reading.hugging_face_config import is_transformers, read_model, read_processor
+from evolq_jax.models.reading.timm_config import is_timm, read_timm
 from evolq_jax.typing import Preprocessing
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"

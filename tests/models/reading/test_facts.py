@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from evolq_jax.errors import UserError
-from evolq_jax.models.facts import apply_facts
+from evolq_jax.models.reading.facts import apply_facts
+from evolq_jax.models.reading.timm_config import read_timm
 from evolq_jax.models.registry import REGISTRY, VIT, Entry, get_entry
-from evolq_jax.models.timm_config import read_timm
 
 CNNS = ("resnet18", "resnet20_cifar10", "regnetx_032")
 FAMILIES = (*CNNS, "mobilenetv2_100", "levit_128s", "swin_tiny_patch4_window7_224")

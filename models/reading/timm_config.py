@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from evolq_jax.errors import UserError
 from evolq_jax.json_text import shown
-from evolq_jax.models.facts import (
+from evolq_jax.models.reading.facts import (
     ACTIVATIONS,
     Fact,
     Facts,

@@ -12,8 +12,8 @@ from safetensors.numpy import load_file
 
 from evolq_jax.errors import UserError
 from evolq_jax.json_text import read_object
-from evolq_jax.models import hub
-from evolq_jax.models.npz_file import read_npz
+from evolq_jax.models.reading import hub
+from evolq_jax.models.reading.npz_file import read_npz
 from evolq_jax.paths import user_path
 
 SUFFIXES = (".safetensors", ".npz")

@@ -1,0 +1,1 @@
+"""Weights and what lies beside them: found, read, and matched with a network."""

@@ -1,7 +1,7 @@
 """A float network as one object: its functions, its parameters, and how it wants its images."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
 from typing import Any
 
@@ -48,19 +48,24 @@ class Network:
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """Its sizes, and the options that are not its family's usual ones. Empty for your own network."""
+        """Its sizes and options by name, as plain values. Empty for a network of your own."""
+        found = {} if self.config is None else asdict(self.config)
+        return {name: [*value] if isinstance(value, tuple) else value for name, value in found.items()}
+
+    @property
+    def outline(self) -> dict[str, Any]:
+        """Of `architecture` the sizes, and the options that are not its family's usual ones."""
         usual = {} if self.config is None else {field.name: field.default for field in fields(self.config)}
-        found = {name: getattr(self.config, name) for name in usual}
         return {
-            name: [*value] if isinstance(value, tuple) else value
-            for name, value in found.items()
+            name: value
+            for name, value in self.architecture.items()
             if not (isinstance(value, str | bool) and value == usual[name])
         }
 
     @property
     def described(self) -> str:
-        """`architecture` in words."""
-        return in_words(self.architecture)
+        """`outline` in words."""
+        return in_words(self.outline)
 
     @property
     def num_classes(self) -> int:

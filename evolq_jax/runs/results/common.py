@@ -23,7 +23,7 @@ class Setting:
       added_parameters: the number of parameters that the calibration chain added.
       chain: the names of the calibration chain's links; empty: the result is of an older version.
       fitness: what a search minimises; None: the result is of an older version.
-      architecture: the network's sizes and options; empty: the result is of an older version.
+      architecture: the network's sizes and unusual options; empty: the result is of an older version.
       preprocessing: how images were prepared; None: the result is of an older version.
     """
 
@@ -62,6 +62,6 @@ def setting_of(config: Experiment, network: Network, added_parameters: int) -> S
         added_parameters=added_parameters,
         chain=tuple(link.name for link in config.calibration.links),
         fitness=config.search.fitness_name,
-        architecture=network.architecture,
+        architecture=network.outline,
         preprocessing=network.preprocessing,
     )

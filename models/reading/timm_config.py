@@ -29,7 +29,7 @@ from evolq_jax.typing import Interpolation, Preprocessing
 
 POOLS = {"avg": "mean", "fast": "mean", "fastavg": "mean", "token": "token", "map": "attention"}
 
-# Arguments of a network. One line for each; `models.facts.Option` says what it means.
+# Arguments of a network. One line for each; `models.reading.facts.Option` says what it means.
 MODEL_ARGS: dict[str, Option] = {
     "patch_size": Option(("patch_size",)),
     "in_chans": Option(("channels",)),

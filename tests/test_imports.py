@@ -56,7 +56,7 @@ LAYERS = {
 LIBRARY = ("evolq_jax", "models", "configs")
 OWN = {"evolq_jax", "tests", "benchmarks", "studies"}
 # What the programs beside the library may import, of what is ours, beside evolq_jax.
-PROGRAMS = {"benchmarks": ("benchmarks", "tests"), "studies": ("studies.common",)}
+PROGRAMS = {"benchmarks": ("benchmarks", "tests"), "studies": ("studies.common", "studies.timm")}
 DISTRIBUTION = {
     "orbax": "orbax-checkpoint",
     "PIL": "pillow",

@@ -19,6 +19,12 @@ from tests.compiling import cache_variables
 from tests.small_run import small_config, write_weights
 
 ROOT = Path(__file__).resolve().parent.parent
+# Tests that run in the background inherit that SIGINT is ignored.
+UNIGNORED = """\
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 FILE = """\
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +44,7 @@ def here(tmp_path: Path) -> Path:
 
 def interrupted(here: Path, *args: str, when: Callable[[], bool]) -> tuple[int, str]:
     """The status, and what was written to stderr after the signal. It ends within two seconds."""
-    command = [sys.executable, "-m", "evolq_jax", *args]
+    command = [sys.executable, "-c", UNIGNORED, sys.executable, "-m", "evolq_jax", *args]
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | cache_variables(here / "compiled")
     with subprocess.Popen(
         command, cwd=here, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE

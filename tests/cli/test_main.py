@@ -273,7 +273,13 @@ def test_training_is_told_the_command(evolq: Evolq, here: Path, monkeypatch: pyt
 
 def test_models(evolq: Evolq) -> None:
     shown = evolq("models")
-    for words in ("deit_small_distilled_patch16_224", "vit_digits", "M params"):
+    for words in (
+        "deit_small_distilled_patch16_224",
+        "vit_digits",
+        "params",
+        "vit_digits (weights shipped)",
+        "86.6M",
+    ):
         assert words in shown
 
 

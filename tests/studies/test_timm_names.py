@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from evolq_jax.models.registry import REGISTRY
-from studies import timm_names
-from studies.common.shapes import RECORDED
+from studies.timm import names
+from studies.timm.shapes import RECORDED
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 
 
 def test_the_page_is_what_the_script_makes(capsys: pytest.CaptureFixture[str]) -> None:
-    timm_names.main()  # it raises where keys or shapes are not timm's
+    names.main()  # it raises where keys or shapes are not timm's
     assert capsys.readouterr().out == PAGE.read_text(encoding="utf-8")
 
 
@@ -26,4 +26,4 @@ def test_every_name_that_is_refused_has_a_reason() -> None:
 
 def test_other_shapes_are_not_passed_over() -> None:
     with pytest.raises(ValueError, match="resnet18: the registry's keys or shapes are not timm's"):
-        timm_names.loads("resnet18", "0123456789")
+        names.loads("resnet18", "0123456789")

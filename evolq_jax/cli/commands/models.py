@@ -4,7 +4,7 @@ from evolq_jax.cli.command import Call, Command
 from evolq_jax.cli.tables import row_table
 from evolq_jax.verbs.models import list_models
 
-HEADINGS = ("name", "M params", "image", "patch", "width", "depth", "heads", "weights")
+HEADINGS = ("name", "params", "px", "patch", "width", "depth", "heads")
 SIZES = ("image_size", "patch_size", "width", "depth", "num_heads")
 
 
@@ -12,10 +12,9 @@ def run(call: Call) -> None:
     """Lists."""
     rows = [
         (
-            model.name,
-            round(model.num_params / 1e6, 1),
+            model.name + (" (weights shipped)" if model.weights_included else ""),
+            f"{model.num_params / 1e6:.1f}M",
             *(getattr(model, size) or "-" for size in SIZES),
-            "included" if model.weights_included else "",
         )
         for model in list_models()
     ]

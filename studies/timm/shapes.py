@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-RECORDED = Path(__file__).parents[1] / "timm_names.json"
+RECORDED = Path(__file__).parent / "names.json"
 
 
 def digest(shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -1,8 +1,8 @@
 """Which of timm's names load, in docs/models.md: keys and shapes compared with those recorded from timm.
 
-    python -m studies.timm_names > docs/models.md
+    python -m studies.timm.names > docs/models.md
 
-It takes seconds and needs neither timm nor weights (`studies.record_timm` records).
+It takes seconds and needs neither timm nor weights (`studies.timm.record` records).
 """
 
 import json
@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from evolq_jax.models.convert import file_shapes
 from evolq_jax.models.registry import REGISTRY, Entry, param_shapes
-from studies.common.shapes import RECORDED, digest
 from studies.common.tables import markdown
+from studies.timm.shapes import RECORDED, digest
 
 PREFIXES = re.compile(
     r"vit_relpos|deit3|deit|beitv2|beit|eva|flexivit|vit|swin|levit|resnext|wide_resnet|resnet|regnetx|mobilenetv2"
@@ -23,7 +23,7 @@ HEAD = """# Models
 `evolq models` lists the models of the registry. timm's `.tag` of a checkpoint may follow a name. A
 `config.json` beside the weights has priority over the registry's preprocessing.
 
-This page is made by `python -m studies.timm_names`. It compares the keys and shapes that each model reads
+This page is made by `python -m studies.timm.names`. It compares the keys and shapes that each model reads
 with those of timm {version}, for the families that we have. `tests/models/test_variants.py` compares logits.
 
 Some checkpoints are published without a classifier (DINOv2, SigLIP, CLIP). Add one to the file: `head.weight`

@@ -1,9 +1,9 @@
 """Records what timm lists for the families that we have: keys, shapes, and what is unusual about a network.
 
-    python -m studies.record_timm
+    python -m studies.timm.record
 
 It needs timm and PyTorch, which this project does not install, and no weights. It writes
-`studies/timm_names.json`, from which `studies.timm_names` makes docs/models.md.
+`studies/timm/names.json`, from which `studies.timm.names` makes docs/models.md.
 """
 
 import json
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-from studies.common.shapes import RECORDED, digest
+from studies.timm.shapes import RECORDED, digest
 
 FAMILIES = re.compile(
     r"(vit_|flexivit|deit|beit|eva_large_patch14_\d+$|swin_|levit|resnet\d|resnext|wide_resnet|regnetx|mobilenetv2)"

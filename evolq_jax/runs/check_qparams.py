@@ -26,7 +26,7 @@ def wrong_qparams(arrays: Mapping[str, np.ndarray], specs: Specs, blank: QParams
         expected = getattr(blank[site], field)
         if array.dtype != np.float32:
             return f"{key} holds {array.dtype}, not float32"
-        if array.shape != expected.shape:
+        if not _fits(array.shape, expected.shape):
             return f"{key} has the shape {array.shape}, not {expected.shape}"
         if not np.isfinite(array).all():
             return f"{key} holds NaN or infinity"
@@ -46,3 +46,9 @@ def other_bits(found: QParams, blank: QParams) -> str | None:
                 f"{site} has {float(bits.max()):g} bits, and the config says {float(np.max(wanted.bits)):g}"
             )
     return None
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether a shape is the wanted one, or has ones in its place: channels may share a number."""
+    pairs = zip(shape, wanted, strict=False)
+    return len(shape) == len(wanted) and all(size in (1, full) for size, full in pairs)

@@ -181,7 +181,7 @@ class LandscapeConfig:
         if contrastive and (number % batch_size or batch_size == 1):
             raise UserError(
                 f"{number} images are no whole number of {contrastive[0]}'s batches of "
-                f"{self.batch_size or USUAL_BATCH} or less: "
+                f"{self.batch_size or f'{USUAL_BATCH} or less'}: "
                 "change landscape.num_images or landscape.batch_size"
             )
         return number

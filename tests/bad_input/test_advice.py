@@ -9,6 +9,7 @@ import pytest
 
 from evolq_jax.cli import main as cli
 from tests.bad_input.conftest import Refuse
+from tests.small_run import CONFIG_FILE
 
 LOG = "--search.parametrization log"
 DE = f"{LOG} --search.algorithm DifferentialEvolution"
@@ -59,6 +60,27 @@ SCANS = [
     (f"{SCAN} --landscape.losses klx", r"'(kl)'", f"{SCAN} --landscape.losses {{1}}"),
 ]
 
+# A comparison joins two experiments: `config.py` and `other.py`, which has another name and other fields.
+OTHER = f"""\
+{CONFIG_FILE}
+from dataclasses import replace
+config = replace(config, name="other", quant=replace(config.quant, weight_bits=4))
+"""
+COMPARISONS = [
+    ("other.py", r"--(vary) quant where", "other.py --{1} quant"),
+    ("other.py", r"differ in `(quant\.weight_bits)`", "other.py --{1} 3"),
+    (
+        "--search.budget 500 --budget 800",
+        r"set (search\.budget) to None, and .* --budget",
+        "--{1} None --budget 800",
+    ),
+    ("--seed 3", r"set (--seeds), not --seed", "{1} 3"),
+    ("--budget 3", r"below the (\d+) candidate-images", "--budget {1}"),
+    ("--reference smal", r"did you mean '(\w+)'", "--reference {1}"),
+    ("--sedes 3", r"did you mean '(--seeds)'", "{1} 3"),
+    ("other.py --vray quant", r"did you mean '(--vary)'", "other.py {1} quant"),
+]
+
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,6 +90,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 CASES = [("search", *case) for case in ADVICE] + [("landscape", *case) for case in SCANS]
+CASES += [("compare", *case) for case in COMPARISONS]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +99,7 @@ CASES = [("search", *case) for case in ADVICE] + [("landscape", *case) for case 
 def test_advice_can_be_followed(
     refuse_late: Refuse,
     quick: None,
+    here: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     verb: str,
@@ -83,11 +107,12 @@ def test_advice_can_be_followed(
     pattern: str,
     right: str,
 ) -> None:
-    message = refuse_late(verb, "config.py", "--dry-run", *shlex.split(wrong))
+    (here / "other.py").write_text(OTHER)
+    message = refuse_late(verb, "config.py", *shlex.split(wrong), "--dry-run")
     found = re.search(pattern, message)
     assert found, message
     fixed = right.replace("{1}", found.group(1) if found.groups() else "")
-    monkeypatch.setattr(sys, "argv", ["evolq", verb, "config.py", "--dry-run", *shlex.split(fixed)])
+    monkeypatch.setattr(sys, "argv", ["evolq", verb, "config.py", *shlex.split(fixed), "--dry-run"])
     cli.main()
     assert "plan of" in capsys.readouterr().out
 

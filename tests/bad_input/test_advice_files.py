@@ -3,8 +3,7 @@
 import re
 import shlex
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +13,11 @@ from safetensors.numpy import load_file, save_file
 from evolq_jax.cli import main as cli
 from evolq_jax.config import plugins
 from evolq_jax.config.experiment import CalibrationConfig
-from evolq_jax.errors import UserError
 from evolq_jax.objective.terms import TERMS
 from evolq_jax.runs.config_json import to_json
-from tests.bad_input.conftest import Refuse, npz, save_images
+from tests.bad_input.conftest import Follow, Refuse, npz, save_images
 from tests.small_run import small_config, write_weights
 
-Follow = Callable[..., None]
 EVALUATION = ("--data.evaluation", "val", "--data.num-evaluation", "none")
 
 
@@ -28,28 +25,6 @@ def group(pattern: str, message: str) -> str:
     found = re.search(pattern, message)
     assert found, message
     return found.group(1)
-
-
-@pytest.fixture
-def follow(
-    refuse_late: Refuse, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Follow:
-    """Runs a command that must get past its files: its images are decoded, and calibrating would begin."""
-
-    def reached(*args: object, **options: object) -> None:
-        raise UserError("reached")
-
-    def run(*args: str) -> None:
-        with monkeypatch.context() as patched:
-            patched.setattr("evolq_jax.pipeline.calibrate.calibrate", reached)
-            patched.setattr("evolq_jax.verbs.predict.decode_picture", reached)
-            patched.setattr("evolq_jax.verbs.train.train", reached)
-            patched.setattr(sys, "argv", ["evolq", *args])
-            with pytest.raises(SystemExit):
-                cli.main()
-        assert capsys.readouterr().err.splitlines()[-1] == "evolq: error: reached"
-
-    return run
 
 
 @pytest.fixture

@@ -136,8 +136,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"evolq_jax.verbs.{verb}.plan.float_speed", lambda setup, batch: (0.1, 1000.0))
 
 
-CASES = [("search", *case) for case in ADVICE] + [("landscape", *case) for case in SCANS]
-CASES += [("compare", *case) for case in COMPARISONS]
+CASES = [
+    (verb, *case)
+    for verb, cases in (("search", ADVICE), ("landscape", SCANS), ("compare", COMPARISONS))
+    for case in cases
+]
 
 
 @pytest.mark.parametrize(

@@ -32,10 +32,9 @@ CODE = sorted(
     path for package in (evolq_jax, evolq_jax.models) for path in Path(package.__path__[0]).rglob("*.py")
 )
 CONFIGS = (Experiment, Comparison, TrainExperiment)
-SETTABLE = {name: type_ for kind in CONFIGS for name, type_ in settable_fields(kind).items()}
-SETTABLE |= {
-    re.sub(r"(\w[\w-]*)$", r"no-\1", name): bool for name, type_ in SETTABLE.items() if type_ is bool
-}
+TYPES = {name: type_ for kind in CONFIGS for name, type_ in settable_fields(kind).items()}
+OFF = (re.sub(r"(\w[\w-]*)$", r"no-\1", name) for name, type_ in TYPES.items() if type_ is bool)
+SETTABLE = {*TYPES, *OFF}
 FIELDS = {name for kind in CONFIGS for name in fields(kind)}
 SECTIONS = sorted({name.split(".")[0] for name in FIELDS if "." in name})
 OPEN = "\0"  # where a text has a value put in
@@ -49,8 +48,8 @@ OTHERS = {"--version", "--file_format", "--data_dir", "--out_file_format"}  # no
 
 def verbs_options() -> dict[str, set[str]]:
     """Verb -> its options, without dashes before them."""
-    parser = make_parser(COMMANDS)
-    (verbs,) = (each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
+    several = argparse._SubParsersAction  # pyright: ignore[reportPrivateUsage]
+    (verbs,) = (each for each in make_parser(COMMANDS)._actions if isinstance(each, several))
     return {
         verb: {option for action in sub._actions for option in action.option_strings if option[:2] == "--"}
         for verb, sub in verbs.choices.items()

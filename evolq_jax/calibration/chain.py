@@ -55,8 +55,8 @@ def check_chain(links: Sequence[Link]) -> None:
     for position, link in enumerate(links):
         for before in links[:position]:
             if link.not_after is not None and link.not_after.forbids(before):
-                same = link.name == before.name
-                remedy = "leave one out" if same else f"put '{link.name}' before '{before.name}'"
+                never = before.not_after is not None and before.not_after.forbids(link)
+                remedy = "leave one out" if never else f"put '{link.name}' before '{before.name}'"
                 raise UserError(
                     f"calibration.chain has '{link.name}' after '{before.name}': it "
                     f"{link.not_after.because}; {remedy}"

@@ -20,6 +20,7 @@ OPTIONS = (
     "--resume",
     "--seeds",
     "--budget",
+    "--vary",
     "--reference",
     "--milestones",
     "--top",

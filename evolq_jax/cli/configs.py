@@ -1,6 +1,7 @@
 """The config that a command line names, with the preset and the fields that it sets."""
 
 import re
+import shlex
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -48,7 +49,7 @@ def config_file(call: Call) -> str:
     command: Command = call.options.command
     path = call.options.config
     if command.resumes and user_path(path or "", "config file").joinpath(CONFIG).is_file():
-        again = f"evolq {call.verb} {path} --resume"
+        again = f"evolq {call.verb} {shlex.quote(path)} --resume"
         raise UserError(f"'{path}' is a run directory: {again} goes on with it")
     if path is None:
         raise needs_config(call)

@@ -48,7 +48,7 @@ def override(config: Config, args: Sequence[str], verb: str, options: Sequence[s
     Raises:
       UserError: a field is unknown, a value is of the wrong type or range, or an argument is of no field.
     """
-    framed, fields = io.StringIO(), _fields(type(config))
+    framed, fields = io.StringIO(), settable_fields(type(config))
     try:
         with contextlib.redirect_stderr(framed):
             changed, unknown = tyro.cli(
@@ -82,12 +82,12 @@ def _unframed(message: str) -> str:
     return " ".join(takewhile(lambda line: not is_rule(line), dropwhile(is_rule, lines)))
 
 
-def _fields(kind: type, prefix: str = "") -> dict[str, Any]:
+def settable_fields(kind: type, prefix: str = "") -> dict[str, Any]:
     """Dotted names and types of all fields of nested dataclasses that an option can set."""
     found: dict[str, Any] = {}
     for name, hint in get_type_hints(kind).items():
         if dataclasses.is_dataclass(hint):
-            found |= _fields(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+            found |= settable_fields(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
         elif named_kind(hint) or not any(dataclasses.is_dataclass(part) for part in get_args(hint)):
             found[(prefix + name).replace("_", "-")] = hint
     return found

@@ -92,7 +92,7 @@ class Comparison:
                     raise UserError(
                         f"methods '{first.name}' and '{method.name}' would not start equal: they differ in "
                         f"{_difference(part, own, other)}. Make it the same, or say that it is meant: "
-                        f"varies=('{part}',) or --vary {part}"
+                        f"varies=('{part}',) in a comparison's file, --vary {part} where files are joined"
                     )
 
     def _check_budgets(self) -> None:
@@ -102,7 +102,8 @@ class Comparison:
                 if name in method.stages and own.budget not in (None, self.budget):
                     raise UserError(
                         f"method '{method.name}' has {name}.budget {own.budget}, but all methods of a "
-                        "comparison have the same: set the comparison's budget, or --budget"
+                        f"comparison have the same: set {name}.budget to None, and the comparison's budget "
+                        "or --budget"
                     )
 
 

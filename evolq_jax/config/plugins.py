@@ -7,6 +7,7 @@ a run names its plug-ins again.
 import hashlib
 import inspect
 import runpy
+import shlex
 import traceback
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
@@ -87,8 +88,9 @@ def check_loaded(recorded: tuple[Plugin, ...], where: str) -> None:
     for plugin in recorded:
         if plugin.sha256 not in _loaded:
             changed = any(plugin.path == other.path for other in loaded_plugins())
+            named = f"--plugin {shlex.quote(plugin.path)}"
             wrong = "has changed since the run began" if changed else "was loaded for this run: name it again"
-            raise UserError(f"{where}: the plug-in {plugin.path} {wrong}, with --plugin {plugin.path}")
+            raise UserError(f"{where}: the plug-in {plugin.path} {wrong}, with {named}")
 
 
 def _run(path: Path) -> dict[str, Any]:

@@ -32,6 +32,10 @@ from evolq_jax.typing import Preprocessing, Progress
 FORMAT_VERSION = 2  # raise it when decoding or the entry's layout changes
 _CHUNK_BYTES = 1 << 24
 _ORPHAN_SECONDS = 24 * 3600
+ELSEWHERE = (
+    "set EVOLQ_CACHE or --data.cache to a writable folder on another disk, or --data.cache None to go "
+    "without (cache_dir from Python)"
+)
 _WORTH_A_LINE = 1 << 25  # bytes
 _log = logging.getLogger(__name__)
 
@@ -89,8 +93,7 @@ def cached_decode(
         _build_entry(path, source, decode_stream(source, indices, on_corrupt, progress))
     except OSError as error:
         raise UserError(
-            f"cannot write the image cache in {cache_dir}: {error.strerror or error}; "
-            "set EVOLQ_CACHE or cache_dir to a writable folder, or cache_dir to None to go without"
+            f"cannot write the image cache in {cache_dir}: {error.strerror or error}; {ELSEWHERE}"
         ) from error
     if size >= _WORTH_A_LINE:
         say_once(
@@ -99,9 +102,7 @@ def cached_decode(
         )
     entry = _load_entry(path, source.shape, len(indices))
     if entry is None:
-        raise UserError(
-            f"the image cache {path} does not read back as written; set cache_dir to another disk or to None"
-        )
+        raise UserError(f"the image cache {path} does not read back as written; {ELSEWHERE}")
     return entry
 
 

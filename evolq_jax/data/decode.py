@@ -41,7 +41,9 @@ def decode_stream(
     num_read = 0
     for position, item in enumerate(in_order(attempt, indices.tolist(), _IMAGES_AHEAD)):
         if isinstance(item, Unreadable) and on_corrupt == "error":
-            raise UserError(f"cannot read image {item}; remove it or set on_corrupt to 'skip'")
+            raise UserError(
+                f"cannot read image {item}; remove it, or set --data.on-corrupt skip (on_corrupt from Python)"
+            )
         readable = not isinstance(item, Unreadable)
         num_read += readable
         yield item if readable else None

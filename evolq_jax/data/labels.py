@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evolq_jax.data.cache import atomic
+from evolq_jax.data.cache import ELSEWHERE, atomic
 from evolq_jax.data.source import Source
 from evolq_jax.errors import UserError
 
@@ -53,6 +53,5 @@ def _save(path: Path, labels: np.ndarray) -> None:
             np.save(file, labels, allow_pickle=False)
     except OSError as error:
         raise UserError(
-            f"cannot write the image cache in {path.parent}: {error.strerror or error}; "
-            "set EVOLQ_CACHE or cache_dir to a writable folder, or cache_dir to None to go without"
+            f"cannot write the image cache in {path.parent}: {error.strerror or error}; {ELSEWHERE}"
         ) from error

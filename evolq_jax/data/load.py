@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +122,8 @@ def open_source(
     if not is_name and path.is_dir():
         if (path / INFO).is_file():
             raise UserError(
-                f"{source} is a prepared data set, not a folder of images: write {PREFIX}{source}"
+                f"{source} is a prepared data set, not a folder of images: write "
+                f"{shlex.quote(PREFIX + source)}"
             )
         index = None if class_index is None else read_class_index(user_path(class_index, "class_index"))
         return folder_source(path, preprocessing, index)

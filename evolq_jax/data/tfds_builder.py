@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -116,9 +117,9 @@ def open_builder(tfds: Any, source: str, data_set: str, data_dir: Path) -> Any:
         text = " ".join(str(error).split())
         if "file format" not in text.lower():
             raise UserError(f"cannot open {source}: {text}; prepare the data set again") from error
-        where = f"dataset_dir={data_dir / re.split('[:/]', data_set)[0]}"
+        where = f"dataset_dir={shlex.quote(str(data_dir / re.split('[:/]', data_set)[0]))}"
         if prepared:
-            where = f"dataset_version_dir={given}"
+            where = f"dataset_version_dir={shlex.quote(str(given))}"
         raise UserError(
             f"{source} is prepared in another file format than array_record, which only TensorFlow reads: "
             f"where that is installed, run once `tfds convert_format --{where} "
@@ -138,7 +139,7 @@ def _not_found(tfds: Any, source: str, data_set: str, data_dir: Path) -> UserErr
     if plain in known:
         return UserError(
             f"{source} is not prepared in {data_dir}: where TensorFlow is installed, run once "
-            f"`tfds build {data_set} --file_format=array_record --data_dir={data_dir}`, "
+            f"`tfds build {data_set} --file_format=array_record --data_dir={shlex.quote(str(data_dir))}`, "
             "or set data.tfds_dir to where it is"
         )
     return UserError(

@@ -1,6 +1,7 @@
 """Checkpoints of a search or a descent (Orbax): where it stood, for another process to go on."""
 
 import logging
+import shlex
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -121,7 +122,8 @@ class Checkpoints:
         except Exception as error:
             raise UserError(
                 f"cannot write a checkpoint in '{self._run / CHECKPOINTS}' ({_line(error)}); the last "
-                f"whole one is kept: mend it, then go on with: evolq {self._verb} {self._run} --resume"
+                f"whole one is kept: mend it, then go on with: evolq {self._verb} "
+                f"{shlex.quote(str(self._run))} --resume"
             ) from error
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from evolq_jax.cli import main as cli
 from evolq_jax.cli.progress import LineWatcher
+from evolq_jax.errors import UserError
 from evolq_jax.models.registry import REGISTRY, VIT, Entry
 from evolq_jax.models.vit import ViTConfig
 from evolq_jax.pipeline import calibrate as calibrated
@@ -19,6 +20,7 @@ from evolq_jax.typing import Preprocessing
 from tests.small_run import write_weights
 
 Refuse = Callable[..., str]
+Follow = Callable[..., None]
 RGB = ViTConfig(image_size=8, patch_size=4, width=8, depth=1, num_heads=1, mlp_width=8, num_classes=3)
 
 
@@ -63,6 +65,28 @@ def refuse(refuse_late: Refuse, monkeypatch: pytest.MonkeyPatch) -> Refuse:
     monkeypatch.setattr(calibrated, "calibrate", too_late)
     monkeypatch.setattr("evolq_jax.verbs.search.plan.compute_logits", too_late)
     return refuse_late
+
+
+@pytest.fixture
+def follow(
+    refuse_late: Refuse, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Follow:
+    """Runs a command that must get past its files: its images are decoded, and calibrating would begin."""
+
+    def reached(*args: object, **options: object) -> None:
+        raise UserError("reached")
+
+    def run(*args: str) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr("evolq_jax.pipeline.calibrate.calibrate", reached)
+            patched.setattr("evolq_jax.verbs.predict.decode_picture", reached)
+            patched.setattr("evolq_jax.verbs.train.train", reached)
+            patched.setattr(sys, "argv", ["evolq", *args])
+            with pytest.raises(SystemExit):
+                cli.main()
+        assert capsys.readouterr().err.splitlines()[-1] == "evolq: error: reached"
+
+    return run
 
 
 def npz(path: Path, count: int, channels: int = 1, labels: list[int] | None = None) -> str:

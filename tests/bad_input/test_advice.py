@@ -1,17 +1,24 @@
 """What messages tell a user to do: each is done, and the command then goes through."""
 
+import contextlib
 import re
 import shlex
 import sys
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 
+from evolq_jax.calibration.chain import LINKS, check_chain, find_links
 from evolq_jax.cli import main as cli
+from evolq_jax.errors import UserError
 from tests.bad_input.conftest import Refuse
+from tests.small_run import CONFIG_FILE
 
 LOG = "--search.parametrization log"
 DE = f"{LOG} --search.algorithm DifferentialEvolution"
+UNLIKE = "--search.fitness info_nce --search.batch-size none"
+DEPLOY = "--quant.scheme deploy"
 # What is asked for, what the message says, and what is asked for instead. {1} is a part of the message.
 ADVICE = [
     ("--search.pases 3", r"did you mean '--(search\.passes)'", "--{1} 3"),
@@ -42,6 +49,47 @@ ADVICE = [
     ("--milestones 5000", r"from 0 to (\d+)", "--milestones {1}"),
     ("--name a/b", r"must be a (plain) word", "--name {1}"),
     ("--preset strongg", r"choose from .*'(strong)'", "--preset {1} --calibration.batch-size 10"),
+    ("--memory 1MB", r"about (\d+) MiB; give more", "--memory {1}MiB"),
+    (
+        "--quant.integer-layer-norm",
+        r"needs (quant\.scheme fully_quantized)",
+        "--quant.integer-layer-norm --{1}",
+    ),
+    ("--precision bfloat16", r"leave --precision out for (float32)", "--precision {1}"),
+    ("--mesh dta=1", r"did you mean '(data)'", "--mesh {1}=1"),
+    ("--preprocessing.crop 12", r"(leave it out)", ""),
+    ("--preprocessing.mean 1 2", r"must have (1) numbers, one per channel", "--preprocessing.mean {1}"),
+    (
+        f"{UNLIKE} --data.num-calibration 509 --calibration.batch-size 509",
+        r"set data\.num_calibration to (\d+)",
+        f"{UNLIKE} --data.num-calibration {{1}}",
+    ),
+    (f"{DEPLOY} --quant.softmax-bits 4", r"softmax_bits must be (8)", f"{DEPLOY} --quant.softmax-bits {{1}}"),
+    (
+        f"{DEPLOY} --quant.softmax-quantizer log2",
+        r"softmax_quantizer must be (uniform)",
+        f"{DEPLOY} --quant.softmax-quantizer {{1}}",
+    ),
+    (
+        f"{DEPLOY} --quant.activation-observer ptf",
+        r"activation_observer must be for example (omse)",
+        f"{DEPLOY} --quant.activation-observer {{1}}",
+    ),
+    (
+        f"{DEPLOY} --quant.bias-correction",
+        r"bias_correction must be (off)",
+        f"{DEPLOY} --quant.bias-correction {{1}}",
+    ),
+    (
+        "--quant.integer-softmax",
+        r"needs (quant\.scheme fully_quantized) and quant\.softmax_quantizer log2",
+        "--quant.integer-softmax --{1} --quant.softmax-quantizer log2",
+    ),
+    (
+        "--search.fitness kl+local --calibration.chain ranges brecq",
+        r"'(brecq)' has replaced by integers: leave one of them out",
+        "--search.fitness kl+local",
+    ),
 ]
 SCAN = "--landscape.num-images 20 --landscape.batch-size 10 --landscape.no-plots"
 SCANS = [
@@ -59,6 +107,27 @@ SCANS = [
     (f"{SCAN} --landscape.losses klx", r"'(kl)'", f"{SCAN} --landscape.losses {{1}}"),
 ]
 
+# A comparison joins two experiments: `config.py` and `other.py`, which has another name and other fields.
+OTHER = f"""\
+{CONFIG_FILE}
+from dataclasses import replace
+config = replace(config, name="other", quant=replace(config.quant, weight_bits=4))
+"""
+COMPARISONS = [
+    ("other.py", r"--(vary) quant where", "other.py --{1} quant"),
+    ("other.py", r"differ in `(quant\.weight_bits)`", "other.py --{1} 3"),
+    (
+        "--search.budget 500 --budget 800",
+        r"set (search\.budget) to None, and .* --budget",
+        "--{1} None --budget 800",
+    ),
+    ("--seed 3", r"set (--seeds), not --seed", "{1} 3"),
+    ("--budget 3", r"below the (\d+) candidate-images", "--budget {1}"),
+    ("--reference smal", r"did you mean '(\w+)'", "--reference {1}"),
+    ("--sedes 3", r"did you mean '(--seeds)'", "{1} 3"),
+    ("other.py --vray quant", r"did you mean '(--vary)'", "other.py {1} quant"),
+]
+
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +136,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"evolq_jax.verbs.{verb}.plan.float_speed", lambda setup, batch: (0.1, 1000.0))
 
 
-CASES = [("search", *case) for case in ADVICE] + [("landscape", *case) for case in SCANS]
+CASES = [
+    (verb, *case)
+    for verb, cases in (("search", ADVICE), ("landscape", SCANS), ("compare", COMPARISONS))
+    for case in cases
+]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +149,7 @@ CASES = [("search", *case) for case in ADVICE] + [("landscape", *case) for case 
 def test_advice_can_be_followed(
     refuse_late: Refuse,
     quick: None,
+    here: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     verb: str,
@@ -83,13 +157,56 @@ def test_advice_can_be_followed(
     pattern: str,
     right: str,
 ) -> None:
-    message = refuse_late(verb, "config.py", "--dry-run", *shlex.split(wrong))
+    (here / "other.py").write_text(OTHER)
+    message = refuse_late(verb, "config.py", *shlex.split(wrong), "--dry-run")
     found = re.search(pattern, message)
     assert found, message
     fixed = right.replace("{1}", found.group(1) if found.groups() else "")
-    monkeypatch.setattr(sys, "argv", ["evolq", verb, "config.py", "--dry-run", *shlex.split(fixed)])
+    monkeypatch.setattr(sys, "argv", ["evolq", verb, "config.py", *shlex.split(fixed), "--dry-run"])
     cli.main()
     assert "plan of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["search config.py --nosuch 3", "search config.py --top 3", "nosuch", "search config.py --model.name x"],
+)
+def test_commands_that_messages_name(
+    refuse_late: Refuse, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    found = re.search(r"`evolq ([^`]*)` (lists|has examples)", refuse_late(*wrong.split()))
+    assert found
+    monkeypatch.setattr(sys, "argv", ["evolq", *found.group(1).replace("CONFIG", "config.py").split()])
+    with contextlib.suppress(SystemExit):
+        cli.main()
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert len(shown.out.splitlines()) > 10
+
+
+@pytest.mark.parametrize("order", list(permutations(LINKS, 2)), ids=" ".join)
+def test_links_are_put_where_messages_say(order: tuple[str, ...]) -> None:
+    """Each piece of advice about a chain is followed until there is none."""
+    chain, said = list(order), list[str]()
+    while message := refused(chain):
+        assert message not in said
+        said.append(message)
+        if "`ranges` comes first" in message:
+            chain = ["ranges", *(name for name in chain if name != "ranges")]
+        elif move := re.search(r"put '(\w+)' (?:last|before '(\w+)')$", message):
+            chain.remove(move[1])
+            chain.insert(chain.index(move[2]) if move[2] else len(chain), move[1])
+        else:
+            assert message.endswith("leave one out")
+            chain.pop()
+
+
+def refused(chain: list[str]) -> str:
+    try:
+        check_chain(find_links(chain))
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def test_a_run_directory_that_is_taken(

@@ -49,7 +49,7 @@ def test_methods_that_would_not_start_equal_are_refused_unless_it_is_meant(
     other, words = differing(config)[part]
     with pytest.raises(UserError, match=rf"'a' and 'b' would not start equal: they differ in {words}"):
         compared(config, other)
-    with pytest.raises(UserError, match=rf"varies=\('{part}',\) or --vary {part}$"):
+    with pytest.raises(UserError, match=rf"varies=\('{part}',\) in a comparison's file, --vary {part} "):
         compared(config, other)
     assert compared(config, other, varies=(part,)).varies == (part,)
 

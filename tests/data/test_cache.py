@@ -134,7 +134,7 @@ def test_damage_is_logged(folder: Path, tmp_path: Path, caplog: pytest.LogCaptur
 
 def test_an_unwritable_cache_says_how_to_go_without(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(UserError, match=r"cannot write the image cache .*cache_dir to None"):
+    with pytest.raises(UserError, match=r"cannot write the image cache .*--data.cache None to go without"):
         load(folder, tmp_path / "cache")
 
 

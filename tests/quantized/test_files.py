@@ -42,9 +42,10 @@ def test_a_network_outside_the_registry_wants_its_functions(
 
 def test_nothing_is_overwritten(quantized: QuantizedNetwork, tmp_path: Path) -> None:
     quantized.save(tmp_path / "tiny")
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="exists already: name another folder"):
         quantized.save(tmp_path / "tiny")
     assert [file.name for file in tmp_path.iterdir()] == ["tiny"]
+    quantized.save(tmp_path / "other")
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,8 @@ def test_a_damaged_folder_is_refused(
     (tmp_path / "tiny" / name).write_text(content)
     with pytest.raises(UserError, match=wrong):
         load(tmp_path / "tiny", tiny.parts)
+    quantized.save(tmp_path / "again")
+    assert load(tmp_path / "again", tiny.parts).specs == quantized.specs
 
 
 def test_a_spec_of_a_wrong_kind_is_refused(quantized: QuantizedNetwork, tiny: Tiny, tmp_path: Path) -> None:

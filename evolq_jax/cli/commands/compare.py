@@ -38,11 +38,18 @@ def _comparison(call: Call) -> Comparison:
     if any(given.split("=")[0] == "--seed" for given in call.overrides):
         raise UserError("every method of a comparison runs with the same seeds: set --seeds, not --seed")
     loaded = [load_config(path, Experiment, Comparison) for path in options.configs]
-    comparison = join(loaded, tuple(options.vary))
-    methods = tuple(replace(method, config=changed(method.config, call)) for method in comparison.methods)
+    comparison = join([_changed(part, call) for part in loaded], tuple(options.vary))
     given = {name: getattr(options, name) for name in SET if getattr(options, name) is not None}
     seeds = {"seeds": tuple(options.seeds)} if options.seeds else {}
-    return replace(comparison, methods=methods, **given, **seeds)
+    return replace(comparison, **given, **seeds)
+
+
+def _changed(part: Experiment | Comparison, call: Call) -> Experiment | Comparison:
+    """Before parts are joined, since a field can make them equal."""
+    if isinstance(part, Experiment):
+        return changed(part, call)
+    methods = (replace(method, config=changed(method.config, call)) for method in part.methods)
+    return replace(part, methods=tuple(methods))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

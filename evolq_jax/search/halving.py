@@ -20,7 +20,7 @@ def image_counts(num_stages: int, num_images: int, batch_size: int) -> tuple[int
     batches = num_images // batch_size
     if batches < 2 ** (num_stages - 1):
         raise UserError(
-            f"search.halving {num_stages} needs {2 ** (num_stages - 1)} contrastive batches, and "
+            f"search.halving {num_stages} needs {2 ** (num_stages - 1)} batches, and "
             f"{num_images} images searched on are {batches} of {batch_size}: lower search.halving or "
             "search.batch_size"
         )

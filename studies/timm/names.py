@@ -80,15 +80,8 @@ def by_family(names: list[str]) -> dict[str, str]:
 
 
 def listed(names: list[str]) -> str:
-    """Names in code style, those that differ in their last number alone together."""
-    groups: defaultdict[str, list[str]] = defaultdict(list)
-    for name in names:
-        match = re.fullmatch(r"(.*_)(\d+)", name)
-        groups[match[1] if match else name] += [match[2]] if match else []
-    return ", ".join(
-        f"`{stem}{ends[0]}`" + "".join(f", `{end}`" for end in ends[1:]) if ends else f"`{stem}`"
-        for stem, ends in groups.items()
-    )
+    """Names in code style, each whole, so that a search in the page finds it."""
+    return ", ".join(f"`{name}`" for name in names)
 
 
 if __name__ == "__main__":

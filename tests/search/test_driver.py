@@ -180,7 +180,7 @@ def test_images_held_out_come_in_whole_batches() -> None:
         ({"sites": ("head/weight",)}, "head/weight are all outside the blocks of 'blocks'"),
         (
             {"halving": 3},
-            "search.halving 3 needs 4 contrastive batches, and 12 images",
+            "search.halving 3 needs 4 batches, and 12 images",
         ),
         ({"algorithm": "Snes", "parametrization": "log"}, "unknown search algorithm 'Snes'"),
     ],

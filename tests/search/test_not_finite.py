@@ -80,5 +80,7 @@ def test_algorithms_that_need_two_say_so(setting: Setting, name: str) -> None:
 
 def test_whatever_a_constructor_raises_is_said(setting: Setting) -> None:
     alone = replace(CONFIG, algorithm="iAMaLGaM_Full", parametrization="log", population_size=1)
-    with pytest.raises(UserError, match="'iAMaLGaM_Full' cannot be built with population_size=1"):
+    with pytest.raises(
+        UserError, match="'iAMaLGaM_Full' cannot be built with population_size=1: it needs more"
+    ):
         searched(setting.subject, alone)

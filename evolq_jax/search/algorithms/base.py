@@ -60,6 +60,11 @@ class Algorithm:
         """
         try:
             return self.make(config, solution)
+        except ArithmeticError as error:  # of a size that leaves nothing to compute with
+            raise UserError(
+                f"search algorithm '{self.name}' cannot be built with "
+                f"population_size={config.population_size}: it needs more"
+            ) from error
         except Exception as error:  # whatever another project's constructor raises
             raise UserError(
                 f"search algorithm '{self.name}' cannot be built with "

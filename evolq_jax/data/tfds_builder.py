@@ -157,7 +157,8 @@ def check_split(builder: Any, source: str, split: str | None) -> str:
     there = sorted(builder.info.splits)
     if split is None:
         if len(there) != 1:
-            raise UserError(f"{source} names no split: write {source}:SPLIT (it has: {', '.join(there)})")
+            named = shlex.quote(f"{source}:SPLIT")
+            raise UserError(f"{source} names no split: write {named} (it has: {', '.join(there)})")
         return there[0]
     try:
         number = builder.info.splits[split].num_examples
@@ -219,8 +220,8 @@ def _find_label(tfds: Any, features: dict[str, Any], wanted: str | None, source:
 
 
 def _chosen(source: str, kind: str, feature: str) -> str:
-    """The set's name with the choice of a feature."""
-    return f"{source}{',' if _CHOICE.fullmatch(source) else '@'}{kind}={feature}"
+    """The set's name with the choice of a feature, for a command line."""
+    return shlex.quote(f"{source}{',' if _CHOICE.fullmatch(source) else '@'}{kind}={feature}")
 
 
 def _choose(kind: str, there: list[str], wanted: str | None, source: str) -> str | None:

@@ -1,5 +1,6 @@
 import io
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,13 +173,15 @@ def test_what_is_not_there_is_said(data_dir: Path, source: str, message: str) ->
     ],
 )
 def test_other_formats_and_damaged_descriptions(tmp_path: Path, change: Any, message: str) -> None:
-    folder = prepare(tmp_path, {"train": examples(range(1))}, rgb, num_shards=1)
+    data_dir = tmp_path / "my sets"
+    folder = prepare(data_dir, {"train": examples(range(1))}, rgb, num_shards=1)
     info = folder / "dataset_info.json"
     info.write_text(change(info.read_text()))
     with pytest.raises(UserError, match=message):
-        load_images("tfds:tiny_set", AS_IS, tfds_dir=tmp_path)
+        load_images("tfds:tiny_set", AS_IS, tfds_dir=data_dir)
     with pytest.raises(
-        UserError, match=message.replace("_format", f"_format --dataset_version_dir={folder}")
+        UserError,
+        match=message.replace("_format", f"_format --dataset_version_dir={shlex.quote(str(folder))}"),
     ):
         load_images(f"tfds:{folder}", AS_IS)
 

@@ -59,7 +59,9 @@ def test_a_run_holds_everything(finished: Finished) -> None:
     assert {"evolq_jax", "jax", "numpy"} <= set(result["provenance"]["versions"])
     assert result["provenance"]["device"]
     network = json.loads((finished.path / "config.json").read_text())["network"]
-    assert network["architecture"] == result["setting"]["architecture"]
+    assert result["setting"]["architecture"].items() <= network["architecture"].items()
+    assert result["setting"]["architecture"]["num_heads"] == 4
+    assert network["architecture"]["gelu_form"] == "erf"  # no usual option is left out there
     assert network["preprocessing"] == result["setting"]["preprocessing"]
     assert network["preprocessing"]["mean"] == [0.5]
 

@@ -22,7 +22,7 @@ setup: $(DEV) ## make .venv with everything for working on the code
 quickstart: .venv/.digits-installed ## set up, then search on a small ViT trained on the digits data
 	$(BIN)/evolq search $(CONFIG)
 
-test: $(DEV) ## run the tests (eleven minutes on two cores)
+test: $(DEV) ## run the tests (a quarter of an hour on two cores)
 	$(PYTEST)
 
 test-fast: $(DEV) ## numerics, a tiny search and a run (under two minutes on two cores)

@@ -130,7 +130,8 @@ def open_source(
     if class_index is not None:
         _check_exists(source, path)
         raise UserError(
-            f"class_index is for folders, and {source} has its own labels; set class_index to None"
+            f"class_index is for folders, and {source} has its own labels; go without class_index "
+            "(--data.class-index None)"
         )
     if source in DIGITS:
         return digits_source(source, preprocessing)

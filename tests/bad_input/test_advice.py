@@ -44,7 +44,7 @@ ADVICE = [
     ("--memory 12", r"write it like (12GiB)", "--memory {1}"),
     ("--mesh data=64", r"there are (\d+)", "--mesh data={1}"),
     ("--data.evaluation-resize 4", r"image size \((\d+)\)", "--data.evaluation-resize {1}"),
-    ("--data.class-index nosuch", r"set class_index to (None)", "--data.class-index {1}"),
+    ("--data.class-index nosuch", r"--data\.class-index (None)", "--data.class-index {1}"),
     ("--model.name vit_digit", r"did you mean '(\w+)'", "--model.name {1}"),
     ("--milestones 5000", r"from 0 to (\d+)", "--milestones {1}"),
     ("--name a/b", r"must be a (plain) word", "--name {1}"),

@@ -67,7 +67,7 @@ def test_an_image_outside_class_folders_is_moved_or_read_without_labels(
     shutil.copy(here / "val" / "cat" / "0.png", here / "val" / "loose.png")
     command = ("evaluate", *val[1:])
     message = refuse_late(*command, *LISTED)
-    assert "move it into <class>/ or set class_index to None" in message
+    assert "move it into <class>/ or go without class_index (--data.class-index None)" in message
     follow(*command, "--data.class-index", "None")
     (here / "val" / "loose.png").rename(here / "val" / "cat" / "loose.png")
     follow(*command, *LISTED)

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from evolq_jax.cli import main as cli
+from evolq_jax.runs.lock import locked
 from evolq_jax.verbs.calibrate import run_calibrate
+from evolq_jax.verbs.search.run import run_search
 from tests.bad_input.conftest import Follow, Refuse
 from tests.small_run import small_config, write_weights
 
@@ -49,6 +51,14 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A calibrated run, with its weights beside it."""
     path = tmp_path_factory.mktemp("runs") / "run"
     run_calibrate(small_config(write_weights(path.parent / "weights.safetensors")), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished search, with its weights beside it."""
+    path = tmp_path_factory.mktemp("finished") / "run"
+    run_search(small_config(write_weights(path.parent / "weights.safetensors")), path)
     return path
 
 
@@ -150,3 +160,28 @@ def test_advice_about_landscapes_of_runs(
     assert found
     cli.run([*scan.split(), *right.replace("{1}", found[1]).split()])
     assert "plan of" in capsys.readouterr().out
+
+
+def test_a_directory_at_which_another_is_at_work(refuse_late: Refuse, follow: Follow, here: Path) -> None:
+    (here / "mine").mkdir()
+    with locked(here / "mine"):
+        line = refuse_late("search", "config.py", "--run-dir", "mine")
+    assert "wait until it has ended, or name another with --run-dir" in line
+    follow("search", "config.py", "--run-dir", "mine")  # it has ended
+    follow("search", "config.py", "--run-dir", "other")
+
+
+def test_weights_that_have_changed_are_brought_back(
+    refuse_late: Refuse, follow: Follow, finished: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(here / "picture.png")
+    shutil.copytree(finished, here / "run")
+    weights = finished.parent / "weights.safetensors"
+    kept = weights.read_bytes()
+    changed = np.ones((64, 10), np.float32)
+    write_weights(weights, changes={"head/weight": changed})
+    line = refuse_late("predict", "run", "picture.png")
+    assert "the weights of run 'run' have changed since: bring them back, or search again" in line
+    follow("search", "config.py", "--model.weights", str(weights), "--run-dir", "again")
+    weights.write_bytes(kept)
+    follow("predict", "run", "picture.png")

@@ -138,3 +138,12 @@ def test_a_diverged_loss_is_reported() -> None:
     params = jax.tree.map(lambda leaf: leaf * jnp.nan, init_params(jax.random.key(0), MODEL))
     with pytest.raises(UserError, match=r"the loss became nan in epoch 1: lower train\.learning_rate"):
         train(network_of(params), stripes(), CONFIG)
+
+
+def test_a_rate_that_diverges_is_lowered() -> None:
+    """As the message says."""
+    params, wild = init_params(jax.random.key(0), MODEL), replace(CONFIG, epochs=6, learning_rate=1e25)
+    with pytest.raises(UserError, match=r"lower train\.learning_rate"):
+        train(network_of(params), stripes(), wild)
+    _, history = train(network_of(params), stripes(), replace(wild, learning_rate=1e-2))
+    assert history[-1].loss < history[0].loss

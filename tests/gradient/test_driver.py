@@ -92,6 +92,10 @@ def test_a_descent_into_nothing_stops(setting: Setting, caplog: pytest.LogCaptur
     assert math.isnan(seen[-1].fitness)
     assert found.fitness == found.start_fitness
     assert found.candidate_images < 500
+    caplog.clear()
+    _, seen, _ = descended(setting, replace(baseline, learning_rate=0.01), 300)  # as the line says
+    assert all(math.isfinite(record.fitness) for record in seen)
+    assert not caplog.text
     lost = setting._replace(teacher=setting.teacher * jnp.nan)
     with pytest.raises(UserError, match="is nan where the descent starts"):
         descended(lost, BASELINE, 100)

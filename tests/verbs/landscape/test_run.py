@@ -167,6 +167,21 @@ def test_principal_directions_of_several_runs(finished: Finished, tmp_path: Path
     assert abs(metadata.cosine_of_axes) < 1e-4
 
 
+def test_two_results_give_a_direction(finished: Finished, config: Experiment) -> None:
+    """As the message says that asks for them."""
+    between = replace(LINE, direction="between")
+    with pytest.raises(
+        UserError, match=r"give a finished run's directory, or name one in landscape\.towards"
+    ):
+        plan_landscape(config, between)
+    assert plan_landscape(config, replace(between, towards=str(finished.path))).axes
+    assert plan_landscape(finished.path, between).axes
+    two = replace(LINE, direction="principal", results=(str(finished.path), str(finished.path.parent)))
+    with pytest.raises(UserError, match=r"no run directory"):
+        plan_landscape(config, two)
+    assert plan_landscape(config, replace(two, results=(str(finished.path),))).axes  # taken out
+
+
 def test_without_labels_some_losses_are_left_out(config: Experiment, tmp_path: Path) -> None:
     np.savez(tmp_path / "few.npz", image=np.random.default_rng(0).integers(0, 255, (20, 8, 8, 1), np.uint8))
     data = replace(config.data, calibration=str(tmp_path / "few.npz"))

@@ -186,7 +186,7 @@ def test_a_record_that_cannot_be_read_is_named(copied: Path, text: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_a_damaged_checkpoint_is_named(copied: Path) -> None:
+def test_a_damaged_checkpoint_is_named(finished: Finished, copied: Path) -> None:
     state = copied / "checkpoints" / str(BLOCKS + 1)
     for file in [*state.rglob("*")]:
         if file.is_file():
@@ -195,6 +195,8 @@ def test_a_damaged_checkpoint_is_named(copied: Path) -> None:
         UserError, match=rf"cannot read checkpoint {BLOCKS + 1} of '.*run' \(.*take the directory"
     ):
         resume_search(copied)
+    shutil.rmtree(state)  # as the message says
+    assert resume_search(copied).final == finished.result.final
 
 
 def test_a_finished_run_is_not_run_again(finished: Finished) -> None:

@@ -1,7 +1,6 @@
 """Checkpoints of a search or a descent (Orbax): where it stood, for another process to go on."""
 
 import logging
-import shlex
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from orbax.checkpoint import v1 as ocp
 from evolq_jax.config.experiment import CheckpointConfig
 from evolq_jax.devices import hosts
 from evolq_jax.errors import UserError
+from evolq_jax.interrupt import remedy
 from evolq_jax.runs.sole_writer import SoleCheckpointer, tree_from_first
 
 CHECKPOINTS = "checkpoints"
@@ -45,9 +45,9 @@ class Checkpoints:
     writing is raised by the next checkpoint, or by `close`.
     """
 
-    def __init__(self, run: Path, settings: CheckpointConfig, verb: str) -> None:
+    def __init__(self, run: Path, settings: CheckpointConfig) -> None:
         """Reads the checkpoints, and removes what a killed process left half written."""
-        self._run, self._every, self._verb = run, settings.every_seconds, verb
+        self._run, self._every = run, settings.every_seconds
         self._newest: Saved | None = None
         self._last_save = time.monotonic()
         self._checkpointer = None
@@ -122,8 +122,7 @@ class Checkpoints:
         except Exception as error:
             raise UserError(
                 f"cannot write a checkpoint in '{self._run / CHECKPOINTS}' ({_line(error)}); the last "
-                f"whole one is kept: mend it, then go on with: evolq {self._verb} "
-                f"{shlex.quote(str(self._run))} --resume"
+                f"whole one is kept: mend it{remedy()}"
             ) from error
 
 
@@ -138,14 +137,14 @@ def _make_checkpointer(folder: Path, keep: int) -> Any:
 
 
 @contextmanager
-def open_checkpoints(run: Path, settings: CheckpointConfig, verb: str) -> Generator[Checkpoints, None, None]:
+def open_checkpoints(run: Path, settings: CheckpointConfig) -> Generator[Checkpoints, None, None]:
     """The checkpoints of a verb's run; when they are left, even by a signal, what was offered last is saved.
 
     Raises:
       UserError: it could not be written.
     """
     with _quiet():
-        yield from _closed(Checkpoints(run, settings, verb))
+        yield from _closed(Checkpoints(run, settings))
 
 
 def _closed(checkpoints: Checkpoints) -> Generator[Checkpoints, None, None]:

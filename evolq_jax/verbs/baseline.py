@@ -146,7 +146,7 @@ def _descend(
     """Descends, and writes the log, milestones and checkpoints."""
     config, budget = calibrated.setup.config, problem.budget
     data = descent_data(calibrated, problem, watcher)
-    with open_checkpoints(run.path, config.checkpoint, BASELINE.verb) as checkpoints:
+    with open_checkpoints(run.path, config.checkpoint) as checkpoints:
         first = init(problem, data.start, jax.random.key(config.seed))
         saved = checkpoints.latest(first) or Saved(first, 0, clock.earlier)
         clock.earlier, lines, state = saved.seconds, saved.log_lines, saved.state

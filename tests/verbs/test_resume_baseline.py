@@ -117,7 +117,7 @@ def test_a_state_of_an_older_version_is_refused_in_one_line(weights: Path, tmp_p
     config, path = config_of(weights, "adam"), tmp_path / "run"
     stop(config, path, 1)
     shutil.rmtree(path / "checkpoints")
-    with open_checkpoints(path, NEVER, "baseline") as checkpoints:
+    with open_checkpoints(path, NEVER) as checkpoints:
         old = _OldState({"blocks/attn/qkv/weight": np.zeros((3, 1, 96), np.float32)}, 0.5, 1)
         checkpoints.offer(Saved(old, 2, 1.0))
     with pytest.raises(UserError, match=r"cannot read checkpoint 1 of .* or start anew") as refused:

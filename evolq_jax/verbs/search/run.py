@@ -102,7 +102,7 @@ def _search(
     teacher = teacher_of(calibrated, watcher, features=config.search.has_features)
     pixels, mesh = calibrated.images.pixels, setup.mesh
     problem, data = search_problem(calibrated.quantized, pixels, config.search, teacher, mesh=mesh)
-    with open_checkpoints(run.path, config.checkpoint, SEARCH.verb) as checkpoints:
+    with open_checkpoints(run.path, config.checkpoint) as checkpoints:
         first = init(problem, calibrated.qparams, jax.random.key(config.seed))
         saved = checkpoints.latest(first) or Saved(first, 0, clock.earlier)
         clock.earlier, lines, state = saved.seconds, saved.log_lines, saved.state

@@ -130,7 +130,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
         run_search(replace(finished.config, checkpoint=OFTEN), path)
     assert str(raised.value) == (
         f"cannot write a checkpoint in '{path}/checkpoints' (No space left on device); the last whole one is "
-        f"kept: mend it, then go on with: evolq search '{path}' --resume"
+        f"kept: mend it; go on with: evolq search '{path}' --resume"
     )
     monkeypatch.undo()
     assert sorted(file.name for file in (path / "checkpoints").iterdir()) == ["1", "2"]

@@ -84,7 +84,8 @@ def _labels(folder: Path, entries: list[tuple[str, str]], classes: ClassIndex) -
         if not class_name:
             raise UserError(
                 f"{folder / file} lies outside a class folder, so it has no label; "
-                "move it into <class>/ or go without class_index (--data.class-index None)"
+                "move it into <class>/ or go without class_index (--data.class-index None; of evolq pack: "
+                "no --class-index)"
             )
         if class_name not in found:
             number = classes.find(class_name)

@@ -67,7 +67,9 @@ def test_an_image_outside_class_folders_is_moved_or_read_without_labels(
     shutil.copy(here / "val" / "cat" / "0.png", here / "val" / "loose.png")
     command = ("evaluate", *val[1:])
     message = refuse_late(*command, *LISTED)
-    assert "move it into <class>/ or go without class_index (--data.class-index None)" in message
+    assert (
+        "move it into <class>/ or go without class_index (--data.class-index None; of evolq pack" in message
+    )
     follow(*command, "--data.class-index", "None")
     (here / "val" / "loose.png").rename(here / "val" / "cat" / "loose.png")
     follow(*command, *LISTED)
@@ -231,10 +233,20 @@ def test_a_prepared_data_set_is_named_as_one(
     refuse_late: Refuse, follow: Follow, val: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli.run(["pack", "val", "--out", "my set"])
-    assert "my set" in capsys.readouterr().out
     command = ("calibrate", *val[1:], "--data.calibration")
+    follow(*command, *shlex.split(group(r"source\W+('tfds:[^']+')", capsys.readouterr().out)))
     words = shlex.split(group(r": write (.*)$", refuse_late(*command, "my set")))
     follow(*command, *words)
+
+
+def test_a_folder_with_an_image_without_a_class_is_packed_without_labels(
+    refuse_late: Refuse, here: Path, val: tuple[str, ...]
+) -> None:
+    shutil.copy(here / "val" / "cat" / "0.png", here / "val" / "loose.png")
+    pack = ("pack", "val", "--out", "packed")
+    assert "of evolq pack: no --class-index" in refuse_late(*pack, "--class-index", "classes.txt")
+    cli.run([*pack])
+    assert any((here / "packed").iterdir())
 
 
 @pytest.mark.parametrize("out", ["val/packed", "full"])

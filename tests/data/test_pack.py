@@ -1,4 +1,5 @@
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -143,6 +144,9 @@ def test_a_damaged_listing_is_said(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "packed" / "listing.json").write_text('{"images": {"names": ["x"], "labels": null}}')
     with pytest.raises(UserError, match=r"listing\.json is damaged .*: pack the folder again"):
         load_images(f"tfds:{tmp_path}/packed", PRE)
+    shutil.rmtree(tmp_path / "packed")
+    pack_folder(photos, tmp_path / "packed")  # as the message says
+    assert_same(load_images(f"tfds:{tmp_path}/packed", PRE), load_images(photos, PRE))
 
 
 def test_the_verb(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """`evolq pack`."""
 
 import argparse
+import shlex
 
 from evolq_jax.cli.command import Call, Command
 from evolq_jax.cli.tables import fact_table, facts_of
@@ -12,7 +13,7 @@ def run(call: Call) -> None:
     options = call.options
     with call.make_watcher() as watcher:
         packed = run_pack(options.folder, options.out, options.class_index, watcher)
-    call.console.print(fact_table("packed", facts_of(packed)))
+    call.console.print(fact_table("packed", facts_of(packed) | {"source": shlex.quote(packed.source)}))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

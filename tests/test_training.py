@@ -140,6 +140,16 @@ def test_a_diverged_loss_is_reported() -> None:
         train(network_of(params), stripes(), CONFIG)
 
 
+def test_a_batch_that_is_too_large_is_lowered() -> None:
+    """To the number of images that the message names."""
+    network = network_of(init_params(jax.random.key(0), MODEL))
+    images, large = Labelled(np.zeros((4, 4, 4, 1), np.uint8), np.array([0, 1, 0, 0])), CONFIG.batch_size
+    with pytest.raises(UserError, match=rf"train\.batch_size is {large}, but there are only 4 images"):
+        train(network, images, replace(CONFIG, epochs=2, warmup=1))
+    _, history = train(network, images, replace(CONFIG, epochs=2, warmup=1, batch_size=4))
+    assert len(history) == 2
+
+
 def test_a_rate_that_diverges_is_lowered() -> None:
     """As the message says."""
     params, wild = init_params(jax.random.key(0), MODEL), replace(CONFIG, epochs=6, learning_rate=1e25)

@@ -11,7 +11,7 @@ from flax import struct
 
 from benchmarks.timing import count_compilations
 from evolq_jax.calibration.calibrate import calibrate
-from evolq_jax.calibration.chain import LINKS, chain_cost, check_chain, group_links, specs_after
+from evolq_jax.calibration.chain import LINKS, chain_cost, check_chain, check_links, group_links, specs_after
 from evolq_jax.calibration.layer import Layer, Moments
 from evolq_jax.calibration.link import (
     CHANNELS,
@@ -145,6 +145,7 @@ def test_what_a_link_says_of_itself_holds_from_outside_too(tiny: Tiny, specs: Sp
         check_chain([RANGES, replace(WIDEN, name="final", last=True), WIDEN])
     check_chain([replace(WIDEN, first=True)])
     small = make_small("small_resnet")
+    check_links([RANGES], small.parts, ())  # without it, as the message says
     with pytest.raises(UserError, match=r"'widen' rescales what linear layers read .* leave it out"):
         calibrate(
             small.parts,

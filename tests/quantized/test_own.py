@@ -109,7 +109,9 @@ def test_a_run_records_their_names_and_refuses_to_go_on_from_these_alone(
 def test_names_of_ours_are_ours() -> None:
     with pytest.raises(UserError, match="weight_observer has 'minmax', which is not the one"):
         QuantConfig(weight_observer=Doubled("minmax", "does otherwise"))
+    assert QuantConfig(weight_observer=Doubled("mine", "does otherwise"))
     with pytest.raises(UserError, match=r"rules\[0\].quantizer has 'uniform', which is not the one"):
         QuantConfig(rules=(Rule("*", quantizer=Uniform(does="does otherwise")),))
+    assert QuantConfig(rules=(Rule("*", quantizer=Uniform(name="mine", does="does otherwise")),))
     with pytest.raises(UserError, match="softmax_quantizer 'signs' is for weights"):
         QuantConfig(softmax_quantizer=SIGNS)

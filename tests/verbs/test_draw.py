@@ -70,6 +70,8 @@ def test_wrong_limits(two: tuple[Path, Path], limits: tuple[str, ...], message: 
         evolq(["draw", str(two[0]), "--limits", *limits])
     assert message in str(refused.value)
     assert not (two[0] / "pictures").exists()
+    evolq(["draw", str(two[0]), "--limits", "kl", "0", "1"])  # as the messages say
+    assert (two[0] / "pictures").exists()
 
 
 def test_only_finished_scans_are_drawn(two: tuple[Path, Path], tmp_path: Path) -> None:

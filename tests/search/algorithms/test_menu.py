@@ -109,3 +109,12 @@ def test_a_class_or_a_record_is_passed_itself() -> None:
 def test_what_cannot_be_an_algorithm_is_refused(algorithm: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         SearchConfig(algorithm=algorithm)
+
+
+def test_what_was_refused_is_taken_once_it_is_changed_as_the_messages_say() -> None:
+    def make(config: SearchConfig, solution: Any) -> Any:
+        return evosax.algorithms.RandomSearch(2, solution, lambda key: solution)
+
+    renamed = Algorithm("MySNES", "", lambda config, solution: Halfway(2, solution))
+    for algorithm in (Halfway, renamed, Algorithm("Random", "", make)):
+        assert SearchConfig(algorithm=algorithm).strategy(SOLUTION).algorithm.population_size >= 2

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
+from evolq_jax.config import plugins
 from evolq_jax.config.experiment import CheckpointConfig, Experiment
+from evolq_jax.config.plugins import Plugin
 from evolq_jax.errors import UserError
 from evolq_jax.interrupt import going_on
 from evolq_jax.pipeline.watcher import Standing
@@ -115,10 +117,9 @@ def test_it_can_be_stopped_anywhere(finished: Finished, tmp_path: Path) -> None:
     assert ensure_search(finished.config, path) == result
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(
-    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, save = tmp_path / "my run", ocp.training.Checkpointer.save_async
+def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third checkpoint finds no room."""
+    save = ocp.training.Checkpointer.save_async
 
     def full(self: Any, step: int, *args: Any, **kwargs: Any) -> Any:
         if step == 3:
@@ -126,6 +127,25 @@ def test_a_full_disk_leaves_the_last_checkpoint(
         return save(self, step, *args, **kwargs)
 
     monkeypatch.setattr(ocp.training.Checkpointer, "save_async", full)
+
+
+def test_a_failed_checkpoint_names_plugins(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them the run would not go on."""
+    plugin = Plugin(str(tmp_path / "my plug.py"), "0" * 64)
+    monkeypatch.setattr(plugins, "_loaded", {plugin.sha256: plugin})
+    fill_disk(monkeypatch)
+    with pytest.raises(UserError) as raised:
+        run_search(replace(finished.config, checkpoint=OFTEN, plugins=(plugin,)), tmp_path / "run")
+    assert str(raised.value).endswith(f"{tmp_path}/run --resume --plugin '{plugin.path}'")
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "my run"
+    fill_disk(monkeypatch)
     with pytest.raises(UserError) as raised:
         run_search(replace(finished.config, checkpoint=OFTEN), path)
     assert str(raised.value) == (

@@ -40,7 +40,7 @@ def respell(args: Sequence[str], fields: Mapping[str, Any]) -> list[str]:
 
 
 def _options(args: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Each option with the words after it. Words before any option come with an empty name's place."""
+    """Each option with the words after it. A word before any option stands in an option's place."""
     found: list[tuple[str, list[str]]] = []
     for arg in args:
         if arg.startswith("--") and len(arg) > 2:

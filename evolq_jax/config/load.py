@@ -1,11 +1,10 @@
 """Config files: Python files that define one `config`."""
 
-import runpy
-import traceback
 from pathlib import Path
 from typing import Any
 
 from evolq_jax.config.experiment import Experiment
+from evolq_jax.config.python_file import run_file
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.notes import say_once
 from evolq_jax.paths import user_path
@@ -27,16 +26,7 @@ def load_config(path: str | Path, *kinds: type) -> Any:
         raise UserError(f"no config file at '{path}'{suggestion(str(path), siblings)}")
     if path.suffix != ".py":
         raise UserError(f"'{path}' is no config file: those are Python files, named *.py")
-    try:
-        config = runpy.run_path(str(path)).get("config")
-    except UserError as error:
-        raise UserError(f"config file '{path}': {error}") from error
-    except (Exception, SystemExit) as error:
-        lines = [
-            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
-        ]
-        where = f", line {lines[-1]}" if lines else ""
-        raise UserError(f"config file '{path}'{where}: {type(error).__name__}: {error}") from error
+    config = run_file(path, f"config file '{path}'").get("config")
     kinds = kinds or (Experiment,)
     if not isinstance(config, kinds):
         calls = " or ".join(f"`config = {kind.__name__}(...)`" for kind in kinds)

@@ -6,9 +6,7 @@ a run names its plug-ins again.
 
 import hashlib
 import inspect
-import runpy
 import shlex
-import traceback
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 from evosax.algorithms.base import EvolutionaryAlgorithm
 
 from evolq_jax.config.named import KINDS
+from evolq_jax.config.python_file import run_file
 from evolq_jax.errors import UserError
 from evolq_jax.models.registry import REGISTRY, Entry
 from evolq_jax.objective.terms import Term, as_term
@@ -63,7 +62,7 @@ def load_plugin(path: str | Path) -> Plugin:
     plugin = Plugin(str(path), hashlib.sha256(content).hexdigest())
     if plugin.sha256 in _loaded:
         return _loaded[plugin.sha256]
-    things = list(_things(_run(path)))
+    things = list(_things(run_file(path, f"--plugin {path}", _MODULE)))
     if not things:
         raise UserError(
             f"--plugin {path} defines no model, algorithm, fitness term, link, quantizer or observer: see "
@@ -91,16 +90,6 @@ def check_loaded(recorded: tuple[Plugin, ...], where: str) -> None:
             named = f"--plugin {shlex.quote(plugin.path)}"
             wrong = "has changed since the run began" if changed else "was loaded for this run: name it again"
             raise UserError(f"{where}: the plug-in {plugin.path} {wrong}, with {named}")
-
-
-def _run(path: Path) -> dict[str, Any]:
-    try:
-        return runpy.run_path(str(path), run_name=_MODULE)
-    except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-        where = f", line {lines[-1]}" if lines else ""
-        raise UserError(f"--plugin {path}{where}: {type(error).__name__}: {error}") from error
 
 
 def _things(found: dict[str, Any]) -> Iterator[tuple[MutableMapping[str, Any], str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.errors import UserError
+from evolq_jax.json_text import parse_object
 from evolq_jax.network.network import Network
 from evolq_jax.runs.config_json import NETWORK
 from evolq_jax.runs.directory import CONFIG, RunDirectory
@@ -32,7 +33,7 @@ def check_network(run: RunDirectory, network: Network) -> None:
     Raises:
       UserError: it is another one, or is given other images.
     """
-    then = json.loads(run.read(CONFIG)).get(NETWORK)
+    then = parse_object(run.read(CONFIG), f"'{run.path / CONFIG}'").get(NETWORK)
     if not isinstance(then, dict):
         return
     before, now = flatten(then), flatten(_facts(network))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from evolq_jax.objective.logits import info_nce, kl_per_image
@@ -12,6 +12,8 @@ PER_IMAGE = ("top1", "top5", "agreement", "kl")
 CONTRASTIVE_BATCH = 100  # as in the paper's calibration
 CHUNK_IMAGES = 10_000  # ranked at once
 TOP = 5
+
+_kl_per_image, _batch_info_nce = jax.jit(kl_per_image), jax.jit(info_nce)
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def _score(
     order = np.argsort(-ranked, axis=1, kind="stable")[:, :TOP]
     found = {
         "agreement": (order[:, 0] == wanted.argmax(axis=1)).astype(np.float64),
-        "kl": np.asarray(kl_per_image(jnp.asarray(logits), jnp.asarray(teacher)), np.float64),
+        "kl": np.asarray(_kl_per_image(logits, teacher), np.float64),
     }
     if labels is not None:
         hits = order == labels[:, None]
@@ -120,7 +122,7 @@ def _info_nce(logits: np.ndarray, teacher: np.ndarray) -> float:
     count = len(logits)
     size = min(CONTRASTIVE_BATCH, count)
     starts = range(0, count - size + 1, size)
-    losses = [info_nce(jnp.asarray(logits[i : i + size]), jnp.asarray(teacher[i : i + size])) for i in starts]
+    losses = [_batch_info_nce(logits[i : i + size], teacher[i : i + size]) for i in starts]
     return float(np.mean([float(loss) for loss in losses]))
 
 

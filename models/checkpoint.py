@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -78,7 +77,7 @@ def load_checkpoint(
     prepared = _preprocessing(facts, entry, matched.config, changes)
     if not facts.preprocessing and not changes:
         warn_of_tag(name, files.name, prepared)
-    params = jax.tree.map(jnp.asarray, fold(params) if fold_batch_norm else params)
+    params = jax.device_put(fold(params) if fold_batch_norm else params)
     return Network(entry.family.make(matched.config), params, prepared, name, matched.config)
 
 

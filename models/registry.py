@@ -63,7 +63,7 @@ def param_shapes(family: Family, config: Any) -> dict[str, tuple[int, ...]]:
     """Leaf name -> shape of the parameters of a model; nothing is computed."""
     if family.table is not None:  # tracing `init` would take much longer
         return {name: leaf.whole_shape for name, leaf in family.table(config).items()}
-    tree = jax.eval_shape(lambda key: family.init(key, config), jax.random.key(0))
+    tree = jax.eval_shape(lambda: family.init(jax.random.key(0), config))
     return {name: leaf.shape for name, leaf in flatten(tree).items()}
 
 

@@ -28,7 +28,7 @@ LAYERS = {
     "trees": "errors typing",
     "named": "errors",
     "figures": "errors",
-    "devices": "interrupt errors typing",
+    "devices": "interrupt errors paths typing",
     "notes": "errors paths devices",
     "data": "errors paths typing trees devices notes",
     "quant": "errors typing trees named",
@@ -47,8 +47,8 @@ LAYERS = {
     "runs": f"version interrupt {NUMERICS} data metrics landscape quantized config",
     "verbs": f"version interrupt figures {NUMERICS} {ALGORITHMS} {ROOMS} pipeline runs",
     "configs": "config",
-    "cli": "version interrupt errors paths named devices typing metrics landscape training config pipeline"
-    " runs verbs",
+    "cli": "version interrupt errors paths notes named devices typing metrics landscape training config"
+    " pipeline runs verbs",
     "__main__": "interrupt errors devices cli",
     "": f"version {NUMERICS} {ALGORITHMS} {ROOMS} pipeline runs verbs",
 }

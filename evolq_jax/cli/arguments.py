@@ -14,6 +14,7 @@ OPTIONS = (
     "--help",
     "--help-all",
     "--plugin",
+    "--compile-cache",
     "--preset",
     "--run-dir",
     "--dry-run",
@@ -76,6 +77,8 @@ def make_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         sub.set_defaults(coordinator=None, num_processes=None, process_id=None)
         what = "a Python file that adds models, algorithms, fitness terms and the like (docs/extending.md)"
         sub.add_argument("--plugin", action="append", default=[], metavar="FILE", help=what)
+        kept = "where compiled programs are kept (default: the cache folder of this user), or off"
+        sub.add_argument("--compile-cache", metavar="FOLDER", help=kept)
         if takes_config:
             _add_config(sub, verb, command)
         else:

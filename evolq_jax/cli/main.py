@@ -22,7 +22,9 @@ from evolq_jax.config.load import load_config
 from evolq_jax.config.plugins import load_plugin
 from evolq_jax.config.presets import with_preset
 from evolq_jax.devices import hosts
+from evolq_jax.devices.compile_cache import use_compile_cache
 from evolq_jax.errors import UserError, suggestion
+from evolq_jax.notes import say_once
 from evolq_jax.paths import printable
 from evolq_jax.runs.preemption import STATUS, Preempted
 
@@ -86,8 +88,11 @@ def run(args: Sequence[str]) -> None:
     console = Console(markup=False, highlight=False, quiet=not hosts.is_first())
     if options.help or options.help_all:
         _print_help(options, console)
-    else:
-        options.command.run(Call(options.verb, options, overrides, console, make_watcher))
+        return
+    cache = use_compile_cache(options.compile_cache)
+    if cache.warning:
+        say_once(cache.warning)
+    options.command.run(Call(options.verb, options, overrides, console, make_watcher))
 
 
 def _check_connected(options: argparse.Namespace) -> None:

@@ -1,6 +1,9 @@
 """A network at one point of scale space."""
 
+from functools import partial
 from typing import NamedTuple
+
+import jax
 
 from evolq_jax.network.reading import Reading, quantized_reading
 from evolq_jax.quant.qparams import QParams
@@ -21,6 +24,7 @@ class Quantized(NamedTuple):
         return quantized_reading(specs, self.quantized, self.qparams)
 
 
+@partial(jax.jit, static_argnames=("specs",), inline=True)
 def at_qparams(specs: Specs, params: Params, qparams: QParams) -> Quantized:
-    """The network at `qparams`."""
+    """The network at `qparams`. Whoever quantizes a whole network's weights does it by this one program."""
     return Quantized(params, fake_quant_weights(specs, params, qparams), qparams)

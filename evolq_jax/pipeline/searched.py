@@ -3,7 +3,7 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from evolq_jax.errors import UserError
 from evolq_jax.network.network import Network
@@ -52,7 +52,7 @@ def check_search(setup: Setup) -> None:
             f"'{rounding[0]}' has replaced by integers: leave one of them out"
         )
     _check_fitness(setup)
-    search.strategy({"scale": jnp.ones(8)})  # any solution: what is refused is a name or a size
+    search.strategy({"scale": np.ones(8, np.float32)})  # any solution: what is refused is a name or a size
 
 
 def _check_fitness(setup: Setup) -> None:

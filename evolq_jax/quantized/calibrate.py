@@ -5,7 +5,6 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -37,7 +36,7 @@ def in_batches(network: Network, pixels: np.ndarray, batch_size: int, mesh: Mesh
     """Normalised images in batches. The batch size divides their number."""
     mesh = None if mesh is None else image_mesh(mesh, batch_size)
     batches = [pixels[i : i + batch_size] for i in range(0, len(pixels), batch_size)]
-    on_devices = (jnp.asarray(batch) if mesh is None else put_rows(mesh, DATA, batch) for batch in batches)
+    on_devices = (jax.device_put(batch) if mesh is None else put_rows(mesh, DATA, batch) for batch in batches)
     return Batches([_normalised(network.preprocessing, batch) for batch in on_devices], mesh)
 
 

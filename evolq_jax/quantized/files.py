@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from cattrs import BaseValidationError, transform_error
 from cattrs.preconf.json import make_converter
@@ -132,7 +132,7 @@ def load(
     try:
         qparams = {
             site: SiteQParams(
-                **{field: jnp.asarray(arrays[f"{site}.{field}"]) for field in SiteQParams._fields}
+                **{field: jax.device_put(arrays[f"{site}.{field}"]) for field in SiteQParams._fields}
             )
             for site in dict.fromkeys(key.rpartition(".")[0] for key in arrays)
         }
@@ -192,7 +192,7 @@ def _reason(error: BaseException, kind: type | None) -> str:
 
 
 def _params(arrays: Mapping[str, np.ndarray]) -> Params:
-    return unflatten({name: jnp.asarray(array) for name, array in arrays.items()})
+    return unflatten({name: jax.device_put(array) for name, array in arrays.items()})
 
 
 def _save_arrays(file: Path, leaves: Mapping[str, Any]) -> None:

@@ -5,7 +5,6 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
@@ -14,10 +13,11 @@ from evolq_jax.devices import hosts
 from evolq_jax.devices.mesh import AXES, put_rows, replicate, spread
 from evolq_jax.network.network import Network
 from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.point import at_qparams
 from evolq_jax.network.reading import Reading
 from evolq_jax.network.run import forward, normalize, with_features
 from evolq_jax.quant.qparams import QParams
-from evolq_jax.quant.sites import fake_quant_weights, integer_norm_sites, quant_sites
+from evolq_jax.quant.sites import integer_norm_sites, quant_sites
 from evolq_jax.quant.spec import Specs
 from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.typing import Array, Params, Preprocessing, Progress, no_progress
@@ -48,12 +48,6 @@ def _batch_logits(
     return spread(mesh, on_device, (P(), P(), P(AXES)), P())(params, qparams, pixels)
 
 
-@partial(jax.jit, static_argnames=("specs",))
-def quantize_weights(specs: Specs, params: Params, qparams: QParams) -> Params:
-    """`fake_quant_weights`, compiled."""
-    return fake_quant_weights(specs, params, qparams)
-
-
 def compute_logits(
     network: Network | QuantizedNetwork,
     pixels: np.ndarray,
@@ -82,8 +76,8 @@ def compute_logits(
     """
     static, params, qparams = _parts_of(network, integer_norm_only, features)
     params, qparams = replicate(mesh, (params, qparams))
-    if not integer_norm_only:
-        params = quantize_weights(static.specs, params, qparams)
+    if static.specs and not integer_norm_only:
+        params = at_qparams(static.specs, params, qparams).quantized
     held = np.asarray([[first or 0, len(pixels)]])
     shares = held if first is None else hosts.gather(held)
     found: np.ndarray | None = None
@@ -100,7 +94,7 @@ def compute_logits(
     running: Callable[[], None] | None = None
     for rows, mask in _batch_rows(mesh, shares, batch_size):
         own = rows - held[0, 0]
-        images = jnp.asarray(pixels[own]) if mesh is None else put_rows(mesh, AXES, pixels, own)
+        images = jax.device_put(pixels[own]) if mesh is None else put_rows(mesh, AXES, pixels, own)
         logits = _batch_logits(static, params, qparams, images, mesh=mesh)
         if running is not None:  # one batch behind: the next is read from disk while the device works
             running()

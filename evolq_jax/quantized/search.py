@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
@@ -13,12 +12,13 @@ from evolq_jax.devices.mesh import DATA, replicate, spread
 from evolq_jax.devices.placement import Placement
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.network.chunks import largest_divisor
+from evolq_jax.network.point import at_qparams
 from evolq_jax.network.reading import quantized_reading
 from evolq_jax.network.walk import embed
 from evolq_jax.objective.objective import Teacher
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quantized.calibrate import pixels_of
-from evolq_jax.quantized.logits import compute_logits, quantize_weights
+from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.search.config import SearchConfig, TeacherKind
 from evolq_jax.search.driver import run
@@ -60,7 +60,7 @@ def teacher_outputs(
             mesh=mesh,
             progress=stage(name),
         )
-        return jnp.asarray(found)
+        return jax.device_put(found)
 
     logits = outputs("computing the teacher", False)
     return Teacher(logits, outputs("computing the teacher's features", True) if features else None)
@@ -82,8 +82,8 @@ def entry_tokens(
 
     enter = jax.jit(spread(mesh, entered, (P(), P(), P(DATA)), P(DATA)))
     params, qparams = replicate(mesh, (quantized.params, quantized.qparams))
-    on_devices = jnp.asarray(pixels) if placement is None else placement.put(pixels)
-    return enter(quantize_weights(specs, params, qparams), qparams, on_devices)
+    on_devices = jax.device_put(pixels) if placement is None else placement.put(pixels)
+    return enter(at_qparams(specs, params, qparams).quantized, qparams, on_devices)
 
 
 def search_problem(

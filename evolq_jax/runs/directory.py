@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -211,7 +211,7 @@ class RunDirectory:
             raise UserError(f"the scales in '{self.path / name}' do not fit the run's config: {wrong}")
         for key, value in arrays.items():
             site, _, field = key.rpartition(".")
-            qparams[site] = qparams[site]._replace(**{field: jnp.asarray(value)})
+            qparams[site] = qparams[site]._replace(**{field: jax.device_put(value)})
         return qparams
 
 

@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-import jax.numpy as jnp
+import jax
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.errors import UserError
@@ -90,7 +90,7 @@ def read_params(run: RunDirectory, config: Experiment, float_params: Params) -> 
     corrected = any(link.added_parameters is not None for link in config.calibration.links)
     if shapes != {name: leaf.shape for name, leaf in expected.items()} or bool(added) != corrected:
         raise UserError(f"the parameters in '{run.path}' do not fit its config: run it again")
-    return unflatten({name: jnp.asarray(arrays[name]) for name in (*expected, *sorted(added))})
+    return unflatten({name: jax.device_put(arrays[name]) for name in (*expected, *sorted(added))})
 
 
 def read_scales(run: RunDirectory, specs: Specs, blank: QParams) -> SavedScales:

@@ -10,12 +10,11 @@ from jax.sharding import PartitionSpec as P
 
 from evolq_jax.devices.mesh import CANDIDATE, DATA, spread
 from evolq_jax.devices.placement import even_chunk
-from evolq_jax.network.point import Quantized, at_qparams
+from evolq_jax.network.point import Quantized
 from evolq_jax.network.run import at, window
 from evolq_jax.network.walk import block_inputs, float_outputs, prefix_outputs
 from evolq_jax.objective.objective import Objective, Teacher
 from evolq_jax.quant.qparams import QParams, SiteQParams
-from evolq_jax.quant.spec import Specs
 from evolq_jax.search.population import Context, population_fitness
 from evolq_jax.search.runner import Runner
 from evolq_jax.search.space import SearchSpace
@@ -176,12 +175,6 @@ def slice_block(stacked: Any, index: Array | int) -> Any:
 def slice_blocks(stacked: Any, index: Array, size: int) -> Any:
     """`window`, compiled once for all leaves."""
     return window(stacked, index, size)
-
-
-@partial(jax.jit, static_argnames=("specs",))
-def quantize(specs: Specs, params: Params, qparams: QParams) -> Quantized:
-    """The network at `qparams`."""
-    return at_qparams(specs, params, qparams)
 
 
 @partial(jax.jit, static_argnames=("segment",))

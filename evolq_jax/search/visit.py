@@ -13,7 +13,7 @@ import numpy as np
 from evolq_jax.devices.mesh import fetch, replicate
 from evolq_jax.errors import UserError
 from evolq_jax.network.parts import blocks_run
-from evolq_jax.network.point import Quantized
+from evolq_jax.network.point import Quantized, at_qparams
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.spec import scope
 from evolq_jax.search import programs
@@ -242,7 +242,7 @@ def _accept(
     name, on_devices = runner.parts.segments[blocks.place.segment].name, replicate(runner.mesh, moved)
     qparams = programs.write_back(name, network.qparams, on_devices, np.int32(blocks.place.block))
     # By the program that a continued search starts with: weights by another one could differ in a bit.
-    network = programs.quantize(runner.specs, network.params, qparams)
+    network = at_qparams(runner.specs, network.params, qparams)
     qparams = fetch(runner.mesh, network.qparams)
     return state._replace(qparams=qparams, fitness=fitness, kept=state.kept + 1), network
 

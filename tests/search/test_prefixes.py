@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from evolq_jax.errors import UserError
+from evolq_jax.network.point import at_qparams
 from evolq_jax.quant.spec import QuantSpec
-from evolq_jax.search import programs
 from evolq_jax.search.config import PREFIX_KINDS, PrefixKind, SearchConfig
 from evolq_jax.search.prefixes import blocks_to_cache, blocks_to_recompute, cache, inputs_at
 from evolq_jax.search.problem import Place, make_problem
@@ -38,7 +38,7 @@ def test_recomputed_inputs_are_those_of_the_cache() -> None:
     specs = (("a/h", QuantSpec()), ("b/h", QuantSpec()))
     lengths = {"a/h": 2, "b/h": 3}
     qparams = {name: numbers(jnp.full((n, 1), 0.2), 3, 3, stacked=True) for name, n in lengths.items()}
-    network, tokens = programs.quantize(specs, params_with_down(), qparams), make_inputs(6)
+    network, tokens = at_qparams(specs, params_with_down(), qparams), make_inputs(6)
     config = replace(CONFIG, sites=("*",), batch_size=2, holdout=0.4, image_chunk=3)
     problems = {
         kind: make_problem(replace(config, prefixes=kind), WITH_DOWN, specs, qparams, num_images=6)

@@ -1,57 +1,65 @@
-"""How many programs a search compiles, and the wait. The number must not grow with the network's depth.
+"""How many programs a command compiles, and how long each takes, in a process that has none before.
 
-python benchmarks/compilations.py
+    python -m benchmarks.compilations
+    python -m benchmarks.compilations --jobs quickstart
+
+Several programs are compiled at the same time, so their seconds add up to more than the wait.
 """
 
-import time
-from typing import Any
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
 
-import jax
-import numpy as np
+import tyro
+from rich.console import Console
 
-from benchmarks.command import main
-from benchmarks.search_throughput import MATMUL, Arrays, Case, begin_search, paper_search
-from benchmarks.subject import Options, Subject
-from benchmarks.timing import count_compilations
-from evolq_jax.calibration.calibrate import calibrate
-from evolq_jax.network.network import Network
-from evolq_jax.quantized.logits import compute_logits
-from evolq_jax.search.driver import run
+from benchmarks.entry import run_or_refuse
+from benchmarks.jobs import Options, jobs
+from benchmarks.watched import Watched, watch
+from evolq_jax.cli.tables import row_table
+from evolq_jax.data.cache import atomic
 
-DEPTHS = (4, 8, 12)
-CASE = Case("matmul", 5)
+LONGEST = 8  # programs that are listed by name
 
 
-def row(subject: Subject, case: Case = CASE) -> dict[str, Any]:
-    """A search with nothing compiled before it, calibration and teacher being there."""
-    parts, params, number = subject.parts, subject.params, len(subject.pixels)
-    sites, specs, blank = subject.quantizers(MATMUL)
-    qparams = calibrate(parts, specs, params, [subject.normalised()[:10]], sites=sites, qparams=blank).qparams
-    tokens = subject.tokens(specs, qparams, 10)
-    pixels = np.asarray(subject.pixels)
-    teacher = compute_logits(Network(parts, params, subject.preprocessing), pixels, 10)
-    ends: list[float] = []
-    config, data = paper_search(number, case), jax.numpy.asarray(teacher)
-    jax.clear_caches()
-    began = time.perf_counter()
-    with count_compilations() as compilations:
-        for _ in run(*begin_search(config, parts, specs, Arrays(params, qparams, tokens, data))):
-            ends.append(time.perf_counter())
-    return {
-        "depth": subject.config.depth,
-        "compilations": len(compilations.seconds),
-        "seconds compiling": round(sum(compilations.seconds), 1),
-        "seconds to the first generation": round(ends[0] - began, 1),
-        "seconds in all": round(time.perf_counter() - began, 1),
-    }
+@dataclass(frozen=True)
+class Counted(Options):
+    """What to watch, and where to write it.
+
+    Attributes:
+      json: also write the numbers to this file.
+    """
+
+    json: Path | None = None
 
 
-def measure(subject: Subject, options: Options) -> list[dict[str, Any]]:
-    """A row for every depth, on 20 images."""
-    del options
-    subject = subject._replace(pixels=subject.pixels[:20])
-    return [row(subject.with_depth(depth)) for depth in DEPTHS if depth <= subject.config.depth]
+def by_name(watched: Watched) -> dict[str, list[float]]:
+    """The seconds of every program, those that took longest first."""
+    found = defaultdict[str, list[float]](list)
+    for name, seconds in watched.programs:
+        found[name].append(seconds)
+    return dict(sorted(found.items(), key=lambda item: -sum(item[1])))
+
+
+def measure(options: Counted) -> None:
+    """Watches each job, and prints what it compiled."""
+    console, report = Console(width=120), {}
+    for name, args in jobs(options).items():
+        watched = watch(args, "off")
+        seconds = by_name(watched)
+        title = (
+            f"{name}: {len(watched.programs)} programs, {sum(map(sum, seconds.values())):.1f} s in XLA, "
+            f"{watched.tracing:.1f} s to trace"
+        )
+        longest = list(seconds.items())[:LONGEST]
+        rows = [(program, len(each), round(sum(each), 2)) for program, each in longest]
+        console.print(row_table(title, ("program", "times", "seconds"), rows))
+        report[name] = {program: [round(one, 3) for one in each] for program, each in seconds.items()}
+    if options.json:
+        with atomic(options.json) as file:
+            file.write((json.dumps(report, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":
-    main(__doc__, {"compilations of a whole search": measure})
+    run_or_refuse(lambda: measure(tyro.cli(Counted, description=__doc__)))

@@ -6,7 +6,7 @@
 On two CPU cores, `--quick` takes minutes, everything most of an hour. `benchmarks/kill.py` is not part of it.
 """
 
-from benchmarks import calibration, compilations, float_forward, landscape, memory, peak, search_throughput
+from benchmarks import calibration, depth, float_forward, landscape, memory, peak, search_throughput
 from benchmarks.command import main
 
 MEASURES = {
@@ -15,7 +15,7 @@ MEASURES = {
     "search: a pass of the paper's schedule": search_throughput.measure,
     "landscape: a plane": landscape.measure,
     "calibration: fully quantized, omse and ptf": calibration.measure,
-    "compilations of a whole search": compilations.measure,
+    "compilations of a whole search": depth.measure,
     "memory of a search with 8 children": memory.measure,
 }
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from evolq_jax.config.load import load_config
     from evolq_jax.config.presets import faithful, fast, plain, strong, thorough, with_preset
     from evolq_jax.data.load import load_images
+    from evolq_jax.devices.compile_cache import use_compile_cache
     from evolq_jax.errors import UserError
     from evolq_jax.metrics import Delta, Interval, Scores
     from evolq_jax.network.network import Network
@@ -94,6 +95,7 @@ _MODULES = {
     "evolq_jax.config.load": ("load_config",),
     "evolq_jax.config.presets": ("faithful", "fast", "plain", "strong", "thorough", "with_preset"),
     "evolq_jax.data.load": ("load_images",),
+    "evolq_jax.devices.compile_cache": ("use_compile_cache",),
     "evolq_jax.errors": ("UserError",),
     "evolq_jax.metrics": ("Delta", "Interval", "Scores"),
     "evolq_jax.network.network": ("Network",),
@@ -210,6 +212,7 @@ __all__ = [
     "size_of",
     "strong",
     "thorough",
+    "use_compile_cache",
     "with_preset",
 ]
 

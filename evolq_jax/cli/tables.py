@@ -7,6 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from evolq_jax.devices.compile_cache import describe
 from evolq_jax.landscape.jaggedness import Spread
 from evolq_jax.metrics import Interval
 from evolq_jax.paths import printable
@@ -198,7 +199,7 @@ def _fact(value: Any) -> str:
 
 def plan_table(title: str, plan: SearchPlan | ComparisonPlan | LandscapePlan) -> Table:
     """What a verb would do, a fact a line."""
-    facts = facts_of(plan)
+    facts = facts_of(plan) | {"compiled programs kept": describe()}
     if isinstance(plan, LandscapePlan):
         facts |= {
             "num_directions": f"{plan.num_directions} ({', '.join(plan.axes)})",

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -69,9 +69,9 @@ def _decide(where: str | Path | None) -> CompileCache:
     told = "--compile-cache"
     if where is None:
         told, where = VARIABLE, os.environ.get(VARIABLE) or None
-    if where is None and (set_in_jax := jax.config.jax_compilation_cache_dir):
+    if where is None and (set_in_jax := _in_jax("compilation_cache_dir")):
         return CompileCache(Path(set_in_jax), "JAX_COMPILATION_CACHE_DIR")
-    if where is None and not jax.config.jax_enable_compilation_cache:
+    if where is None and not _in_jax("enable_compilation_cache"):
         return CompileCache(None, "JAX_ENABLE_COMPILATION_CACHE")
     if where is not None and str(where).lower() in OFF:
         return CompileCache(None, told)
@@ -119,8 +119,8 @@ def _processor() -> str:
 
 def describe() -> str:
     """Where this process keeps compiled programs, and how many there are, in a line."""
-    folder = jax.config.jax_compilation_cache_dir
-    if not folder or not jax.config.jax_enable_compilation_cache:
+    folder = _in_jax("compilation_cache_dir")
+    if not folder or not _in_jax("enable_compilation_cache"):
         return f"not kept ({VARIABLE} names a folder)"
     number, size = size_of(Path(folder))
     return f"{number}, {size / 2**20:.0f} MiB, in {folder} ({VARIABLE}=off keeps none)"
@@ -139,7 +139,7 @@ def mend(warning: str) -> str:
     So the entries of that program are removed. They are written again when it is compiled.
     """
     match = _FAILED.match(warning)
-    folder = jax.config.jax_compilation_cache_dir
+    folder = _in_jax("compilation_cache_dir")
     if match is None or not folder:
         return ""
     kind, program, reason = match.groups()
@@ -149,6 +149,11 @@ def mend(warning: str) -> str:
     if kind == "reading":
         return "a kept program was damaged: it is compiled again"
     return f"compiled programs cannot be kept in {folder}: {reason.strip()}"
+
+
+def _in_jax(name: str) -> Any:
+    """A setting of JAX, which has no types for them."""
+    return getattr(jax.config, f"jax_{name}")
 
 
 def _prune(folder: Path, max_bytes: int) -> None:

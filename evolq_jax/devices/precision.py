@@ -27,11 +27,20 @@ def matmul_precision(precision: Precision = "float32") -> AbstractContextManager
     Raises:
       UserError: this machine's devices do not have this precision.
     """
-    backend = jax.default_backend()
-    names = _NAMES.get(backend, _NAMES["tpu"])
+    backend, names = jax.default_backend(), _names()
     if precision not in names:
         raise UserError(
             f"precision {precision} is not one that {backend.upper()}s have ({', '.join(names)}): leave "
             "--precision out for float32"
         )
     return jax.default_matmul_precision(names[precision])
+
+
+def precisions() -> tuple[Precision, ...]:
+    """Those that this machine's devices have."""
+    return tuple(_names())
+
+
+def _names() -> dict[Precision, str]:
+    """JAX's names for the precisions of this machine's devices."""
+    return _NAMES.get(jax.default_backend(), _NAMES["tpu"])

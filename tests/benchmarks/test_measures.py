@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from benchmarks import (
-    compilations,
     float_forward,
     landscape,
     peak,
@@ -43,7 +42,7 @@ def test_compilations_are_counted() -> None:
 @pytest.mark.slow
 def test_a_search_compiles_the_same_at_any_depth() -> None:
     case = Case("matmul", 5, generations=1)
-    rows = [compilations.row(tiny_subject(depth), case) for depth in (3, 4)]  # both keep a move
+    rows = [depth.row(tiny_subject(depth), case) for depth in (3, 4)]  # both keep a move
     assert rows[0]["compilations"] == rows[1]["compilations"] > 0
 
 

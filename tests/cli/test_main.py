@@ -271,15 +271,14 @@ def test_training_is_told_the_command(evolq: Evolq, here: Path, monkeypatch: pyt
     assert command == "evolq train train.py --train.epochs 7 --out 'my weights.safetensors'"
 
 
+def test_doctor(evolq: Evolq) -> None:
+    shown = evolq("doctor")
+    assert all(words in shown for words in ("processors", "compiled programs", "EVOLQ_COMPILE_CACHE=off"))
+
+
 def test_models(evolq: Evolq) -> None:
     shown = evolq("models")
-    for words in (
-        "deit_small_distilled_patch16_224",
-        "vit_digits",
-        "params",
-        "vit_digits (weights shipped)",
-        "86.6M",
-    ):
+    for words in ("deit_small_distilled_patch16_224", "params", "vit_digits (weights shipped)", "86.6M"):
         assert words in shown
 
 

@@ -17,6 +17,7 @@ from evolq_jax.calibration.calibrate import calibrate
 from evolq_jax.devices.mesh import DATA, gather, image_mesh, make_mesh, put_rows, replicate
 from evolq_jax.devices.placement import Placement
 from evolq_jax.network.network import Network
+from evolq_jax.network.point import at_qparams
 from evolq_jax.network.reading import float_reading
 from evolq_jax.network.run import at, forward
 from evolq_jax.objective.objective import Teacher, make_objective
@@ -76,7 +77,7 @@ def scored(where: Placement | None, candidates: QParams, part: int, num_images: 
     setting, block = make_setting(), jnp.int32(1)
     runner = Runner(PARTS, SPECS, IMAGE_CHUNK, POPULATION_CHUNK, where)
     put = (lambda tree: tree) if where is None else (lambda tree: replicate(where.mesh, tree))
-    network = programs.quantize(SPECS, *put((setting.params, setting.qparams)))
+    network = at_qparams(SPECS, *put((setting.params, setting.qparams)))
     tokens = setting.x if where is None else where.put(np.asarray(setting.x))
     inputs = programs.cache_inputs(runner, network, tokens)["a"]
     inputs = programs.split(runner, inputs, num_searched=SEARCHED)[part]

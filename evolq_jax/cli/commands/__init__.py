@@ -5,6 +5,7 @@ from evolq_jax.cli.commands import (
     baseline,
     calibrate,
     compare,
+    doctor,
     draw,
     evaluate,
     landscape,
@@ -27,4 +28,5 @@ COMMANDS: dict[str, Command] = {
     "train": train.COMMAND,
     "pack": pack.COMMAND,
     "models": models.COMMAND,
+    "doctor": doctor.COMMAND,
 }

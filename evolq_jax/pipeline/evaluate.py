@@ -9,11 +9,17 @@ from evolq_jax.metrics import ImageScores, score
 from evolq_jax.network.network import Network
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.pipeline.watcher import Watcher
-from evolq_jax.quantized.logits import compute_logits
+from evolq_jax.quantized.logits import compile_logits_ahead, compute_logits
 from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.typing import Images
 
 FLOAT = "float"
+
+
+def compile_ahead_of_scores(setup: Setup, network: Network | QuantizedNetwork, num_images: int) -> None:
+    """Begins to compile what `score_networks` runs for a network. On several devices it does nothing."""
+    if setup.mesh is None:
+        compile_logits_ahead(network, num_images, setup.config.evaluation_batch)
 
 
 def score_networks(

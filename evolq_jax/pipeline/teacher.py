@@ -14,7 +14,7 @@ def teacher_of(calibrated: Calibrated, watcher: Watcher, *, features: bool) -> T
         calibrated.images.pixels,
         config.search.teacher,
         features=features,
-        batch_size=config.calibration.image_chunk,
+        batch_size=config.evaluation_batch,
         mesh=setup.mesh,
         stage=watcher.stage,
     )

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from evolq_jax.devices import hosts
+from evolq_jax.devices.ahead import compile_ahead, shapes_of
 from evolq_jax.devices.mesh import AXES, put_rows, replicate, spread
 from evolq_jax.network.network import Network
 from evolq_jax.network.parts import ModelParts
@@ -20,6 +21,7 @@ from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import integer_norm_sites, quant_sites
 from evolq_jax.quant.spec import Specs
 from evolq_jax.quantized.network import QuantizedNetwork
+from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, Params, Preprocessing, Progress, no_progress
 
 
@@ -74,10 +76,10 @@ def compute_logits(
       first: with it, a process has only its own rows of the B images, from this row on. All get all logits.
       progress: called with (images done, images in all).
     """
-    static, params, qparams = _parts_of(network, integer_norm_only, features)
+    static, params, qparams = _parts_of(network, integer_norm_only=integer_norm_only, features=features)
     params, qparams = replicate(mesh, (params, qparams))
-    if static.specs and not integer_norm_only:
-        params = at_qparams(static.specs, params, qparams).quantized
+    if isinstance(network, QuantizedNetwork) and not integer_norm_only:
+        params = at_qparams(network.specs, params, replicate(mesh, network.qparams)).quantized
     held = np.asarray([[first or 0, len(pixels)]])
     shares = held if first is None else hosts.gather(held)
     found: np.ndarray | None = None
@@ -105,15 +107,29 @@ def compute_logits(
     return found
 
 
+def compile_logits_ahead(network: Network | QuantizedNetwork, num_images: int, batch_size: int) -> None:
+    """Begins to compile what `compute_logits` runs on so many images on one device."""
+    static, params, qparams = _parts_of(network, integer_norm_only=False, features=False)
+    floats = network if isinstance(network, Network) else network.network
+    pixels = jax.ShapeDtypeStruct((min(batch_size, num_images), *floats.image_shape), np.uint8)
+    arguments = shapes_of((params, qparams))
+    compile_ahead(lambda: _batch_logits.lower(static, *arguments, pixels, mesh=None))
+
+
 def _parts_of(
-    network: Network | QuantizedNetwork, integer_norm_only: bool, features: bool
+    network: Network | QuantizedNetwork, *, integer_norm_only: bool, features: bool
 ) -> tuple[_Static, Params, QParams]:
-    """Static settings, parameters and quantizers' numbers. A float network has no quantizers."""
+    """Static settings, parameters, and the numbers of the activations' quantizers; of a float network none.
+
+    How weights are quantized is left out, so that one program serves networks that differ in that alone.
+    """
     if isinstance(network, Network):
         return _Static(network.parts, (), network.preprocessing, False, features), network.params, {}
-    floats = network.network
-    static = _Static(floats.parts, network.specs, floats.preprocessing, integer_norm_only, features)
-    return static, floats.params if integer_norm_only else network.params, network.qparams
+    floats, weights = network.network, flatten(network.params)
+    specs = tuple((name, spec) for name, spec in network.specs if name not in weights)
+    static = _Static(floats.parts, specs, floats.preprocessing, integer_norm_only, features)
+    qparams = {name: network.qparams[name] for name, _ in specs}
+    return static, floats.params if integer_norm_only else network.params, qparams
 
 
 def _batch_rows(

@@ -13,6 +13,7 @@ from evolq_jax.gradient.problem import Data, Problem, make_problem
 from evolq_jax.gradient.state import DescentEnd, Evaluation, State, Step, init
 from evolq_jax.pipeline.calibrate import Calibrated, first_tokens
 from evolq_jax.pipeline.cost import out_of_memory
+from evolq_jax.pipeline.evaluate import compile_ahead_of_scores
 from evolq_jax.pipeline.images import count_calibration, count_evaluation, load_evaluation
 from evolq_jax.pipeline.load import Setup, load_model
 from evolq_jax.pipeline.searched import check_search
@@ -61,7 +62,7 @@ def run_baseline(
         record_network(run, config, setup.model)
         check_baseline(setup, count_calibration(setup, for_search=True))
         check_start(setup)
-        count_evaluation(setup)
+        compile_ahead_of_scores(setup, setup.model, count_evaluation(setup))
         evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
         calibrated = init_network(run, BASELINE, setup, evaluation, clock=clock, watcher=watcher)
         problem = descent_problem(setup, len(calibrated.images.pixels))

@@ -9,7 +9,7 @@ from evolq_jax.data import fingerprint
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.metrics import mean_scores, paired_delta
 from evolq_jax.pipeline.calibrate import calibrate_setup, stages_of
-from evolq_jax.pipeline.evaluate import FLOAT, score_networks
+from evolq_jax.pipeline.evaluate import FLOAT, compile_ahead_of_scores, score_networks
 from evolq_jax.pipeline.images import count_calibration, count_evaluation, load_evaluation
 from evolq_jax.pipeline.load import Setup, load_model
 from evolq_jax.pipeline.watcher import Silent, Watcher
@@ -45,7 +45,7 @@ def run_evaluate(
         if isinstance(target, Experiment):
             setup = load_model(config)
             count_calibration(setup, for_search=False)
-            count_evaluation(setup)
+            compile_ahead_of_scores(setup, setup.model, count_evaluation(setup))
             evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
             calibrated = calibrate_setup(setup, watcher, for_search=False)
             params = calibrated.params
@@ -54,7 +54,7 @@ def run_evaluate(
             run = open_run(target)
             setup, params, saved = load_run(run, config)
             found_by = _found_by(run)
-            count_evaluation(setup)
+            compile_ahead_of_scores(setup, setup.model, count_evaluation(setup))
             evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
             if data is None:
                 check_fingerprints(run, {"evaluation images": fingerprint(evaluation)})

@@ -8,6 +8,7 @@ from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.pipeline.calibrate import Calibrated
 from evolq_jax.pipeline.cost import fit_memory, out_of_memory
+from evolq_jax.pipeline.evaluate import compile_ahead_of_scores
 from evolq_jax.pipeline.images import count_calibration, count_evaluation, load_evaluation
 from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.searched import check_search
@@ -61,10 +62,11 @@ def run_search(
         num_images = count_calibration(setup, for_search=True)
         check_budget(setup, num_images)
         setup = fit_memory(setup, num_images)
-        count_evaluation(setup)
+        compile_ahead_of_scores(setup, setup.model, count_evaluation(setup))
         evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
         calibrated = init_network(run, SEARCH, setup, evaluation, clock=clock, watcher=watcher)
         with preemption.deferred(), out_of_memory("--search.population-chunk", "--search.image-chunk"):
+            compile_ahead_of_scores(setup, calibrated.quantized, len(evaluation.pixels))
             found = _search(calibrated, run, clock, preemption, watcher=watcher)
         with out_of_memory("--evaluation-batch"):
             scored = score_run(run, calibrated, found, evaluation, clock=clock, watcher=watcher)

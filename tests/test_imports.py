@@ -44,7 +44,7 @@ LAYERS = {
     "quantized": f"version {NUMERICS} {ALGORITHMS} models",
     "config": f"{NUMERICS} {ALGORITHMS} data models",
     "pipeline": f"{NUMERICS} {ALGORITHMS} {ROOMS}",
-    "runs": f"version interrupt {NUMERICS} data metrics landscape quantized config",
+    "runs": f"version interrupt notes {NUMERICS} data metrics landscape quantized config",
     "verbs": f"version interrupt figures {NUMERICS} {ALGORITHMS} {ROOMS} pipeline runs",
     "configs": "config",
     "cli": "version interrupt errors paths notes named devices typing metrics landscape training config"

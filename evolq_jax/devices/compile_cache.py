@@ -8,6 +8,7 @@ import hashlib
 import os
 import platform
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ VARIABLE = "EVOLQ_COMPILE_CACHE"  # a folder, or `off`
 OFF = ("off", "none", "false", "no", "0")
 MAX_GIB = 2.0
 _GIB = 2**30
+_IDENTITY = "identity"  # a file beside the programs
 _CPU_INFO = Path("/proc/cpuinfo")
 _FAILED = re.compile(
     r"Error (reading|writing) persistent compilation cache entry for '([\w.-]+)': (.*)", re.DOTALL
@@ -126,6 +128,24 @@ def describe() -> str:
     return f"{number}, {size / 2**20:.0f} MiB, in {folder} ({VARIABLE}=off keeps none)"
 
 
+def identity() -> str:
+    """A name of the programs that are kept. It changes when some are lost. '': none are kept."""
+    folder = _in_jax("compilation_cache_dir")
+    if not folder or not _in_jax("enable_compilation_cache"):
+        return ""
+    with suppress(OSError):
+        return (Path(folder) / _IDENTITY).read_text()
+    return _rename(Path(folder))
+
+
+def _rename(folder: Path) -> str:
+    """Gives what a folder keeps a new name."""
+    name = uuid.uuid4().hex
+    with suppress(OSError):
+        (folder / _IDENTITY).write_text(name)
+    return name
+
+
 def size_of(folder: Path) -> tuple[int, int]:
     """The number of programs that a folder keeps, and their bytes."""
     sizes = [status.st_size for _, status in _entries(folder)]
@@ -146,6 +166,7 @@ def mend(warning: str) -> str:
     for path in Path(folder).glob(f"{program}-*"):
         with suppress(OSError):
             path.unlink()
+    _rename(Path(folder))
     if kind == "reading":
         return "a kept program was damaged: it is compiled again"
     return f"compiled programs cannot be kept in {folder}: {reason.strip()}"
@@ -165,6 +186,7 @@ def _prune(folder: Path, max_bytes: int) -> None:
             return
         with suppress(OSError):
             path.unlink()
+            _rename(folder)
         total -= status.st_size
 
 
@@ -173,5 +195,5 @@ def _entries(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     with suppress(OSError), os.scandir(folder) as found:
         for entry in found:
             with suppress(OSError):
-                if entry.is_file(follow_symlinks=False):
+                if entry.name != _IDENTITY and entry.is_file(follow_symlinks=False):
                     yield Path(entry.path), entry.stat(follow_symlinks=False)

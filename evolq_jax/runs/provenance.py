@@ -4,13 +4,14 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from evolq_jax.data import fingerprint
+from evolq_jax.devices.compile_cache import identity
 from evolq_jax.devices.mesh import describe_mesh
 from evolq_jax.trees import flatten
 from evolq_jax.typing import Images, Params
@@ -30,6 +31,7 @@ class Provenance:
       mesh: devices by axis.
       processes: that worked together.
       versions: of the packages that decide the numbers.
+      compiled_programs: a name of those that were kept. '': none were.
     """
 
     fingerprints: dict[str, str]
@@ -38,6 +40,7 @@ class Provenance:
     mesh: dict[str, int]
     processes: int
     versions: dict[str, str]
+    compiled_programs: str = ""
 
 
 def provenance(
@@ -52,13 +55,24 @@ def provenance(
         mesh=describe_mesh(mesh),
         processes=jax.process_count(),
         versions={"evolq_jax": __version__, **versions},
+        compiled_programs=identity(),
     )
 
 
 def changes(then: Provenance, now: Provenance) -> list[str]:
     """The names of what differs, such as `weights` or `versions/jax`."""
+    now = replace(now, compiled_programs=then.compiled_programs)  # see `lost_programs`
     before, after = flatten(asdict(then)), flatten(asdict(now))
     return [name.removeprefix("fingerprints/") for name, value in after.items() if before.get(name) != value]
+
+
+def lost_programs(then: Provenance, now: Provenance) -> bool:
+    """Whether programs may be compiled again, and differently.
+
+    On a CPU they become the same. Elsewhere XLA may choose another kernel, by what is faster just then.
+    """
+    kept = then.compiled_programs and then.compiled_programs == now.compiled_programs
+    return not kept and jax.default_backend() != "cpu"
 
 
 def input_fingerprints(params: Params, calibration: Images, evaluation: Images) -> dict[str, str]:

@@ -12,9 +12,10 @@ from evolq_jax.config.experiment import Experiment
 from evolq_jax.errors import UserError
 from evolq_jax.interrupt import going_on
 from evolq_jax.json_text import parse_object
+from evolq_jax.notes import say_once
 from evolq_jax.runs.config_json import from_json, to_json
 from evolq_jax.runs.directory import CONFIG, RESULT, RunDirectory, begin_run, hold_directory
-from evolq_jax.runs.provenance import Provenance, changes
+from evolq_jax.runs.provenance import Provenance, changes, lost_programs
 from evolq_jax.trees import flatten
 
 
@@ -111,4 +112,9 @@ def check_unchanged(run: RunDirectory, verb: str, then: Provenance, now: Provena
         raise UserError(
             f"the {verb} in '{run.path}' cannot be continued, since this has changed: "
             f"{', '.join(changed)}; name another with --run-dir"
+        )
+    if lost_programs(then, now):
+        say_once(
+            f"the programs that the {verb} in '{run.path}' began with are not kept here: on this device they "
+            "may be compiled into others, and the result may differ in its last bits"
         )

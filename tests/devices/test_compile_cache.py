@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from evolq_jax.devices import compile_cache
-from evolq_jax.devices.compile_cache import describe, mend, size_of, use_compile_cache
+from evolq_jax.devices.compile_cache import describe, identity, mend, size_of, use_compile_cache
 from evolq_jax.errors import UserError
 
 SETTINGS = (
@@ -106,7 +106,7 @@ def test_the_oldest_go_when_it_is_full(tmp_path: Path) -> None:
         path.write_bytes(bytes(1 << 20))
         os.utime(path, (1_000_000 - age, 1_000_000 - age))
     use_compile_cache(tmp_path, max_gib=3 / 1024)
-    assert sorted(path.name for path in folder.iterdir()) == [f"program{age}-cache" for age in range(3)]
+    assert sorted(path.name for path in folder.glob("*-cache")) == [f"program{age}-cache" for age in range(3)]
     assert size_of(folder) == (3, 3 << 20)
 
 
@@ -117,7 +117,7 @@ def test_a_damaged_entry_is_written_again(tmp_path: Path) -> None:
         (folder / name).write_bytes(b"half")
     told = mend("Error reading persistent compilation cache entry for 'jit_score': ValueError: cut off")
     assert "compiled again" in told
-    assert [path.name for path in folder.iterdir()] == ["jit_scores-1"]
+    assert [path.name for path in folder.glob("jit*")] == ["jit_scores-1"]
     full = "Error writing persistent compilation cache entry for 'jit_a': OSError: [Errno 28] No space left"
     assert mend(full).endswith("No space left")
     assert mend("some other warning") == ""
@@ -157,3 +157,17 @@ def test_processes_share_it_and_survive_half_an_entry(tmp_path: Path) -> None:
     assert "compiled again" in told
     assert counts.split()[:2] != ["0", "0"]
     assert kept.stat().st_size == len(whole)
+
+
+def test_what_is_kept_has_a_name_until_some_is_lost(tmp_path: Path) -> None:
+    folder = use_compile_cache(tmp_path).folder
+    assert folder is not None
+    first = identity()
+    assert first
+    assert identity() == first
+    (folder / "jit_score-1").write_bytes(b"half")
+    mend("Error reading persistent compilation cache entry for 'jit_score': ValueError: cut off")
+    assert identity() not in ("", first)
+    assert size_of(folder) == (0, 0)
+    use_compile_cache("off")
+    assert identity() == ""

@@ -15,7 +15,7 @@ from benchmarks.subject import Options, Subject
 from benchmarks.timing import Task, interleave, timed
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.reading import float_reading
-from evolq_jax.network.run import forward
+from evolq_jax.network.walk import whole_logits
 from evolq_jax.typing import Array, Params
 
 CHUNKS = (4, 5, 8, 10, 20, 25, 50)
@@ -23,7 +23,7 @@ CHUNKS = (4, 5, 8, 10, 20, 25, 50)
 
 @partial(jax.jit, static_argnames=("parts",))
 def _logits(parts: ModelParts, params: Params, chunks: Array) -> Array:
-    return jax.lax.map(lambda images: forward(parts, float_reading(params), images), chunks)
+    return jax.lax.map(lambda images: whole_logits(parts, float_reading(params), images), chunks)
 
 
 def seconds_per_image(subject: Subject, chunk: int) -> Task:

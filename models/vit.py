@@ -188,10 +188,14 @@ def prepend_tokens(config: ViTConfig, params: Params, x: Array) -> Array:
     return jnp.concatenate([*led, x], axis=1)
 
 
-def attention(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
-    """Multi-head self-attention with a fused qkv projection: [B, N, D] -> [B, N, D]."""
+def attention(config: ViTConfig, params: Params, site: Site, x: Array, *, read: int | None = None) -> Array:
+    """Multi-head self-attention with a fused qkv projection: [B, N, D] -> [B, N, D].
+
+    With `read` only the first so many tokens ask: [B, read, D].
+    """
     qkv = site("attn/qkv", linear(params["qkv"], x))
     q, k, v = jnp.split(qkv, 3, axis=-1)
+    q = q[:, :read]
     if config.qk_norm:
         q, k = (norm_heads(config, params[f"{name}_norm"], t) for name, t in (("q", q), ("k", k)))
     q, k, v = site("attn/q", q), site("attn/k", k), site("attn/v", v)
@@ -201,7 +205,7 @@ def attention(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
     if config.relative_positions:
         name, source = "relative_position_bias_table", "attn/biased_logits"
         biases = site(f"attn/{name}", params[name])[position_index(config)].transpose(2, 0, 1)  # [H, N, N]
-        logits = site(source, logits + biases)
+        logits = site(source, logits + biases[:, :read])
     weights = site.softmax("attn/softmax", source, logits)
     context = merge_heads(jnp.einsum("bhnm,bhmd->bhnd", weights, v))
     return site("attn/proj", linear(params["proj"], site("attn/context", context)))
@@ -231,11 +235,11 @@ def position_rows(config: ViTConfig) -> int:
     return (2 * config.side - 1) ** 2 + 3 * config.class_token
 
 
-def block(config: ViTConfig, params: Params, site: Site, x: Array) -> Array:
-    """One pre-norm transformer block: [B, N, D] -> [B, N, D]."""
+def block(config: ViTConfig, params: Params, site: Site, x: Array, *, read: int | None = None) -> Array:
+    """One pre-norm transformer block: [B, N, D] -> [B, N, D]; with `read` only the first tokens of that."""
     x = site("residual_in", x)
     h = site.layer_norm("norm1", "residual_in", x, params["norm1"], eps=config.eps)
-    x = site("residual_mid", x + attention(config, params["attn"], site, h))
+    x = site("residual_mid", x[:, :read] + attention(config, params["attn"], site, h, read=read))
     h = site.layer_norm("norm2", "residual_mid", x, params["norm2"], eps=config.eps)
     return x + mlp(params["mlp"], site, h, config.gelu_form)
 
@@ -285,7 +289,10 @@ def _joined(one: SiteRoles, other: SiteRoles) -> SiteRoles:
 @cache  # equal configs share one object, and with it the programs compiled for it
 def make_vit(config: ViTConfig) -> ModelParts:
     """The network as one segment, `blocks`, of `depth` identical blocks."""
-    blocks = Segment("blocks", config.depth, partial(embed, config), partial(block, config), LINEARS)
+    run, last = partial(block, config), None
+    if config.pool == "token":
+        last = partial(block, config, read=1 + config.distilled)
+    blocks = Segment("blocks", config.depth, partial(embed, config), run, LINEARS, last)
     channels = CHANNELS
     if config.features == "norm":
         heads = ("head", "head_dist") if config.distilled else ("head",)

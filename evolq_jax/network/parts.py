@@ -90,6 +90,8 @@ class Segment:
       for later ones. It gets the whole parameter tree.
     - `block(block_params, site, x)` is one block. It keeps the shape of `x`, unless it is the only block.
     - `linears` are the layers that links may correct, in the order in which the block runs them.
+    - `last(block_params, site, x)` is the block before a head that reads only the first n of its tokens:
+      [B, N, ...] -> [B, n, ...]. It saves the work for the others. None: the head reads them all.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Segment:
     enter: Callable[[Params, Site, Array], Array]
     block: Callable[[Params, Site, Array], Array]
     linears: tuple[Linear, ...] = ()
+    last: Callable[[Params, Site, Array], Array] | None = None
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def at(stacked: PyTree, index: Array | int) -> PyTree:
     return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), stacked)
 
 
-def run_block(segment: Segment, params: Params, site: Site, x: Array) -> Array:
+def run_block(segment: Segment, params: Params, site: Site, x: Array, *, last: bool = False) -> Array:
     """Runs one block, [B, ...] -> [B, ...]. Adds the correction, if calibration has fitted one.
 
     Args:
@@ -37,10 +37,11 @@ def run_block(segment: Segment, params: Params, site: Site, x: Array) -> Array:
       params: of this block alone, without L axis. The correction is a linear layer of the block's input.
       site: what the block calls at its quantization points.
       x: the block's input.
+      last: whether only those tokens are wanted that the head reads.
     """
-    y = segment.block(params, site, x)
-    added = params.get(CORRECTION)
-    return y if added is None else y + x @ added["weight"] + added["bias"]
+    run = segment.last if last and segment.last is not None else segment.block
+    y, added = run(params, site, x), params.get(CORRECTION)
+    return y if added is None else y + x[:, : y.shape[1]] @ added["weight"] + added["bias"]
 
 
 def unchanged(params: Params, site: Site, x: Array) -> Array:
@@ -151,3 +152,27 @@ def run_blocks(
     if segment.length == 1:
         return body(0, x) if start < stop else x
     return jax.lax.fori_loop(start, stop, body, x)
+
+
+def run_to_head(segment: Segment, reading: Reading, x: Array, *, start: Array | int) -> Array:
+    """Runs the last segment to its end, for the tokens that the head reads: [B, N, ...] -> [B, n, ...].
+
+    Args:
+      segment: the network's last one.
+      reading: of the whole network.
+      x: the input of block `start`, or the output of the last one.
+      start: the first block; the segment's length: none is left.
+    """
+    if segment.last is None:
+        return run_blocks(segment, reading, x, start=start, stop=segment.length)
+
+    def last(x: Array) -> Array:
+        params, qparams = at(reading.stacked(segment.name), segment.length - 1)
+        return run_block(segment, params, reading.make_site(segment.name, qparams), x, last=True)
+
+    num_read = jax.eval_shape(last, x).shape[1]
+    if segment.length > 1:
+        x = run_blocks(segment, reading, x, start=start, stop=segment.length - 1)
+    if isinstance(start, int):
+        return last(x) if start < segment.length else x[:, :num_read]
+    return jax.lax.cond(start < segment.length, last, lambda x: x[:, :num_read], x)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from evolq_jax.network.chunks import in_chunks, join, split
 from evolq_jax.network.parts import ModelParts, Segment
 from evolq_jax.network.reading import Reading
-from evolq_jax.network.run import index_in, normalize, over_blocks, run_blocks, scan_blocks
+from evolq_jax.network.run import index_in, normalize, over_blocks, run_blocks, run_to_head, scan_blocks
 from evolq_jax.quant.sites import FloatSite
 from evolq_jax.typing import Array, Params, Preprocessing
 
@@ -69,11 +69,22 @@ def suffix_logits(
     parts: ModelParts, reading: Reading, x: Array, *, number: int = 0, start: Array | int = 0
 ) -> Array:
     """Logits [B, C] from the input x [B, ...] of block `start` (may be traced) of segment `number`."""
-    segment = parts.segments[number]
-    x = run_blocks(segment, reading, x, start=start, stop=segment.length)
-    for later in parts.segments[number + 1 :]:
-        x, _ = scan_blocks(later, reading, later.enter(reading.params, reading.outside, x))
+    for place, segment in enumerate(parts.segments[number:], number):
+        if place > number:
+            x, start = segment.enter(reading.params, reading.outside, x), 0
+        if segment is parts.segments[-1]:
+            x = run_to_head(segment, reading, x, start=start)
+        else:
+            x = run_blocks(segment, reading, x, start=start, stop=segment.length)
     return parts.head(reading.params, reading.outside, x)
+
+
+def whole_logits(parts: ModelParts, reading: Reading, images: Array) -> Array:
+    """`run.forward` without the work for tokens that the head does not read.
+
+    So the sites of the last block are not those that observers want to see.
+    """
+    return suffix_logits(parts, reading, parts.segments[0].enter(reading.params, reading.outside, images))
 
 
 def float_outputs(segment: Segment, params: Params, x: Array, *, chunk: int) -> Array:

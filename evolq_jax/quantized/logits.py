@@ -16,7 +16,8 @@ from evolq_jax.network.network import Network
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.point import at_qparams
 from evolq_jax.network.reading import Reading
-from evolq_jax.network.run import forward, normalize, with_features
+from evolq_jax.network.run import normalize, with_features
+from evolq_jax.network.walk import whole_logits
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.sites import integer_norm_sites, quant_sites
 from evolq_jax.quant.spec import Specs
@@ -43,7 +44,7 @@ def _batch_logits(
 
     def on_device(params: Params, qparams: QParams, pixels: Array) -> Array:
         reading = Reading(make_site, params, qparams)
-        run = partial(forward, static.parts, images=normalize(static.preprocessing, pixels))
+        run = partial(whole_logits, static.parts, images=normalize(static.preprocessing, pixels))
         found = with_features(static.parts, reading, run)[1] if static.features else run(reading)
         return found if mesh is None else jax.lax.all_gather(found, AXES, tiled=True)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -16,8 +17,11 @@ from evolq_jax.models.entries_staged import RESNET, SWIN
 from evolq_jax.models.registry import REGISTRY, VIT, Entry, param_shapes
 from evolq_jax.models.resnet import ResNetConfig
 from evolq_jax.models.swin import SwinConfig
-from evolq_jax.models.vit import ViTConfig
+from evolq_jax.models.vit import ViTConfig, make_vit
+from evolq_jax.network.reading import float_reading
+from evolq_jax.network.run import forward
 from evolq_jax.network.sites import list_sites
+from evolq_jax.network.walk import whole_logits
 from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.trees import unflatten
 from evolq_jax.typing import Preprocessing
@@ -89,6 +93,18 @@ def test_logits_are_timms(name: str, fold: bool, tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(REGISTRY, "variant", entry)
     model = load_checkpoint("variant", saved(entry, tmp_path / "w.safetensors"), fold_batch_norm=fold)
     np.testing.assert_allclose(logits(model, images(size, 3)), RECORDED[name], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "config", [CONFIGS["qk-norm"], CONFIGS["beit, class token"], replace(TINY, distilled=True)]
+)
+def test_the_tokens_that_the_head_reads_are_enough(config: ViTConfig) -> None:
+    """The last block computes only these, with all kinds of biases."""
+    parts, rng, x = make_vit(config), np.random.default_rng(0), jnp.asarray(images(config.image_size, 3))
+    shapes = param_shapes(VIT, config).items()
+    params = unflatten({name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes})
+    want = forward(parts, float_reading(params), x)
+    np.testing.assert_allclose(whole_logits(parts, float_reading(params), x), want, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from evolq_jax.network.chunks import largest_divisor
+from evolq_jax.network.parts import CORRECTION
 from evolq_jax.network.reading import Reading, float_reading
-from evolq_jax.network.run import at, forward, normalize, run_blocks, scan_blocks
+from evolq_jax.network.run import at, forward, normalize, run_blocks, run_to_head, scan_blocks
 from evolq_jax.network.sites import is_stacked, list_sites, observe
 from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.sites import FloatSite, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.typing import Array, Params, Preprocessing
 from tests.numbers import numbers
-from tests.tiny import Tiny
+from tests.tiny import Tiny, make_tiny
 from tests.two_segments import PARTS, WITH_DOWN, make_inputs, make_params, params_with_down
 
 SPECS = (("blocks/attn/qkv", QuantSpec()), ("blocks/mlp/gelu", QuantSpec()), ("head", QuantSpec()))
@@ -179,3 +180,26 @@ def test_pixels_are_normalised_per_channel() -> None:
 )
 def test_largest_divisor(total: int, at_most: int, want: int) -> None:
     assert largest_divisor(total, at_most) == want
+
+
+@pytest.mark.parametrize("correction", [False, True])
+def test_the_last_block_gives_the_head_what_it_reads_and_no_more(correction: bool) -> None:
+    """From every block on, with bounds that are known and with traced ones."""
+    tiny = make_tiny(3)
+    segment, params = tiny.parts.segments[0], tiny.params
+    if correction:
+        added = {"weight": jnp.ones((3, 32, 32)) / 32, "bias": jnp.ones((3, 32))}
+        params = params | {"blocks": params["blocks"] | {CORRECTION: added}}
+    reading = float_reading(params)
+    x = segment.enter(params, reading.outside, tiny.images)
+
+    @jax.jit
+    def traced(x: Array, start: Array) -> Array:
+        return run_to_head(segment, reading, x, start=start)
+
+    for start in range(segment.length + 1):
+        want = run_blocks(segment, reading, x, start=start, stop=segment.length)[:, :1]
+        known = run_to_head(segment, reading, x, start=start)
+        assert known.shape == want.shape
+        np.testing.assert_allclose(known, want, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(traced(x, jnp.int32(start)), want, rtol=1e-4, atol=1e-4)

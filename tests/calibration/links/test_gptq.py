@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evolq_jax.calibration.layer import Layer
+from evolq_jax.calibration.layer import Layer, Moments
 from evolq_jax.calibration.link import LayerLink
 from evolq_jax.calibration.links.bias import BIAS
-from evolq_jax.calibration.links.gptq import GPTQ, SHRINKS, error_feedback
+from evolq_jax.calibration.links.gptq import BLOCK, GPTQ, SHRINKS, error_feedback
 from evolq_jax.calibration.links.ridge import RIDGE
 from evolq_jax.quant.observers.of_weight import weight_qparams
+from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.quantizers.base import fake_quant
 from tests.calibration.layer_problem import IN, SPEC, TOKENS, LayerProblem
 from tests.numbers import width
@@ -33,6 +35,43 @@ def test_error_feedback_of_uncorrelated_inputs_is_rounding_to_nearest() -> None:
     np.testing.assert_allclose(weight, fake_quant(SPEC, site_qparams, problem.layer.weight), atol=1e-5)
     clipped = site_qparams.scale / start.scale
     assert set(np.round(np.asarray(clipped).ravel(), 2)) <= {round(s, 2) for s in SHRINKS}
+
+
+def by_hand(weight: np.ndarray, xx: np.ndarray, qparams: SiteQParams) -> tuple[np.ndarray, np.ndarray]:
+    """Weight and scales by the paper's equations, one channel after the other, in float64."""
+    scale, zero_point = (np.asarray(leaf, np.float64)[0] for leaf in qparams[:2])
+    order = np.argsort(-np.diag(xx), stable=True)
+    damped = (xx + np.diag(0.01 * np.diag(xx)))[order][:, order]
+    upper = np.linalg.cholesky(np.linalg.inv(damped)).T
+    found = []
+    for shrink in SHRINKS:
+        rows = weight[order].astype(np.float64)
+        for i, row in enumerate(rows):
+            code = np.clip(np.round(row / (shrink * scale) + zero_point), 0, 3)
+            error = (row - (code - zero_point) * shrink * scale) / upper[i, i]
+            rows[i] = (code - zero_point) * shrink * scale
+            rows[i + 1 :] -= np.outer(upper[i, i + 1 :], error)
+        difference = rows - weight[order]
+        found.append((((damped @ difference) * difference).sum(0), rows[np.argsort(order)], shrink * scale))
+    errors, rounded, scales = map(np.stack, zip(*found, strict=True))
+    best = errors.argmin(0)
+    each = np.arange(weight.shape[1])
+    return rounded[best, :, each].T, scales[best, each]
+
+
+def test_error_feedback_in_blocks_is_that_of_the_paper() -> None:
+    rng, count, inside, outside = np.random.default_rng(5), 300, 70, 6  # several blocks
+    x = rng.standard_normal((count, inside)) @ rng.standard_normal((inside, inside)) / 8
+    weight = rng.standard_normal((inside, outside)).astype(np.float32)
+    xx = x.T @ x
+    assert inside > BLOCK
+    zeros = jnp.zeros(inside), jnp.zeros(outside)
+    sums = Moments(jnp.float32(count), *zeros, jnp.asarray(xx, jnp.float32), jnp.zeros(weight.shape))
+    start = weight_qparams(SPEC, width(2, 2), jnp.asarray(weight))
+    found, site_qparams = jax.jit(error_feedback, static_argnums=0)(SPEC, sums, weight, start)
+    want, scale = by_hand(weight, xx, start)
+    np.testing.assert_allclose(site_qparams.scale[0], scale, rtol=1e-6)
+    np.testing.assert_allclose(found, want, atol=1e-5)
 
 
 def test_ridge_then_error_feedback_beats_either() -> None:

@@ -10,11 +10,12 @@ from jax.sharding import PartitionSpec as P
 
 from evolq_jax.devices.mesh import CANDIDATE, DATA, spread
 from evolq_jax.devices.placement import even_chunk
-from evolq_jax.network.point import Quantized, at_qparams
+from evolq_jax.network.point import Quantized
 from evolq_jax.network.run import at, window
 from evolq_jax.network.walk import block_inputs, float_outputs, prefix_outputs
 from evolq_jax.objective.objective import Objective, Teacher
 from evolq_jax.quant.qparams import QParams, SiteQParams
+from evolq_jax.quant.sites import fake_quant_weights
 from evolq_jax.quant.spec import Specs
 from evolq_jax.search.population import Context, population_fitness
 from evolq_jax.search.runner import Runner
@@ -178,10 +179,14 @@ def slice_blocks(stacked: Any, index: Array, size: int) -> Any:
     return window(stacked, index, size)
 
 
-@partial(jax.jit, static_argnames=("specs",))
 def quantize(specs: Specs, params: Params, qparams: QParams) -> Quantized:
-    """The network at `qparams`."""
-    return at_qparams(specs, params, qparams)
+    """The network at `qparams`. A program would give back copies of what it is given: float weights twice."""
+    return Quantized(params, _quantize_weights(specs, params, qparams), qparams)
+
+
+@partial(jax.jit, static_argnames=("specs",))
+def _quantize_weights(specs: Specs, params: Params, qparams: QParams) -> Params:
+    return fake_quant_weights(specs, params, qparams)
 
 
 @partial(jax.jit, static_argnames=("segment",))

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from evolq_jax.errors import UserError, suggestion
 from evolq_jax.models.batch_norm import fold
 from evolq_jax.models.convert import Weights, read, write
 from evolq_jax.models.reading.facts import Facts
-from evolq_jax.models.reading.match import Match, match, some
+from evolq_jax.models.reading.match import match, some
 from evolq_jax.models.reading.sidecar import apply_sidecars, read_sidecars
 from evolq_jax.models.reading.tags import todays_name, warn_of_tag
 from evolq_jax.models.reading.weight_files import WeightFiles, find_weights, read_arrays
@@ -59,26 +59,39 @@ def load_checkpoint(
     files = find_weights(path)
     facts = read_sidecars(files.folder, entry.config, entry.preprocessing)
     _check_architecture(facts, entry)
-    arrays = read_arrays(files)
     sizes = facts.sizes(entry.config.image_size)
-    config = apply_sidecars(facts, entry.config, sizes[0])
     wanted = [changes["size"]] if "size" in changes else sizes
-    try:
-        matched = match(entry, config, arrays, wanted)
-        params = read(matched.found.layout, matched.config, matched.shapes, matched.found.weights)
-    except UserError as error:
-        raise UserError(f"{files.name}: {error}") from None
-    if "size" in changes and matched.config.image_size != changes["size"]:
+    params, config = _read(entry, apply_sidecars(facts, entry.config, sizes[0]), files, wanted)
+    if "size" in changes and config.image_size != changes["size"]:
         raise UserError(
             f"preprocessing.crop is {changes['size']}, but {files.name} holds weights for images of "
-            f"{matched.config.image_size} pixels: leave it out"
+            f"{config.image_size} pixels: leave it out"
         )
-    _tell(files, matched, wanted[0])
-    prepared = _preprocessing(facts, entry, matched.config, changes)
+    if config.image_size != wanted[0]:
+        _log.warning(
+            "%s: by their shapes the weights are for images of %d pixels, not %d",
+            files.name,
+            config.image_size,
+            wanted[0],
+        )
+    prepared = _preprocessing(facts, entry, config, changes)
     if not facts.preprocessing and not changes:
         warn_of_tag(name, files.name, prepared)
     params = jax.device_put(fold(params) if fold_batch_norm else params)
-    return Network(entry.family.make(matched.config), params, prepared, name, matched.config)
+    return Network(entry.family.make(config), params, prepared, name, config)
+
+
+def _read(entry: Entry, config: Any, files: WeightFiles, sizes: Sequence[int]) -> tuple[Params, Any]:
+    """The parameters in the files, and the config of the network that they fit. Files' arrays end here."""
+    arrays = read_arrays(files)
+    try:
+        matched = match(entry, config, arrays, sizes)
+        params = read(matched.found.layout, matched.config, matched.shapes, matched.found.weights)
+    except UserError as error:
+        raise UserError(f"{files.name}: {error}") from None
+    if matched.found.prefix:
+        _log.warning("%s: the prefix '%s' was dropped from the keys", files.name, matched.found.prefix)
+    return params, matched.config
 
 
 def _check_architecture(facts: Facts, entry: Entry) -> None:
@@ -97,17 +110,6 @@ def _check_architecture(facts: Facts, entry: Entry) -> None:
 def _without_size(entry: Entry) -> tuple[Any, dict[str, Any]]:
     sizes = ("image_size", "num_classes")
     return entry.family, {key: value for key, value in vars(entry.config).items() if key not in sizes}
-
-
-def _tell(files: WeightFiles, matched: Match, wanted: int) -> None:
-    """Logs what was found out about the file that a user may not know."""
-    found, size = matched.found, matched.config.image_size
-    if found.prefix:
-        _log.warning("%s: the prefix '%s' was dropped from the keys", files.name, found.prefix)
-    if size != wanted:
-        _log.warning(
-            "%s: by their shapes the weights are for images of %d pixels, not %d", files.name, size, wanted
-        )
 
 
 def _preprocessing(facts: Facts, entry: Entry, config: Any, changes: Mapping[str, Any]) -> Preprocessing:

@@ -204,7 +204,7 @@ def _checked(key: str, weights: Weights) -> np.ndarray:
     array = weights[key]
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise UserError(f"{key} is of type {array.dtype}, not a floating-point type: these are not weights")
-    converted = array.astype(np.float32)
+    converted = array.astype(np.float32, copy=False)
     if not np.isfinite(converted).all():
         raise UserError(f"{key} holds NaN or infinite values: the checkpoint is damaged")
     return converted

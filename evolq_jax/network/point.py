@@ -24,7 +24,12 @@ class Quantized(NamedTuple):
         return quantized_reading(specs, self.quantized, self.qparams)
 
 
-@partial(jax.jit, static_argnames=("specs",), inline=True)
 def at_qparams(specs: Specs, params: Params, qparams: QParams) -> Quantized:
-    """The network at `qparams`. Whoever quantizes a whole network's weights does it by this one program."""
-    return Quantized(params, fake_quant_weights(specs, params, qparams), qparams)
+    """The network at `qparams`. A program would give back copies of what it is given: float weights twice."""
+    return Quantized(params, quantize_weights(specs, params, qparams), qparams)
+
+
+@partial(jax.jit, static_argnames=("specs",), inline=True)
+def quantize_weights(specs: Specs, params: Params, qparams: QParams) -> Params:
+    """`fake_quant_weights`, compiled. Whoever quantizes the weights of a whole network does it by this one."""
+    return fake_quant_weights(specs, params, qparams)

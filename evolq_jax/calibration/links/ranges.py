@@ -130,13 +130,14 @@ def _per_block(parts: ModelParts, name: str, fn: Callable[..., Any]) -> Callable
 def _weight_qparams(
     parts: ModelParts, specs: Specs, bits: dict[str, Array], params: Params, *, importance: dict[str, Array]
 ) -> QParams:
-    leaves = flatten(params)
-    return {
-        name: _per_block(parts, name, partial(weight_qparams, spec))(
-            bits[name], leaves[name], importance.get(name)
-        )
-        for name, spec in specs
-    }
+    leaves, found = flatten(params), dict[str, SiteQParams]()
+    for name, spec in specs:
+        given = bits[name], leaves[name], importance.get(name)
+        if is_stacked(parts, name):  # one block after the other: errors take several times a weight's memory
+            found[name] = jax.lax.map(lambda each, spec=spec: weight_qparams(spec, *each), given)
+        else:
+            found[name] = weight_qparams(spec, *given)
+    return found
 
 
 @partial(jax.jit, static_argnames=("sweep",))

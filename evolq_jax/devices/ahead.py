@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from jax.stages import Lowered
 
+_PRECISION = "jax_default_matmul_precision"  # JAX has no types for its settings
 _at_once = threading.Semaphore(max(os.cpu_count() or 1, 1))
 
 

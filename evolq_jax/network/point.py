@@ -31,5 +31,5 @@ def at_qparams(specs: Specs, params: Params, qparams: QParams) -> Quantized:
 
 @partial(jax.jit, static_argnames=("specs",), inline=True)
 def quantize_weights(specs: Specs, params: Params, qparams: QParams) -> Params:
-    """`fake_quant_weights`, compiled. Whoever quantizes the weights of a whole network does it by this one."""
+    """`fake_quant_weights` as the one program that quantizes whole networks' weights."""
     return fake_quant_weights(specs, params, qparams)

@@ -42,7 +42,7 @@ def test_compilations_are_counted() -> None:
 @pytest.mark.slow
 def test_a_search_compiles_the_same_at_any_depth() -> None:
     case = Case("matmul", 5, generations=1)
-    rows = [depth.row(tiny_subject(depth), case) for depth in (3, 4)]  # both keep a move
+    rows = [depth.row(tiny_subject(blocks), case) for blocks in (3, 4)]  # both keep a move
     assert rows[0]["compilations"] == rows[1]["compilations"] > 0
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+    depth,
     float_forward,
     landscape,
     peak,

@@ -33,9 +33,7 @@ def test_a_second_run_reads_what_the_first_compiled(tmp_path: Path, weights: Pat
     args = ["search", str(config), "--model.weights", str(weights)]
     first, second = (watch(args, tmp_path / "programs") for _ in range(2))
     assert first.read < len(first.programs) == len(second.programs)
-    assert (
-        second.read >= len(second.programs) - 1
-    )  # evosax computes when it is imported, before the cache is on
+    assert second.read >= len(second.programs) - 1  # an import computes before the cache is on
     for one in (first, second):
         assert one.first_program is not None
         assert one.first_generation is not None

@@ -22,7 +22,7 @@ def compile_ahead(*programs: Callable[[], Lowered]) -> None:
     The arguments must be those of the later call, or `shapes_of` them. What fails here fails again when it is
     called, and is told then. A program that is never called was compiled for nothing.
     """
-    precision = jax.config.jax_default_matmul_precision  # of this thread alone
+    precision: str | None = getattr(jax.config, _PRECISION)  # of this thread alone
     for lower in programs:
         threading.Thread(target=_compile, args=(lower, precision)).start()
 

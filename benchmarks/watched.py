@@ -70,13 +70,13 @@ def _child(out: Path, began: float, args: Sequence[str]) -> None:
     def now() -> float:
         return time.time() - began
 
-    def program(event: str, seconds: float, **about: Any) -> None:
+    def program(event: str, duration_secs: float, **about: Any) -> None:
         if event == COMPILED:
-            found.programs.append((str(about.get("fun_name")), seconds))
+            found.programs.append((str(about.get("fun_name")), duration_secs))
             if computing.is_set() and found.first_program is None:
                 found.first_program = now()
         elif event in TRACED:
-            found.tracing += seconds
+            found.tracing += duration_secs
 
     def read(event: str, **about: Any) -> None:
         del about

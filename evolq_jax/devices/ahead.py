@@ -24,7 +24,7 @@ def compile_ahead(*programs: Callable[[], Lowered]) -> None:
     """
     precision: str | None = getattr(jax.config, _PRECISION)  # of this thread alone
     for lower in programs:
-        threading.Thread(target=_compile, args=(lower, precision)).start()
+        threading.Thread(target=_compile, args=(lower, precision), name="compile ahead").start()
 
 
 def shapes_of(tree: Any) -> Any:

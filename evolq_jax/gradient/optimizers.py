@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from functools import cache
 
-import jax.numpy as jnp
+import jax
 import optax
 
 from evolq_jax.errors import UserError, suggestion
@@ -60,7 +60,7 @@ def make_optimizer(config: BaselineConfig, num_steps: int) -> optax.GradientTran
     own = {name: value for name, value in own.items() if name in takes}
     try:
         optimizer = factory(make_schedule(config, num_steps), **own)
-        optimizer.init({"scale": jnp.ones(1)})
+        jax.eval_shape(optimizer.init, {"scale": jax.ShapeDtypeStruct((1,), "float32")})
     except Exception as error:  # whatever an optimiser raises for settings that it does not take
         raise UserError(
             f"baseline.optimizer {config.optimizer} takes no schedule of the learning rate ({error}): "

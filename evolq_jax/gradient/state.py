@@ -1,11 +1,13 @@
 """The state of a descent, and the records that tell of it: evaluations, steps, the end."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
+import optax
 
-from evolq_jax.gradient.problem import Problem
+from evolq_jax.gradient.problem import Problem, ScaleLoss
 from evolq_jax.gradient.theta import Theta, encode
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.typing import Array
@@ -50,8 +52,14 @@ def init(problem: Problem, start: QParams, key: Array) -> State:
       start: the scales of all sites.
       key: PRNG key; consumed.
     """
-    theta = encode(problem.loss, start)
-    return State(Point(theta, tuple(jax.tree.leaves(problem.optimizer.init(theta)))), key, start)
+    return State(_first_point(problem.loss, problem.optimizer, start), key, start)
+
+
+@partial(jax.jit, static_argnames=("loss", "optimizer"))
+def _first_point(loss: ScaleLoss, optimizer: optax.GradientTransformationExtraArgs, start: QParams) -> Point:
+    """Where the optimiser begins: one program in place of one for each kind of leaf."""
+    theta = encode(loss, start)
+    return Point(theta, tuple(jax.tree.leaves(optimizer.init(theta))))
 
 
 def can_step(problem: Problem, state: State) -> bool:

@@ -124,10 +124,10 @@ def _corners(settings: LandscapeConfig, design: Design) -> Points:
         along = np.repeat(np.arange(design.num_directions, dtype=np.int32), 2)[:, None]
     everywhere = np.full(len(coordinates), -1, np.int32)
     return Points(
-        coordinates=jax.numpy.asarray(coordinates),
-        directions=jax.numpy.asarray(along),
-        site=jax.numpy.asarray(everywhere),
-        block=jax.numpy.asarray(everywhere),
+        coordinates=jax.device_put(coordinates),
+        directions=jax.device_put(along),
+        site=jax.device_put(everywhere),
+        block=jax.device_put(everywhere),
     )
 
 

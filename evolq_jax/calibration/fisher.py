@@ -6,6 +6,7 @@ p_c` has E[g g^T] equal to the Hessian of the KL divergence from the float netwo
 2111.12293) and BRECQ weigh errors by squared gradients in the same way. BRECQ uses labels; we do not.
 """
 
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 
 from evolq_jax.network.chunks import image_chunks
 from evolq_jax.network.parts import ModelParts
-from evolq_jax.network.reading import Reading
+from evolq_jax.network.reading import Reading, float_reading
 from evolq_jax.network.run import forward
 from evolq_jax.network.sites import is_stacked, list_sites
 from evolq_jax.objective.logits import random_score
@@ -32,6 +33,29 @@ class _AddSite(FloatSite):
 
     def __call__(self, name: str, x: Array) -> Array:
         return x + self.added[name] if name in self.added else x
+
+
+class _SquareSite(FloatSite):
+    """The float network with the mean squares of gradients at some sites as gradients of `squares`."""
+
+    def __init__(self, squares: dict[str, Array]) -> None:
+        self.squares = squares
+
+    def __call__(self, name: str, x: Array) -> Array:
+        return _measured(x, self.squares[name]) if name in self.squares else x
+
+
+@jax.custom_vjp
+def _measured(x: Array, squares: Array) -> Array:
+    """Returns x [..., K]. The "gradient" of `squares` [...] is the mean over K of x's squared gradient.
+
+    So no gradient of a whole activation is ever kept for all blocks.
+    """
+    del squares
+    return x
+
+
+_measured.defvjp(lambda x, squares: (x, None), lambda _, g: (g, (g**2).mean(-1)))
 
 
 @partial(jax.jit, static_argnames=("parts", "shards"))
@@ -59,11 +83,14 @@ def token_weights(
 
     def one_chunk(chunk: tuple[Array, Array]) -> TokenWeights:
         images_of_chunk, keys_of_chunk = chunk
-        names = tuple(site for _, site in layers)
-        gradients = site_gradients(parts, names, params, images_of_chunk, keys=keys_of_chunk)
-        squares = {name: (gradients[site] ** 2).mean(-1) for name, site in layers}
+        shapes = _shapes(parts, {site for _, site in layers}, params, images_of_chunk)
+        squares = {site: jnp.zeros(shape[:-1]) for site, shape in shapes.items()}
+        squares = _gradients(parts, params, images_of_chunk, _SquareSite, entries=squares, keys=keys_of_chunk)
         # Windows of an image lie on its axis of images: all of an image's tokens are one row.
-        return {name: _normalised(g.reshape(len(g), images.shape[1], -1)) for name, g in squares.items()}
+        return {
+            name: _normalised(squares[site].reshape(len(squares[site]), images.shape[1], -1))
+            for name, site in layers
+        }
 
     # An image's vector depends neither on the chunks nor on the devices.
     count, size = images.shape[0] * images.shape[1], images.shape[1] // shards
@@ -78,10 +105,39 @@ def site_gradients(
 
     `keys` has one PRNG key for each of the images [B, height, width, channels].
     """
+    nothing = {name: jnp.zeros(shape) for name, shape in _shapes(parts, names, params, images).items()}
+    return _gradients(parts, params, images, _AddSite, entries=nothing, keys=keys)
+
+
+def _shapes(
+    parts: ModelParts, names: Iterable[str], params: Params, images: Array
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of what sites receive. Stacked sites have a leading L axis."""
     sites = list_sites(parts, params, images.shape[1:], images.shape[0])
-    depths = {name: [] if sites[name].depth is None else [sites[name].depth] for name in names}
-    nothing = {name: jnp.zeros((*depths[name], *sites[name].shape)) for name in names}
-    return jax.grad(lambda added: _projected(parts, params, images, added=added, keys=keys))(nothing)
+
+    def shape(name: str) -> tuple[int, ...]:
+        depth = sites[name].depth
+        return sites[name].shape if depth is None else (depth, *sites[name].shape)
+
+    return {name: shape(name) for name in names}
+
+
+def _gradients(
+    parts: ModelParts,
+    params: Params,
+    images: Array,
+    make_site: Callable[[dict[str, Array]], FloatSite],
+    *,
+    entries: dict[str, Array],
+    keys: Array,
+) -> dict[str, Array]:
+    """The gradient of the random projection to the entries that sites are made of."""
+
+    def projected(entries: dict[str, Array]) -> Array:
+        reading = Reading(lambda _, own: make_site(dict(own)), params, entries)
+        return _projected(parts, reading, images, keys)
+
+    return jax.grad(projected)(entries)
 
 
 def importance(gradients: Array, num_images: int = 1) -> Array:
@@ -118,7 +174,7 @@ def weight_importance(
     def one_chunk(sums: dict[str, Array], chunk: tuple[Array, Array]) -> tuple[dict[str, Array], None]:
         def projected(chosen: dict[str, Array]) -> Array:
             images, keys = chunk
-            return _projected(parts, unflatten(leaves | chosen), images, added={}, keys=keys)
+            return _projected(parts, float_reading(unflatten(leaves | chosen)), images, keys)
 
         gradients = jax.grad(projected)({name: leaves[name] for name in names})
         return {name: sums[name] + g**2 for name, g in gradients.items()}, None
@@ -130,11 +186,9 @@ def weight_importance(
     return {name: fn[name](jnp.sqrt(total)) for name, total in sums.items()}
 
 
-def _projected(
-    parts: ModelParts, params: Params, images: Array, *, added: dict[str, Array], keys: Array
-) -> Array:
-    """The scalar whose gradient is taken, with arrays added at sites."""
-    logits = forward(parts, Reading(lambda _, entries: _AddSite(dict(entries)), params, added), images)
+def _projected(parts: ModelParts, reading: Reading, images: Array, keys: Array) -> Array:
+    """The scalar whose gradient is taken."""
+    logits = forward(parts, reading, images)
     return random_score(logits, jax.vmap(lambda key: jax.random.normal(key, logits.shape[1:]))(keys))
 
 

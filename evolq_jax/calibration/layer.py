@@ -53,8 +53,25 @@ def finite(tree: Any) -> Array:
 
 
 def moments_of(token: Array, x: Array, wanted: Array) -> Moments:
-    """Sums over tokens, weighted by `token` [T, 1], of input [T, in] or [G, T, in] and output [T, out]."""
+    """Sums over tokens, weighted by `token` [T, 1], of input [T, in] or [G, T, in] and output [T, out].
+
+    The output of groups may also be [G, T, out / G].
+    """
     if x.ndim == 3:
-        return jax.vmap(moments_of, in_axes=(None, 0, 0))(token, x, patches.split(wanted, len(x)))
+        wanted = wanted if wanted.ndim == 3 else patches.split(wanted, len(x))
+        return jax.vmap(moments_of, in_axes=(None, 0, 0))(token, x, wanted)
     weighted = token * x
     return Moments(token.sum(), weighted.sum(0), (token * wanted).sum(0), weighted.T @ x, weighted.T @ wanted)
+
+
+def of_output(moments: Moments, layer: Layer) -> Moments:
+    """The moments of what a layer gives, from those whose target is what it multiplies."""
+    if moments.xx.ndim == 3:
+        groups = len(moments.xx)
+        matrix, bias = patches.as_matrix(layer.weight, groups), layer.bias.reshape(groups, -1)
+        return jax.vmap(of_output)(moments, Layer(matrix, bias, None))
+    weight = patches.as_matrix(layer.weight)
+    return moments._replace(
+        target=moments.target @ weight + moments.total * layer.bias,
+        xt=moments.xt @ weight + jnp.outer(moments.x, layer.bias),
+    )

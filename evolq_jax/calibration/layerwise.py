@@ -15,41 +15,30 @@ and of its wanted output are summed over all calibration images. Then the links 
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from evolq_jax.calibration import patches
+from evolq_jax.calibration.arrival import Stop, Weighing, arrive, layer_of
 from evolq_jax.calibration.fisher import token_weights
-from evolq_jax.calibration.layer import Layer, Moments, moments_of
+from evolq_jax.calibration.layer import Layer, Moments
 from evolq_jax.calibration.link import Calibration, LayerLink, State, WalkConfig
-from evolq_jax.calibration.streams import Place, Streams, advance, block_of, enter_segment, image_streams
+from evolq_jax.calibration.streams import (
+    Block,
+    Place,
+    at_input,
+    enter_segment,
+    image_streams,
+    leave,
+    one_block,
+)
 from evolq_jax.devices.mesh import num_shares
-from evolq_jax.network.parts import BLOCK_INPUT, Linear
 from evolq_jax.quant.qparams import SiteQParams
-from evolq_jax.quant.sites import RecordSite, fake_quant_weights, float_sites, quant_sites
 from evolq_jax.quant.spec import QuantSpec, scope
-from evolq_jax.trees import flatten, unflatten
+from evolq_jax.trees import flatten, stack, unflatten
 from evolq_jax.typing import Array
-
-
-class Stop(NamedTuple):
-    """A layer at which the walk stops, in any block of a segment. Static."""
-
-    place: Place
-    linear: Linear
-    links: tuple[LayerLink, ...]  # without their settings, which are traced
-    relative: bool  # whether a token's error counts relative to its stream's size
-
-
-class Seen(NamedTuple):
-    """What arrives at a layer: the block's inputs, and the weights of their tokens."""
-
-    streams: Streams
-    tokens: Array | None  # [chunks, B, N]; None: all the same
-    block: Array  # its index
-    pull: float
 
 
 def walk(links: Sequence[LayerLink], calibration: Calibration, state: State) -> State:
@@ -65,94 +54,65 @@ def walk(links: Sequence[LayerLink], calibration: Calibration, state: State) -> 
     if config.token_weights == "fisher":
         images, shares = streams.floating, num_shares(calibration.mesh)
         fisher = token_weights(parts, state.reference, images, jax.random.key(0), shards=shares)
-    bare = tuple(replace(link, settings=None, walk=WalkConfig()) for link in links)
-    settings = tuple(link.settings for link in links)
     for number, segment in enumerate(parts.segments):
-        place = Place(parts, calibration.specs, number)
+        place, changed = Place(parts, calibration.specs, number), list[dict[str, Layer]]()
         streams = enter_segment(place, state, streams)
-        for block in range(segment.length):
-            index = jnp.int32(block)
+        for index in range(segment.length):
+            block, known = one_block(place, state, jnp.int32(index)), at_input(streams)
             for linear in segment.linears:
+                stop = Stop(place, linear, config.token_weights != "equal")
+                tokens = fisher.get(f"{segment.name}/{linear.name}")
+                moments, known = arrive(stop, block, known, Weighing(tokens, jnp.int32(index), config.pull))
+                block = _with_layer(block, linear.name, _changed(links, stop, moments, block))
                 done += 1
-                weights = fisher.get(f"{segment.name}/{linear.name}")
-                tokens = None if weights is None else weights[:, block]
-                stop = Stop(place, linear, bare, config.token_weights != "equal")
-                state = _correct(stop, state, Seen(streams, tokens, index, config.pull), settings)
                 calibration.progress(done, steps)
-            streams = jax.block_until_ready(advance(place, state, streams, index))
+            streams = jax.block_until_ready(leave(place, block, known))
+            changed.append({linear.name: layer_of(block, linear.name) for linear in segment.linears})
             done += 1
             calibration.progress(done, steps)
+        state = _with_layers(state, segment.name, _stacked(changed))
     return state
 
 
-@partial(jax.jit, static_argnames=("stop",))
-def _correct(stop: Stop, state: State, seen: Seen, settings: tuple[Any, ...]) -> State:
-    """One layer of a block, changed by all links."""
-    place, linear, index = stop.place, stop.linear, seen.block
-    name = place.segment.name
-    moments = _moments(stop, state, seen)
-    _, block, qparams = block_of(place, state, index)
-    leaves, site = flatten(block), f"{linear.name}/weight"
-    layer = Layer(leaves[site], leaves[f"{linear.name}/bias"], qparams.get(site))
-    links = [replace(link, settings=own) for link, own in zip(stop.links, settings, strict=True)]
-    layer = corrected(links, scope(place.specs, name).get(site), moments, layer)
-    stacked = flatten(state.params)
-    for leaf, value in ((site, layer.weight), (f"{linear.name}/bias", layer.bias)):
-        stacked[f"{name}/{leaf}"] = stacked[f"{name}/{leaf}"].at[index].set(value)
-    all_qparams = dict(state.qparams)
-    if layer.site_qparams is not None:
-        whole = f"{name}/{site}"
-        all_qparams[whole] = jax.tree.map(
-            lambda a, b: a.at[index].set(b), all_qparams[whole], layer.site_qparams
-        )
-    return state._replace(params=unflatten(stacked), qparams=all_qparams)
+def _changed(links: Sequence[LayerLink], stop: Stop, moments: Moments, block: Block) -> Layer:
+    """The stop's layer, changed by all links. Layers of one shape share a program."""
+    bare = tuple(replace(link, settings=None, walk=WalkConfig()) for link in links)
+    spec = dict(stop.place.local_specs).get(f"{stop.linear.name}/weight")
+    settings = tuple(link.settings for link in links)  # are traced
+    return _corrected(bare, spec, moments, layer_of(block, stop.linear.name), settings=settings)
 
 
-def _moments(stop: Stop, state: State, seen: Seen) -> Moments:
-    """The moments of the quantized input, and of the output that would bring both networks together."""
-    place, linear = stop.place, stop.linear
-    segment = place.segment
-    reference, params, qparams = block_of(place, state, seen.block)
-    quantized = fake_quant_weights(place.local_specs, params, qparams)
-    weight, bias = (flatten(reference)[f"{linear.name}/{leaf}"] for leaf in ("weight", "bias"))
-
-    names = frozenset(filter(None, (linear.source, linear.residual)))
-
-    def one_chunk(chunk: tuple[Array, Array, Array | None]) -> Moments:
-        kept = []
-        for factory, block, x in (
-            (float_sites, reference, chunk[0]),
-            (quant_sites(place.specs), quantized, chunk[1]),
-        ):
-            site = RecordSite(factory(segment.name, qparams), names)
-            segment.block(block, site, x)
-            kept.append(site.kept | {BLOCK_INPUT: x})
-        exact, x = (patches.tokens(values[linear.source], weight) for values in kept)
-        wanted = patches.product(exact, weight) + bias
-        token = jnp.ones((len(wanted), 1))
-        if chunk[2] is not None:
-            token += chunk[2].reshape(-1, 1)
-        if linear.residual is not None:
-            added, rough = (_rows(linear, values[linear.residual]) for values in kept)
-            if linear.normed and stop.relative:
-                # Only a token's error relative to the whole stream counts. Without this, the few tokens with
-                # massive activations are all that is fitted.
-                token /= ((wanted + added) ** 2).mean(-1, keepdims=True)
-            wanted += seen.pull * (added - rough)
-        return moments_of(token, x, wanted)
-
-    def add(sums: Moments, chunk: tuple[Array, Array, Array | None]) -> tuple[Moments, None]:
-        return jax.tree.map(jnp.add, sums, one_chunk(chunk)), None
-
-    chunks = (seen.streams.floating, seen.streams.quantized, seen.tokens)
-    shapes = jax.eval_shape(one_chunk, jax.tree.map(lambda leaf: leaf[0], chunks))
-    return jax.lax.scan(add, jax.tree.map(jnp.zeros_like, shapes), chunks)[0]
+@partial(jax.jit, static_argnames=("links", "spec"))
+def _corrected(
+    links: tuple[LayerLink, ...],
+    spec: QuantSpec | None,
+    moments: Moments,
+    layer: Layer,
+    *,
+    settings: tuple[Any, ...],
+) -> Layer:
+    given = [replace(link, settings=own) for link, own in zip(links, settings, strict=True)]
+    return corrected(given, spec, moments, layer)
 
 
-def _rows(linear: Linear, x: Array) -> Array:
-    """The tensor to which a layer's output is added, in the order of the layer's tokens [T, out]."""
-    x = x if linear.arrange is None else linear.arrange(x)
-    return x.reshape(-1, x.shape[-1])
+def _with_layer(block: Block, name: str, layer: Layer) -> Block:
+    """The block, or a segment's stacked blocks, with a layer in place of that of the same name."""
+    site = f"{name}/weight"
+    leaves = flatten(block.params) | {site: layer.weight, f"{name}/bias": layer.bias}
+    own = {} if layer.site_qparams is None else {site: layer.site_qparams}
+    return block._replace(params=unflatten(leaves), qparams=block.qparams | own)
+
+
+_stacked = jax.jit(stack)
+
+
+def _with_layers(state: State, segment: str, layers: dict[str, Layer]) -> State:
+    """The state with the layers of all blocks of a segment, each with a leading L axis."""
+    block = Block({}, state.params[segment], scope(state.qparams, segment))
+    for name, layer in layers.items():
+        block = _with_layer(block, name, layer)
+    qparams = {f"{segment}/{name}": own for name, own in block.qparams.items()}
+    return state._replace(params=state.params | {segment: block.params}, qparams=state.qparams | qparams)
 
 
 def corrected(links: Sequence[LayerLink], spec: QuantSpec | None, moments: Moments, layer: Layer) -> Layer:

@@ -106,11 +106,15 @@ class ObserveSite(FloatSite):
 
 @dataclass(frozen=True)
 class RecordSite:
-    """Another reading, with what leaves the named sites kept."""
+    """Another reading, with what leaves the named sites kept.
+
+    Sites with a `known` value give it in place of their own. XLA then drops whatever only led there.
+    """
 
     site: Site
     names: frozenset[str]
-    kept: dict[str, Array] = field(default_factory=dict)
+    kept: dict[str, Array] = field(default_factory=dict)  # in the order in which the sites are called
+    known: Mapping[str, Array] = field(default_factory=dict)
 
     def __call__(self, name: str, x: Array) -> Array:
         """The other reading's."""
@@ -125,6 +129,7 @@ class RecordSite:
         return self._keep(name, self.site.softmax(name, source, logits))
 
     def _keep(self, name: str, x: Array) -> Array:
+        x = self.known.get(name, x)
         if name in self.names:
             self.kept[name] = x
         return x

@@ -22,6 +22,7 @@ from evolq_jax.calibration.streams import (
     Place,
     Streams,
     advance,
+    at_input,
     block_of,
     enter_segment,
     image_streams,
@@ -97,7 +98,7 @@ def _output(segment: Segment, params: Params, x: jax.ShapeDtypeStruct) -> jax.Sh
 @partial(jax.jit, static_argnames=("place",))
 def _corrected(place: Place, state: State, streams: Streams, index: Array) -> tuple[Streams, Params]:
     """Both networks' activations behind block `index`, and its correction, which the quantized one uses."""
-    exact, rough = run_both(place, block_of(place, state, index), streams)
+    exact, rough = run_both(place, block_of(place, state, index), at_input(streams))
     even, odd = (half_moments(parity, streams.quantized, exact, rough) for parity in (0, 1))
     weight, bias = fit(even, odd)
     return Streams(exact, rough + streams.quantized @ weight + bias), {"weight": weight, "bias": bias}

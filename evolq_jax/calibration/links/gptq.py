@@ -42,7 +42,7 @@ def error_feedback(
     order = jnp.argsort(-jnp.diag(xx))
     xx, rows = damped(xx, DAMPING)[order][:, order], weight[order]
     shrinks = jnp.asarray(SHRINKS).reshape(-1, 1, 1)
-    attempts = SiteQParams(shrinks * site_qparams.scale, *site_qparams[1:])  # clipped around zero
+    attempts = site_qparams._replace(scale=shrinks * site_qparams.scale)  # clipped around zero
     rounded = _feedback(spec, attempts, _inverse_factor(xx), rows)
 
     def error(rounded: Array) -> Array:

@@ -12,13 +12,14 @@ and of its wanted output are summed over all calibration images. Then the links 
 - A convolution is a linear layer over patches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.stages import Lowered
 
 from evolq_jax.calibration import patches
 from evolq_jax.calibration.arrival import Stop, Weighing, arrive, layer_of
@@ -33,7 +34,9 @@ from evolq_jax.calibration.streams import (
     image_streams,
     leave,
     one_block,
+    run_both,
 )
+from evolq_jax.devices.ahead import compile_ahead, shapes_of
 from evolq_jax.devices.mesh import num_shares
 from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.spec import QuantSpec, scope
@@ -49,6 +52,8 @@ def walk(links: Sequence[LayerLink], calibration: Calibration, state: State) -> 
     parts, config = calibration.parts, links[0].walk
     steps = sum(segment.length * (len(segment.linears) + 1) for segment in parts.segments)
     done = 0
+    if calibration.mesh is None:
+        compile_ahead(*_programs(links, calibration, state))
     streams = image_streams(calibration)
     fisher = {}
     if config.token_weights == "fisher":
@@ -74,12 +79,52 @@ def walk(links: Sequence[LayerLink], calibration: Calibration, state: State) -> 
     return state
 
 
-def _changed(links: Sequence[LayerLink], stop: Stop, moments: Moments, block: Block) -> Layer:
-    """The stop's layer, changed by all links. Layers of one shape share a program."""
+def _programs(
+    links: Sequence[LayerLink], calibration: Calibration, state: State
+) -> list[Callable[[], Lowered]]:
+    """The walk's programs: what a block of each segment runs, for shapes in place of arrays."""
+    programs, parts, config = list[Callable[[], Lowered]](), calibration.parts, links[0].walk
+    streams, state = jax.eval_shape(lambda: image_streams(calibration)), shapes_of(state)
+    fisher = {}
+    if config.token_weights == "fisher":
+        weigh = partial(token_weights, parts)
+        fisher = jax.eval_shape(weigh, state.reference, streams.floating, jax.random.key(0))
+    for number, segment in enumerate(parts.segments):
+        place = Place(parts, calibration.specs, number)
+        first: Any = jax.ShapeDtypeStruct((), jnp.int32)
+        streams = jax.eval_shape(partial(enter_segment, place), state, streams)
+        block, known = jax.eval_shape(partial(one_block, place), state, first), at_input(streams)
+        for linear in segment.linears:
+            stop = Stop(place, linear, config.token_weights != "equal")
+            tokens = fisher.get(f"{segment.name}/{linear.name}")
+            weighing = Weighing(tokens, first, config.pull)
+            programs.append(partial(arrive.lower, stop, block, known, weighing))
+            moments, known = jax.eval_shape(partial(arrive, stop), block, known, weighing)
+            programs.append(partial(_changed, links, stop, moments, block, run=_corrected.lower))
+            layer = jax.eval_shape(partial(_changed, links, stop), moments, block)
+            block = _with_layer(block, linear.name, layer)
+        programs.append(partial(leave.lower, place, block, known))
+        streams = jax.eval_shape(partial(run_both, place), block, known)
+    return programs
+
+
+def _changed(
+    links: Sequence[LayerLink],
+    stop: Stop,
+    moments: Moments,
+    block: Block,
+    *,
+    run: Callable[..., Any] | None = None,
+) -> Any:
+    """The stop's layer, changed by all links. Layers of one shape share a program.
+
+    With `run`, what that makes of the program's arguments.
+    """
     bare = tuple(replace(link, settings=None, walk=WalkConfig()) for link in links)
     spec = dict(stop.place.local_specs).get(f"{stop.linear.name}/weight")
     settings = tuple(link.settings for link in links)  # are traced
-    return _corrected(bare, spec, moments, layer_of(block, stop.linear.name), settings=settings)
+    run = run or _corrected
+    return run(bare, spec, moments, layer_of(block, stop.linear.name), settings=settings)
 
 
 @partial(jax.jit, static_argnames=("links", "spec"))

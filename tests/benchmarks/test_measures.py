@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import (
     compilations,
+    device,
     float_forward,
     kernels,
     landscape,
@@ -122,6 +123,21 @@ def test_kernels_are_counted_for_both_loops() -> None:
     assert rows["shared", 0]["host waits"] > 0 == rows["counted", 0]["host waits"]
     assert rows["shared", 0]["unknown loops"] == 1 > rows["counted", 0]["unknown loops"]
     assert rows["counted", 0]["kernels"] > rows["counted", 2]["kernels"] > 0
+
+
+def test_shares_of_a_device_are_those_of_the_roofline() -> None:
+    """On whatever runs the tests; rates mean nothing for so small a network."""
+    subject, case = tiny_subject(3), Case("matmul", 5, children=2, population_chunk=2)
+    found = device.row(subject, case, device.Ceiling(1e9, 2e9), repeats=1)
+    flops, moved = device.flops_of_image(subject), found["MiB an image"] * device.MIB
+    config = subject.config
+    head = 2 * config.width * config.num_classes
+    assert flops == peak.block_flops(config) + peak.last_block_flops(config) + head
+    rate = found["candidate images/s"]
+    assert found["of the product peak"] == pytest.approx(rate * flops / 1e9, rel=0.01, abs=1e-3)
+    assert found["of the copy rate"] == pytest.approx(rate * moved / 2e9, rel=0.05, abs=1e-3)
+    assert found["roofline images/s"] == pytest.approx(min(1e9 / flops, 2e9 / moved), rel=0.05)
+    assert device.copy_rate(2**20, 1) > 0
 
 
 @pytest.mark.cpu(reason="GPUs call libraries for products, which do not say their work")

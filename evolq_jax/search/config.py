@@ -32,6 +32,7 @@ ATTENTION_WEIGHTS = ("*/attn*/[qk]*/weight", "*/attn*/proj/weight")
 
 TeacherKind = Literal["float", "integer_layer_norm"]
 BlockLoop = Literal["shared", "counted"]
+COUNTED_FROM = 20  # generations at each block: below, compiling takes longer than is saved
 
 
 MAX_CANDIDATES = 2**20  # of one generation: their scales are held at once
@@ -92,9 +93,9 @@ class SearchConfig:
       prefixes: how the inputs of all blocks are kept for a pass: `float32`; `bfloat16`, half the memory, but
         candidates are then judged on rounded inputs; `recompute`: not kept, each is computed at its visit.
       block_loop: the loop over the blocks from the searched one on. `shared`: one program serves all blocks.
-        `counted`: one program for each block, which knows how often its loop runs; so an accelerator need not
-        ask the host before each round. None: `shared` on CPUs, `counted` elsewhere. It changes nothing but
-        rounding.
+        `counted`: whole populations are scored by a program for each block, which knows how often its loop
+        runs; so an accelerator need not ask the host before each round. None: `counted` on accelerators where
+        passes meet each block in 20 generations or more. It changes nothing but rounding.
       image_chunk: images run at once; None: chosen for the backend.
       population_chunk: candidates run at once; None: chosen for the backend.
     """
@@ -324,7 +325,10 @@ class SearchConfig:
     @property
     def counts_blocks(self) -> bool:
         """Whether every block has a program of its own (`block_loop`)."""
-        return (self.block_loop or ("shared" if jax.default_backend() == "cpu" else "counted")) == "counted"
+        if self.block_loop is not None:
+            return self.block_loop == "counted"
+        often = self.budget is None and self.passes * self.generations >= COUNTED_FROM
+        return often and jax.default_backend() != "cpu"
 
     def chunks(self) -> tuple[int, int]:
         """Images and candidates run at once: the settings, or what suits the backend."""

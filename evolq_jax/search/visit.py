@@ -122,7 +122,9 @@ def score(
       num_images: of the part, from the first on; None: all.
       part: the images searched on (0), or those held out (1).
     """
-    images, runner = problem.parts_of_images[part], problem.runner
+    images, runner, size = problem.parts_of_images[part], problem.runner, len(jax.tree.leaves(candidates)[0])
+    # What is scored but once at a visit is not worth a program for each block.
+    counted = runner.counts_blocks and size == problem.config.num_candidates
     fitness = programs.score(
         runner,
         images.objective,
@@ -130,7 +132,7 @@ def score(
         replicate(runner.mesh, candidates),
         number=blocks.place.segment,
         num_images=num_images or images.num_images,
-        block=blocks.place.block if runner.counts_blocks else None,
+        block=blocks.place.block if counted else None,
     )
     return fetch(runner.mesh, fitness)
 

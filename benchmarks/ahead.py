@@ -35,7 +35,7 @@ class Compiled:
     """What each device does and holds."""
 
     flops_first: float  # of matrix products, for a candidate of the first block
-    flops_last: float  # of the last block
+    flops_last: float  # of the last block but one
     received: int  # bytes of collectives' results
     largest: int  # of one of them
     arguments: int  # bytes
@@ -85,7 +85,8 @@ def compile_scoring(setup: Setup, mesh: Mesh, num_images: int) -> Compiled:
         compiled = programs.score.lower(runner, objective, context, candidates, **static).compile()
     text, memory = compiled.as_text() or "", compiled.memory_analysis()
     assert memory is not None  # every backend used here tells
-    least, most = work(text, 0), work(text, segment.length - 1)
+    rounds = segment.length - (1 if segment.last is None else 2)  # of the loop after the first block
+    least, most = work(text, 0), work(text, rounds)
     sizes = memory.argument_size_in_bytes, memory.temp_size_in_bytes
     return Compiled(most.flops, least.flops, sum(most.received.values()), most.largest, *sizes)
 

@@ -40,7 +40,10 @@ def measure(subject: Subject, options: Options) -> list[dict[str, Any]]:
     chunks = CHUNKS[1:3] if options.quick else CHUNKS
     tasks = {"float": best_task(subject, options)} | {chunk: whole(subject, chunk) for chunk in chunks}
     seconds = interleave(tasks, num_repeats(options))
-    flops, peak = 2 * forward_flops(subject.config), peak_flops()  # ranges first, then their scores
+    flops, peak = (
+        2 * forward_flops(subject.config, whole=True),
+        peak_flops(),
+    )  # ranges first, then their scores
     rows: list[dict[str, Any]] = []
     for chunk in chunks:
         per_image = float(np.median(seconds[chunk]))

@@ -38,11 +38,27 @@ def block_flops(config: ViTConfig) -> int:
     return 2 * tokens * linear + 4 * tokens * tokens * width
 
 
-def forward_flops(config: ViTConfig) -> int:
-    """Operations of the whole network's matrix products for one image."""
+def last_block_flops(config: ViTConfig) -> int:
+    """The same of the last block, where the head reads the class token alone: keys and values are of all."""
+    if config.pool != "token":
+        return block_flops(config)
+    read, tokens, width = 1 + config.distilled, config.num_tokens, config.width
+    own = 2 * read * (width * width + 2 * width * config.mlp_width)
+    return 2 * tokens * 3 * width * width + own + 4 * read * tokens * width
+
+
+def forward_flops(config: ViTConfig, *, whole: bool = False) -> int:
+    """Operations of the network's matrix products for one image.
+
+    Args:
+      config: the network's sizes.
+      whole: whether the last block runs for all tokens, as in calibration.
+    """
     patches = config.num_tokens - 1 - config.distilled
     embedding = 2 * patches * config.patch_size**2 * config.channels * config.width
-    return embedding + config.depth * block_flops(config) + 2 * config.width * config.num_classes
+    last = block_flops(config) if whole else last_block_flops(config)
+    blocks = (config.depth - 1) * block_flops(config) + last
+    return embedding + blocks + 2 * config.width * config.num_classes
 
 
 def measure(subject: Subject, options: Options) -> list[dict[str, Any]]:

@@ -141,8 +141,9 @@ def measure(subject: Subject, case: Case, image_chunk: int) -> tuple[Work, float
     """What a device does, and the seconds of a call where devices are real."""
     lowered, arguments = lower(subject, case, image_chunk)
     compiled = lowered.compile()
-    length = subject.parts.segments[0].length
-    after = length - length // 2 - 1
+    segment = subject.parts.segments[0]
+    length = segment.length
+    after = length - length // 2 - (1 if segment.last is None else 2)  # rounds of the loop
     done = work(compiled.as_text() or "", unknown_trips=after)
     if jax.default_backend() == "cpu":
         return done, None

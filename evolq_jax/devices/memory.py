@@ -29,6 +29,19 @@ def limit_bytes(text: str) -> int:
     return _device_bytes() if text == DEVICE else parse_bytes(text)
 
 
+def usual_bytes() -> int | None:
+    """What a run that names no amount fills: half of an accelerator's memory. None: nothing is filled.
+
+    The other half is for what XLA needs beside the arrays. On a CPU more at once is no faster.
+    """
+    if jax.default_backend() == "cpu":
+        return None
+    try:
+        return _device_bytes() // 2
+    except UserError:  # it does not tell
+        return None
+
+
 def _device_bytes() -> int:
     device = jax.local_devices()[0]
     if device.platform != "cpu":

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 
 from evolq_jax.config.experiment import Experiment
-from evolq_jax.devices.memory import limit_bytes
+from evolq_jax.devices.memory import limit_bytes, usual_bytes
 from evolq_jax.errors import UserError
 from evolq_jax.network.network import Network
 from evolq_jax.network.reading import float_reading
@@ -28,13 +28,16 @@ except ImportError:  # Windows
 MIB = 2**20
 # On a CPU interpreter, libraries and compiler share the limit with the arrays (537 MiB, docs/performance.md).
 PROCESS = 600 * MIB
+# Images times candidates. More gain nothing, and arrays of more values than 32 bits count are slow.
+MOST_AT_ONCE = 4096
 
 
 def fit_memory(setup: Setup, num_images: int) -> Setup:
     """The largest chunks within `memory` and the settings.
 
-    First fewer candidates run at once; then the inputs of all blocks are kept in bfloat16, then not at all;
-    then fewer images run at once.
+    On an accelerator, chunks that nobody set grow, up to all images and candidates at once; without `memory`
+    they fill half of it. Where chunks must shrink, first fewer candidates run at once; then the inputs of all
+    blocks are kept in bfloat16, then not at all; then fewer images run at once.
 
     They do not depend on what the process happens to hold: the same config gives the same chunks, and so the
     same bits. Where chunks are lowered, calibration and evaluation run no more images at once than search.
@@ -42,11 +45,17 @@ def fit_memory(setup: Setup, num_images: int) -> Setup:
     Raises:
       UserError: not even one image and one candidate fit.
     """
-    config = setup.config
-    if config.memory is None:
+    config, usual = setup.config, usual_bytes()
+    limit = usual if config.memory is None else limit_bytes(config.memory)
+    if limit is None:
         return setup
-    limit = limit_bytes(config.memory)
-    choices = [setup, *(_with_sizes(setup, sizes) for sizes in _smaller_sizes(config, num_images))]
+    larger = [] if usual is None else _larger_sizes(config, num_images)
+    smaller = _smaller_sizes(config, num_images)
+    choices = [
+        *(_with_sizes(setup, sizes) for sizes in larger),
+        setup,
+        *(_with_sizes(setup, sizes) for sizes in smaller),
+    ]
     fitting = (choice for choice in choices if needed_bytes(choice, num_images) <= limit)
     found = next(fitting, None)
     if found is None:
@@ -76,6 +85,19 @@ def _smaller_sizes(config: Experiment, num_images: int) -> list[_Sizes]:
     kinds = PREFIX_KINDS[PREFIX_KINDS.index(search.prefixes) :]
     sizes = [_Sizes(first, p, kind) for kind in kinds for p in candidates]
     return sizes + [_Sizes(i, 1, kinds[-1]) for i in rest]
+
+
+def _larger_sizes(config: Experiment, num_images: int) -> list[_Sizes]:
+    """More than the usual sizes, of what the config leaves open: the most at once first."""
+    search = config.search
+    images, candidates = search.chunks()
+    num_searched = num_images - search.num_held_out(num_images)
+    images = [images] if search.image_chunk else _divisors(num_searched, num_searched)
+    candidates = [candidates] if search.population_chunk else _divisors(search.num_candidates, MOST_AT_ONCE)
+    usual = math.prod(search.chunks())
+    sizes = [_Sizes(i, p, search.prefixes) for i in images for p in candidates]
+    at_once = [size for size in sizes if usual < size.images * size.candidates <= MOST_AT_ONCE]
+    return sorted(at_once, key=lambda size: (size.images * size.candidates, size.images), reverse=True)
 
 
 def _divisors(total: int, at_most: int) -> list[int]:

@@ -31,6 +31,8 @@ ATTENTION_WEIGHTS = ("*/attn*/[qk]*/weight", "*/attn*/proj/weight")
 
 
 TeacherKind = Literal["float", "integer_layer_norm"]
+BlockLoop = Literal["shared", "counted"]
+COUNTED_FROM = 20  # generations at each block: below, compiling takes longer than is saved
 
 
 MAX_CANDIDATES = 2**20  # of one generation: their scales are held at once
@@ -90,6 +92,10 @@ class SearchConfig:
       rescore_start: evaluate a block's start anew at each visit, as released, though it is known.
       prefixes: how the inputs of all blocks are kept for a pass: `float32`; `bfloat16`, half the memory, but
         candidates are then judged on rounded inputs; `recompute`: not kept, each is computed at its visit.
+      block_loop: the loop over the blocks from the searched one on. `shared`: one program serves all blocks.
+        `counted`: whole populations are scored by a program for each block, which knows how often its loop
+        runs; so an accelerator need not ask the host before each round. None: `counted` on accelerators where
+        passes meet each block in 20 generations or more. It changes nothing but rounding.
       image_chunk: images run at once; None: chosen for the backend.
       population_chunk: candidates run at once; None: chosen for the backend.
     """
@@ -126,6 +132,7 @@ class SearchConfig:
     teacher: TeacherKind = "float"
     rescore_start: bool = False
     prefixes: PrefixKind = "float32"
+    block_loop: BlockLoop | None = None
     image_chunk: int | None = None
     population_chunk: int | None = None
 
@@ -161,6 +168,9 @@ class SearchConfig:
         if self.prefixes not in PREFIX_KINDS:
             known = ", ".join(PREFIX_KINDS)
             raise UserError(f"search.prefixes must be one of {known}, not '{self.prefixes}'")
+        if self.block_loop not in (None, *get_args(BlockLoop)):
+            known = ", ".join(get_args(BlockLoop))
+            raise UserError(f"search.block_loop must be one of {known}, not '{self.block_loop}'")
         if not 0 < self.density <= 1:
             raise UserError(f"search.density must be above 0 and at most 1, not {self.density}")
         if not 0 <= self.holdout < 1:
@@ -311,6 +321,14 @@ class SearchConfig:
             return None
         held_out = self.num_held_out(num_images)
         return Placement(mesh, (num_images - held_out, held_out), self.chunks()[0])
+
+    @property
+    def counts_blocks(self) -> bool:
+        """Whether every block has a program of its own (`block_loop`)."""
+        if self.block_loop is not None:
+            return self.block_loop == "counted"
+        often = self.budget is None and self.passes * self.generations >= COUNTED_FROM
+        return often and jax.default_backend() != "cpu"
 
     def chunks(self) -> tuple[int, int]:
         """Images and candidates run at once: the settings, or what suits the backend."""

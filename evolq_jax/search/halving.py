@@ -54,8 +54,21 @@ def halve(score: Callable[[QParams, int], Array], candidates: QParams, counts: S
     if size == 1 or len(counts) == 1:
         return score(candidates, counts[-1])
     fitness = score(candidates, counts[0])
-    order = jnp.argsort(fitness)  # not a number comes last
-    kept, lost = order[: (size + 1) // 2], order[(size + 1) // 2 :]
-    better = halve(score, jax.tree.map(lambda leaf: leaf[kept], candidates), counts[1:])
+    better = halve(score, _better_half(candidates, fitness), counts[1:])
+    return _joined(fitness, better)
+
+
+@jax.jit
+def _better_half(candidates: QParams, fitness: Array) -> QParams:
+    """The candidates that go on, the best first."""
+    kept = jnp.argsort(fitness)[: (len(fitness) + 1) // 2]  # not a number comes last
+    return jax.tree.map(lambda leaf: leaf[kept], candidates)
+
+
+@jax.jit
+def _joined(fitness: Array, better: Array) -> Array:
+    """Fitness [P] of all, with that of the better half [(P + 1) // 2] put in, and the others behind it."""
+    order = jnp.argsort(fitness)
+    kept, lost = order[: len(better)], order[len(better) :]
     behind = jnp.nanmax(better) + (fitness[lost] - fitness[lost[0]])
     return fitness.at[kept].set(better).at[lost].set(behind)

@@ -28,7 +28,7 @@ class Context(NamedTuple):
     """What candidates for a few neighbouring blocks (often one) are put into."""
 
     network: Quantized  # at the current scales, which all other blocks use
-    block: Array  # number of the first of the blocks in its segment; traced
+    block: Array | int  # number of the first of the blocks in its segment; traced, or known
     x: Array  # that block's input [B, ...]
     teacher: Teacher  # on the same images
     temperature: Array | float = 3.0  # of infoNCE; traced

@@ -179,7 +179,7 @@ def make_problem(
     placement = config.placement(mesh, num_images)
     return Problem(
         config,
-        Runner(parts, specs, image_chunk, population_chunk, placement=placement),
+        Runner(parts, specs, image_chunk, population_chunk, placement, config.counts_blocks),
         searched=Part(objective, num_images - held_out),
         held_out=Part(held_out_objective, held_out) if held_out else None,
         segments=tuple(reversed(segments)),

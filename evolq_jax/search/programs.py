@@ -11,13 +11,12 @@ from jax.sharding import PartitionSpec as P
 from evolq_jax.devices.mesh import CANDIDATE, DATA, spread
 from evolq_jax.devices.placement import even_chunk
 from evolq_jax.network.point import Quantized
-from evolq_jax.network.run import at, window
+from evolq_jax.network.run import window
 from evolq_jax.network.walk import block_inputs, float_outputs, prefix_outputs
 from evolq_jax.objective.objective import Objective, Teacher
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.search.population import Context, population_fitness
 from evolq_jax.search.runner import Runner
-from evolq_jax.search.space import SearchSpace
 from evolq_jax.typing import Array, Params
 
 JITTER = 1e-6  # relative; float32 resolves 1.2e-7
@@ -78,7 +77,7 @@ def float_blocks(
     return spread(runner.mesh, on_device, in_specs, P(DATA))(params, inputs, index)
 
 
-@partial(jax.jit, static_argnames=("runner", "objective", "number", "num_images"))
+@partial(jax.jit, static_argnames=("runner", "objective", "number", "num_images", "block"))
 def score(
     runner: Runner,
     objective: Objective,
@@ -87,6 +86,7 @@ def score(
     *,
     number: int,
     num_images: int,
+    block: int | None = None,
 ) -> Array:
     """`population_fitness` [P] on the first images.
 
@@ -102,6 +102,8 @@ def score(
       candidates: local scales of the blocks, leading axes [P, blocks] on every leaf.
       number: which segment the blocks are in.
       num_images: scored on.
+      block: the number of the first block, if it is to be known: a program of its own, without loops whose
+        bounds are traced. None: it is that of the context.
     """
     size, placement = jax.tree.leaves(candidates)[0].shape[0], runner.placement
     rows = 1 if runner.mesh is None else runner.mesh.shape[CANDIDATE]
@@ -122,7 +124,8 @@ def score(
             x, own_output = jax.tree.map(partial(_row, rows, runner.image_chunk), (x, own_output))
         elif rows > 1:
             candidates = jax.tree.map(partial(_row, rows, 1), candidates)
-        own = context._replace(x=x, teacher=context.teacher._replace(own_output=own_output))
+        place = context.block if block is None else block
+        own = context._replace(block=place, x=x, teacher=context.teacher._replace(own_output=own_output))
         fitness = population_fitness(runner, objective, own, candidates, number=number, gather=gather)
         return fitness if alone or rows == 1 else jax.lax.all_gather(fitness, CANDIDATE, tiled=True)
 
@@ -130,7 +133,7 @@ def score(
     return spread(runner.mesh, on_device, in_specs, P())(context, candidates)[:size]
 
 
-def _input_of(inputs: Array, index: Array) -> Array:
+def _input_of(inputs: Array, index: Array | int) -> Array:
     """[L, B, ...] -> [B, ...]; of [1, B, ...] the only one, since an index that is too large is cut."""
     return jax.lax.dynamic_index_in_dim(inputs, index, keepdims=False).astype(jnp.float32)
 
@@ -166,9 +169,9 @@ def jitter(sites: tuple[str, ...], block_qparams: QParams, key: Array, size: int
 
 
 @jax.jit
-def slice_block(stacked: Any, index: Array | int) -> Any:
-    """`at`, compiled once for all leaves instead of once for each shape."""
-    return at(stacked, index)
+def alone(tree: Any) -> Any:
+    """A population of one."""
+    return jax.tree.map(lambda leaf: leaf[None], tree)
 
 
 @partial(jax.jit, static_argnames=("size",))
@@ -186,10 +189,3 @@ def write_back(segment: str, qparams: QParams, block_qparams: QParams, index: Ar
         put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=index, axis=0)
         qparams[site] = jax.tree.map(put, qparams[site], site_qparams)
     return qparams
-
-
-@partial(jax.jit, static_argnames=("space",))
-def decode(space: SearchSpace, population: dict[str, Array], start_qparams: QParams, step: Array) -> QParams:
-    """The blocks' scales for a population of solutions: leading axes [P, blocks] on every leaf."""
-    by_block = jax.vmap(lambda solution, start: space.decode(solution, start, step))
-    return jax.vmap(by_block, in_axes=(0, None))(population, start_qparams)

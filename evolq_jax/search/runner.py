@@ -19,6 +19,7 @@ class Runner:
       image_chunk: images that run at once on a device; changes nothing but rounding.
       population_chunk: candidates that run at once, each on so many images.
       placement: how the calibration images lie over the devices; None: on one.
+      counts_blocks: whether every block has a program of its own, whose loops over blocks have known bounds.
     """
 
     parts: ModelParts
@@ -26,6 +27,7 @@ class Runner:
     image_chunk: int = 10
     population_chunk: int = 1
     placement: Placement | None = None
+    counts_blocks: bool = False
 
     @property
     def mesh(self) -> Mesh | None:

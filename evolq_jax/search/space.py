@@ -75,6 +75,10 @@ class SearchSpace:
             changed[site] = changed[site]._replace(zero_point=moved)
         return start | changed
 
+    def decode_blocks(self, solution: dict[str, Array], start: QParams, step: Array | float) -> QParams:
+        """`decode` of neighbouring blocks: a leading axis on every leaf."""
+        return jax.vmap(lambda solution, start: self.decode(solution, start, step))(solution, start)
+
     def num_coordinates(self, site: str, channels: int) -> int:
         """Numbers that a solution has for a site with so many scales."""
         if self.parametrization == "log_per_tensor" or site in self.tied:

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from evolq_jax.network.parts import num_blocks
@@ -21,8 +20,8 @@ class State(NamedTuple):
 
     qparams: QParams
     key: Array
-    fitness: Array  # [], at `qparams`, on the images searched on; infinite before the first visit
-    held_out_fitness: Array  # []
+    fitness: np.ndarray  # [], at `qparams`, on the images searched on; infinite before the first visit
+    held_out_fitness: np.ndarray  # []
     # By block of the whole network, NaN where unknown: one entry, or one for each block visited where a
     # block's own output counts.
     first_fitness: np.ndarray  # [blocks]
@@ -55,7 +54,7 @@ def init(problem: Problem, qparams: QParams, key: Array) -> State:
       qparams: where to start.
       key: PRNG key; consumed.
     """
-    unknown = jnp.asarray(jnp.inf, jnp.float32)
+    unknown = np.asarray(np.inf, np.float32)
     nothing = np.full(num_blocks(problem.runner.parts), np.nan, np.float32)
     return State(
         qparams=qparams,

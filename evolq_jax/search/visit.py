@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Generator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.spec import scope
 from evolq_jax.search import programs
 from evolq_jax.search.budget import num_noise_copies
+from evolq_jax.search.generation import Method, ask, start, tell
 from evolq_jax.search.halving import halve, stages
 from evolq_jax.search.population import Context
 from evolq_jax.search.prefixes import Inputs, blocks_to_cache, blocks_to_recompute, cache, inputs_at
@@ -68,58 +69,45 @@ def visit(
     strategy = segment.strategy
     if place.pass_number == 0 and segment.grid is not None:
         strategy, generations = segment.grid, config.grid_start
-    key = jax.random.fold_in(state.key, state.visits)
+    method, told = Method(config, segment.space, strategy), None
+    best, visits = blocks.start, np.int32(state.visits)
+    running = start(method, blocks.start, key=state.key, visits=visits, fitness=state.fitness)
     state = state._replace(visits=state.visits + 1)
-    params, step = strategy.kind.params(config, strategy.algorithm), jnp.float32(config.epsilon)
-    solution = segment.space.encode_blocks(blocks.start)
-    strategy_state = strategy.start(key, solution, fitness=state.fitness, params=params)
     for generation in range(strategy.num_generations(generations)):
-        ask_key, tell_key = jax.random.split(jax.random.fold_in(key, generation))
-        population, strategy_state = strategy.ask(ask_key, strategy_state, params)
-        candidates = programs.decode(segment.space, population, blocks.start, step)
+        number = np.int32(generation)
+        candidates, asked, running = ask(method, blocks.start, running=running, generation=number)
         fitness = halve(partial(score, problem, blocks), candidates, problem.image_counts)
         for size, num_images in stages(len(fitness), problem.image_counts):
             state = pay(problem, state, place, size=size, num_images=num_images)
-        finite = bool(jnp.isfinite(fitness).any())
-        if finite:
-            fitness = _ranked(fitness)
-            strategy_state = strategy.tell(tell_key, population, fitness, strategy_state, params=params)
+        running, on_device, best = tell(method, blocks.start, running=running, asked=asked, fitness=fitness)
+        told = jax.device_get(on_device)  # the host waits here alone
         yield Generation(
             pass_number=place.pass_number,
             segment=name,
             block=place.block,
             generation=generation,
             evaluations=state.evaluations,
-            fitness=float(fitness.min()),
-            best_fitness=float(strategy.best_fitness(strategy_state)),
+            fitness=float(told.fitness),
+            best_fitness=float(told.best_fitness),
             seconds=state.seconds + time.monotonic() - began,
             candidate_images=spent(problem, state),
         )
-        if not finite:
+        if not told.finite:
             _log.warning(
                 "search.algorithm %s, %s block %d, generation %d: no candidate has a finite fitness; the "
                 "visit stops",
                 *(strategy.kind.name, name, place.block, generation),
             )
-        if not finite or is_spent(problem, state):
+        if not told.finite or is_spent(problem, state):
             break
-    best, fitness = strategy.best(strategy_state), strategy.best_fitness(strategy_state)
-    state, network = _accept(problem, blocks, state, best, fitness=fitness)
+    assert told is not None  # a visit has a generation at least
+    state, network = _accept(problem, blocks, state, best, fitness=told.best_fitness)
     last = state.last_fitness
     if not problem.searched.objective.is_local:
         last = np.full_like(last, np.nan)
     last = put(last, place.in_network(problem.runner.parts), state.fitness)
     seconds = state.seconds + time.monotonic() - began
     return state._replace(last_fitness=last, seconds=seconds), at._replace(network=network)
-
-
-def _ranked(fitness: Array) -> Array:
-    """The fitness [P] with the worst finite one in place of those that are not finite.
-
-    Algorithms take differences and minima of them, which one NaN would spoil.
-    """
-    finite = jnp.isfinite(fitness)
-    return jnp.where(finite, fitness, jnp.where(finite, fitness, -jnp.inf).max())
 
 
 def score(
@@ -134,7 +122,9 @@ def score(
       num_images: of the part, from the first on; None: all.
       part: the images searched on (0), or those held out (1).
     """
-    images, runner = problem.parts_of_images[part], problem.runner
+    images, runner, size = problem.parts_of_images[part], problem.runner, len(jax.tree.leaves(candidates)[0])
+    # What is scored but once at a visit is not worth a program for each block.
+    counted = runner.counts_blocks and size == problem.config.num_candidates
     fitness = programs.score(
         runner,
         images.objective,
@@ -142,14 +132,15 @@ def score(
         replicate(runner.mesh, candidates),
         number=blocks.place.segment,
         num_images=num_images or images.num_images,
+        block=blocks.place.block if counted else None,
     )
     return fetch(runner.mesh, fitness)
 
 
 def enter(problem: Problem, data: Data, state: State, at: Pass, *, place: Place) -> tuple[State, Blocks]:
     """The blocks of a place in the network as it is, and the state that has paid for what they receive."""
-    runner, temperature = problem.runner, jnp.float32(problem.config.temperature)
-    name, block = runner.parts.segments[place.segment].name, jnp.asarray(place.block, jnp.int32)
+    runner, temperature = problem.runner, jnp.asarray(np.float32(problem.config.temperature))
+    name, block = runner.parts.segments[place.segment].name, jnp.asarray(np.int32(place.block))
     inputs = inputs_at(problem, at.network, data.tokens, place=place, cached=at.inputs)
     state = state.spend(block_images=problem.num_images * blocks_to_recompute(problem, place))
     contexts: list[Context] = []
@@ -181,18 +172,18 @@ def pay(
 
 def score_alone(
     problem: Problem, blocks: Blocks, state: State, qparams: QParams, *, part: int = 0
-) -> tuple[State, Array]:
+) -> tuple[State, np.ndarray]:
     """The fitness [] of one candidate on all images of a part, and the state that has paid for it."""
-    fitness = score(problem, blocks, _alone(qparams), part=part)[0]
-    return pay(problem, state, blocks.place, part=part), fitness
+    fitness = jax.device_get(score(problem, blocks, programs.alone(qparams), part=part))
+    return pay(problem, state, blocks.place, part=part), fitness.reshape(())
 
 
 def _score_start(problem: Problem, blocks: Blocks, state: State) -> State:
     """Finds out the fitness of the network as it is, if it is not known from the visit before."""
     is_local = problem.searched.objective.is_local
-    if problem.config.rescore_start or jnp.isinf(state.fitness) or is_local:
+    if problem.config.rescore_start or np.isinf(state.fitness) or is_local:
         state, fitness = score_alone(problem, blocks, state, blocks.start)
-        if not jnp.isfinite(fitness):
+        if not np.isfinite(fitness):
             raise UserError(
                 f"{problem.config.fitness_name} of the quantized network is {float(fitness)} where the "
                 "search starts: look at its calibration (`evolq evaluate CONFIG`), or take another "
@@ -200,7 +191,7 @@ def _score_start(problem: Problem, blocks: Blocks, state: State) -> State:
             )
         state = state._replace(fitness=fitness)
     held_out = problem.held_out
-    if held_out is not None and (jnp.isinf(state.held_out_fitness) or held_out.objective.is_local):
+    if held_out is not None and (np.isinf(state.held_out_fitness) or held_out.objective.is_local):
         state, fitness = score_alone(problem, blocks, state, blocks.start, part=1)
         state = state._replace(held_out_fitness=fitness)
     first, number = np.array(state.first_fitness), blocks.place.in_network(problem.runner.parts)
@@ -209,7 +200,7 @@ def _score_start(problem: Problem, blocks: Blocks, state: State) -> State:
     return state._replace(first_fitness=first)
 
 
-def _threshold(problem: Problem, blocks: Blocks, state: State) -> tuple[State, Array | float]:
+def _threshold(problem: Problem, blocks: Blocks, state: State) -> tuple[State, float]:
     """What a move must gain: `min_gain` standard deviations of the fitness's noise at these blocks."""
     config = problem.config
     if not config.min_gain:
@@ -218,22 +209,21 @@ def _threshold(problem: Problem, blocks: Blocks, state: State) -> tuple[State, A
     size, runner = num_noise_copies(config), problem.runner
     specs = scope(runner.specs, runner.parts.segments[blocks.place.segment].name)
     scaled = tuple(sorted(name for name in blocks.start if specs[name].has_scale))
-    noise = jnp.std(score(problem, blocks, programs.jitter(scaled, blocks.start, key, size)), ddof=1)
+    equals = score(problem, blocks, programs.jitter(scaled, blocks.start, key, size))
+    noise = np.std(jax.device_get(equals), ddof=1)
     state = pay(problem, state, blocks.place, size=size)
     state = state._replace(noise_sum=state.noise_sum + float(noise), noise_count=state.noise_count + 1)
-    return state, config.min_gain * noise
+    return state, config.min_gain * float(noise)
 
 
 def _accept(
-    problem: Problem, blocks: Blocks, state: State, best: Any, *, fitness: Array
+    problem: Problem, blocks: Blocks, state: State, moved: QParams, *, fitness: np.ndarray
 ) -> tuple[State, Quantized]:
-    """The state and the network with the best solution, if that is better than the start on all images."""
+    """The state and the network with the best blocks, if these are better than the start on all images."""
     network, runner = blocks.contexts[0].network, problem.runner
     state, threshold = _threshold(problem, blocks, state)
     if not fitness < state.fitness - threshold:
         return state, network
-    space, step = problem.segment(blocks.place).space, jnp.float32(problem.config.epsilon)
-    moved = programs.slice_block(programs.decode(space, _alone(best), blocks.start, step), 0)
     if problem.held_out is not None:
         state, held_out_fitness = score_alone(problem, blocks, state, moved, part=1)
         if not held_out_fitness < state.held_out_fitness:
@@ -247,12 +237,7 @@ def _accept(
     return state._replace(qparams=qparams, fitness=fitness, kept=state.kept + 1), network
 
 
-def _alone(tree: Any) -> Any:
-    """A population of one."""
-    return jax.tree.map(lambda leaf: leaf[None], tree)
-
-
-def put(by_block: np.ndarray, number: int, fitness: Array) -> np.ndarray:
+def put(by_block: np.ndarray, number: int, fitness: np.ndarray) -> np.ndarray:
     """A copy with one entry changed."""
     changed = np.array(by_block)
     changed[number] = float(fitness)

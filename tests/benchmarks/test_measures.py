@@ -1,6 +1,7 @@
 """What the benchmarks count is right; how fast anything is, they say and no test asserts."""
 
 import time
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +10,23 @@ import pytest
 
 from benchmarks import (
     depth,
+    device,
     float_forward,
+    kernels,
     landscape,
     peak,
     precision,
     scaling,
     search_throughput,
 )
+from benchmarks.launches import launches
 from benchmarks.search_throughput import Case
 from benchmarks.subject import Subject
 from benchmarks.timing import count_compilations, interleave
 from evolq_jax.models.registry import get_entry
 from evolq_jax.models.vit import ViTConfig
 from evolq_jax.quant.scheme import QuantConfig
+from evolq_jax.typing import Array
 from tests.tiny import PREPROCESSING, make_tiny
 
 
@@ -65,7 +70,9 @@ def test_operations_of_vit_tiny() -> None:
     products = 2 * tokens * (width * 3 * width + width * width + 2 * width * 768)
     attention = 2 * 2 * tokens * tokens * width
     assert peak.block_flops(config) == products + attention
-    assert peak.forward_flops(config) == pytest.approx(2.507e9, rel=1e-3)
+    assert peak.last_block_flops(config) == 2 * tokens * 3 * width**2 + 2 * width * (9 * width + 2 * tokens)
+    assert peak.forward_flops(config) == pytest.approx(2.348e9, rel=1e-3)
+    assert peak.forward_flops(config, whole=True) == pytest.approx(2.507e9, rel=1e-3)
 
 
 def test_a_chunk_that_does_not_divide_leaves_images_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,9 +88,56 @@ def test_candidates_are_counted_without_the_start() -> None:
     seconds = 20 / row["candidate images/s"]  # 2 blocks, 1 child, 10 images
     assert 0 < seconds < time.perf_counter() - began
     assert row["ratio"] == pytest.approx(row["candidate images/s"], rel=0.01)
-    blocks = 10 * (1 + 2 + 2 + 1)  # candidates, the pass that fills the cache, the start
-    speed = blocks * peak.block_flops(subject.config) / seconds
+    blocks = 1 + 1 + 2 + 1  # of candidates, the pass that fills the cache, the start
+    flops = blocks * peak.block_flops(subject.config) + peak.last_block_flops(subject.config)
+    speed = 10 * flops / seconds
     assert row["share of peak"] == pytest.approx(speed / peak_of_machine, rel=0.05, abs=1e-3)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_launches_of_a_compiled_program(known: bool) -> None:
+    """A product in a loop, whose rounds a GPU's host asks for unless they are known; a slice counts alone."""
+
+    def run(x: Array, stacked: Array, stop: Array | int) -> Array:
+        return jax.lax.fori_loop(0, stop, lambda i, x: jnp.tanh(x @ stacked[i]), x)
+
+    shapes = jnp.ones((64, 64)), jnp.ones((10, 64, 64))
+    given = jax.jit(lambda x, w: run(x, w, 10)).lower(*shapes) if known else jax.jit(run).lower(*shapes, 10)
+    text = given.compile().as_text() or ""
+    found, one = launches(text, 7), launches(text, 1)
+    rounds = 10 if known else 7
+    assert (found.unknown_loops, found.host) == ((0, 0) if known else (1, 7))
+    assert 3 * rounds <= found.total <= 8 * rounds  # a slice, a product and a tanh at least
+    assert 5 * 64 * 64 * 4 * rounds <= found.bytes <= 12 * 64 * 64 * 4 * rounds
+    assert (found.total - one.total) % 6 == 0
+
+
+def test_kernels_are_counted_for_both_loops() -> None:
+    """With known rounds the host need not be asked. The last block needs none in either case."""
+    subject, config = tiny_subject(3), search_throughput.paper_search(10, Case("matmul", 5))
+    rows = {
+        (loop, block): kernels.row(subject, "matmul", replace(config, block_loop=loop), block)
+        for loop in kernels.LOOPS
+        for block in (0, 2)
+    }
+    assert rows["shared", 0]["host waits"] > 0 == rows["counted", 0]["host waits"]
+    assert rows["shared", 0]["unknown loops"] == 1 > rows["counted", 0]["unknown loops"]
+    assert rows["counted", 0]["kernels"] > rows["counted", 2]["kernels"] > 0
+
+
+def test_shares_of_a_device_are_those_of_the_roofline() -> None:
+    """On whatever runs the tests; rates mean nothing for so small a network."""
+    subject, case = tiny_subject(3), Case("matmul", 5, children=2, population_chunk=2)
+    found = device.row(subject, case, device.Ceiling(1e9, 2e9), repeats=1)
+    flops, moved = device.flops_of_image(subject), found["MiB an image"] * device.MIB
+    config = subject.config
+    head = 2 * config.width * config.num_classes
+    assert flops == peak.block_flops(config) + peak.last_block_flops(config) + head
+    rate = found["candidate images/s"]
+    assert found["of the product peak"] == pytest.approx(rate * flops / 1e9, rel=0.01, abs=1e-3)
+    assert found["of the copy rate"] == pytest.approx(rate * moved / 2e9, rel=0.05, abs=1e-3)
+    assert found["roofline images/s"] == pytest.approx(min(1e9 / flops, 2e9 / moved), rel=0.05)
+    assert device.copy_rate(2**20, 1) > 0
 
 
 @pytest.mark.cpu(reason="GPUs call libraries for products, which do not say their work")
@@ -93,7 +147,8 @@ def test_work_of_a_compiled_program() -> None:
     done, seconds = scaling.measure(scaling.load("vit_digits"), case, 5)
     config = get_entry("vit_digits").config
     head = 2 * config.width * config.num_classes
-    assert done.flops == pytest.approx(20 * (2 * peak.block_flops(config) + head), rel=1e-2)
+    blocks = peak.block_flops(config) + peak.last_block_flops(config)
+    assert done.flops == pytest.approx(20 * (blocks + head), rel=1e-2)
     assert not done.counts
     assert seconds is None
 

@@ -184,3 +184,23 @@ def test_every_stage_names_its_setting(
     monkeypatch.setattr(module, stage, exhausted)
     with pytest.raises(UserError, match=f"out of memory on .* lower .*{setting}"):
         run_search(small_config(weights), tmp_path / "run")
+
+
+def test_an_accelerator_is_filled_by_half(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the config sets stays; the rest grows as far as the memory allows."""
+    setup = setup_with(weights, None)
+    open_, half = replace(setup.config.search, image_chunk=None, population_chunk=None), 10**12
+    setup = replace(setup, config=replace(setup.config, search=open_))
+    assert fit_memory(setup, NUM_IMAGES) is setup  # not on a CPU
+    monkeypatch.setattr("evolq_jax.pipeline.cost.usual_bytes", lambda: half)
+    assert fit_memory(setup, NUM_IMAGES).config.search.chunks() == (60, 8)
+    narrow = replace(setup, config=replace(setup.config, search=replace(open_, image_chunk=30)))
+    assert fit_memory(narrow, NUM_IMAGES).config.search.chunks() == (30, 8)
+    half = needs(weights, 60, 2) + 1
+    fitted = fit_memory(setup, NUM_IMAGES)
+    assert fitted.config.search.chunks() == (60, 2)
+    assert needed_bytes(fitted, NUM_IMAGES) <= half
+    limited = replace(
+        setup, config=replace(setup.config, memory=f"{(needs(weights, 60, 1) + 1000) / 1000}KB")
+    )
+    assert fit_memory(limited, NUM_IMAGES).config.search.chunks() == (60, 1)

@@ -234,7 +234,7 @@ def compilations() -> Iterator[Compilations]:
 
 def test_programs_are_as_many_for_five_blocks_as_for_two(compilations: Compilations) -> None:
     """And none is compiled after the first pass."""
-    expected = {"cache_inputs": 1, "init": 1, "ask": 1, "tell": 1, "write_back": 1}
+    expected = {"cache_inputs": 1, "start": 1, "ask": 1, "tell": 1, "write_back": 1}
     expected["score"] = 2  # of the start alone, and of a population
     by_depth: list[dict[str, int]] = []
     for depth in (2, 5):
@@ -250,6 +250,7 @@ def test_programs_are_as_many_for_five_blocks_as_for_two(compilations: Compilati
         assert record.fitness < record.start_fitness  # so the write-back was compiled as well
         assert compilations.names == last_pass
         programs = {k.removeprefix("jit(").removesuffix(")"): v for k, v in compilations.names.items()}
+        assert sum(programs.values()) < 25  # nothing runs one operation at a time
         by_depth.append({name: programs.get(name, 0) for name in expected})
     assert by_depth == [expected, expected]
 
@@ -284,3 +285,16 @@ def test_one_segment_can_be_searched_alone_but_a_typo_searches_nothing() -> None
     assert {g.segment for g in generations} == {"a"}
     with pytest.raises(UserError, match="'c/weight' matches no quantization site"):
         three_segment_search(("a/weight", "c/weight"))
+
+
+def test_programs_that_count_their_blocks_find_what_the_shared_one_finds(setting: Setting) -> None:
+    """As on accelerators: the same candidates, scored the same but for rounding."""
+    config = SearchConfig(batch_size=BATCH, passes=1, generations=2, population_size=3)
+    shared, counted = (
+        searched(setting.subject, replace(config, block_loop=loop)) for loop in ("shared", "counted")
+    )
+    for got, want in zip(counted.generations, shared.generations, strict=True):
+        np.testing.assert_allclose(got.fitness, want.fitness, rtol=1e-3)
+    assert counted.result.evaluations == shared.result.evaluations
+    for site, want in shared.result.qparams.items():
+        np.testing.assert_allclose(counted.result.qparams[site].scale, want.scale, rtol=1e-3)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -170,3 +171,26 @@ def test_a_prime_number_of_images_makes_no_contrastive_batches(count: int) -> No
     assert advised <= count
     assert (search.fitted(advised).batch_size or 1) > 1
     assert search.num_held_out(advised) > 0
+
+
+@pytest.mark.parametrize(
+    ("backend", "settings", "counted"),
+    [
+        ("gpu", {"passes": 10, "generations": 2}, True),
+        ("gpu", {"passes": 9, "generations": 2}, False),
+        ("gpu", {"passes": 10, "generations": 2, "budget": 1000}, False),
+        ("cpu", {"passes": 10, "generations": 2}, False),
+        ("cpu", {"passes": 1, "block_loop": "counted"}, True),
+        ("gpu", {"passes": 10, "generations": 2, "block_loop": "shared"}, False),
+    ],
+)
+def test_blocks_have_programs_of_their_own_where_these_pay(
+    backend: str, settings: dict[str, Any], counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert SearchConfig(**settings).counts_blocks == counted
+
+
+def test_an_unknown_loop_is_refused() -> None:
+    with pytest.raises(UserError, match=r"search\.block_loop must be one of shared, counted, not 'fast'"):
+        SearchConfig(block_loop="fast")  # type: ignore[arg-type]

@@ -132,11 +132,14 @@ def _weight_qparams(
 ) -> QParams:
     leaves, found = flatten(params), dict[str, SiteQParams]()
     for name, spec in specs:
-        given = bits[name], leaves[name], importance.get(name)
-        if is_stacked(parts, name):  # one block after the other: errors take several times a weight's memory
-            found[name] = jax.lax.map(lambda each, spec=spec: weight_qparams(spec, *each), given)
-        else:
-            found[name] = weight_qparams(spec, *given)
+
+        def one(given: tuple[Array, Array, Array | None], spec: QuantSpec = spec) -> SiteQParams:
+            bits, weight, importance = given
+            return weight_qparams(spec, bits, weight, importance)
+
+        # One block after the other: errors take several times a weight's memory.
+        over = partial(jax.lax.map, one) if is_stacked(parts, name) else one
+        found[name] = over((bits[name], leaves[name], importance.get(name)))
     return found
 
 

@@ -1,8 +1,10 @@
 """An algorithm at work: independent runs of it from one start, asked and told at once."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,9 @@ from evosax.algorithms.base import EvolutionaryAlgorithm
 
 from evolq_jax.search.algorithms.base import Algorithm, unravel
 from evolq_jax.typing import Array
+
+if TYPE_CHECKING:
+    from evolq_jax.search.config import SearchConfig
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,10 @@ class Strategy:
     kind: Algorithm
     algorithm: EvolutionaryAlgorithm
     count: int = 1
+
+    def params(self, config: SearchConfig) -> Any:
+        """The algorithm's own settings, and those of the search that it knows."""
+        return self.kind.params(config, self.algorithm)
 
     def start(self, key: Array, solution: Any, *, fitness: Array, params: Any) -> Any:
         """The states of runs that begin at one evaluated solution."""
@@ -60,17 +69,14 @@ class Strategy:
         """How often a visit asks and tells."""
         return generations * (self.algorithm.num_dims if self.kind.sweeps else 1)
 
-    @partial(jax.jit, static_argnames=("self",))
     def _start(self, keys: Array, solution: Any, fitness: Array, params: Any) -> Any:
         start = partial(self.kind.start, self.algorithm, fitness=fitness, params=params)
         return jax.vmap(lambda key: start(key, solution))(keys)
 
-    @partial(jax.jit, static_argnames=("self",))
     def _ask(self, keys: Array, state: Any, params: Any) -> tuple[Any, Any]:
         population, state = jax.vmap(self.algorithm.ask, in_axes=(0, 0, None))(keys, state, params)
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), population), state
 
-    @partial(jax.jit, static_argnames=("self",))
     def _tell(self, keys: Array, population: Any, fitness: Array, state: Any, *, params: Any) -> Any:
         by_run = jax.tree.map(lambda leaf: leaf.reshape(self.count, -1, *leaf.shape[1:]), population)
         tell = jax.vmap(self.algorithm.tell, in_axes=(0, 0, 0, 0, None))

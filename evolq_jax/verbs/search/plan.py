@@ -10,7 +10,7 @@ import numpy as np
 
 from evolq_jax.calibration.chain import chain_cost
 from evolq_jax.config.experiment import Experiment
-from evolq_jax.devices.memory import DEVICE, limit_bytes
+from evolq_jax.devices.memory import DEVICE, limit_bytes, usual_bytes
 from evolq_jax.devices.mesh import mesh_text
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.errors import UserError
@@ -133,6 +133,9 @@ def plan_search(config: Experiment) -> SearchPlan:
 
 def _limit(memory: str | None) -> str:
     """The memory limit for people. If it is the device's own, it says how much that is."""
+    usual = usual_bytes()
+    if memory is None and usual is not None:
+        return f"half of the device, {usual / MIB:,.0f} MiB"
     return f"{memory}, {limit_bytes(memory) / MIB:,.0f} MiB" if memory == DEVICE else memory or "none"
 
 

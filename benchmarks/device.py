@@ -29,6 +29,7 @@ from benchmarks.timing import timed
 from evolq_jax.cli.tables import row_table
 from evolq_jax.devices.precision import Precision, matmul_precision
 from evolq_jax.errors import UserError
+from evolq_jax.network.point import at_qparams
 from evolq_jax.search import programs
 from evolq_jax.search.visit import begin_pass, enter
 
@@ -136,7 +137,7 @@ def scoring(subject: Subject, case: Case) -> tuple[Any, tuple[Any, ...]]:
     problem, data, state = begin_search(
         config, subject.parts, specs, Arrays(subject.params, qparams, tokens, teacher)
     )
-    network = programs.quantize(specs, data.params, state.qparams)
+    network = at_qparams(specs, data.params, state.qparams)
     state, at = begin_pass(problem, data, state, network)
     place = problem.places[0]._replace(block=subject.config.depth // 2)
     _, blocks = enter(problem, data, state, at, place=place)

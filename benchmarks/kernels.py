@@ -18,6 +18,7 @@ from benchmarks.command import main
 from benchmarks.launches import Launches, launches
 from benchmarks.search_throughput import SCHEMES, Arrays, Case, begin_search, paper_search
 from benchmarks.subject import Options, Subject
+from evolq_jax.network.point import at_qparams
 from evolq_jax.search import generation, programs
 from evolq_jax.search.config import BlockLoop, SearchConfig
 from evolq_jax.search.generation import Method
@@ -34,7 +35,7 @@ def of_generation(problem: Problem, data: Data, state: State, block: int) -> dic
     runner, config = problem.runner, problem.config
     (segment,), (place, *_) = problem.segments, problem.places
     name, method = runner.parts.segments[0].name, Method(config, segment.space, segment.strategy)
-    network: Any = jax.eval_shape(partial(programs.quantize, runner.specs), data.params, state.qparams)
+    network: Any = jax.eval_shape(partial(at_qparams, runner.specs), data.params, state.qparams)
     inputs: Any = jax.eval_shape(partial(programs.cache_inputs, runner), network, data.tokens)[name]
     index, number = jnp.int32(block), jnp.int32(0)
     stacked = {site.removeprefix(f"{name}/"): q for site, q in state.qparams.items() if site.startswith(name)}

@@ -41,6 +41,7 @@ def population_fitness(
     candidates: QParams,
     *,
     number: int = 0,
+    count: Array | None = None,
     gather: Callable[[Array], Array] = lambda found: found,
 ) -> Array:
     """Fitness [P] of candidates for the scales of a few neighbouring blocks.
@@ -51,6 +52,7 @@ def population_fitness(
       context: what the candidates are put into.
       candidates: local scales of the blocks, leading axes [P, blocks] on every leaf.
       number: which segment the blocks are in (static).
+      count: so many are scored, the first ones; traced, for a `population_chunk` of 1. None: all.
       gather: makes all images' logits and errors [P, B, ...] of those of `context.x`, where that is a
         device's share.
     """
@@ -89,7 +91,13 @@ def population_fitness(
         return jax.vmap(fitness)(jax.tree.map(gather, outputs))
 
     groups = jax.tree.map(lambda leaf: split(leaf, group), candidates)
-    return jax.lax.map(one_group, groups).reshape(num_candidates)
+    if count is None:
+        return jax.lax.map(one_group, groups).reshape(num_candidates)
+
+    def one_more(place: Array, fitness: Array) -> Array:
+        return fitness.at[place].set(one_group(at(groups, place))[0])
+
+    return jax.lax.fori_loop(0, count, one_more, jnp.full(num_candidates, jnp.nan))
 
 
 def _run_group(

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from evolq_jax.devices.mesh import CANDIDATE, DATA, spread
@@ -87,6 +88,7 @@ def score(
     number: int,
     num_images: int,
     block: int | None = None,
+    count: Array | np.int32 | None = None,
 ) -> Array:
     """`population_fitness` [P] on the first images.
 
@@ -104,6 +106,7 @@ def score(
       num_images: scored on.
       block: the number of the first block, if it is to be known: a program of its own, without loops whose
         bounds are traced. None: it is that of the context.
+      count: so many candidates are scored, the first ones, one by one on one device; traced. None: all.
     """
     size, placement = jax.tree.leaves(candidates)[0].shape[0], runner.placement
     rows = 1 if runner.mesh is None else runner.mesh.shape[CANDIDATE]
@@ -117,7 +120,7 @@ def score(
             found = jax.lax.all_gather(found, CANDIDATE, axis=1, tiled=True)[:, :share]
         return found if placement is None else placement.in_order(found, num_images)
 
-    def on_device(context: Context, candidates: QParams) -> Array:
+    def on_device(context: Context, candidates: QParams, count: Array | None) -> Array:
         x, own_output = _input_of(context.x, context.block), context.teacher.own_output
         x, own_output = jax.tree.map(lambda leaf: leaf[:share], (x, own_output))
         if alone:
@@ -126,11 +129,13 @@ def score(
             candidates = jax.tree.map(partial(_row, rows, 1), candidates)
         place = context.block if block is None else block
         own = context._replace(block=place, x=x, teacher=context.teacher._replace(own_output=own_output))
-        fitness = population_fitness(runner, objective, own, candidates, number=number, gather=gather)
+        fitness = population_fitness(
+            runner, objective, own, candidates, number=number, count=count, gather=gather
+        )
         return fitness if alone or rows == 1 else jax.lax.all_gather(fitness, CANDIDATE, tiled=True)
 
-    in_specs = Context(P(), P(), P(None, DATA), Teacher(P(), P(), P(DATA)), P()), P()  # type: ignore[arg-type]
-    return spread(runner.mesh, on_device, in_specs, P())(context, candidates)[:size]
+    in_specs = Context(P(), P(), P(None, DATA), Teacher(P(), P(), P(DATA)), P()), P(), P()  # type: ignore[arg-type]
+    return spread(runner.mesh, on_device, in_specs, P())(context, candidates, count)[:size]
 
 
 def _input_of(inputs: Array, index: Array | int) -> Array:
@@ -168,10 +173,10 @@ def jitter(sites: tuple[str, ...], block_qparams: QParams, key: Array, size: int
     return {name: copies(name, site_qparams) for name, site_qparams in block_qparams.items()}
 
 
-@jax.jit
-def alone(tree: Any) -> Any:
-    """A population of one."""
-    return jax.tree.map(lambda leaf: leaf[None], tree)
+@partial(jax.jit, static_argnames=("size",))
+def copies(tree: Any, size: int) -> Any:
+    """A population of so many that are all the same: leading axis [P] on every leaf."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), tree)
 
 
 @partial(jax.jit, static_argnames=("size",))

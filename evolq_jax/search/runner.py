@@ -30,6 +30,14 @@ class Runner:
     counts_blocks: bool = False
 
     @property
+    def one_by_one(self) -> bool:
+        """Whether candidates run one after the other on one device, by one program for all blocks.
+
+        It can then stop after the first ones, so the program of a generation also scores a single candidate.
+        """
+        return self.placement is None and self.population_chunk == 1 and not self.counts_blocks
+
+    @property
     def mesh(self) -> Mesh | None:
         """None: one device."""
         return None if self.placement is None else self.placement.mesh

@@ -111,7 +111,13 @@ def visit(
 
 
 def score(
-    problem: Problem, blocks: Blocks, candidates: QParams, num_images: int | None = None, *, part: int = 0
+    problem: Problem,
+    blocks: Blocks,
+    candidates: QParams,
+    num_images: int | None = None,
+    *,
+    part: int = 0,
+    count: int | None = None,
 ) -> Array:
     """Fitness [P] of candidates for the scales of a visit's blocks.
 
@@ -121,6 +127,7 @@ def score(
       candidates: local scales, leading axes [P, blocks] on every leaf.
       num_images: of the part, from the first on; None: all.
       part: the images searched on (0), or those held out (1).
+      count: so many are scored, the first ones (`Runner.one_by_one`); None: all.
     """
     images, runner, size = problem.parts_of_images[part], problem.runner, len(jax.tree.leaves(candidates)[0])
     # What is scored but once at a visit is not worth a program for each block.
@@ -133,6 +140,7 @@ def score(
         number=blocks.place.segment,
         num_images=num_images or images.num_images,
         block=blocks.place.block if counted else None,
+        count=np.int32(count or size) if runner.one_by_one else None,
     )
     return fetch(runner.mesh, fitness)
 
@@ -174,8 +182,11 @@ def score_alone(
     problem: Problem, blocks: Blocks, state: State, qparams: QParams, *, part: int = 0
 ) -> tuple[State, np.ndarray]:
     """The fitness [] of one candidate on all images of a part, and the state that has paid for it."""
-    fitness = jax.device_get(score(problem, blocks, programs.alone(qparams), part=part))
-    return pay(problem, state, blocks.place, part=part), fitness.reshape(())
+    # One by one, the program of a generation serves: it stops after the first.
+    size = problem.config.num_candidates if problem.runner.one_by_one else 1
+    same = programs.copies(qparams, size)
+    fitness = jax.device_get(score(problem, blocks, same, part=part, count=1))
+    return pay(problem, state, blocks.place, part=part), fitness[:1].reshape(())
 
 
 def _score_start(problem: Problem, blocks: Blocks, state: State) -> State:

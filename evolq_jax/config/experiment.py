@@ -179,7 +179,8 @@ class Experiment:
       milestones: into how many parts the budget of a search or baseline is cut. The scales at each cut are
         scored at the end of the run; this selects nothing. 0: none.
       memory: how much of the device's memory a search may take, such as `12GiB`, or `device` for all of it.
-        Chunks and caches shrink until the estimate fits. None: they stay as they are set.
+        Chunks and caches shrink until the estimate fits; on accelerators chunks that are not set grow first.
+        None: half of an accelerator's memory; on a CPU they stay as they are set.
       mesh: over how many devices the candidates of a population and the images are spread, such as
         `candidate=4,data=2`. An axis that is left out gets the other devices. None: all devices, spread
         automatically (docs/scaling.md).

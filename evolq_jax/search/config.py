@@ -96,8 +96,8 @@ class SearchConfig:
         `counted`: whole populations are scored by a program for each block, which knows how often its loop
         runs; so an accelerator need not ask the host before each round. None: `counted` on accelerators where
         passes meet each block in 20 generations or more. It changes nothing but rounding.
-      image_chunk: images run at once; None: chosen for the backend.
-      population_chunk: candidates run at once; None: chosen for the backend.
+      image_chunk: images run at once; None: chosen for the backend, on accelerators as memory allows.
+      population_chunk: candidates run at once; None: likewise.
     """
 
     algorithm: str | Algorithm | type[EvolutionaryAlgorithm] = "SNES"

@@ -184,8 +184,21 @@ def quantize(specs: Specs, params: Params, qparams: QParams) -> Quantized:
     return Quantized(params, _quantize_weights(specs, params, qparams), qparams)
 
 
+def requantize(specs: Specs, network: Quantized, qparams: QParams) -> Quantized:
+    """`network` at other `qparams`. It ends here: its quantized weights give their memory to the new ones."""
+    return Quantized(
+        network.params, _requantize_weights(specs, network.params, qparams, network.quantized), qparams
+    )
+
+
 @partial(jax.jit, static_argnames=("specs",))
 def _quantize_weights(specs: Specs, params: Params, qparams: QParams) -> Params:
+    return fake_quant_weights(specs, params, qparams)
+
+
+@partial(jax.jit, static_argnames=("specs",), donate_argnames=("before",), keep_unused=True)
+def _requantize_weights(specs: Specs, params: Params, qparams: QParams, before: Params) -> Params:
+    del before
     return fake_quant_weights(specs, params, qparams)
 
 

@@ -241,8 +241,8 @@ def _accept(
         state = state._replace(held_out_fitness=held_out_fitness)
     name, on_devices = runner.parts.segments[blocks.place.segment].name, replicate(runner.mesh, moved)
     qparams = programs.write_back(name, network.qparams, on_devices, np.int32(blocks.place.block))
-    # By the program that a continued search starts with: weights by another one could differ in a bit.
-    network = programs.quantize(runner.specs, network.params, qparams)
+    # All weights by what a continued search starts with: those of one block alone could differ in a bit.
+    network = programs.requantize(runner.specs, network, qparams)
     qparams = fetch(runner.mesh, network.qparams)
     return state._replace(qparams=qparams, fitness=fitness, kept=state.kept + 1), network
 

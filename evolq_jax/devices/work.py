@@ -72,7 +72,7 @@ class Work(NamedTuple):
       elements: numbers that all other operations give.
       held: bytes held at once beside what the programs are given; results count.
       programs: of each that is compiled, the operations that no other one takes in. One that runs again
-        counts once.
+        counts once. Operations between programs are programs of size 0.
     """
 
     products: float = 0.0
@@ -97,10 +97,10 @@ def count_work(run: Callable[..., Any], *args: Any) -> Work:
     for equation in jaxpr.eqns:
         inner = [*_inner(equation)]
         if inner:
-            programs[id(inner[0])] = counter.kernels(inner[0])
+            programs[id(inner[0])] = max(1, counter.kernels(inner[0]))
         else:
-            programs[_signature(equation)] = 1
-    return Work(products, elements, counter.held(jaxpr), tuple(max(1, size) for size in programs.values()))
+            programs[_signature(equation)] = 0
+    return Work(products, elements, counter.held(jaxpr), tuple(programs.values()))
 
 
 class _Counter:

@@ -82,7 +82,7 @@ def search_programs(setup: Setup, quantized: Work) -> tuple[int, ...]:
     scoring = 2 + bool(search.holdout)
     suffixes = [max(1, size * (len(segments) - number) // len(segments)) for number in range(len(segments))]
     whole = 4 + (len(setup.config.calibration.links) > 1)
-    return (*suffixes * scoring, *[size] * whole, *[1] * SMALL_PROGRAMS)
+    return (*suffixes * scoring, *[size] * whole, *[0] * SMALL_PROGRAMS)
 
 
 def _with_process(phases: Phases, calibration: tuple[int, ...], search: tuple[int, ...]) -> Phases:

@@ -49,7 +49,7 @@ def test_programs_count_once_and_their_work_each_time() -> None:
 
     found = count_work(run, MATRIX)
     assert found.products == 3 * 2 * 8**3
-    assert found.programs == (1, 1)  # the product, and the sum between programs
+    assert found.programs == (1, 0)  # the product, and the sum between programs
 
 
 def test_what_is_given_back_is_a_copy() -> None:

@@ -8,7 +8,7 @@ from evolq_jax.config.experiment import Experiment, QuantConfig, Rule
 from evolq_jax.errors import UserError
 from evolq_jax.models.checkpoint import save_params
 from evolq_jax.models.registry import REGISTRY
-from evolq_jax.pipeline.held import SMALL_PROGRAMS, held
+from evolq_jax.pipeline.held import held
 from evolq_jax.pipeline.load import Setup, load_model
 from evolq_jax.pipeline.searched import searched_sites
 from evolq_jax.verbs.search import plan as plan_module
@@ -51,9 +51,9 @@ def test_a_plan_counts_without_writing_or_decoding(
     # blocks 3, 2, 1, 0 run 1, 2, 3 and 4 of the 4 blocks: 2.5 on average
     assert plan.network_share_per_evaluation == 0.625
     running = (20 * (9 * 0.625 + 2) + 2 * 30) / 80 + (20 + 30) / 100 + 3e9 / 1e9 + 2e8 / 1e8
-    # A program of the float network's size takes its time, of four times the size twice, of one operation a
-    # fifth. Here are calibration's two, two for candidates, four for networks, and the small ones.
-    compiling = 0.5 * ((1 + 2) + 2 + 4 + SMALL_PROGRAMS / 5)
+    # A program of the float network's size takes its time, one of four times the size twice that. These are
+    # calibration's two, then two for candidates and four for networks.
+    compiling = 0.5 * ((1 + 2) + 2 + 4)
     assert plan.estimated_seconds == pytest.approx(running + compiling, abs=0.06)
     assert plan.estimated_memory_mib > 0
     assert list(tmp_path.iterdir()) == []

@@ -3,18 +3,19 @@
     python -m benchmarks.plan
     python -m benchmarks.plan --models vit_large_patch16_224 --settings strong --chunks 4 --memory 20GiB
 
-A search is planned in one process and run in another, and nothing is kept from run to run: both compile
-anew. Searches are short: few images, one generation of few candidates. `--detail` shows where seconds and
-memory went.
+A search is planned in one process and run in another, and both compile anew. Searches are short: few
+images, one generation of few candidates. `--detail FILE` keeps where seconds and memory went. Nothing else
+should run: the plan measures this machine's speed.
 """
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,11 @@ from benchmarks.timing import Compilations, count_compilations
 from evolq_jax.config.experiment import Experiment, QuantConfig
 from evolq_jax.config.presets import faithful, strong
 from evolq_jax.models.registry import get_entry
-from evolq_jax.pipeline.watcher import Silent
+from evolq_jax.pipeline.watcher import Silent, Standing
 from evolq_jax.runs.config_json import from_json, to_json
 from evolq_jax.typing import Progress, no_progress
+from evolq_jax.verbs.search.plan import plan_search
+from evolq_jax.verbs.search.run import run_search
 
 MODELS = (
     "vit_tiny_patch16_224",
@@ -77,7 +80,7 @@ class Stages(Silent):
         self._begin(name)
         return no_progress
 
-    def standing(self, standing: Any) -> None:
+    def standing(self, standing: Standing) -> None:
         """The first ends the teacher's stage."""
         del standing
         if not self._name.startswith("search"):
@@ -103,8 +106,6 @@ def reset_peak() -> None:
 
 def planned(config: Experiment) -> dict[str, Any]:
     """The plan of a search, and what it took to make."""
-    from evolq_jax.verbs.search.plan import plan_search
-
     began = time.monotonic()
     plan = plan_search(config)
     return {**vars(plan), "took": time.monotonic() - began, "peak": peak_mib()}
@@ -112,8 +113,6 @@ def planned(config: Experiment) -> dict[str, Any]:
 
 def happened(config: Experiment) -> dict[str, Any]:
     """A search, stage by stage."""
-    from evolq_jax.verbs.search.run import run_search
-
     with tempfile.TemporaryDirectory() as folder, count_compilations() as compiled:
         began, watcher = time.monotonic(), Stages(compiled)
         run_search(config, Path(folder) / "run", watcher)
@@ -144,35 +143,37 @@ def write_inputs(model: str, images: int, folder: str) -> None:
     (Path(folder) / "search.json").write_text(to_json(config))
 
 
-def rows(model: str, args: argparse.Namespace, report: Callable[[dict[str, Any], Any, Any], None]) -> None:
-    """Reports every setting of one network."""
+def cases(model: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every setting of one network, planned and run."""
     with tempfile.TemporaryDirectory() as folder:
         in_process("write_inputs", model, args.images, folder)
-        base = from_json((Path(folder) / "search.json").read_text(), "config")
-        for setting in args.settings:
-            for chunk in args.chunks:
-                config = SETTINGS[setting](base)
-                search = replace(config.search, image_chunk=chunk)
-                calibration = replace(config.calibration, image_chunk=chunk)
-                config = replace(
-                    config,
-                    search=search,
-                    calibration=calibration,
-                    evaluation_batch=chunk,
-                    memory=args.memory,
-                )
-                file = Path(folder) / "case.json"
-                file.write_text(to_json(config))
-                plan = in_process("child", "planned", str(file))
-                run = in_process("child", "happened", str(file))
-                report({"network": model, "setting": setting, "chunk": chunk}, plan, run)
+        base, file = (
+            from_json((Path(folder) / "search.json").read_text(), "config"),
+            Path(folder) / "case.json",
+        )
+        for setting, chunk in itertools.product(args.settings, args.chunks):
+            file.write_text(to_json(with_chunk(SETTINGS[setting](base), chunk, args.memory)))
+            found = {name: in_process("child", name, str(file)) for name in ("planned", "happened")}
+            yield {"network": model, "setting": setting, "chunk": chunk, **found}
 
 
-def row(case: dict[str, Any], plan: Any, run: Any) -> dict[str, Any]:
+def with_chunk(config: Experiment, chunk: int, memory: str | None) -> Experiment:
+    """The config with so many images at once, everywhere."""
+    return replace(
+        config,
+        search=replace(config.search, image_chunk=chunk),
+        calibration=replace(config.calibration, image_chunk=chunk),
+        evaluation_batch=chunk,
+        memory=memory,
+    )
+
+
+def row(case: dict[str, Any]) -> dict[str, Any]:
     """The table's line."""
+    plan, run = case["planned"], case["happened"]
     peak = max(stage["peak"] for stage in run["stages"])
     return {
-        **case,
+        **{name: case[name] for name in ("network", "setting", "chunk")},
         "planned s": f"{plan['estimated_seconds']:.0f}",
         "took s": f"{run['took']:.0f}",
         "ratio s": f"{plan['estimated_seconds'] / run['took']:.2f}",
@@ -196,21 +197,15 @@ def main() -> None:
     args = parser.parse_args()
     for model in args.models:
         get_entry(model)  # refused here, not in the process that measures it
-    header = True
-
-    def report(case: dict[str, Any], plan: Any, run: Any) -> None:
-        nonlocal header
-        cells = row(case, plan, run)
-        if header:
+    every = itertools.chain.from_iterable(cases(model, args) for model in args.models)
+    for number, case in enumerate(every):
+        cells = row(case)
+        if not number:
             print("| " + " | ".join(cells) + " |\n" + "|---" * len(cells) + "|")
-            header = False
         print("| " + " | ".join(map(str, cells.values())) + " |", flush=True)
         if args.detail:
             with args.detail.open("a") as file:
-                file.write(json.dumps({**case, "plan": plan, "run": run}) + "\n")
-
-    for model in args.models:
-        rows(model, args, report)
+                file.write(json.dumps(case) + "\n")
 
 
 if __name__ == "__main__":

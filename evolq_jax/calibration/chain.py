@@ -91,13 +91,9 @@ def group_links(links: Iterable[Link]) -> list[tuple[Link, ...]]:
 
 
 def chain_cost(links: Iterable[Link], parts: ModelParts, specs: Specs, num_images: int) -> Cost:
-    """The cost of a chain."""
-    total = Cost()
-    for step in group_links(links):
-        costs = [link.cost(parts, specs, link.settings, num_images) for link in step]
-        floating, quantized = (max(kind) for kind in zip(*costs, strict=True))  # a walk is shared
-        total = Cost(total.floating + floating, total.quantized + quantized)
-    return total
+    """The cost of those links of a chain that know it."""
+    costs = [link.cost(parts, specs, link.settings, num_images) for link in links if link.cost is not None]
+    return Cost(sum(cost.floating for cost in costs), sum(cost.quantized for cost in costs))
 
 
 def specs_after(links: Iterable[Link], specs: Specs, sites: Mapping[str, SiteInfo]) -> Specs:

@@ -23,8 +23,6 @@ from evolq_jax.typing import Array, Params, Progress, SiteInfo, no_progress
 
 TokenWeighting = Literal["fisher", "stream", "equal"]
 
-WALK = 20  # forward passes for each image that a walk through the layers takes, measured on ViT-Tiny
-
 
 class Calibration(NamedTuple):
     """The fixed surroundings of a chain.
@@ -107,16 +105,6 @@ LINEARS = Need(
 )
 
 
-def _no_cost(parts: ModelParts, specs: Specs, settings: Any, num_images: int) -> Cost:
-    del parts, specs, settings, num_images
-    return Cost()
-
-
-def _walk_cost(parts: ModelParts, specs: Specs, settings: Any, num_images: int) -> Cost:
-    del parts, specs, settings
-    return Cost(floating=WALK * num_images)
-
-
 @dataclass(frozen=True)
 class Link:
     """What a chain knows about a link. `NetworkLink` and `LayerLink` add the function.
@@ -133,7 +121,7 @@ class Link:
       not_after: the earlier links that it must not follow; None: it may follow any link.
       needs: what it needs of a network.
       shares_images: whether several devices each run their share of the images. Otherwise each runs all.
-      cost: `(parts, specs, settings, num_images) -> Cost`. Neighbouring layer links share the cost of a walk.
+      cost: `(parts, specs, settings, num_images) -> Cost`. None: the plan counts it from the link's trace.
       check: `(parts, specs, settings)`; raises a UserError if the link cannot run. It computes nothing.
       added_parameters: `(parts, params, image_shape) -> int`: the number of parameters that the link adds.
         None: it adds none.
@@ -151,7 +139,7 @@ class Link:
     not_after: NotAfter | None = None
     needs: tuple[Need, ...] = ()
     shares_images: bool = False
-    cost: Callable[[ModelParts, Specs, Any, int], Cost] = _no_cost
+    cost: Callable[[ModelParts, Specs, Any, int], Cost] | None = None
     check: Callable[[ModelParts, Specs, Any], Any] | None = None
     added_parameters: Callable[[ModelParts, Params, tuple[int, ...]], int] | None = None
 
@@ -221,7 +209,6 @@ class LayerLink(Link):
     walk: WalkConfig = WalkConfig()
     needs: tuple[Need, ...] = (LINEARS,)
     shares_images: bool = True
-    cost: Callable[[ModelParts, Specs, Any, int], Cost] = _walk_cost
 
     def __post_init__(self) -> None:
         """Refuses settings that cannot be traced."""

@@ -33,3 +33,15 @@ def at_qparams(specs: Specs, params: Params, qparams: QParams) -> Quantized:
 def quantize_weights(specs: Specs, params: Params, qparams: QParams) -> Params:
     """`fake_quant_weights` as the one program that quantizes whole networks' weights."""
     return fake_quant_weights(specs, params, qparams)
+
+
+def requantize(specs: Specs, network: Quantized, qparams: QParams) -> Quantized:
+    """`network` at other `qparams`. It ends here: its quantized weights give their memory to the new ones."""
+    quantized = _requantize_weights(specs, network.params, qparams, network.quantized)
+    return network._replace(quantized=quantized, qparams=qparams)
+
+
+@partial(jax.jit, static_argnames=("specs",), donate_argnames=("before",), keep_unused=True)
+def _requantize_weights(specs: Specs, params: Params, qparams: QParams, before: Params) -> Params:
+    del before
+    return fake_quant_weights(specs, params, qparams)

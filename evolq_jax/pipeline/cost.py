@@ -1,9 +1,9 @@
-"""What a search holds in memory, and chunks of it that fit into a limit."""
+"""Chunks of a search that fit into a limit of memory, and what is said where they do not."""
 
 import math
 import re
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
@@ -13,21 +13,16 @@ import jax
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.devices.memory import limit_bytes, usual_bytes
 from evolq_jax.errors import UserError
-from evolq_jax.network.network import Network
-from evolq_jax.network.reading import float_reading
-from evolq_jax.network.walk import block_inputs
+from evolq_jax.pipeline.held import MIB, held, most
 from evolq_jax.pipeline.load import Setup
+from evolq_jax.pipeline.work import Traced, calibration_work, trace
 from evolq_jax.search.config import PREFIX_KINDS, PrefixKind
-from evolq_jax.typing import Array, Params
 
 try:
     import resource
 except ImportError:  # Windows
     resource = None
 
-MIB = 2**20
-# On a CPU interpreter, libraries and compiler share the limit with the arrays (537 MiB, docs/performance.md).
-PROCESS = 600 * MIB
 # Images times candidates. More gain nothing, and arrays of more values than 32 bits count are slow.
 MOST_AT_ONCE = 4096
 
@@ -56,13 +51,17 @@ def fit_memory(setup: Setup, num_images: int) -> Setup:
         setup,
         *(_with_sizes(setup, sizes) for sizes in smaller),
     ]
-    fitting = (choice for choice in choices if needed_bytes(choice, num_images) <= limit)
-    found = next(fitting, None)
+    by_chunk = _by_chunk(setup, num_images)
+
+    def needed(choice: Setup) -> int:
+        return most(held(choice, num_images, by_chunk(choice.config.calibration.image_chunk)))
+
+    found = next((choice for choice in choices if needed(choice) <= limit), None)
     if found is None:
-        needed = math.ceil(needed_bytes(choices[-1], num_images) / MIB)
+        least = math.ceil(needed(choices[-1]) / MIB)
         raise UserError(
             f"memory {config.memory} is too little: one image and one candidate at a time need about "
-            f"{needed} MiB; give more, or lower data.num_calibration (now {num_images})"
+            f"{least} MiB; give more, or lower data.num_calibration (now {num_images})"
         )
     return found
 
@@ -122,8 +121,21 @@ def _with_sizes(setup: Setup, sizes: _Sizes) -> Setup:
 
 def needed_bytes(setup: Setup, num_images: int) -> int:
     """The estimate that `memory` limits."""
-    process = PROCESS if jax.default_backend() == "cpu" else 0
-    return process + sum(memory(setup, num_images).values())
+    return most(held(setup, num_images))
+
+
+def _by_chunk(setup: Setup, num_images: int) -> Callable[[int], Traced]:
+    """What calibration holds, by the images that it runs at once: traced for one, and for the config's."""
+    full = trace(setup, num_images)
+    calibration = setup.config.calibration
+    single = replace(setup, config=replace(setup.config, calibration=replace(calibration, image_chunk=1)))
+    least, chunk = calibration_work(single, num_images).held, calibration.image_chunk
+
+    def traced(at_once: int) -> Traced:
+        between = round((full.calibration.held - least) * (at_once - 1) / max(chunk - 1, 1))
+        return full._replace(calibration=full.calibration._replace(held=least + between))
+
+    return traced
 
 
 @contextmanager
@@ -151,46 +163,6 @@ def out_of_memory(*lower: str) -> Generator[None, None, None]:
 
 def _is_exhausted(message: str) -> bool:
     return "RESOURCE_EXHAUSTED" in message or "out of memory" in message.lower()
-
-
-def memory(setup: Setup, num_images: int) -> dict[str, int]:
-    """What a search holds on the device at once, in bytes, by what it is for."""
-    image_chunk, population_chunk = setup.config.search.chunks()
-    weights = sum(4 * leaf.size for leaf in jax.tree.leaves(setup.model.params))
-    names = [segment.name + "/" for segment in setup.model.parts.segments]
-    blocks = [[info for name, info in setup.sites.items() if name.startswith(prefix)] for prefix in names]
-    activations = max(
-        sum(4 * math.prod(info.shape) for info in block if not info.is_weight) for block in blocks
-    )
-    size, channels = setup.model.preprocessing.size, len(setup.model.preprocessing.mean)
-    return {
-        "parameters, float and quantized": 2 * weights,
-        "calibration images, as bytes and normalised": 5 * num_images * size * size * channels,
-        "inputs of every block": num_images * _kept_bytes(setup),
-        "activations of one block": image_chunk * population_chunk * activations,
-    }
-
-
-def _kept_bytes(setup: Setup) -> int:
-    """What is kept of all blocks' inputs for one image."""
-    every, largest = _input_bytes(setup.model)
-    # The one in use is float32; to compute it takes the first block's too.
-    kept = {"float32": every, "bfloat16": every // 2 + largest, "recompute": 2 * largest}
-    return kept[setup.config.search.prefixes]
-
-
-def _input_bytes(model: Network) -> tuple[int, int]:
-    """The inputs of all blocks for one image, and the largest of them, in float32."""
-    parts, size = model.parts, model.preprocessing.size
-
-    def inputs(params: Params, image: Array) -> dict[str, Array]:
-        reading = float_reading(params)
-        tokens = parts.segments[0].enter(params, reading.outside, image)
-        return block_inputs(parts, reading, tokens, chunk=1)
-
-    image = jax.ShapeDtypeStruct((1, size, size, len(model.preprocessing.mean)), "float32")
-    shapes = [leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(inputs, model.params, image))]
-    return sum(4 * math.prod(shape) for shape in shapes), max(4 * math.prod(shape[1:]) for shape in shapes)
 
 
 def process_bytes() -> int:

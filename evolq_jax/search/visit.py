@@ -13,7 +13,7 @@ import numpy as np
 from evolq_jax.devices.mesh import fetch, replicate
 from evolq_jax.errors import UserError
 from evolq_jax.network.parts import blocks_run
-from evolq_jax.network.point import Quantized, at_qparams
+from evolq_jax.network.point import Quantized, requantize
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.quant.spec import scope
 from evolq_jax.search import programs
@@ -242,8 +242,8 @@ def _accept(
         state = state._replace(held_out_fitness=held_out_fitness)
     name, on_devices = runner.parts.segments[blocks.place.segment].name, replicate(runner.mesh, moved)
     qparams = programs.write_back(name, network.qparams, on_devices, np.int32(blocks.place.block))
-    # By the program that a continued search starts with: weights by another one could differ in a bit.
-    network = at_qparams(runner.specs, network.params, qparams)
+    # All weights by what a continued search starts with: those of one block alone could differ in a bit.
+    network = requantize(runner.specs, network, qparams)
     qparams = fetch(runner.mesh, network.qparams)
     return state._replace(qparams=qparams, fitness=fitness, kept=state.kept + 1), network
 

@@ -63,7 +63,7 @@ def refuse(refuse_late: Refuse, monkeypatch: pytest.MonkeyPatch) -> Refuse:
 
     monkeypatch.setattr(images, "load_images", too_late)
     monkeypatch.setattr(calibrated, "calibrate", too_late)
-    monkeypatch.setattr("evolq_jax.verbs.search.plan.compute_logits", too_late)
+    monkeypatch.setattr("evolq_jax.pipeline.speed.compute_logits", too_late)
     return refuse_late
 
 

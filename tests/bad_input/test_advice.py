@@ -13,6 +13,7 @@ from evolq_jax.calibration.chain import LINKS, check_chain, find_links
 from evolq_jax.cli import main as cli
 from evolq_jax.errors import UserError
 from tests.bad_input.conftest import Refuse
+from tests.measured import without_timing
 from tests.small_run import CONFIG_FILE
 
 LOG = "--search.parametrization log"
@@ -133,7 +134,7 @@ COMPARISONS = [
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans do not time the network."""
     for verb in ("search", "landscape"):
-        monkeypatch.setattr(f"evolq_jax.verbs.{verb}.plan.float_speed", lambda setup, batch: (0.1, 1000.0))
+        without_timing(monkeypatch, verb)
 
 
 CASES = [

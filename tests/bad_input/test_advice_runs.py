@@ -14,6 +14,7 @@ from evolq_jax.runs.lock import locked
 from evolq_jax.verbs.calibrate import run_calibrate
 from evolq_jax.verbs.search.run import run_search
 from tests.bad_input.conftest import Follow, Refuse
+from tests.measured import without_timing
 from tests.small_run import small_config, write_weights
 
 
@@ -154,7 +155,7 @@ def test_advice_about_landscapes_of_runs(
     pattern: str,
     right: str,
 ) -> None:
-    monkeypatch.setattr("evolq_jax.verbs.landscape.plan.float_speed", lambda setup, batch: (0.1, 1000.0))
+    without_timing(monkeypatch, "landscape")
     scan = "landscape run --landscape.num-images 20 --landscape.batch-size 10 --landscape.no-plots --dry-run"
     found = re.search(pattern, refuse_late(*scan.split(), *wrong.split()))
     assert found

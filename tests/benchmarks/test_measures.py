@@ -15,6 +15,7 @@ from benchmarks import (
     kernels,
     landscape,
     peak,
+    plan,
     precision,
     scaling,
     search_throughput,
@@ -175,3 +176,10 @@ def test_points_of_a_plane_are_counted() -> None:
     seconds = 9 * 10 / row["point-images/s"]  # 3 x 3 points, 10 images
     assert 0 < seconds < time.perf_counter() - began
     assert row["ratio"] == pytest.approx(row["point-images/s"], rel=0.01)
+
+
+def test_a_plan_is_compared_with_the_stage_that_held_most() -> None:
+    stages = [{"peak": 100.0}, {"peak": 200.0}, {"peak": 50.0}]
+    case = {"network": "x", "setting": "ranges", "chunk": 4, "happened": {"took": 20.0, "stages": stages}}
+    found = plan.row(case | {"planned": {"estimated_seconds": 25.0, "estimated_memory_mib": 190}})
+    assert (found["ratio s"], found["ratio MiB"]) == ("1.25", "0.95")

@@ -6,11 +6,16 @@ import jax
 import pytest
 
 from benchmarks.ahead import abstract_setup
-from evolq_jax.config.experiment import Experiment, ModelConfig, QuantConfig
+from evolq_jax.config.experiment import CalibrationConfig, Experiment, ModelConfig, QuantConfig
 from evolq_jax.devices.memory import limit_bytes, parse_bytes
+from evolq_jax.devices.work import Work
 from evolq_jax.errors import UserError
-from evolq_jax.pipeline.cost import MIB, PROCESS, fit_memory, memory, needed_bytes, out_of_memory
+from evolq_jax.pipeline import cost
+from evolq_jax.pipeline import held as held_module
+from evolq_jax.pipeline.cost import fit_memory, needed_bytes, out_of_memory
+from evolq_jax.pipeline.held import INTERPRETER, MIB, held
 from evolq_jax.pipeline.load import Setup, load_model
+from evolq_jax.pipeline.work import InputBytes, Traced
 from evolq_jax.search import driver
 from evolq_jax.search.config import PREFIX_KINDS, PrefixKind
 from evolq_jax.verbs import init_network as init_module
@@ -19,6 +24,24 @@ from evolq_jax.verbs.search.run import run_search
 from tests.small_run import small_config
 
 NUM_IMAGES = 120
+
+
+@pytest.fixture
+def quick_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is traced: each image that runs at once takes so much."""
+
+    def calibration_work(setup: Setup, num_images: int) -> Work:
+        return Work(held=1000 * setup.config.calibration.image_chunk, programs=(100,))
+
+    def trace(setup: Setup, num_images: int) -> Traced:
+        quantized = Work(held=20_000, programs=(25,))
+        return Traced(calibration_work(setup, num_images), quantized, inputs)
+
+    one = 4 * 17 * 64  # a float32 input of each block: 17 tokens of width 64
+    inputs = InputBytes(4 * one, one)
+    for module in (cost, held_module):
+        monkeypatch.setattr(module, "trace", trace)
+    monkeypatch.setattr(cost, "calibration_work", calibration_work)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +89,7 @@ def needs(weights: Path, image_chunk: int, population_chunk: int, prefixes: Pref
     return needed_bytes(setup_with(weights, None, image_chunk, population_chunk, prefixes), NUM_IMAGES)
 
 
+@pytest.mark.usefixtures("quick_trace")
 def test_the_largest_sizes_that_fit_are_taken(weights: Path) -> None:
     needed = {sizes: needs(weights, *sizes) for sizes in ORDER}
     chosen: set[tuple[int, int, PrefixKind]] = set()
@@ -85,20 +109,23 @@ def test_what_is_set_is_not_kept_in_more(weights: Path) -> None:
     fitted = fit_memory(setup_with(weights, 10**12, prefixes="recompute"), NUM_IMAGES)
     assert fitted.config.search.prefixes == "recompute"
     kept = [
-        memory(setup_with(weights, None, prefixes=kind), NUM_IMAGES)["inputs of every block"]
+        held(setup_with(weights, None, prefixes=kind), NUM_IMAGES)["candidates"]["inputs of every block"]
         for kind in PREFIX_KINDS
     ]
     one = NUM_IMAGES * 4 * 17 * 64  # a float32 input of each image: 17 tokens of width 64
     assert kept == [4 * one, 2 * one + one, 2 * one]
 
 
+@pytest.mark.usefixtures("quick_trace")
 @pytest.mark.cpu(reason="the process itself counts, which lies in no GPU")
 def test_activations_decide(weights: Path) -> None:
-    one = memory(setup_with(weights, None, 1, 1), NUM_IMAGES)["activations of one block"]
-    assert needs(weights, 30, 8) - needs(weights, 30, 4) == 120 * one
-    assert needs(weights, 1, 1) > PROCESS
+    phases = [held(setup_with(weights, None, 30, chunk), NUM_IMAGES)["candidates"] for chunk in (4, 8)]
+    one = held(setup_with(weights, None, 1, 1), NUM_IMAGES)["candidates"]["activations"]
+    assert phases[1]["activations"] - phases[0]["activations"] == 120 * one
+    assert needs(weights, 1, 1) > INTERPRETER
 
 
+@pytest.mark.usefixtures("quick_trace")
 def test_without_a_limit_nothing_changes(weights: Path) -> None:
     setup = setup_with(weights, None, 37, 5)
     assert fit_memory(setup, NUM_IMAGES) is setup
@@ -106,6 +133,7 @@ def test_without_a_limit_nothing_changes(weights: Path) -> None:
     assert fit_memory(roomy, NUM_IMAGES) is roomy
 
 
+@pytest.mark.usefixtures("quick_trace")
 @pytest.mark.cpu(reason="GPUs have a memory of their own, not the machine's")
 def test_the_devices_own_limit(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needed, pages = needs(weights, 1, 1, "recompute"), {"SC_PAGE_SIZE": 1000}
@@ -120,6 +148,7 @@ def test_the_devices_own_limit(weights: Path, monkeypatch: pytest.MonkeyPatch) -
         fit_memory(setup, NUM_IMAGES)
 
 
+@pytest.mark.usefixtures("quick_trace")
 def test_what_cannot_fit_is_refused(weights: Path) -> None:
     least = needs(weights, 1, 1, "recompute")
     with pytest.raises(UserError) as raised:
@@ -132,11 +161,13 @@ def test_what_cannot_fit_is_refused(weights: Path) -> None:
 def test_a_large_vit_is_planned_from_shapes() -> None:
     """The inputs of 24 blocks of ViT-L for 1,000 images are 18 GiB in float32."""
     quant = QuantConfig("fully_quantized", weight_bits=4, activation_bits=8)
-    setup = abstract_setup(Experiment(model=ModelConfig("vit_large_patch16_224"), quant=quant))
-    kept = memory(setup, 1000)["inputs of every block"]
+    calibration = CalibrationConfig(chain=("ranges",))
+    model = ModelConfig("vit_large_patch16_224")
+    setup = abstract_setup(Experiment(model=model, quant=quant, calibration=calibration))
+    kept = held(setup, 1000)["candidates"]["inputs of every block"]
     assert kept == 24 * 1000 * 197 * 1024 * 4
-    kinds = {limit: _prefixes(setup, limit) for limit in ("40GiB", "16GiB", "8GiB")}
-    assert kinds == {"40GiB": "float32", "16GiB": "bfloat16", "8GiB": "recompute"}
+    kinds = {limit: _prefixes(setup, limit) for limit in ("44GiB", "25GiB", "8GiB")}
+    assert kinds == {"44GiB": "float32", "25GiB": "bfloat16", "8GiB": "recompute"}
 
 
 def _prefixes(setup: Setup, limit: str) -> str:

@@ -11,10 +11,10 @@ from evolq_jax.config.presets import faithful
 from evolq_jax.models.checkpoint import save_params
 from evolq_jax.models.registry import REGISTRY
 from evolq_jax.verbs.evaluate import run_evaluate
-from evolq_jax.verbs.search import plan as plan_module
 from evolq_jax.verbs.search.plan import plan_search
 from evolq_jax.verbs.search.run import run_search
 from tests.families import CLASSES, ENTRIES, SEARCHED, make_small, unfolded_params
+from tests.measured import without_timing
 from tests.small_run import BATCH, small_config
 
 
@@ -23,7 +23,7 @@ def test_a_search_runs_and_can_be_evaluated_again(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(REGISTRY, name, ENTRIES[name])
-    monkeypatch.setattr(plan_module, "float_speed", lambda setup, batch: (0.5, 100.0))
+    without_timing(monkeypatch, "search")
     save_params(tmp_path / "w.safetensors", unfolded_params(ENTRIES[name]), {"model": name})
     size, random = ENTRIES[name].preprocessing.size, np.random.default_rng(0)
     pixels = random.integers(0, 256, (3 * BATCH, size, size, 3), dtype=np.uint8)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from evolq_jax.calibration import fisher
-from evolq_jax.calibration.link import Calibration, Cost, NetworkLink, NotAfter, State, whole
+from evolq_jax.calibration.link import Calibration, NetworkLink, NotAfter, State, whole
 from evolq_jax.devices.mesh import DATA, num_shares, spread
 from evolq_jax.network.chunks import image_chunks, largest_divisor
 from evolq_jax.network.parts import ModelParts
@@ -130,17 +130,18 @@ def _per_block(parts: ModelParts, name: str, fn: Callable[..., Any]) -> Callable
 def _weight_qparams(
     parts: ModelParts, specs: Specs, bits: dict[str, Array], params: Params, *, importance: dict[str, Array]
 ) -> QParams:
-    leaves, found = flatten(params), dict[str, SiteQParams]()
-    for name, spec in specs:
+    leaves = flatten(params)
 
-        def one(given: tuple[Array, Array, Array | None], spec: QuantSpec = spec) -> SiteQParams:
-            bits, weight, importance = given
-            return weight_qparams(spec, bits, weight, importance)
+    def of(spec: QuantSpec, given: tuple[Array, Array, Array | None]) -> SiteQParams:
+        own_bits, weight, counts = given
+        return weight_qparams(spec, own_bits, weight, counts)
 
-        # One block after the other: errors take several times a weight's memory.
-        over = partial(jax.lax.map, one) if is_stacked(parts, name) else one
-        found[name] = over((bits[name], leaves[name], importance.get(name)))
-    return found
+    def found(name: str, spec: QuantSpec) -> SiteQParams:
+        given = bits[name], leaves[name], importance.get(name)
+        # One block after the other: the errors of candidates take several times the memory of a weight.
+        return jax.lax.map(partial(of, spec), given) if is_stacked(parts, name) else of(spec, given)
+
+    return {name: found(name, spec) for name, spec in specs}
 
 
 @partial(jax.jit, static_argnames=("sweep",))
@@ -231,11 +232,6 @@ def _found(
     return sweep.each(of, bits, bounds, errors)
 
 
-def _cost(parts: ModelParts, specs: Specs, settings: RangesConfig, num_images: int) -> Cost:
-    del parts, specs, settings
-    return Cost(floating=num_images)
-
-
 RANGES = NetworkLink(
     "ranges",
     "finds the scales and zero points of every site by its observer, on the float network",
@@ -244,5 +240,4 @@ RANGES = NetworkLink(
     first=True,
     not_after=NotAfter(lambda earlier: True, "finds all ranges anew, which would undo what came before"),
     shares_images=True,
-    cost=_cost,
 )

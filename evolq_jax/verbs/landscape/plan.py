@@ -12,10 +12,11 @@ from evolq_jax.devices.mesh import mesh_text
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.landscape.config import Kind, LandscapeConfig
 from evolq_jax.landscape.grid import network_share
-from evolq_jax.pipeline.cost import MIB, process_bytes
+from evolq_jax.pipeline.cost import process_bytes
+from evolq_jax.pipeline.held import MIB
 from evolq_jax.pipeline.load import Setup, load_model
+from evolq_jax.pipeline.speed import measure_speed
 from evolq_jax.verbs.landscape.design import Design, make_design, open_target
-from evolq_jax.verbs.search.plan import INTEGER_LAYER_NORM, OVERHEAD, float_speed
 
 PROGRAMS = 3  # the time to compile a scan and its prefix, relative to the float forward's
 CALIBRATION = 2  # float forward passes of every image that calibration and the teacher take
@@ -89,11 +90,11 @@ def plan_landscape(
     with matmul_precision(opened.config.precision):
         setup = load_model(opened.config)
         design = make_design(setup, opened.run)
-        compiling, rate = float_speed(setup, image_chunk)
+        speed = measure_speed(setup, image_chunk)
     points, share = len(design.grid.starts), network_share(design.grid, setup.model.parts)
-    overhead = OVERHEAD[quant.scheme] * (INTEGER_LAYER_NORM if quant.integer_layer_norm else 1.0)
     num_devices = 1 if setup.mesh is None else setup.mesh.size
-    images = design.num_images * (points * share * overhead / num_devices + CALIBRATION)
+    scanning = points * share / (speed.quantized * num_devices)
+    seconds = design.num_images * (scanning + CALIBRATION / speed.floating) + PROGRAMS * speed.compiling
     return LandscapePlan(
         model=setup.model.name,
         network=setup.model.described,
@@ -112,8 +113,8 @@ def plan_landscape(
         network_share_per_point=round(share, 3),
         image_chunk=image_chunk,
         point_chunk=point_chunk,
-        float_images_per_second=round(rate, 1),
-        estimated_seconds=round(images / rate + PROGRAMS * compiling, 1),
+        float_images_per_second=round(speed.floating, 1),
+        estimated_seconds=round(seconds, 1),
         estimated_memory_mib=round((process_bytes() + scan_bytes(setup, design)) / MIB),
         device=jax.devices()[0].device_kind,
         mesh=mesh_text(setup.mesh),

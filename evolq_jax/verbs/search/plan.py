@@ -1,8 +1,8 @@
 """The plan of a search: counts and memory, and the time by a short measurement."""
 
 import math
-import time
 from dataclasses import dataclass
+from time import monotonic
 from typing import Literal
 
 import jax
@@ -14,26 +14,22 @@ from evolq_jax.devices.memory import DEVICE, limit_bytes, usual_bytes
 from evolq_jax.devices.mesh import mesh_text
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.errors import UserError
-from evolq_jax.pipeline.cost import MIB, fit_memory, memory, process_bytes
+from evolq_jax.pipeline.cost import fit_memory
+from evolq_jax.pipeline.held import MIB, held, most, search_programs
 from evolq_jax.pipeline.images import count_calibration, count_evaluation
 from evolq_jax.pipeline.load import Setup, load_model
 from evolq_jax.pipeline.searched import check_search, search_spaces, searched_sites
-from evolq_jax.quantized.logits import compute_logits
+from evolq_jax.pipeline.speed import Speed, measure_speed
+from evolq_jax.pipeline.work import Traced, trace
 from evolq_jax.search.budget import num_evaluations
 from evolq_jax.search.halving import image_counts
 from evolq_jax.verbs.init_network import check_start
 
-# The time of a candidate, relative to the float forward of the blocks that it runs. Measured with ViT-Tiny on
-# a CPU; fake quantization is what costs more.
-OVERHEAD = {"fully_quantized": 1.15, "matmul": 1.05, "deploy": 1.1}
-INTEGER_LAYER_NORM = 1.2  # as many times more with integer LayerNorm
 INPUTS = {
     "float32": "cached in float32",
     "bfloat16": "cached in bfloat16",
     "recompute": "recomputed",
 }  # by `search.prefixes`
-# The time to compile all programs of a search, relative to the float forward's.
-PROGRAMS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,17 +91,21 @@ def plan_search(config: Experiment) -> SearchPlan:
       UserError: the weights, the images or a pattern is wrong, as for the search itself.
     """
     with matmul_precision(config.precision):
+        began = monotonic()
         setup = load_model(config)
+        loading = monotonic() - began
         check_search(setup)
         check_start(setup)
         images, evaluation = count_calibration(setup, for_search=True), count_evaluation(setup)
         check_budget(setup, images)
         setup = fit_memory(setup, images)
         config = setup.config
-        compiling, rate = float_speed(setup, config.search.chunks()[0])
+        traced, speed = trace(setup, images), measure_speed(setup, config.search.chunks()[0])
     image_chunk, population_chunk = config.search.chunks()
     num_devices = 1 if setup.mesh is None else setup.mesh.size
-    seconds = _work(setup, images, evaluation) / (rate * num_devices) + PROGRAMS * compiling
+    programs = (*traced.calibration.programs, *search_programs(setup, traced.quantized))
+    running = _running(setup, images, evaluation, traced=traced, speed=speed)
+    seconds = loading + running / num_devices + speed.seconds_to_compile(programs)
     return SearchPlan(
         model=setup.model.name,
         network=setup.model.described,
@@ -122,10 +122,10 @@ def plan_search(config: Experiment) -> SearchPlan:
         population_chunk=population_chunk,
         block_inputs=INPUTS[config.search.prefixes],
         memory_limit=_limit(config.memory),
-        float_images_per_second=round(rate, 1),
+        float_images_per_second=round(speed.floating, 1),
         added_parameters=setup.added_parameters,
         estimated_seconds=round(seconds, 1),
-        estimated_memory_mib=round((process_bytes() + sum(memory(setup, images).values())) / MIB),
+        estimated_memory_mib=round(most(held(setup, images, traced)) / MIB),
         device=jax.devices()[0].device_kind,
         mesh=mesh_text(setup.mesh),
     )
@@ -214,28 +214,14 @@ def network_share(setup: Setup) -> float:
     return float(np.mean(runs)) / depth
 
 
-def _work(setup: Setup, num_images: int, num_evaluation: int) -> float:
-    """The work of the whole run, in images through the float network."""
-    quant = setup.config.quant
-    overhead = OVERHEAD[quant.scheme] * (INTEGER_LAYER_NORM if quant.integer_layer_norm else 1.0)
-    chain = chain_cost(setup.config.calibration.links, setup.model.parts, setup.specs, num_images)
-    spent = budget_of_search(setup, num_images) + chain.quantized
-    teacher = num_images
-    return overhead * (spent + 2 * num_evaluation) + num_evaluation + chain.floating + teacher
-
-
-def float_speed(setup: Setup, batch: int) -> tuple[float, float]:
-    """The seconds that the float network takes to compile, and the images that it then runs in a second."""
-    shape = (4 * batch, *setup.model.image_shape)
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-    def seconds(pixels: np.ndarray) -> float:
-        began = time.monotonic()
-        compute_logits(setup.model, pixels, batch)
-        return time.monotonic() - began
-
-    first, run = seconds(pixels[:batch]), seconds(pixels)
-    return max(first - run / 4, 0.0), len(pixels) / run
+def _running(setup: Setup, num_images: int, num_evaluation: int, *, traced: Traced, speed: Speed) -> float:
+    """The seconds of the whole run on one device, without loading and compiling."""
+    config = setup.config
+    chain = chain_cost(config.calibration.links, setup.model.parts, setup.specs, num_images)
+    scored = 2 + (len(config.calibration.links) > 1) + max(config.milestones - 1, 0)  # quantized networks
+    quantized = budget_of_search(setup, num_images) + chain.quantized + scored * num_evaluation
+    floating = chain.floating + num_images + num_evaluation  # the teacher, and the float network's score
+    return speed.seconds(traced.calibration) + floating / speed.floating + quantized / speed.quantized
 
 
 def _num_searched(setup: Setup, name: str) -> int:

@@ -16,6 +16,7 @@ from evolq_jax.verbs.landscape.plan import LandscapePlan, plan_landscape
 from evolq_jax.verbs.landscape.record import POINTS, read_landscape
 from evolq_jax.verbs.landscape.run import run_landscape
 from evolq_jax.verbs.search.run import run_search
+from tests.measured import without_timing
 from tests.small_run import BATCH, BLOCKS, small_config
 from tests.verbs.conftest import Finished
 
@@ -205,7 +206,7 @@ def test_a_plan_counts_and_writes_nothing(
     config: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("evolq_jax.verbs.landscape.plan.float_speed", lambda *args: (0.5, 100.0))
+    without_timing(monkeypatch, "landscape")
     monkeypatch.setattr("evolq_jax.verbs.landscape.plan.process_bytes", lambda: 0)
 
     def plan(**changes: Any) -> LandscapePlan:
@@ -213,7 +214,7 @@ def test_a_plan_counts_and_writes_nothing(
 
     line, layers = plan(), plan(kind="layers", point_chunk=8)
     assert (line.points, line.grid) == (10, (2, 5))
-    assert line.estimated_seconds == pytest.approx(10 * (10 * 1.05 + 2) / 100 + 3 * 0.5, abs=0.06)
+    assert line.estimated_seconds == pytest.approx(10 * (10 / 80 + 2 / 100) + 3 * 0.5, abs=0.06)
     assert (layers.points, layers.network_share_per_point) == (BLOCKS * 10, 0.625)
     assert layers.estimated_memory_mib > line.estimated_memory_mib
     assert plan(kind="plane", points=51).points == 51**2

@@ -8,12 +8,13 @@ from evolq_jax.config.experiment import Experiment, QuantConfig, Rule
 from evolq_jax.errors import UserError
 from evolq_jax.models.checkpoint import save_params
 from evolq_jax.models.registry import REGISTRY
-from evolq_jax.pipeline.cost import memory
+from evolq_jax.pipeline.held import held
 from evolq_jax.pipeline.load import Setup, load_model
 from evolq_jax.pipeline.searched import searched_sites
 from evolq_jax.verbs.search import plan as plan_module
 from evolq_jax.verbs.search.plan import network_share, num_total, plan_search, searched_blocks
 from tests.families import ENTRIES, unfolded_params
+from tests.measured import without_timing
 from tests.small_run import BLOCKS, small_config
 
 WIDTH, TOKENS = 64, 17
@@ -32,7 +33,7 @@ def setup_with(weights: Path, quant: dict[str, Any] | None = None, **search: Any
 
 @pytest.fixture
 def no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "float_speed", lambda setup, batch: (0.5, 100.0))
+    without_timing(monkeypatch, "search")
 
 
 @pytest.mark.usefixtures("no_timing")
@@ -49,8 +50,11 @@ def test_a_plan_counts_without_writing_or_decoding(
     assert plan.quantized_sites == len(load_model(small_config(weights)).specs)
     # blocks 3, 2, 1, 0 run 1, 2, 3 and 4 of the 4 blocks: 2.5 on average
     assert plan.network_share_per_evaluation == 0.625
-    images = 20 * (9 * 0.625 + 2) * 1.05 + 30 * (1 + 2 * 1.05) + 2 * 20
-    assert plan.estimated_seconds == pytest.approx(images / 100 + 12 * 0.5, abs=0.06)
+    running = (20 * (9 * 0.625 + 2) + 2 * 30) / 80 + (20 + 30) / 100 + 3e9 / 1e9 + 2e8 / 1e8
+    # A program of the float network's size takes its time, one of four times the size twice that. These are
+    # calibration's two, then two for candidates and four for networks.
+    compiling = 0.5 * ((1 + 2) + 2 + 4)
+    assert plan.estimated_seconds == pytest.approx(running + compiling, abs=0.06)
     assert plan.estimated_memory_mib > 0
     assert list(tmp_path.iterdir()) == []
 
@@ -72,7 +76,9 @@ def test_a_budget_decides_on_evaluations_and_time(weights: Path) -> None:
     config = small_config(weights)
     plan = plan_search(replace(config, search=replace(config.search, passes=9, budget=500)))
     assert plan.evaluations == 500 / (20 * 0.625)
-    assert plan.estimated_seconds == pytest.approx((500 * 1.05 + 30 * 3.1 + 40) / 100 + 6, abs=0.06)
+    unbounded = plan_search(config)
+    spent = 500 - 20 * (9 * 0.625 + 2)
+    assert plan.estimated_seconds - unbounded.estimated_seconds == pytest.approx(spent / 80, abs=0.11)
 
 
 def test_scales_by_parametrization(weights: Path) -> None:
@@ -109,12 +115,15 @@ def test_sites_without_scales_are_not_searched(weights: Path) -> None:
 
 def test_memory_grows_with_images_and_chunks(weights: Path) -> None:
     setup = setup_with(weights, image_chunk=8, population_chunk=2)
-    parts = memory(setup, 100)
+    phases = held(setup, 100)
+    parts = phases["candidates"]
     assert parts["inputs of every block"] == 4 * 100 * BLOCKS * TOKENS * WIDTH
-    assert parts["calibration images, as bytes and normalised"] == 100 * 8 * 8 * (1 + 4)
-    assert memory(setup, 200)["inputs of every block"] == 2 * parts["inputs of every block"]
-    larger = memory(setup_with(weights, image_chunk=16, population_chunk=2), 100)
-    assert larger["activations of one block"] == 2 * parts["activations of one block"]
+    assert parts["calibration images"] == 100 * 8 * 8
+    assert phases["calibration"]["normalised images"] == 4 * 100 * 8 * 8
+    assert held(setup, 200)["candidates"]["inputs of every block"] == 2 * parts["inputs of every block"]
+    larger = held(setup_with(weights, image_chunk=16, population_chunk=2), 100)["candidates"]
+    assert larger["activations"] == 2 * parts["activations"]
+    assert larger["a block's parameters, by candidate"] == parts["a block's parameters, by candidate"]
 
 
 def test_shares_of_the_network(weights: Path) -> None:
@@ -147,5 +156,5 @@ def test_inputs_of_blocks_are_of_each_segments_size(tmp_path: Path, monkeypatch:
         model=replace(config.model, name=entry.name),
         search=replace(config.search, sites=("layer2/conv*/weight",)),
     )
-    parts = memory(load_model(config), 100)
+    parts = held(load_model(config), 100)["candidates"]
     assert parts["inputs of every block"] == 4 * 100 * ((8 + 32) * 4 * 4 + 2 * 64 * 2 * 2)

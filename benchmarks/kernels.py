@@ -8,7 +8,6 @@ each block, the default on accelerators. Another device fuses otherwise: compare
 """
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -18,11 +17,8 @@ from benchmarks.command import main
 from benchmarks.launches import Launches, launches
 from benchmarks.search_throughput import SCHEMES, Arrays, Case, begin_search, paper_search
 from benchmarks.subject import Options, Subject
-from evolq_jax.network.point import at_qparams
-from evolq_jax.search import generation, programs
+from evolq_jax.search.ahead import programs_at, shapes_for
 from evolq_jax.search.config import BlockLoop, SearchConfig
-from evolq_jax.search.generation import Method
-from evolq_jax.search.population import Context
 from evolq_jax.search.problem import Data, Problem
 from evolq_jax.search.state import State
 
@@ -32,38 +28,13 @@ LOOPS: tuple[BlockLoop, ...] = ("shared", "counted")
 
 def of_generation(problem: Problem, data: Data, state: State, block: int) -> dict[str, Launches]:
     """Of the programs of one generation at a block of a network of one segment, without running any."""
-    runner, config = problem.runner, problem.config
-    (segment,), (place, *_) = problem.segments, problem.places
-    name, method = runner.parts.segments[0].name, Method(config, segment.space, segment.strategy)
-    network: Any = jax.eval_shape(partial(at_qparams, runner.specs), data.params, state.qparams)
-    inputs: Any = jax.eval_shape(partial(programs.cache_inputs, runner), network, data.tokens)[name]
-    index, number = jnp.int32(block), jnp.int32(0)
-    stacked = {site.removeprefix(f"{name}/"): q for site, q in state.qparams.items() if site.startswith(name)}
-    at: Any = jax.eval_shape(partial(programs.slice_blocks, size=place.size), stacked, index)
-    begin = partial(generation.start, method, key=state.key, visits=number, fitness=jnp.float32(1))
-    running: Any = jax.eval_shape(begin, at)
-    asking = generation.ask.lower(method, at, running=running, generation=number)
-    ask = partial(generation.ask, method, generation=number)
-    candidates, asked, running = jax.eval_shape(ask, at, running=running)
-    fitness: Any = jax.ShapeDtypeStruct((config.num_candidates,), jnp.float32)
-    telling = generation.tell.lower(method, at, running=running, asked=asked, fitness=fitness)
-    context = Context(network, index, inputs, data.teachers[0], jnp.float32(3))
-    scoring = programs.score.lower(
-        runner,
-        problem.searched.objective,
-        context,
-        candidates,
-        number=0,
-        num_images=problem.searched.num_images,
-        block=block if runner.counts_blocks else None,
-    )
+    runner, place = problem.runner, problem.places[0]._replace(block=block)
+    found = programs_at(problem, shapes_for(problem, data, state), place)
     # after the searched block, and before the last one if that is a program part of its own
     own_last = runner.parts.segments[0].last is not None
     rounds = max(runner.parts.segments[0].length - block - 1 - own_last, 0)
-    return {
-        part: launches(lowered.compile().as_text() or "", rounds)
-        for part, lowered in (("ask", asking), ("score", scoring), ("tell", telling))
-    }
+    names = {"ask": "ask", "score": "score 0", "tell": "tell"}
+    return {part: launches(found[name]().compile().as_text() or "", rounds) for part, name in names.items()}
 
 
 def row(subject: Subject, scheme: str, config: SearchConfig, block: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from evolq_jax.devices.mesh import replicate
 from evolq_jax.network.point import at_qparams
+from evolq_jax.search.ahead import compile_search
 from evolq_jax.search.problem import Data, Problem
 from evolq_jax.search.state import Generation, SearchEnd, State, Visit, end_of, is_spent, next_place
 from evolq_jax.search.visit import Pass, begin_pass, visit
@@ -27,6 +28,7 @@ def run(problem: Problem, data: Data, state: State) -> Iterator[Generation | Vis
       Every generation; after every visit the state; at the end what was found.
     """
     runner = problem.runner
+    compile_search(problem, data, state)
     network = at_qparams(runner.specs, data.params, replicate(runner.mesh, state.qparams))
     at: Pass | None = None
     while (place := next_place(problem, state)) is not None:

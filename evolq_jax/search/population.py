@@ -97,7 +97,7 @@ def population_fitness(
     def one_more(place: Array, fitness: Array) -> Array:
         return fitness.at[place].set(one_group(at(groups, place))[0])
 
-    return jax.lax.fori_loop(0, count, one_more, jnp.full(num_candidates, jnp.nan))
+    return jax.lax.fori_loop(0, count, one_more, jnp.full(num_candidates, jnp.nan, jnp.float32))
 
 
 def _run_group(

@@ -14,7 +14,7 @@ MIB = 2**20
 INTERPRETER = 300 * MIB  # Python and its libraries, before anything is compiled
 COMPILER = 120 * MIB  # what the compiler works with at once, and leaves
 PROGRAM = 2 * MIB  # a compiled program, and what is kept to call it
-KERNEL = 0.2 * MIB  # of a program, each operation that is compiled on its own
+KERNEL = 0.15 * MIB  # of a program, each operation that is compiled on its own
 SMALL_PROGRAMS = 80  # operations on scales and images that a search and its scores compile one by one
 
 Phases = dict[str, dict[str, int]]

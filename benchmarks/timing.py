@@ -37,6 +37,7 @@ class Compilations:
     """What XLA compiled."""
 
     seconds: list[float] = field(default_factory=list[float])
+    names: list[str] = field(default_factory=list[str])
 
 
 @contextmanager
@@ -45,9 +46,9 @@ def count_compilations() -> Generator[Compilations]:
     found = Compilations()
 
     def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
-        del kwargs
         if event == COMPILATION:
             found.seconds.append(duration_secs)
+            found.names.append(str(kwargs.get("fun_name")))
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:

@@ -77,7 +77,8 @@ def start(
     """
     key = jax.random.fold_in(key, visits)
     solution, params = method.space.encode_blocks(at), method.params
-    return Running(key, method.strategy.start(key, solution, fitness=jnp.asarray(fitness), params=params))
+    state = method.strategy.start(key, solution, fitness=jnp.asarray(fitness), params=params)
+    return Running(key, _firm(state))
 
 
 @partial(jax.jit, static_argnames=("method",))
@@ -92,7 +93,7 @@ def ask(
     ask_key, tell_key = jax.random.split(jax.random.fold_in(running.key, generation))
     population, state = method.strategy.ask(ask_key, running.state, method.params)
     candidates = jax.vmap(method.decode, in_axes=(0, None))(population, at)
-    return candidates, Asked(population, tell_key), running._replace(state=state)
+    return candidates, Asked(population, tell_key), running._replace(state=_firm(state))
 
 
 @partial(jax.jit, static_argnames=("method",))
@@ -116,4 +117,18 @@ def tell(
     state = jax.tree.map(partial(jnp.where, finite.any()), told, running.state)
     best = method.decode(strategy.best(state), at)
     lowest = jnp.where(finite.any(), ranked, fitness).min()
-    return running._replace(state=state), Told(finite.any(), lowest, strategy.best_fitness(state)), best
+    return (
+        running._replace(state=_firm(state)),
+        Told(finite.any(), lowest, strategy.best_fitness(state)),
+        best,
+    )
+
+
+def _firm(state: Any) -> Any:
+    """The state without JAX's weak types. A first state has some, later ones others: each would be a program."""
+
+    def one(leaf: Array) -> Array:
+        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return leaf if is_key else jax.lax.convert_element_type(leaf, leaf.dtype)
+
+    return jax.tree.map(lambda leaf: one(jnp.asarray(leaf)), state)

@@ -23,7 +23,7 @@ from evolq_jax.typing import Array, Params, Progress, SiteInfo, no_progress
 
 TokenWeighting = Literal["fisher", "stream", "equal"]
 
-WALK = 20  # forward passes for each image that a walk through the layers takes, measured on ViT-Tiny
+WALK = 9  # forward passes for each image that a walk through the layers takes, measured on ViT-Tiny
 
 
 class Calibration(NamedTuple):

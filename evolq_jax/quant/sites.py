@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -166,13 +167,17 @@ def fake_quant_weights(specs: Specs, params: Params, qparams: Mapping[str, SiteQ
 
 def encode_weights(specs: Specs, params: Params, qparams: Mapping[str, SiteQParams]) -> Params:
     """The parameter tree with the integers, as float32, of every weight whose spec says `codes`."""
-    decided = [(name, spec) for name, spec in specs if spec.codes]
+    decided = tuple((name, spec) for name, spec in specs if spec.codes)
     if not decided:
         return params
     leaves = flatten(params)
-    for name, spec in decided:
-        leaves[name] = spec.quantizer.encode(spec, qparams[name], leaves[name])
-    return unflatten(leaves)
+    weights = {name: leaves[name] for name, _ in decided}
+    return unflatten(leaves | _codes(decided, weights, {name: qparams[name] for name, _ in decided}))
+
+
+@partial(jax.jit, static_argnames=("specs",))
+def _codes(specs: Specs, weights: dict[str, Array], qparams: Mapping[str, SiteQParams]) -> dict[str, Array]:
+    return {name: spec.quantizer.encode(spec, qparams[name], weights[name]) for name, spec in specs}
 
 
 def fake_quant_weight(spec: QuantSpec, site_qparams: SiteQParams, weight: Array) -> Array:

@@ -14,7 +14,7 @@ MEASURES = {
     "float forward": float_forward.measure,
     "search: a pass of the paper's schedule": search_throughput.measure,
     "landscape: a plane": landscape.measure,
-    "calibration: fully quantized, omse and ptf": calibration.measure,
+    **calibration.MEASURES,
     "compilations of a whole search": depth.measure,
     "memory of a search with 8 children": memory.measure,
 }

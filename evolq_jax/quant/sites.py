@@ -170,14 +170,13 @@ def encode_weights(specs: Specs, params: Params, qparams: Mapping[str, SiteQPara
     decided = tuple((name, spec) for name, spec in specs if spec.codes)
     if not decided:
         return params
-    leaves, names = flatten(params), [name for name, _ in decided]
-    weights, own = {name: leaves[name] for name in names}, {name: qparams[name] for name in names}
-    return unflatten(leaves | _encode(decided, weights, own))
+    leaves = flatten(params)
+    weights = {name: leaves[name] for name, _ in decided}
+    return unflatten(leaves | _codes(decided, weights, {name: qparams[name] for name, _ in decided}))
 
 
 @partial(jax.jit, static_argnames=("specs",))
-def _encode(specs: Specs, weights: dict[str, Array], qparams: dict[str, SiteQParams]) -> dict[str, Array]:
-    """The integers of weights, by site: one program in place of four for each shape."""
+def _codes(specs: Specs, weights: dict[str, Array], qparams: Mapping[str, SiteQParams]) -> dict[str, Array]:
     return {name: spec.quantizer.encode(spec, qparams[name], weights[name]) for name, spec in specs}
 
 

@@ -117,18 +117,15 @@ def tell(
     state = jax.tree.map(partial(jnp.where, finite.any()), told, running.state)
     best = method.decode(strategy.best(state), at)
     lowest = jnp.where(finite.any(), ranked, fitness).min()
-    return (
-        running._replace(state=_firm(state)),
-        Told(finite.any(), lowest, strategy.best_fitness(state)),
-        best,
-    )
+    news = Told(finite.any(), lowest, strategy.best_fitness(state))
+    return running._replace(state=_firm(state)), news, best
 
 
 def _firm(state: Any) -> Any:
-    """The state without JAX's weak types. A first state has some, later ones others: each would be a program."""
+    """The state without JAX's weak types. A first state has some, later ones have others."""
 
     def one(leaf: Array) -> Array:
-        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         return leaf if is_key else jax.lax.convert_element_type(leaf, leaf.dtype)
 
     return jax.tree.map(lambda leaf: one(jnp.asarray(leaf)), state)

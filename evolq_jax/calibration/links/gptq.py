@@ -57,7 +57,8 @@ def error_feedback(
         return jnp.take_along_axis(attempts, best[None], axis=0)[0]
 
     nearest = fake_quant(spec, site_qparams, weight)
-    found = chosen(rounded)[jnp.argsort(order)], site_qparams._replace(scale=chosen(attempts.scale))
+    in_place = jnp.zeros_like(weight).at[order].set(chosen(rounded))
+    found = in_place, site_qparams._replace(scale=chosen(attempts.scale))
     return jax.tree.map(lambda new, old: jnp.where(finite(found), new, old), found, (nearest, site_qparams))
 
 

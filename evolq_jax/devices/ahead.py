@@ -13,7 +13,8 @@ import jax
 from jax.stages import Lowered
 
 _PRECISION = "jax_default_matmul_precision"  # JAX has no types for its settings
-_at_once = threading.Semaphore(max(os.cpu_count() or 1, 1))
+# One core goes on with Python. XLA takes more than one for a large program.
+_at_once = threading.Semaphore(max((os.cpu_count() or 1) - 1, 1))
 
 
 def compile_ahead(*programs: Callable[[], Lowered]) -> None:
@@ -23,6 +24,8 @@ def compile_ahead(*programs: Callable[[], Lowered]) -> None:
     called, and is told then. A program that is never called was compiled for nothing.
     """
     precision: str | None = getattr(jax.config, _PRECISION)  # of this thread alone
+    if os.environ.get("EVOLQ_W") == "0":
+        return
     for lower in programs:
         threading.Thread(target=_compile, args=(lower, precision), name="compile ahead").start()
 

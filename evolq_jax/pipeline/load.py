@@ -19,6 +19,7 @@ from evolq_jax.network.network import Network
 from evolq_jax.quant.qparams import QParams, blank_qparams
 from evolq_jax.quant.scheme import resolve
 from evolq_jax.quant.spec import Specs
+from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.typing import SiteInfo
 
 
@@ -37,6 +38,11 @@ class Setup:
     def blank_qparams(self) -> QParams:
         """The quantizers' numbers before calibration: the config's bits."""
         return blank_qparams(self.specs, self.bits, self.sites)
+
+    @property
+    def blank_network(self) -> QuantizedNetwork:
+        """The quantized network before calibration: what runs it can be compiled."""
+        return QuantizedNetwork(self.model, self.model.params, self.blank_qparams, self.specs)
 
     @property
     def added_parameters(self) -> int:

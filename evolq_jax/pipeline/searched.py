@@ -12,6 +12,7 @@ from evolq_jax.network.run import forward
 from evolq_jax.objective.objective import Objective, Outputs, Teacher
 from evolq_jax.objective.terms import TERMS, Term, Weighted, as_term
 from evolq_jax.pipeline.load import Setup
+from evolq_jax.quantized.search import compile_search_ahead
 from evolq_jax.search import space
 from evolq_jax.search.space import SearchSpace
 from evolq_jax.typing import Array, Params
@@ -107,3 +108,13 @@ def _trace(model: Network, term: Term, batch_size: int) -> None:
             f"search.fitness: '{term.name}' fails on {term.reads.replace('_', ' ')} of shape "
             f"{read[term.reads].shape}: {type(error).__name__}: {error}"
         ) from error
+
+
+def compile_ahead_of_search(setup: Setup, num_images: int) -> None:
+    """Begins to compile the search while images are decoded and the network is calibrated.
+
+    On several devices, and where calibration adds parameters, it does nothing.
+    """
+    if setup.mesh is None and not setup.added_parameters:
+        search, blank = setup.config.search, setup.blank_qparams
+        compile_search_ahead(setup.model, setup.specs, blank, search, num_images=num_images)

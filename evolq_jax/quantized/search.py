@@ -2,29 +2,36 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from evolq_jax.devices.ahead import compile_ahead, shapes_of
 from evolq_jax.devices.mesh import DATA, replicate, spread
 from evolq_jax.devices.placement import Placement
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.network.chunks import largest_divisor
-from evolq_jax.network.point import at_qparams
+from evolq_jax.network.network import Network
+from evolq_jax.network.parts import ModelParts
+from evolq_jax.network.point import at_qparams, quantize_weights
 from evolq_jax.network.reading import quantized_reading
 from evolq_jax.network.walk import embed
 from evolq_jax.objective.objective import Teacher
 from evolq_jax.quant.qparams import QParams
+from evolq_jax.quant.spec import Specs
 from evolq_jax.quantized.calibrate import pixels_of
 from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.quantized.network import QuantizedNetwork
+from evolq_jax.search.ahead import compile_search
 from evolq_jax.search.config import SearchConfig, TeacherKind
 from evolq_jax.search.driver import run
 from evolq_jax.search.problem import Data, Problem, make_data, make_problem
 from evolq_jax.search.state import Generation, SearchEnd, init
-from evolq_jax.typing import Array, Images, Params, Progress, no_progress
+from evolq_jax.typing import Array, Images, Params, Preprocessing, Progress, no_progress
 
 
 def teacher_outputs(
@@ -75,15 +82,58 @@ def entry_tokens(
     """
     network, specs = quantized.network, quantized.specs
     mesh = None if placement is None else placement.mesh
-
-    def entered(params: Params, qparams: QParams, pixels: Array) -> Array:
-        reading = quantized_reading(specs, params, qparams)
-        return embed(network.parts, reading, pixels, preprocessing=network.preprocessing, chunk=chunk)
-
-    enter = jax.jit(spread(mesh, entered, (P(), P(), P(DATA)), P(DATA)))
     params, qparams = replicate(mesh, (quantized.params, quantized.qparams))
     on_devices = jax.device_put(pixels) if placement is None else placement.put(pixels)
-    return enter(at_qparams(specs, params, qparams).quantized, qparams, on_devices)
+    entry = _Entry(network.parts, specs, network.preprocessing, chunk, mesh)
+    return _entered(entry, at_qparams(specs, params, qparams).quantized, qparams, on_devices)
+
+
+class _Entry(NamedTuple):
+    """The static settings of the program that runs images up to the first block."""
+
+    parts: ModelParts
+    specs: Specs
+    preprocessing: Preprocessing
+    chunk: int
+    mesh: Mesh | None
+
+
+@partial(jax.jit, static_argnames=("entry",))
+def _entered(entry: _Entry, quantized: Params, qparams: QParams, pixels: Array) -> Array:
+    def on_device(quantized: Params, qparams: QParams, pixels: Array) -> Array:
+        reading = quantized_reading(entry.specs, quantized, qparams)
+        return embed(entry.parts, reading, pixels, preprocessing=entry.preprocessing, chunk=entry.chunk)
+
+    return spread(entry.mesh, on_device, (P(), P(), P(DATA)), P(DATA))(quantized, qparams, pixels)
+
+
+def compile_search_ahead(
+    network: Network, specs: Specs, qparams: QParams, config: SearchConfig, *, num_images: int
+) -> None:
+    """Begins to compile what a search on one device runs, before calibration has found its scales.
+
+    Args:
+      network: the float network. The chain must not add parameters to it.
+      specs: its quantizers after the chain.
+      qparams: their numbers, of which only shapes count.
+      config: settings of the search.
+      num_images: for calibration.
+    """
+    if config.has_features:  # the teacher's are not known yet
+        return
+    problem = make_problem(config, network.parts, specs, qparams, num_images=num_images)
+    pixels = jax.ShapeDtypeStruct((num_images, *network.image_shape), np.uint8)
+    entry = _Entry(network.parts, specs, network.preprocessing, problem.runner.image_chunk, None)
+    params, own = shapes_of((network.params, qparams))
+    tokens: Any = jax.eval_shape(partial(_entered, entry), params, own, pixels)
+    logits: Any = jax.ShapeDtypeStruct((num_images, network.num_classes), np.float32)
+    data = jax.eval_shape(partial(make_data, problem), params, tokens, Teacher(logits))
+    state = init(problem, qparams, jax.random.key(0))
+    compile_ahead(
+        partial(_entered.lower, entry, params, own, pixels),
+        partial(quantize_weights.lower, specs, params, own),
+    )
+    compile_search(problem, data, state)
 
 
 def search_problem(

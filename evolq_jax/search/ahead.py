@@ -44,6 +44,9 @@ def compile_search(problem: Problem, data: Data, state: State) -> None:
     if problem.runner.mesh is not None or problem.config.prefixes == "recompute" or local:
         return
     shapes, found = shapes_for(problem, data, state), Programs()
+    dtype: Any = jnp.dtype(problem.config.prefixes)
+    cache = programs.cache_inputs.lower
+    found["inputs"] = partial(cache, problem.runner, shapes.network, shapes.data.tokens, dtype=dtype)
     for place in problem.places:
         same = f"{place.segment} {place.block if problem.runner.counts_blocks else ''}"
         found |= {f"{name} {same}": program for name, program in programs_at(problem, shapes, place).items()}
@@ -87,7 +90,7 @@ def programs_at(problem: Problem, shapes: Shapes, place: Place) -> Programs:
             count=_NUMBER if runner.one_by_one else None,
         )
         for part, images in enumerate(problem.parts_of_images)
-        if not part or runner.one_by_one
+        if not part or (runner.one_by_one and not _alike(problem))
     }
     return {
         **scoring,
@@ -95,3 +98,9 @@ def programs_at(problem: Problem, shapes: Shapes, place: Place) -> Programs:
         "ask": partial(generation.ask.lower, method, at, **asking),
         "tell": partial(generation.tell.lower, method, at, **telling),
     }
+
+
+def _alike(problem: Problem) -> bool:
+    """Whether the images held out are scored by the same program as those searched on."""
+    first, *others = problem.parts_of_images
+    return problem.image_counts[0] == first.num_images and all(part == first for part in others)

@@ -1,7 +1,7 @@
 """What a search is given and does not change: the problem, which is static, and its arrays."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import jax
@@ -202,10 +202,19 @@ def _searched_segment(
     def first_solution(qparams: QParams) -> dict[str, Array]:
         return space.encode_blocks(window(scope(qparams, segment.name), 0, size))
 
-    shapes = jax.eval_shape(first_solution, qparams)
-    solution = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    shapes = {name: leaf.shape for name, leaf in jax.eval_shape(first_solution, qparams).items()}
+    strategy, grid = _strategies(config, tuple(shapes.items()))
+    return SearchedSegment(number, space, strategy, grid)
+
+
+@lru_cache(maxsize=64)  # programs are compiled for an object, so equal problems must share it
+def _strategies(
+    config: SearchConfig, shapes: tuple[tuple[str, tuple[int, ...]], ...]
+) -> tuple[Strategy, Strategy | None]:
+    """The algorithm for solutions of these shapes, and the grid of the first pass if there is one."""
+    solution = {name: np.zeros(shape, np.float32) for name, shape in shapes}
     grid = Strategy(GRID, GRID.build(config, solution)) if config.grid_start else None
-    return SearchedSegment(number, space, config.strategy(solution), grid)
+    return config.strategy(solution), grid
 
 
 def make_data(problem: Problem, params: Params, tokens: Array, teacher: Teacher) -> Data:

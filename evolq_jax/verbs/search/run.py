@@ -11,7 +11,7 @@ from evolq_jax.pipeline.cost import fit_memory, out_of_memory
 from evolq_jax.pipeline.evaluate import compile_ahead_of_scores
 from evolq_jax.pipeline.images import count_calibration, count_evaluation, load_evaluation
 from evolq_jax.pipeline.load import load_model
-from evolq_jax.pipeline.searched import check_search
+from evolq_jax.pipeline.searched import check_search, compile_ahead_of_search
 from evolq_jax.pipeline.teacher import teacher_of
 from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.quantized.search import search_problem
@@ -62,11 +62,13 @@ def run_search(
         num_images = count_calibration(setup, for_search=True)
         check_budget(setup, num_images)
         setup = fit_memory(setup, num_images)
-        compile_ahead_of_scores(setup, setup.model, count_evaluation(setup))
+        num_evaluation = count_evaluation(setup)
+        compile_ahead_of_scores(setup, setup.model, num_evaluation)
+        compile_ahead_of_search(setup, num_images)
+        compile_ahead_of_scores(setup, setup.blank_network, num_evaluation)
         evaluation = load_evaluation(setup, watcher.stage("decoding evaluation images"))
         calibrated = init_network(run, SEARCH, setup, evaluation, clock=clock, watcher=watcher)
         with preemption.deferred(), out_of_memory("--search.population-chunk", "--search.image-chunk"):
-            compile_ahead_of_scores(setup, calibrated.quantized, len(evaluation.pixels))
             found = _search(calibrated, run, clock, preemption, watcher=watcher)
         with out_of_memory("--evaluation-batch"):
             scored = score_run(run, calibrated, found, evaluation, clock=clock, watcher=watcher)

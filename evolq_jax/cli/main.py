@@ -22,6 +22,7 @@ from evolq_jax.config.load import load_config
 from evolq_jax.config.plugins import load_plugin
 from evolq_jax.config.presets import with_preset
 from evolq_jax.devices import hosts
+from evolq_jax.devices.ahead import abandon
 from evolq_jax.devices.compile_cache import use_compile_cache
 from evolq_jax.errors import UserError, suggestion
 from evolq_jax.notes import say_once
@@ -92,7 +93,10 @@ def run(args: Sequence[str]) -> None:
     cache = use_compile_cache(options.compile_cache)
     if cache.warning:
         say_once(cache.warning)
-    options.command.run(Call(options.verb, options, overrides, console, make_watcher))
+    try:
+        options.command.run(Call(options.verb, options, overrides, console, make_watcher))
+    finally:
+        abandon()
 
 
 def _check_connected(options: argparse.Namespace) -> None:

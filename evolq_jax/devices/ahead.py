@@ -15,6 +15,9 @@ from jax.stages import Lowered
 _PRECISION = "jax_default_matmul_precision"  # JAX has no types for its settings
 # One core goes on with Python. XLA takes more than one for a large program.
 _at_once = threading.Semaphore(max((os.cpu_count() or 1) - 1, 1))
+_threads: list[threading.Thread] = []
+_wanted = threading.Event()  # whether what waits is still to be compiled
+_wanted.set()
 
 
 def compile_ahead(*programs: Callable[[], Lowered]) -> None:
@@ -24,10 +27,22 @@ def compile_ahead(*programs: Callable[[], Lowered]) -> None:
     called, and is told then. A program that is never called was compiled for nothing.
     """
     precision: str | None = getattr(jax.config, _PRECISION)  # of this thread alone
-    if os.environ.get("EVOLQ_W") == "0":
-        return
+    _threads[:] = [thread for thread in _threads if thread.is_alive()]
     for lower in programs:
-        threading.Thread(target=_compile, args=(lower, precision), name="compile ahead").start()
+        thread = threading.Thread(target=_compile, args=(lower, precision))
+        _threads.append(thread)
+        thread.start()
+
+
+def abandon() -> None:
+    """Waits for what is being compiled ahead, and compiles no more of it. For the end of a program."""
+    _wanted.clear()
+    try:
+        for thread in _threads:
+            thread.join()
+    finally:
+        _wanted.set()
+        _threads.clear()
 
 
 def shapes_of(tree: Any) -> Any:
@@ -37,7 +52,7 @@ def shapes_of(tree: Any) -> Any:
 
 def _compile(lower: Callable[[], Lowered], precision: str | None) -> None:
     with _at_once:
-        if not threading.main_thread().is_alive():  # the process ends
+        if not (_wanted.is_set() and threading.main_thread().is_alive()):
             return
         try:
             with jax.default_matmul_precision(precision):

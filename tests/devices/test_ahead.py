@@ -1,4 +1,4 @@
-import threading
+import time
 from functools import partial
 
 import jax
@@ -6,14 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.timing import count_compilations
-from evolq_jax.devices.ahead import compile_ahead, shapes_of
+from evolq_jax.devices import ahead
+from evolq_jax.devices.ahead import abandon, compile_ahead, shapes_of
 
 
-def wait() -> None:
+def wait_for_all() -> None:
     """Until nothing is compiled ahead any more."""
-    for thread in threading.enumerate():
-        if thread.name == "compile ahead":
-            thread.join()
+    for thread in ahead._threads:  # pyright: ignore[reportPrivateUsage]
+        thread.join()
 
 
 def test_a_call_finds_what_was_compiled_ahead() -> None:
@@ -25,7 +25,7 @@ def test_a_call_finds_what_was_compiled_ahead() -> None:
     with jax.default_matmul_precision("float32"):
         with count_compilations() as ahead:
             compile_ahead(partial(product.lower, shapes_of(x)))
-            wait()
+            wait_for_all()
         with count_compilations() as called:
             product(x)
     assert len(ahead.seconds) == 1
@@ -43,7 +43,7 @@ def test_a_call_waits_for_what_is_being_compiled() -> None:
     with count_compilations() as both:
         compile_ahead(partial(powers.lower, x))
         powers(x)
-        wait()
+        wait_for_all()
     assert len(both.seconds) == 1
 
 
@@ -52,4 +52,20 @@ def test_what_fails_ahead_is_told_by_the_call() -> None:
         raise ValueError("no shape")
 
     compile_ahead(fail)
-    wait()  # no thread has died loudly: pytest would count that as an error
+    wait_for_all()  # no thread has died loudly: pytest would count that as an error
+
+
+def test_what_waits_is_abandoned() -> None:
+    begun: list[int] = []
+
+    def lower(number: int) -> jax.stages.Lowered:
+        begun.append(number)
+        time.sleep(0.2)
+        raise ValueError("enough")
+
+    compile_ahead(*(partial(lower, number) for number in range(50)))
+    abandon()
+    assert len(begun) < 50
+    compile_ahead(partial(lower, 50))
+    wait_for_all()
+    assert begun[-1] == 50

@@ -32,10 +32,11 @@ def row(subject: Subject, case: Case = CASE) -> dict[str, Any]:
     teacher = compute_logits(Network(parts, params, subject.preprocessing), pixels, 10)
     ends: list[float] = []
     config, data = paper_search(number, case), jax.numpy.asarray(teacher)
+    begun = begin_search(config, parts, specs, Arrays(params, qparams, tokens, data))
     jax.clear_caches()
     began = time.perf_counter()
     with count_compilations() as compilations:
-        for _ in run(*begin_search(config, parts, specs, Arrays(params, qparams, tokens, data))):
+        for _ in run(*begun):
             ends.append(time.perf_counter())
     return {
         "depth": subject.config.depth,

@@ -87,10 +87,10 @@ def programs_at(problem: Problem, shapes: Shapes, place: Place) -> Programs:
             number=place.segment,
             num_images=images.num_images if part else problem.image_counts[0],
             block=place.block if runner.counts_blocks and not part else None,
-            count=_NUMBER if runner.one_by_one else None,
+            count=_NUMBER if problem.scores_some else None,
         )
         for part, images in enumerate(problem.parts_of_images)
-        if not part or (runner.one_by_one and not _alike(problem))
+        if not part or (problem.scores_some and not _alike(problem))
     }
     return {
         **scoring,

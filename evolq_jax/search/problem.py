@@ -89,6 +89,14 @@ class Problem:
         return (self.searched,) if self.held_out is None else (self.searched, self.held_out)
 
     @property
+    def scores_some(self) -> bool:
+        """Whether the program that scores a generation can stop after the first ones of its candidates.
+
+        Where they run one by one, it then also scores a single candidate.
+        """
+        return self.runner.one_by_one and self.config.num_candidates > 1
+
+    @property
     def num_images(self) -> int:
         """Of all parts."""
         return sum(part.num_images for part in self.parts_of_images)

@@ -31,10 +31,7 @@ class Runner:
 
     @property
     def one_by_one(self) -> bool:
-        """Whether candidates run one after the other on one device, by one program for all blocks.
-
-        It can then stop after the first ones, so the program of a generation also scores a single candidate.
-        """
+        """Whether candidates run one after the other on one device, by one program for all blocks."""
         return self.placement is None and self.population_chunk == 1 and not self.counts_blocks
 
     @property

@@ -127,7 +127,7 @@ def score(
       candidates: local scales, leading axes [P, blocks] on every leaf.
       num_images: of the part, from the first on; None: all.
       part: the images searched on (0), or those held out (1).
-      count: so many are scored, the first ones (`Runner.one_by_one`); None: all.
+      count: so many are scored, the first ones (`Problem.scores_some`); None: all.
     """
     images, runner, size = problem.parts_of_images[part], problem.runner, len(jax.tree.leaves(candidates)[0])
     # What is scored but once at a visit is not worth a program for each block.
@@ -140,7 +140,7 @@ def score(
         number=blocks.place.segment,
         num_images=num_images or images.num_images,
         block=blocks.place.block if counted else None,
-        count=np.int32(count or size) if runner.one_by_one else None,
+        count=np.int32(count or size) if problem.scores_some else None,
     )
     return fetch(runner.mesh, fitness)
 
@@ -183,7 +183,7 @@ def score_alone(
 ) -> tuple[State, np.ndarray]:
     """The fitness [] of one candidate on all images of a part, and the state that has paid for it."""
     # One by one, the program of a generation serves: it stops after the first.
-    size = problem.config.num_candidates if problem.runner.one_by_one else 1
+    size = problem.config.num_candidates if problem.scores_some else 1
     same = programs.copies(qparams, size)
     fitness = jax.device_get(score(problem, blocks, same, part=part, count=1))
     return pay(problem, state, blocks.place, part=part), fitness[:1].reshape(())

@@ -107,7 +107,7 @@ def test_a_damaged_file_is_named(run: RunDirectory, text: str) -> None:
 
 def older(content: dict[str, Any]) -> dict[str, Any]:
     """The form of version 0.1: no kind, and neither setting nor provenance apart."""
-    del content["kind"], content["provenance"]["chunks"]
+    del content["kind"], content["provenance"]["chunks"], content["provenance"]["compiled_programs"]
     del content["setting"]["architecture"], content["setting"]["preprocessing"]
     return content | content.pop("setting") | content.pop("provenance")
 

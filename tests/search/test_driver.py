@@ -240,6 +240,7 @@ def test_programs_are_as_many_for_five_blocks_as_for_two(compilations: Compilati
     for depth in (2, 5):
         setting = make_setting(depth, activations=False)
         last_pass = Counter[str]()
+        jax.clear_caches()  # what does not depend on the depth is shared
         compilations.names, compilations.on = Counter[str](), True
         record = None
         for record in run_search(*begin(setting.subject, replace(EVOLQ, passes=2))):

@@ -9,12 +9,13 @@ import os
 import platform
 import re
 import uuid
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from evolq_jax.errors import UserError
 from evolq_jax.paths import has_home, user_path
@@ -117,6 +118,19 @@ def _processor() -> str:
         lines = _CPU_INFO.read_text().splitlines()
         facts += [next((line for line in lines if line.startswith(key)), "") for key in ("flags", "Features")]
     return f"{platform.machine() or 'cpu'}-{hashlib.sha256('|'.join(facts).encode()).hexdigest()[:8]}"
+
+
+@contextmanager
+def unused() -> Generator[None, None, None]:
+    """Meanwhile programs are compiled, whether they are kept or not: to measure how long that takes."""
+    before = _in_jax("enable_compilation_cache")
+    jax.config.update("jax_enable_compilation_cache", False)
+    reset_cache()  # JAX asks the setting but once
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        reset_cache()
 
 
 def describe() -> str:

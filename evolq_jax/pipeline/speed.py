@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evolq_jax.devices.compile_cache import unused
 from evolq_jax.devices.work import Work, count_work
 from evolq_jax.pipeline.load import Setup
 from evolq_jax.pipeline.work import forward_work
@@ -52,7 +53,8 @@ class Speed(NamedTuple):
 def measure_speed(setup: Setup, batch: int) -> Speed:
     """Times both networks on random images, `batch` at once, and the rounding of a weight."""
     quantized = QuantizedNetwork(setup.model, setup.model.params, _any_scales(setup), setup.specs)
-    compiling, floating = _rate(partial(compute_logits, setup.model), setup, batch)
+    with unused():  # a plan is for a first run
+        compiling, floating = _rate(partial(compute_logits, setup.model), setup, batch)
     _, fake_quantized = _rate(partial(compute_logits, quantized), setup, batch)
     elements = _element_rate(setup)
     work = forward_work(setup, batch, quantized=False)

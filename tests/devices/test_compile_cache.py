@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from evolq_jax.devices import compile_cache
-from evolq_jax.devices.compile_cache import describe, identity, mend, size_of, use_compile_cache
+from evolq_jax.devices.compile_cache import describe, identity, mend, size_of, unused, use_compile_cache
 from evolq_jax.errors import UserError
 
 SETTINGS = (
@@ -171,3 +173,27 @@ def test_what_is_kept_has_a_name_until_some_is_lost(tmp_path: Path) -> None:
     assert size_of(folder) == (0, 0)
     use_compile_cache("off")
     assert identity() == ""
+
+
+def test_what_is_kept_can_be_passed_over(tmp_path: Path) -> None:
+    hits: list[str] = []
+
+    def listen(event: str, **about: str | int) -> None:
+        hits.extend([event] * event.endswith("/cache_hits"))
+
+    def compiled() -> int:
+        before = len(hits)
+        jax.clear_caches()
+        jax.jit(lambda x: x * 1.6875)(np.ones(7, np.float32))
+        return len(hits) - before
+
+    use_compile_cache(tmp_path)
+    reset_cache()
+    jax.monitoring.register_event_listener(listen)
+    try:
+        compiled()
+        with unused():
+            assert compiled() == 0
+        assert compiled() == 1
+    finally:
+        jax.monitoring.unregister_event_listener(listen)

@@ -15,6 +15,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from evolq_jax.devices.xla_flags import compile_quickly
+
 ROOT = Path(__file__).resolve().parent.parent
 COMPILED = "/jax/core/compile/backend_compile_duration"  # what was read from the disk, too
 TRACED = ("/jax/core/compile/jaxpr_trace_duration", "/jax/core/compile/jaxpr_to_mlir_module_duration")
@@ -51,6 +53,7 @@ def watch(args: Sequence[str], compile_cache: str | Path) -> Watched:
     """
     variables = {name: value for name, value in os.environ.items() if "COMPILATION_CACHE" not in name}
     variables |= {"EVOLQ_COMPILE_CACHE": str(compile_cache), "PYTHONPATH": str(ROOT)}
+    compile_quickly(variables)  # as the program does for itself
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "watched.json"
         own = ["--run-dir", f"{folder}/run"]

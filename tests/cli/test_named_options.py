@@ -17,7 +17,7 @@ from evolq_jax.cli.commands import COMMANDS
 from evolq_jax.cli.override import settable_fields
 from evolq_jax.config.comparison import Comparison
 from evolq_jax.config.experiment import Experiment
-from evolq_jax.devices.xla_flags import ON_CPUS, ON_NVIDIA
+from evolq_jax.devices.xla_flags import ON_NVIDIA
 from evolq_jax.training import TrainExperiment
 
 
@@ -45,7 +45,7 @@ FIELD = re.compile(
 )
 FILES = (".py", ".json", ".npz", ".txt", ".safetensors", ".png")
 OF_TFDS = {"--file_format", "--data_dir", "--out_file_format"}
-OTHERS = {"--version", *OF_TFDS, *(flag.split("=")[0] for flag in (ON_CPUS, ON_NVIDIA))}  # not of verbs
+OTHERS = {"--version", *OF_TFDS, ON_NVIDIA.split("=")[0]}  # not of verbs
 
 
 def verbs_options() -> dict[str, set[str]]:

@@ -9,7 +9,7 @@ plain ranges, and the search after it changes nothing (docs/results.md).
 The scheme is `matmul`; patch embedding and head have 8 bits. Why two bits? Three bits cost this network less
 than a point of top-1, so there is nothing to win back; two bits cost about ten. 300 training images
 calibrate, and 150 of them only decide whether a block's move is kept. The 697 test images only measure. The
-search is the default one with three passes. It takes about 20 seconds on two CPU cores.
+search is the default one with three passes. It takes about 12 seconds on two CPU cores.
 """
 
 from evolq_jax.config.experiment import (

@@ -89,23 +89,21 @@ def _decide(where: str | Path | None) -> CompileCache:
 
 def _checked(folder: Path, told: str) -> CompileCache:
     """The folder if it can be used, else the reason."""
-    remedy = f"set {VARIABLE} to a folder of yours, or to off"
+    wrong = ""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = folder.stat()
+        if not os.access(folder, os.W_OK | os.X_OK):
+            wrong = "it cannot be written"
+        elif hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022):
+            wrong = "other users can write it"
     except OSError as error:
-        why = f"compiled programs are not kept: {folder}: {error.strerror}; {remedy}"
-        return CompileCache(None, f"{folder}: {error.strerror}", why)
-    wrong = ""
-    if not os.access(folder, os.W_OK | os.X_OK):
-        wrong = "it cannot be written"
-    elif hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022):
-        wrong = "other users can write it"
-    if wrong:
-        return CompileCache(
-            None, f"{folder}: {wrong}", f"compiled programs are not kept in {folder}: {wrong}; {remedy}"
-        )
-    return CompileCache(folder, told)
+        wrong = str(error.strerror)
+    if not wrong:
+        return CompileCache(folder, told)
+    remedy = f"set {VARIABLE} to a folder of yours, or to off"
+    why = f"{folder}: {wrong}"
+    return CompileCache(None, why, f"compiled programs are not kept: {why}; {remedy}")
 
 
 def _processor() -> str:

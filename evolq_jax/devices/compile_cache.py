@@ -69,7 +69,7 @@ def use_compile_cache(where: str | Path | None = None, max_gib: float = MAX_GIB)
 
 def _decide(where: str | Path | None) -> CompileCache:
     """The folder, made and checked."""
-    told = "--compile-cache"
+    told, where = "--compile-cache", where or None  # an empty word names no folder
     if where is None:
         told, where = VARIABLE, os.environ.get(VARIABLE) or None
     if where is None and (set_in_jax := _in_jax("compilation_cache_dir")):

@@ -69,6 +69,14 @@ def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch, word: str) -> Non
     assert "not kept" in describe()
 
 
+def test_an_empty_word_names_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVOLQ_COMPILE_CACHE", str(tmp_path / "a"))
+    found = use_compile_cache("").folder
+    assert found is not None
+    assert found.parent == tmp_path / "a"
+
+
 def test_what_jax_was_told_stands(tmp_path: Path) -> None:
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.7)

@@ -37,12 +37,14 @@ if TYPE_CHECKING:
     from evolq_jax.data.load import load_images
     from evolq_jax.devices.compile_cache import use_compile_cache
     from evolq_jax.errors import UserError
+    from evolq_jax.integers.build import integer_model
+    from evolq_jax.integers.load import load
+    from evolq_jax.integers.model import IntegerModel
     from evolq_jax.metrics import Delta, Interval, Scores
     from evolq_jax.network.network import Network
     from evolq_jax.objective.logits import info_nce, kl
     from evolq_jax.pipeline.load import load_network
     from evolq_jax.quantized.calibrate import calibrate
-    from evolq_jax.quantized.files import load
     from evolq_jax.quantized.network import QuantizedNetwork
     from evolq_jax.quantized.search import evolve
     from evolq_jax.quantized.size import Size, size_of
@@ -102,7 +104,9 @@ _MODULES = {
     "evolq_jax.objective.logits": ("info_nce", "kl"),
     "evolq_jax.pipeline.load": ("load_network",),
     "evolq_jax.quantized.calibrate": ("calibrate",),
-    "evolq_jax.quantized.files": ("load",),
+    "evolq_jax.integers.build": ("integer_model",),
+    "evolq_jax.integers.load": ("load",),
+    "evolq_jax.integers.model": ("IntegerModel",),
     "evolq_jax.quantized.network": ("QuantizedNetwork",),
     "evolq_jax.quantized.search": ("evolve",),
     "evolq_jax.quantized.size": ("Size", "size_of"),
@@ -150,6 +154,7 @@ __all__ = [
     "EvaluationResult",
     "Experiment",
     "Images",
+    "IntegerModel",
     "Interval",
     "LandscapeConfig",
     "LandscapePlan",
@@ -186,6 +191,7 @@ __all__ = [
     "faithful",
     "fast",
     "info_nce",
+    "integer_model",
     "kl",
     "list_models",
     "load",

@@ -17,7 +17,7 @@ MAX_LINES = 350
 # `evolq_jax/x.py` and everything under `evolq_jax/x/` are layer x; "" is `evolq_jax/__init__.py`.
 NUMERICS = "errors paths json_text typing trees named devices quant network objective"
 ALGORITHMS = "calibration search gradient landscape training notes"
-ROOMS = "data metrics models quantized config"
+ROOMS = "data metrics models quantized integers config"
 LAYERS = {
     "version": "",
     "interrupt": "",
@@ -42,6 +42,7 @@ LAYERS = {
     "landscape": f"{NUMERICS} search figures",
     "training": NUMERICS,
     "quantized": f"version {NUMERICS} {ALGORITHMS} models",
+    "integers": f"version {NUMERICS} quantized",
     "config": f"{NUMERICS} {ALGORITHMS} data models",
     "pipeline": f"{NUMERICS} {ALGORITHMS} {ROOMS}",
     "runs": f"version interrupt notes {NUMERICS} data metrics landscape quantized config",

@@ -60,9 +60,9 @@ class QuantConfig:
       scheme: `fully_quantized` (the paper's: every site of the official code, residual stream and
         LayerNorm included), `matmul` (inputs and weights of matrix products and convolutions only,
         as RepQ-ViT, AdaLog, ERQ and, for CNNs, BRECQ count) or `deploy` (what ONNX runtimes execute with
-        Q/DQ pairs: what `matmul` has, and both sides of the residual stream's additions, 8-bit activations
-        with one scale for the tensor, symmetric weights; LayerNorm, softmax and GELU in float). State it
-        with every number: they mean very different things.
+        Q/DQ pairs: what `matmul` has, 8-bit activations with one scale for the tensor, symmetric weights;
+        sums, LayerNorm, softmax and GELU in float). State it with every number: they mean very different
+        things.
       weight_bits: bits of the weight matrices.
       edge_weight_bits: bits of the first and last layers' weights (patch embedding or stem, heads); None:
         `weight_bits`, as in the official code. 8 is common elsewhere, and costs little: state it.
@@ -89,6 +89,9 @@ class QuantConfig:
       bias_correction: the released code's weight correction; leaves the integer grid.
       quantize_image: quantize the input image once more, which comes as 8-bit pixels (official code: DeiT and
         ViT-Tiny yes, ViT-B no).
+      quantize_sums: deploy only: quantize both sides of the residual stream's additions as well. Runtimes
+        need it to add integers; it costs much accuracy.
+      signed_activations: symmetric `int` activations, as TensorRT wants them, instead of affine `uint`.
       rules: exceptions by site pattern, applied in order.
     """
 
@@ -108,6 +111,8 @@ class QuantConfig:
     integer_softmax: bool = False
     bias_correction: bool = False
     quantize_image: bool = False
+    quantize_sums: bool = False
+    signed_activations: bool = False
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
@@ -133,6 +138,8 @@ class QuantConfig:
 
         if self.scheme == "deploy":
             self._check_deploy()
+        elif self.quantize_sums:
+            raise UserError(f"quant.quantize_sums is for quant.scheme deploy, not for {self.scheme}")
 
     def _check_deploy(self) -> None:
         bits = {self.activation_bits, self.edge_activation_bits or 8, self.softmax_bits or 8}
@@ -165,9 +172,11 @@ class QuantConfig:
         residual = "residual" in info.roles and self.scheme == "fully_quantized"
         softmax = "softmax" in info.roles
         edge_bits = self.edge_activation_bits if "edge_inputs" in info.roles else None
+        quantizer = self._quantizer(use_of(info))
         return {
+            **({"signed": True} if self.signed_activations and quantizer == UNIFORM else {}),
             "bits": (self.softmax_bits if softmax else edge_bits) or self.activation_bits,
-            "quantizer": self._quantizer(use_of(info)),
+            "quantizer": quantizer,
             "observer": self._observer("residual" if residual else "activation"),
             "integer_op": (softmax and self.integer_softmax)
             or (self.integer_layer_norm and "layer_norm" in info.roles),
@@ -200,7 +209,7 @@ class QuantConfig:
             return self.quantize_image
         if self.scheme == "fully_quantized":
             return "beyond_paper" not in info.roles
-        return "operands" in info.roles or (self.scheme == "deploy" and "addends" in info.roles)
+        return "operands" in info.roles or (self.quantize_sums and "addends" in info.roles)
 
 
 class Resolved(NamedTuple):

@@ -6,7 +6,6 @@
 - `float.safetensors`: the parameters of the float network, if calibration changed parameters.
 """
 
-import dataclasses
 import json
 import os
 import shutil
@@ -16,15 +15,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from cattrs import BaseValidationError, transform_error
-from cattrs.preconf.json import make_converter
-from cattrs.v import format_exception
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from evolq_jax.errors import UserError
 from evolq_jax.json_text import parse_object
-from evolq_jax.models.registry import REGISTRY, get_entry
 from evolq_jax.named import find, name_of
 from evolq_jax.network.network import Network
 from evolq_jax.network.parts import ModelParts
@@ -35,9 +30,10 @@ from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quant.quantizers import QUANTIZERS
 from evolq_jax.quant.quantizers.base import Quantizer
 from evolq_jax.quant.spec import QuantSpec, Specs
+from evolq_jax.quantized.description import FIELDS, converter, describe_network, find_network, structured
 from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.trees import flatten, unflatten
-from evolq_jax.typing import Params, Preprocessing
+from evolq_jax.typing import Params
 from evolq_jax.version import __version__
 
 DESCRIPTION, PARAMS, FLOAT, QPARAMS = (
@@ -47,9 +43,6 @@ DESCRIPTION, PARAMS, FLOAT, QPARAMS = (
     "qparams.safetensors",
 )
 FORMAT = 1
-
-_converter = make_converter(forbid_extra_keys=True)
-
 
 # Fields of a spec that hold things with names.
 NAMED: Mapping[str, tuple[type, Mapping[str, Any]]] = {
@@ -62,8 +55,8 @@ def _is_named(hint: Any) -> bool:
     return isinstance(hint, type) and any(issubclass(hint, kind) for kind, _ in NAMED.values())
 
 
-_converter.register_unstructure_hook_func(_is_named, name_of)
-_converter.register_structure_hook_func(_is_named, lambda found, _: found)
+converter.register_unstructure_hook_func(_is_named, name_of)
+converter.register_structure_hook_func(_is_named, lambda found, _: found)
 
 
 def save(quantized: QuantizedNetwork, path: str | Path) -> None:
@@ -112,21 +105,10 @@ def load(
     """
     path = user_path(path, "folder")
     described = _read_description(path)
-    name = described["name"]
-    config = None
-    if parts is None:
-        if name.split(".")[0] not in REGISTRY:
-            raise UserError(
-                f"'{path}' holds the network '{name}', which is not in the registry: give its functions, "
-                "load(path, parts)"
-            )
-        entry = get_entry(name)
-        config = _structured(described["config"], type(entry.config), path)
-        parts = entry.family.make(config)
-    preprocessing = _structured(described["preprocessing"], Preprocessing, path)
+    found = find_network(described, parts, path / DESCRIPTION)
     params = _params(_load_arrays(path / PARAMS))
     floats = _params(_load_arrays(path / FLOAT)) if (path / FLOAT).is_file() else params
-    network = Network(parts, floats, preprocessing, name, config, described["precision"])
+    network = Network(found.parts, floats, found.preprocessing, found.name, found.config, found.precision)
     specs: Specs = tuple((site, _spec(fields, own, path)) for site, fields in described["specs"].items())
     arrays = _load_arrays(path / QPARAMS)
     try:
@@ -142,15 +124,11 @@ def load(
 
 
 def _description(quantized: QuantizedNetwork) -> dict[str, Any]:
-    network = quantized.network
     return {
         "format": FORMAT,
         "evolq_jax": __version__,
-        "name": network.name,
-        "config": None if network.config is None else dataclasses.asdict(network.config),
-        "preprocessing": dataclasses.asdict(network.preprocessing),
-        "precision": network.precision,
-        "specs": {site: _converter.unstructure(spec) for site, spec in quantized.specs},
+        **describe_network(quantized.network),
+        "specs": {site: converter.unstructure(spec) for site, spec in quantized.specs},
     }
 
 
@@ -158,7 +136,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     file = path / DESCRIPTION
     try:
         described = parse_object(file.read_text("utf-8"), f"'{file}'")
-        missing = {"format", "name", "config", "preprocessing", "precision", "specs"} - set(described)
+        missing = {"format", *FIELDS, "specs"} - set(described)
     except FileNotFoundError as error:
         raise UserError(f"'{path}' holds no saved network: it has no {DESCRIPTION}") from error
     except (OSError, ValueError, TypeError) as error:
@@ -176,19 +154,7 @@ def _spec(fields: Mapping[str, Any], own: Sequence[Quantizer | Observer], path: 
         what = f"'{path}' was saved with a {field} that is not there; pass it as load(path, own=(...)):"
         if field in fields:
             found[field] = find(fields[field], known, what)
-    return _structured({**fields, **found}, QuantSpec, path)
-
-
-def _structured(fields: Any, kind: type, path: Path) -> Any:
-    try:
-        return _converter.structure(fields, kind)
-    except BaseValidationError as error:
-        reasons = "; ".join(transform_error(error, format_exception=_reason))
-        raise UserError(f"'{path / DESCRIPTION}' is damaged ({reasons}): save the network again") from error
-
-
-def _reason(error: BaseException, kind: type | None) -> str:
-    return str(error) if isinstance(error, UserError) else format_exception(error, kind)
+    return structured({**fields, **found}, QuantSpec, path / DESCRIPTION)
 
 
 def _params(arrays: Mapping[str, np.ndarray]) -> Params:

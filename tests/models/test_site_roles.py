@@ -1,5 +1,7 @@
 """Which sites each scheme quantizes in the families other than the plain ViT, in full."""
 
+from typing import Any
+
 import pytest
 
 from evolq_jax.quant.scheme import QuantConfig, resolve
@@ -97,10 +99,10 @@ ADDENDS = {
 }
 
 
-def activations(name: str, scheme: str) -> dict[str, QuantSpec]:
+def activations(name: str, scheme: str, **more: Any) -> dict[str, QuantSpec]:
     sites = make_small(name).sites
     integer = scheme == "fully_quantized"
-    config = QuantConfig(scheme, integer_layer_norm=integer, **PLAIN)  # type: ignore[arg-type]
+    config = QuantConfig(scheme, integer_layer_norm=integer, **PLAIN, **more)  # type: ignore[arg-type]
     return {site: spec for site, spec in resolve(config, sites).specs if not sites[site].is_weight}
 
 
@@ -112,8 +114,9 @@ def test_matmul_quantizes_what_products_and_convolutions_read(name: str) -> None
 
 
 @ALL
-def test_deploy_quantizes_what_additions_add_too_and_has_plain_scales_alone(name: str) -> None:
-    specs = activations(name, "deploy")
+def test_deploy_has_plain_scales_alone_and_quantizes_what_additions_add_on_request(name: str) -> None:
+    assert set(activations(name, "deploy")) == OPERANDS[name]
+    specs = activations(name, "deploy", quantize_sums=True)
     assert set(specs) == OPERANDS[name] | ADDENDS[name]
     assert set(specs.values()) == {QuantSpec()}
     sites = make_small(name).sites

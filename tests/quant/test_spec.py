@@ -53,17 +53,33 @@ def test_fully_quantized_is_every_site_of_the_official_code(tiny: Tiny) -> None:
         assert specs[name] == QuantSpec(per_channel=True, observer=OBSERVERS["minmax"], bias_correction=True)
 
 
-def test_deploy_is_what_products_and_additions_read(tiny: Tiny) -> None:
-    found = [resolve(QuantConfig(scheme), tiny.sites) for scheme in ("matmul", "deploy")]
-    matmul, deploy = (dict(specs) for specs, _ in found)
+def test_deploy_is_what_products_and_on_request_additions_read(tiny: Tiny) -> None:
+    configs = QuantConfig("matmul"), QuantConfig("deploy", quantize_sums=True), QuantConfig("deploy")
+    found = [resolve(config, tiny.sites) for config in configs]
+    matmul, deploy, usual = (dict(specs) for specs, _ in found)
     added = {"tokens", "pos_embed"} | {
         f"blocks/{name}" for name in ("residual_in", "residual_mid", "attn/proj", "mlp/fc2")
     }
     assert set(deploy) == set(matmul) | added
+    assert usual.items() == {name: spec for name, spec in deploy.items() if name not in added}.items()
     omse = QuantSpec(observer=OBSERVERS["omse"])  # where nothing else is said
     assert all(spec == omse for name, spec in deploy.items() if name not in WEIGHTS)
     assert {found[1].bits[name] for name in deploy if name not in WEIGHTS} == {8}
     assert all(deploy[name].signed and not matmul[name].signed for name in WEIGHTS)
+
+
+def test_quantized_sums_are_for_deploy() -> None:
+    with pytest.raises(UserError, match="quantize_sums is for"):
+        QuantConfig("matmul", quantize_sums=True)
+
+
+def test_signed_activations_are_symmetric_where_steps_are_equal(tiny: Tiny) -> None:
+    config = QuantConfig("matmul", activation_bits=4, signed_activations=True)
+    specs, _ = resolve(config, tiny.sites)
+    unsigned = {name for name, spec in specs if not spec.signed and name not in WEIGHTS}
+    assert unsigned == {"blocks/attn/softmax", "blocks/mlp/gelu"}  # whose quantizers are logarithms
+    deployed, _ = resolve(QuantConfig("deploy", signed_activations=True), tiny.sites)
+    assert all(spec.signed for _, spec in deployed)
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ LAYERS = {
     "runs": f"version interrupt notes {NUMERICS} data metrics landscape quantized config",
     "verbs": f"version interrupt figures {NUMERICS} {ALGORITHMS} {ROOMS} pipeline runs",
     "configs": "config",
-    "cli": "version interrupt errors paths notes named devices typing metrics landscape training config"
-    " pipeline runs verbs",
+    "cli": "version interrupt errors paths notes named devices typing metrics landscape training integers"
+    " config pipeline runs verbs",
     "__main__": "interrupt errors devices cli",
     "": f"version {NUMERICS} {ALGORITHMS} {ROOMS} pipeline runs verbs",
 }

@@ -1,6 +1,6 @@
 """Tables for a terminal or a log."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -99,6 +99,14 @@ def print_result(console: Console, result: SearchResult | BaselineResult | Evalu
     console.print(result_table(result))
     if result.setting.described:
         console.print(result.setting.described)
+
+
+def score_rows(metrics: Mapping[str, Mapping[str, float | None]]) -> Iterator[list[str]]:
+    """A row for each score that is known, with a cell for each network."""
+    for metric, heading in TITLES.items():
+        values = [scores.get(metric) for scores in metrics.values()]
+        if any(value is not None for value in values):
+            yield [heading, *(_cell(metric, value) for value in values)]
 
 
 def jaggedness_table(result: LandscapeResult) -> Table:

@@ -10,7 +10,7 @@ from evolq_jax.data.image_file import decode_image
 from evolq_jax.data.source import Unreadable
 from evolq_jax.errors import UserError
 from evolq_jax.paths import open_regular, user_path
-from evolq_jax.typing import Preprocessing
+from evolq_jax.typing import Preprocessing, Progress, no_progress
 
 
 def list_pictures(given: Sequence[str | Path]) -> tuple[Path, ...]:
@@ -32,12 +32,23 @@ def list_pictures(given: Sequence[str | Path]) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def decode_picture(path: Path, preprocessing: Preprocessing) -> np.ndarray:
-    """One picture as uint8 [size, size, K] with the network's number of channels, K = 3 or 1.
+def decode_pictures(
+    files: Sequence[Path], preprocessing: Preprocessing, progress: Progress = no_progress
+) -> np.ndarray:
+    """Pictures as uint8 [B, size, size, K] with the network's number of channels, K = 3 or 1.
 
     Raises:
-        UserError: it cannot be read, or is smaller than the crop.
+        UserError: one cannot be read, or is smaller than the crop.
     """
+    found: list[np.ndarray] = []
+    for file in files:
+        found.append(_decode_picture(file, preprocessing))
+        progress(len(found), len(files))
+    return np.stack(found)
+
+
+def _decode_picture(path: Path, preprocessing: Preprocessing) -> np.ndarray:
+    """One picture, uint8 [size, size, K]."""
     try:
         with open_regular(path) as file:
             return decode_image(file, path, preprocessing, "L" if len(preprocessing.mean) == 1 else "RGB")

@@ -22,7 +22,17 @@ from evolq_jax.version import __version__
 FORMAT = 1
 KEY = "evolq"  # of the metadata of a file
 CHECKSUM = "checksum"
-PARTS = ("format", "evolq_jax", *FIELDS, "weights", "activations", "float_sites", "fingerprint", "about")
+PARTS = (
+    "format",
+    "evolq_jax",
+    *FIELDS,
+    "weights",
+    "activations",
+    "float_params",
+    "float_sites",
+    "fingerprint",
+    "about",
+)
 
 
 def describe(model: IntegerModel) -> dict[str, Any]:
@@ -46,6 +56,7 @@ def describe(model: IntegerModel) -> dict[str, Any]:
             }
             for name, site in model.activations.items()
         },
+        "float_params": {name: [*array.shape] for name, array in model.float_params.items()},
         "float_sites": model.float_sites,
         "fingerprint": fingerprint(model),
         "about": dataclasses.asdict(model.about),

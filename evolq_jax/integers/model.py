@@ -29,14 +29,14 @@ class About:
 
     Attributes:
       class_names: of all classes, by index; None: not known.
-      metrics: scores by what was scored (`float`, `run`, `integers`), each by name.
+      metrics: scores by what was scored (`float`, `run`, `integers`), each by name. None: not known.
       num_images: that were scored; 0: none were.
       provenance: what it was made from: fingerprints, versions, the run's settings.
       allowed_floats: quantized sites that the file's runtime computes in float, as was asked for.
     """
 
     class_names: tuple[str, ...] | None = None
-    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     num_images: int = 0
     provenance: Mapping[str, Any] = field(default_factory=dict)
     allowed_floats: tuple[str, ...] = ()

@@ -1,19 +1,18 @@
 """The verb `predict`: the classes that a run's quantized network sees in pictures."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax.nn
 import numpy as np
 
 from evolq_jax.config.experiment import Experiment
-from evolq_jax.data.class_index import read_class_index
-from evolq_jax.data.pictures import decode_picture, list_pictures
+from evolq_jax.data.pictures import decode_pictures, list_pictures
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.errors import UserError
-from evolq_jax.paths import user_path
 from evolq_jax.pipeline.calibrate import stages_of
+from evolq_jax.pipeline.class_names import class_names
 from evolq_jax.pipeline.evaluate import FLOAT
 from evolq_jax.pipeline.images import evaluation_preprocessing
 from evolq_jax.pipeline.watcher import Silent, Watcher
@@ -30,13 +29,13 @@ class Prediction:
       image: its path.
       classes: the likeliest, best first.
       probabilities: of these, by the quantized network.
-      float_class: the likeliest class by the float network.
+      float_class: the likeliest class by the float network. None: it was not asked.
     """
 
     image: str
     classes: tuple[int, ...]
     probabilities: tuple[float, ...]
-    float_class: int
+    float_class: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,55 +75,47 @@ def run_predict(
     """
     watcher, run = watcher or Silent(), open_run(run_dir)
     config = config or run.config()
-    if top < 1:
-        raise UserError(f"--top must be at least 1, not {top}")
+    check_top(top)
     files = list_pictures(images)
     with matmul_precision(config.precision):
         setup, params, saved = load_run(run, config)
-        names = _class_names(config.data.class_index, setup.model.config.num_classes)
-        preprocessing, progress = evaluation_preprocessing(setup), watcher.stage("decoding pictures")
-        pixels: list[np.ndarray] = []
-        for file in files:
-            pixels.append(decode_picture(file, preprocessing))
-            progress(len(pixels), len(files))
+        names = class_names(config.data.class_index, setup.model.config.num_classes)
+        pixels = decode_pictures(files, evaluation_preprocessing(setup), watcher.stage("decoding pictures"))
         stages = stages_of(setup, params, ranges=None, init=saved.init, final=saved.final)
         name = "init" if saved.final is None else "final"
         logits = {
             which: compute_logits(
                 network,
-                np.stack(pixels),
+                pixels,
                 config.evaluation_batch,
                 mesh=setup.mesh,
                 progress=watcher.stage(f"evaluating {which}"),
             )
             for which, network in ((FLOAT, setup.model), (name, stages[name]))
         }
-    best = np.argsort(-logits[name], axis=-1, kind="stable")[:, :top]
-    likely = np.asarray(jax.nn.softmax(logits[name]))
-    return PredictionResult(
-        network=name,
-        predictions=tuple(
-            Prediction(
-                image=str(file),
-                classes=tuple(best[number].tolist()),
-                probabilities=tuple(likely[number, best[number]].tolist()),
-                float_class=int(logits[FLOAT][number].argmax()),
-            )
-            for number, file in enumerate(files)
-        ),
-        class_names=names,
-    )
+    found = zip(likeliest(files, logits[name], top), logits[FLOAT].argmax(-1).tolist(), strict=True)
+    predictions = tuple(replace(prediction, float_class=best) for prediction, best in found)
+    return PredictionResult(network=name, predictions=predictions, class_names=names)
 
 
-def _class_names(class_index: str | None, num_classes: int) -> tuple[str, ...] | None:
-    """The classes of a list, by index."""
-    if class_index is None:
-        return None
-    index = read_class_index(user_path(class_index, "data.class_index"))
-    names = tuple(index.titles)
-    if len(names) != num_classes:
-        raise UserError(
-            f"{class_index} names {len(names)} classes, but the network has {num_classes}: give its own list "
-            "with --data.class-index, or --data.class-index none"
+def likeliest(files: Sequence[Path], logits: np.ndarray, top: int) -> Iterator[Prediction]:
+    """The likeliest classes of each picture, from logits [B, C]."""
+    best = np.argsort(-logits, axis=-1, kind="stable")[:, :top]
+    likely = np.asarray(jax.nn.softmax(logits))
+    for number, file in enumerate(files):
+        classes = best[number]
+        yield Prediction(
+            image=str(file),
+            classes=tuple(classes.tolist()),
+            probabilities=tuple(likely[number, classes].tolist()),
         )
-    return names
+
+
+def check_top(top: int) -> None:
+    """Refuses to name no class.
+
+    Raises:
+      UserError: `top` is below 1.
+    """
+    if top < 1:
+        raise UserError(f"--top must be at least 1, not {top}")

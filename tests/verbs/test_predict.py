@@ -5,28 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from evolq_jax.data.load import load_images
 from evolq_jax.errors import UserError
 from evolq_jax.pipeline.calibrate import stages_of
-from evolq_jax.pipeline.load import load_network
 from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.runs.directory import open_run
 from evolq_jax.verbs.evaluate import load_run
 from evolq_jax.verbs.predict import run_predict
 from tests.verbs.conftest import Finished
-
-
-@pytest.fixture(scope="module")
-def pictures(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four digits as files, two of them in a folder below."""
-    folder = tmp_path_factory.mktemp("pictures")
-    (folder / "more").mkdir()
-    images = load_images("digits:test", load_network("vit_digits").preprocessing, num=4, cache_dir=None)
-    for number, pixels in enumerate(images.pixels):
-        Image.fromarray(pixels[..., 0]).save(folder / ("more" if number > 1 else "") / f"{number}.png")
-    return folder
 
 
 def test_the_classes_are_those_of_the_run_s_networks(finished: Finished, pictures: Path) -> None:

@@ -4,16 +4,20 @@ from evolq_jax.cli.command import Command
 from evolq_jax.cli.commands import (
     baseline,
     calibrate,
+    classify,
     compare,
     doctor,
     draw,
     evaluate,
+    export,
+    info,
     landscape,
     models,
     pack,
     predict,
     search,
     train,
+    verify,
 )
 
 COMMANDS: dict[str, Command] = {
@@ -25,6 +29,10 @@ COMMANDS: dict[str, Command] = {
     "draw": draw.COMMAND,
     "evaluate": evaluate.COMMAND,
     "predict": predict.COMMAND,
+    "export": export.COMMAND,
+    "info": info.COMMAND,
+    "verify": verify.COMMAND,
+    "classify": classify.COMMAND,
     "train": train.COMMAND,
     "pack": pack.COMMAND,
     "models": models.COMMAND,

@@ -22,12 +22,20 @@ def run(call: Call) -> None:
     config = of_run(call, "data")
     with call.make_watcher() as watcher:
         result = run_predict(options.config, options.images, top=options.top, config=config, watcher=watcher)
-    if options.csv:
+    print_predictions(call, f"{options.config}: {result.network}", result)
+
+
+def print_predictions(call: Call, title: str, result: PredictionResult) -> None:
+    """The classes of pictures, as a table or as CSV. Where the float network was asked, also its best."""
+    asked = any(prediction.float_class is not None for prediction in result.predictions)
+    width = len(HEADINGS) - (not asked)
+    headings, rows = HEADINGS[:width], [row[:width] for row in _rows(result)]
+    if call.options.csv:
         writer = csv.writer(sys.stdout)
-        writer.writerow(HEADINGS)
-        writer.writerows(_rows(result))
+        writer.writerow(headings)
+        writer.writerows(rows)
     else:
-        call.console.print(row_table(f"{options.config}: {result.network}", HEADINGS, _rows(result)))
+        call.console.print(row_table(title, headings, rows))
 
 
 def _rows(result: PredictionResult) -> Iterator[list[str]]:
@@ -40,7 +48,8 @@ def _rows(result: PredictionResult) -> Iterator[list[str]]:
             yield [prediction.image, str(number), name, f"{probability:.4f}", best]
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The pictures, and how to show their classes."""
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="a picture, or a folder of pictures")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="name K classes (default: 5)")
     parser.add_argument("--csv", action="store_true", help="write CSV in place of a table")
@@ -52,5 +61,5 @@ COMMAND = Command(
     takes="a run directory",
     field="--data.class-index FILE",
     has_presets=False,
-    add_options=_add_options,
+    add_options=add_options,
 )

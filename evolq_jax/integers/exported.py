@@ -1,0 +1,130 @@
+"""Exported files of every format: which one a file has, what it says of itself, and its runtime."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from evolq_jax.errors import UserError
+from evolq_jax.integers.describe import about_of
+from evolq_jax.integers.files import read_description, read_safetensors
+from evolq_jax.integers.model import About, IntegerModel
+from evolq_jax.paths import user_path
+from evolq_jax.quantized.description import structured
+from evolq_jax.typing import Preprocessing, Progress, no_progress
+
+Format = Literal["safetensors", "onnx", "stablehlo"]
+NAMES: dict[Format, str] = {
+    "safetensors": "quantized.safetensors",
+    "onnx": "quantized.onnx",
+    "stablehlo": "quantized.stablehlo",
+}
+RUNTIMES: dict[Format, str] = {"safetensors": "evolq_jax", "onnx": "onnxruntime", "stablehlo": "JAX"}
+
+
+class Exported(NamedTuple):
+    """A file that is opened.
+
+    Attributes:
+      path: the file.
+      format: of the file.
+      description: what it says of itself (`describe.describe`).
+      run: uint8 images [B, height, width, channels] -> logits [B, C], by the file's own runtime.
+    """
+
+    path: Path
+    format: Format
+    description: dict[str, Any]
+    run: Callable[[np.ndarray], np.ndarray]
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How it wants its images."""
+        return structured(self.description["preprocessing"], Preprocessing, self.path)
+
+    @property
+    def about(self) -> About:
+        """Class names, scores, provenance."""
+        return about_of(self.description, self.path)
+
+
+def format_of(path: Path) -> Format:
+    """The format, by the ending.
+
+    Raises:
+      UserError: there is no such file, or its ending is another.
+    """
+    found = path.suffix.removeprefix(".")
+    if not path.is_file():
+        raise UserError(f"no file at '{path}'")
+    for known in get_args(Format):
+        if found == known:
+            return known
+    endings = ", ".join(f".{known}" for known in get_args(Format))
+    raise UserError(f"'{path}' is no exported network: such files end in {endings}")
+
+
+def describe_file(path: str | Path) -> dict[str, Any]:
+    """What a file says of itself. Its arrays are not looked at.
+
+    Raises:
+      UserError: there is no such file, it is none of ours, or its description is damaged.
+    """
+    path = user_path(path, "file")
+    match format_of(path):
+        case "safetensors":
+            return read_description(path)
+        case "onnx":
+            from evolq_jax.integers.onnx.read import read_onnx_description
+
+            return read_onnx_description(path)
+        case "stablehlo":
+            from evolq_jax.integers.stablehlo import read_stablehlo_description
+
+            return read_stablehlo_description(path)
+
+
+def open_exported(path: str | Path) -> Exported:
+    """A file with its runtime.
+
+    Raises:
+      UserError: as `describe_file`; or its arrays were changed, or its runtime is not installed.
+    """
+    path = user_path(path, "file")
+    kind, description = format_of(path), describe_file(path)
+    match kind:
+        case "safetensors":
+            return Exported(path, kind, description, as_numpy(read_safetensors(path)))
+        case "onnx":
+            from evolq_jax.integers.onnx.session import open_onnx
+
+            return Exported(path, kind, description, open_onnx(path))
+        case "stablehlo":
+            from evolq_jax.integers.stablehlo import open_stablehlo
+
+            return Exported(path, kind, description, open_stablehlo(path))
+
+
+def as_numpy(model: IntegerModel) -> Callable[[np.ndarray], np.ndarray]:
+    """The model as other runtimes are: from arrays of numpy to arrays of numpy."""
+    return lambda pixels: np.asarray(model(pixels))
+
+
+def in_batches(
+    run: Callable[[np.ndarray], np.ndarray],
+    pixels: np.ndarray,
+    batch_size: int,
+    progress: Progress = no_progress,
+) -> np.ndarray:
+    """Logits [B, C] of uint8 images [B, height, width, channels].
+
+    The last batch is filled up, so that runtimes that compile see one shape.
+    """
+    found: list[np.ndarray] = []
+    for start in range(0, len(pixels), batch_size):
+        batch = np.asarray(pixels[start : start + batch_size])
+        filled = np.concatenate([batch, np.repeat(batch[-1:], batch_size - len(batch), axis=0)])
+        found.append(run(filled if len(pixels) > batch_size else batch)[: len(batch)])
+        progress(start + len(batch), len(pixels))
+    return np.concatenate(found)

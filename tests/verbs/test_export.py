@@ -1,0 +1,104 @@
+"""`export`, `info`, `verify`, `classify`: from a run to a file that proves itself."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import evolq_jax
+from evolq_jax.config.experiment import DataConfig
+from evolq_jax.errors import UserError
+from evolq_jax.integers.exported import open_exported
+from evolq_jax.integers.files import write_safetensors
+from evolq_jax.integers.model import IntegerModel
+from evolq_jax.verbs.classify import run_classify
+from evolq_jax.verbs.evaluate import run_evaluate
+from evolq_jax.verbs.export import ExportResult, run_export
+from evolq_jax.verbs.info import read_info
+from evolq_jax.verbs.predict import run_predict
+from evolq_jax.verbs.verify import run_verify
+from tests.verbs.conftest import Finished
+
+
+@pytest.fixture(scope="module")
+def exported(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    return run_export(finished.path, out=tmp_path_factory.mktemp("exported"))
+
+
+def test_scores_are_those_of_the_run_and_of_the_integers(exported: ExportResult, finished: Finished) -> None:
+    evaluated = run_evaluate(finished.path)
+    assert exported.network == "final"
+    assert evaluated.final is not None
+    assert exported.metrics["run"] == pytest.approx(asdict(evaluated.final), nan_ok=True)
+    assert exported.metrics["float"] == pytest.approx(asdict(evaluated.float), nan_ok=True)
+    integers, run = exported.metrics["integers"], exported.metrics["run"]
+    assert integers["kl"] == pytest.approx(run["kl"], rel=0.1)
+    assert integers["kl"] != run["kl"]  # computed from the integers, not copied
+
+
+def test_info_is_of_the_file_alone(exported: ExportResult) -> None:
+    path = exported.files["safetensors"]
+    info = read_info(path)
+    assert info.bytes == path.stat().st_size == exported.sizes["safetensors"]
+    assert info.float32 == exported.float32
+    assert sum(count for count, _ in info.weights.values()) == 4 * 4 + 2
+    assert (
+        sum(numbers for _, numbers in info.weights.values()) == 4 * (64 * 192 + 64 * 64 + 2 * 64 * 128) + 896
+    )
+    assert info.about.metrics == exported.metrics
+    assert "blocks/residual_in" in info.float_sites
+
+
+def test_a_file_verifies_against_its_integers(exported: ExportResult, finished: Finished) -> None:
+    result = run_verify(exported.files["safetensors"], run_dir=finished.path)
+    assert result.passed
+    assert len(result.criteria) == 4
+    assert not result.left_out
+    data = DataConfig(evaluation="digits:test", num_evaluation=20)
+    alone = run_verify(exported.files["safetensors"], data=data)
+    assert alone.passed
+    assert [each.split(":")[0] for each in alone.left_out] == ["KL to float"]
+
+
+def test_other_integers_do_not_verify(exported: ExportResult, tmp_path: Path, finished: Finished) -> None:
+    model = evolq_jax.load(exported.files["safetensors"])
+    assert isinstance(model, IntegerModel)
+    numbers = model.qparams["blocks/norm1"]
+    changed = {**model.qparams, "blocks/norm1": numbers._replace(scale=numbers.scale * 1.001)}
+    other = write_safetensors(replace(model, qparams=changed), tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="hold other integers: export them together"):
+        run_verify(other, reference=exported.files["safetensors"], run_dir=finished.path)
+
+
+def test_verify_wants_a_reference_and_images(exported: ExportResult, tmp_path: Path) -> None:
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes(exported.files["safetensors"].read_bytes())
+    with pytest.raises(UserError, match="is missing, which holds the integers"):
+        run_verify(alone)
+    with pytest.raises(UserError, match="lies in no run that names images"):
+        run_verify(alone, reference=exported.files["safetensors"])
+
+
+def test_classes_are_those_of_predict(
+    exported: ExportResult,
+    finished: Finished,
+    pictures: Path,
+) -> None:
+    found = run_classify(exported.files["safetensors"], [pictures], top=2)
+    wanted = run_predict(finished.path, [pictures], top=2)
+    for one, other in zip(found.predictions, wanted.predictions, strict=True):
+        assert one.classes[0] == other.classes[0]
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=0.05)
+        assert one.float_class is None
+
+
+def test_what_is_no_exported_file_is_refused(finished: Finished, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"such files end in \.safetensors, \.onnx"):
+        open_exported(finished.path / "config.json")
+    with pytest.raises(UserError, match="no file at"):
+        open_exported(tmp_path / "model.onnx")
+    with pytest.raises(UserError, match="unknown format 'onx'; did you mean 'onnx'"):
+        run_export(finished.path, ("onx",))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="holds no integers of evolq_jax"):
+        read_info(finished.path / "init_scales.safetensors")

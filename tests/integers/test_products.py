@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal, get_args
 
 import jax
@@ -16,16 +17,19 @@ from evolq_jax.integers.evaluation import Evaluation, Product
 from evolq_jax.integers.marks import decode
 from evolq_jax.integers.model import IntegerModel
 from evolq_jax.integers.products import integer_products, largest_sum, list_products
+from evolq_jax.models.checkpoint import load_checkpoint
 from evolq_jax.network.network import Network
 from evolq_jax.quant.qparams import SiteQParams, blank_qparams
 from evolq_jax.quant.quantizers.log import LOG
 from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quant.spec import QuantSpec
+from evolq_jax.quantized.calibrate import calibrate
 from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.typing import Array
 from tests.families import ENTRIES, calibrate_small, make_small
 from tests.tiny import Tiny
 
+VIT_TINY = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 CARRIERS: tuple[Carrier, ...] = get_args(Carrier)
 SPECS = {"x": QuantSpec(), "y": QuantSpec(), "log": QuantSpec(quantizer=LOG)}
 
@@ -148,6 +152,16 @@ def test_all_carriers_are_equal_bit_for_bit(name: str, quant: QuantConfig) -> No
     wanted = np.asarray(model(images))
     assert not np.array_equal(int8, wanted)
     assert np.abs(int8 - wanted).mean() < 0.05 * wanted.std()
+
+
+def test_carriers_are_equal_with_all_optimisations(shared: Path) -> None:
+    """Tests on real weights are compiled with them; here XLA may fuse in each carrier in a way of its own."""
+    network = load_checkpoint(VIT_TINY, shared / f"data/weights/{VIT_TINY}.safetensors")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    model = integer_model(calibrate(network, pixels, QuantConfig("deploy"), chain=("ranges",)))
+    int8, *others = (np.asarray(integer_products(model, carrier)(pixels)) for carrier in CARRIERS)
+    for other in others:
+        np.testing.assert_array_equal(other, int8)
 
 
 def test_it_is_a_pytree_and_says_what_it_multiplies(model: IntegerModel, tiny: Tiny) -> None:

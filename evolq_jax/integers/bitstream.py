@@ -32,8 +32,8 @@ def unpack(stream: np.ndarray, bits: int, shape: tuple[int, ...], *, signed: boo
     return codes.reshape(shape)
 
 
-def unpack_traced(stream: Array, bits: int, shape: tuple[int, ...], *, signed: bool) -> Array:
-    """As `unpack`, in a compiled program. Gives int32 codes."""
+def unpack_traced(stream: Array, bits: Array | int, shape: tuple[int, ...], *, signed: bool) -> Array:
+    """As `unpack`, in a compiled program; the bits may be traced. Gives int32 codes."""
     count = int(np.prod(shape))
     first = jnp.arange(count, dtype=jnp.int32) * bits
     padded = jnp.concatenate([stream, jnp.zeros(1, stream.dtype)]).astype(jnp.int32)

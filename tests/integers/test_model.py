@@ -12,14 +12,16 @@ from evolq_jax.integers.build import integer_model
 from evolq_jax.integers.model import IntegerModel
 from evolq_jax.integers.rounding import RUNTIME_UNIFORM
 from evolq_jax.network.network import Network
-from evolq_jax.quant.qparams import SiteQParams
+from evolq_jax.quant.qparams import SiteQParams, blank_qparams
 from evolq_jax.quant.quantizers.uniform import UNIFORM
-from evolq_jax.quant.scheme import QuantConfig, Rule
+from evolq_jax.quant.scheme import QuantConfig, Rule, resolve
 from evolq_jax.quant.sites import fake_quant_weights
 from evolq_jax.quant.spec import QuantSpec
 from evolq_jax.quantized.calibrate import calibrate
 from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.trees import flatten
+from evolq_jax.typing import Preprocessing
+from tests.families import make_small
 from tests.tiny import Tiny
 
 
@@ -66,6 +68,16 @@ def test_it_says_what_is_quantized_and_what_is_not(model: IntegerModel) -> None:
     assert "blocks/residual_in" in model.float_sites
     assert {"pos_embed", "blocks/norm1/bias", "head/bias"} <= set(model.float_params)
     assert model.weights["blocks/attn/qkv/weight"].codes.dtype == np.int8
+
+
+def test_a_network_of_convolutions_says_so_too() -> None:
+    small, quant = make_small("small_cifar_resnet"), QuantConfig("deploy")
+    specs, bits = resolve(quant, small.sites)
+    network = Network(small.parts, small.params, Preprocessing(size=8, resize=None))
+    qparams = blank_qparams(specs, bits, small.sites)
+    model = integer_model(QuantizedNetwork(network, small.params, qparams, specs))
+    assert model.sites == small.sites
+    assert "image" in model.float_sites
 
 
 def test_it_is_a_pytree_and_a_pure_function(model: IntegerModel, tiny: Tiny) -> None:

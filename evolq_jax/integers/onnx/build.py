@@ -22,9 +22,7 @@ def build_graph(model: IntegerModel, target: Target) -> Graph:
     used = {narrow.get(width) for weight in model.weights.values() for width in weight.bits.tolist()}
     shape = tuple(traced.jaxpr.out_avals[0].shape)
     graph = Graph(WITH_INT2 if "INT2" in used else OPSET, shape[-1])
-    layout = Layout(
-        graph, traced.batch, cast=target == "onnxruntime", narrow=narrow, in_pairs=target == "tensorrt"
-    )
+    layout = Layout(graph, traced.batch, narrow, symmetric=target == "tensorrt")
     (logits,) = Translation(layout, Marks(traced.specs)).run(
         traced.jaxpr.jaxpr, traced.jaxpr.consts, _inputs(model, traced)
     )

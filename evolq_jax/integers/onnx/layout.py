@@ -1,5 +1,6 @@
 """Brings values into the graph, and into the order and shape that an operator wants."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,17 +30,16 @@ class Layout:
     Attributes:
       graph: under construction.
       batch: the symbol of the number of images.
-      cast: whether codes of less than 8 bits are cast before they are scaled.
       narrow: ONNX's types for few bits, by bits.
-      in_pairs: whether values are moved and then quantized, so that QuantizeLinear and DequantizeLinear stand
-        together before a product. Else codes are moved, which are fewer bytes.
+      symmetric: whether codes have no zero points, as TensorRT wants them: activations are int8, codes of
+        weights are not cast, and a value is first moved and then quantized, right before its product. Else
+        codes are moved, which are fewer bytes.
     """
 
     graph: Graph
     batch: Any
-    cast: bool = True
-    narrow: dict[int, str] = field(default_factory=lambda: {3: "INT4", 4: "INT4"})
-    in_pairs: bool = False
+    narrow: Mapping[int, str]
+    symmetric: bool
     _decoded: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
 
     def multiple(self, size: Dim) -> int | None:
@@ -69,7 +69,7 @@ class Layout:
         key = value.name, value.site
         if key not in self._decoded:
             numbers = (f"{value.site}.scale", f"{value.site}.zero_point")
-            codes = self.quantize(value.name, value.site) if self.in_pairs else value.name
+            codes = self.quantize(value.name, value.site) if self.symmetric else value.name
             name = f"{value.site}.dequantized"
             self._decoded[key] = self.graph.node("DequantizeLinear", codes, *numbers, name=name)
         return value._replace(name=self._decoded[key], site="")
@@ -150,7 +150,7 @@ class Layout:
             kind = self.narrow.get(weight.bits, "INT8")
             graph.store(name, codes, kind, order)
             graph.store(f"{weight.name}.scale", _axis_or_number(weight.scale))
-            cast = kind != "INT8" and self.cast
+            cast = kind != "INT8" and not self.symmetric
             given = graph.node("Cast", name, to=3) if cast else name
             zero_kind = "INT8" if cast else kind
             graph.store(f"{weight.name}.zero_point", _axis_or_number(zeros), zero_kind)

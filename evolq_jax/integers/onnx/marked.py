@@ -71,7 +71,11 @@ def _array(value: Value) -> np.ndarray:
 
 
 def _quantize(layout: Layout, quantizer: Numbered, value: Value) -> Tensor:
-    """`QuantizeLinear` to 8 bits. Values for fewer are clipped first, which gives the same codes."""
+    """`QuantizeLinear` to 8 bits. Values for fewer are clipped first, which gives the same codes.
+
+    Signed codes are written as unsigned ones, 128 higher, unless the runtime wants symmetric ones: onnxruntime
+    multiplies unsigned activations only.
+    """
     name, spec = quantizer.name, quantizer.spec
     scale, zero_point = (np.asarray(each, np.float32).reshape(()) for each in quantizer[2:4])
     if quantizer.bits < 8:
@@ -79,9 +83,11 @@ def _quantize(layout: Layout, quantizer: Numbered, value: Value) -> Tensor:
         low, high = (Constant(np.asarray((np.asarray(end) - zero_point) * scale)) for end in ends)
         value = operate(layout, "Clip", value, low, high)
     layout.graph.store(f"{name}.scale", scale)
-    layout.graph.store(f"{name}.zero_point", zero_point.astype(np.int8 if spec.signed else np.uint8))
+    raised = spec.signed and not layout.symmetric
+    zero_point = (zero_point + 128 * raised).astype(np.int8 if spec.signed and not raised else np.uint8)
+    layout.graph.store(f"{name}.zero_point", np.asarray(zero_point))
     found = layout.tensor(layout.values(value))
-    return found if layout.in_pairs else found._replace(name=layout.quantize(found.name, name))
+    return found if layout.symmetric else found._replace(name=layout.quantize(found.name, name))
 
 
 def _from_table(layout: Layout, quantizer: Numbered, value: Value) -> Tensor:

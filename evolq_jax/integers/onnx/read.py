@@ -25,15 +25,9 @@ def read_onnx(path: str | Path) -> tuple[dict[str, Any], "ModelProto"]:
     Raises:
       UserError: there is no such file, it is none of ours, or it was truncated or edited.
     """
-    need_onnx()
     path = user_path(path, "file")
     proto = _load(path)
-    metadata = {entry.key: entry.value for entry in proto.metadata_props}
-    if KEY not in metadata:
-        raise UserError(
-            f"'{path}' is no ONNX file of evolq_jax: `evolq export RUN --format onnx` writes such"
-        )
-    description = unsealed(metadata[KEY], path)
+    description = _description(path, proto)
     found, said = checksums(proto), description.get("checksums", {})
     for name in {**said, **found}:
         if found.get(name) != said.get(name):

@@ -1,6 +1,7 @@
 """The layers that networks share, as pure functions of explicit parameters."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +86,7 @@ def relu6(x: Array) -> Array:
     return jnp.clip(x, 0.0, 6.0)
 
 
+@partial(jax.jit, static_argnames="form")  # so that traces have it by its name
 def gelu(x: Array, form: str) -> Array:
     """GELU in the form with which the checkpoint was trained: `'erf'` (exact), `'tanh'` or `'quick'`.
 

@@ -125,8 +125,9 @@ class IntegerModel:
     @property
     def sites(self) -> dict[str, SiteInfo]:
         """Every quantization point by name, in the order of the forward pass. Nothing is computed."""
-        floats = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), self.params)
-        return list_sites(self.parts, floats, self.image_shape)
+        # Products of codes would not even have a type.
+        values = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), self.params)
+        return list_sites(self.parts, values, self.image_shape)
 
     @property
     def weights(self) -> dict[str, WeightCodes]:

@@ -1,0 +1,1 @@
+"""ONNX: the traced network as a graph with quantized products, and what runs and checks such files."""

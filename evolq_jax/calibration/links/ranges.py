@@ -12,16 +12,15 @@ from jax.sharding import PartitionSpec as P
 
 from evolq_jax.calibration import fisher
 from evolq_jax.calibration.link import Calibration, NetworkLink, NotAfter, State, whole
+from evolq_jax.calibration.weight_ranges import weight_ranges
 from evolq_jax.devices.mesh import DATA, num_shares, spread
 from evolq_jax.network.chunks import image_chunks, largest_divisor
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.network.sites import is_stacked, list_sites, observe
 from evolq_jax.quant.observers.of_quantizer import observer_of
-from evolq_jax.quant.observers.of_weight import weight_qparams
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.quantizers.base import Range
 from evolq_jax.quant.spec import QuantSpec, Specs
-from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, Params
 
 
@@ -84,7 +83,7 @@ def ranges(calibration: Calibration, state: State, settings: RangesConfig) -> St
     weights = tuple((name, spec) for name, spec in scaled if sites[name].is_weight)
     bits = {name: state.qparams[name].bits for name, _ in scaled}
     importance = _importance(calibration, weights if settings.fisher else (), params)
-    qparams = state.qparams | _weight_qparams(calibration.parts, weights, bits, params, importance=importance)
+    qparams = state.qparams | weight_ranges(calibration.parts, weights, bits, params, importance=importance)
     if not activations:
         return state._replace(qparams=qparams)
 
@@ -124,24 +123,6 @@ def _importance(calibration: Calibration, weights: Specs, params: Params) -> dic
 def _per_block(parts: ModelParts, name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
     """`fn`, over the leading L axis if the site is stacked."""
     return jax.vmap(fn) if is_stacked(parts, name) else fn
-
-
-@partial(jax.jit, static_argnames=("parts", "specs"))
-def _weight_qparams(
-    parts: ModelParts, specs: Specs, bits: dict[str, Array], params: Params, *, importance: dict[str, Array]
-) -> QParams:
-    leaves = flatten(params)
-
-    def of(spec: QuantSpec, given: tuple[Array, Array, Array | None]) -> SiteQParams:
-        own_bits, weight, counts = given
-        return weight_qparams(spec, own_bits, weight, counts)
-
-    def found(name: str, spec: QuantSpec) -> SiteQParams:
-        given = bits[name], leaves[name], importance.get(name)
-        # One block after the other: the errors of candidates take several times the memory of a weight.
-        return jax.lax.map(partial(of, spec), given) if is_stacked(parts, name) else of(spec, given)
-
-    return {name: found(name, spec) for name, spec in specs}
 
 
 @partial(jax.jit, static_argnames=("sweep",))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,10 +10,10 @@ import jax.numpy as jnp
 
 from evolq_jax.network.parts import ModelParts, Segment, SiteRoles
 from evolq_jax.network.run import at, over_blocks, run_block
-from evolq_jax.quant.sites import FloatSite, ObserveSite
+from evolq_jax.quant.sites import FloatSite, ObserveSite, RecordSite
 from evolq_jax.quant.spec import scope
 from evolq_jax.trees import flatten
-from evolq_jax.typing import Array, Params, PyTree, SiteInfo
+from evolq_jax.typing import Array, Params, PyTree, Site, SiteInfo
 
 
 def observe(
@@ -50,6 +51,55 @@ def observe(
         records |= {f"{segment.name}/{name}": record for name, record in stacked.items()}
     parts.head(params, outer, x)
     return records | outer.records
+
+
+def observe_chunks(
+    parts: ModelParts,
+    observe_fn: Callable[[str, Array, PyTree, Any], PyTree],
+    params: Params,
+    chunks: Array,
+    *,
+    chunk_fn: Callable[[str, Array], PyTree],
+    stats: Mapping[str, Any],
+) -> dict[str, PyTree]:
+    """As `observe`, but all images pass a block before the next one: `observe_fn` sees all of a site at once.
+
+    The activations of all images inside one block are held.
+
+    Args:
+      parts: the network's functions.
+      observe_fn: `(site, x [chunks, B, ...], what chunk_fn made of every chunk, entry of stats) -> any tree`.
+      params: float parameters.
+      chunks: normalised images in chunks [chunks, B, height, width, channels].
+      chunk_fn: `(site, x [B, ...]) -> any tree of arrays`.
+      stats: by site. For stacked sites, entries have a leading L axis here and in the result.
+    """
+
+    def over_chunks(run: Callable[[Site, Array], Array], scope_name: str, entries: Any, x: Array) -> Any:
+        prefix, names = scope_name + "/" if scope_name else "", frozenset[str](entries)
+
+        def one(x: Array) -> tuple[Array, dict[str, Array], dict[str, PyTree]]:
+            observing = ObserveSite(lambda name, x: chunk_fn(prefix + name, x), names)
+            site = RecordSite(observing, names)
+            return run(site, x), site.kept, observing.records
+
+        x, kept, made = jax.lax.map(one, x)
+        return x, {
+            name: observe_fn(prefix + name, own, made[name], entries[name]) for name, own in kept.items()
+        }
+
+    outside = {k: v for k, v in stats.items() if not is_stacked(parts, k)}
+    records, x = {}, chunks
+    for segment in parts.segments:
+        x, found = over_chunks(partial(segment.enter, params), "", outside, x)
+        records |= found
+
+        def body(x: Array, block: tuple[Params, Any], segment: Segment = segment) -> tuple[Array, PyTree]:
+            return over_chunks(partial(run_block, segment, block[0]), segment.name, block[1], x)
+
+        x, stacked = over_blocks(body, x, (params[segment.name], scope(stats, segment.name)))
+        records |= {f"{segment.name}/{name}": record for name, record in stacked.items()}
+    return records | over_chunks(partial(parts.head, params), "", outside, x)[1]
 
 
 class _NamingSite(FloatSite):

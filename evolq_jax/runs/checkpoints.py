@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from evolq_jax.config.experiment import CheckpointConfig
 from evolq_jax.devices import hosts
@@ -130,6 +129,8 @@ def _make_checkpointer(folder: Path, keep: int) -> Any:
     """Orbax's, for this process alone."""
     if hosts.num_processes() > 1:
         return SoleCheckpointer(folder, keep)
+    from orbax.checkpoint import v1 as ocp  # here, since it takes 0.3 s: programs compile meanwhile
+
     last_few: Any = ocp.training.preservation_policies.LatestN(keep)
     return ocp.training.Checkpointer(
         str(folder.absolute()), preservation_policy=last_few, cleanup_tmp_directories=True

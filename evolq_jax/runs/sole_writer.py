@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from evolq_jax.devices import hosts
 
@@ -27,6 +26,8 @@ class SoleCheckpointer:
 
     def __init__(self, folder: Path, keep: int) -> None:
         """Removes what a killed process left half written."""
+        import orbax.checkpoint as ocp  # here, since it takes 0.3 s: programs compile meanwhile
+
         folder.mkdir(exist_ok=True)
         alone = ocp.options.MultiprocessingOptions(
             primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
@@ -34,7 +35,7 @@ class SoleCheckpointer:
         options = ocp.CheckpointManagerOptions(
             create=False, max_to_keep=keep, cleanup_tmp_directories=True, multiprocessing_options=alone
         )
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._manager, self._args = ocp.CheckpointManager(folder.absolute(), options=options), ocp.args
 
     @property
     def latest(self) -> _Step | None:
@@ -44,11 +45,11 @@ class SoleCheckpointer:
 
     def load(self, step: int, like: Any) -> Any:
         """A checkpoint's tree, in the form of another tree."""
-        return self._manager.restore(step, args=ocp.args.StandardRestore(like))
+        return self._manager.restore(step, args=self._args.StandardRestore(like))
 
     def save_async(self, step: int, tree: Any, *, force: bool) -> None:
         """Saves a tree in the background."""
-        self._manager.save(step, args=ocp.args.StandardSave(tree), force=force)
+        self._manager.save(step, args=self._args.StandardSave(tree), force=force)
 
     def close(self) -> None:
         """Waits for what is being written."""

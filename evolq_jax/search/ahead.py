@@ -69,12 +69,11 @@ def programs_at(problem: Problem, shapes: Shapes, place: Place) -> Programs:
     runner, segment = problem.runner, problem.segment(place)
     name, strategy = runner.parts.segments[place.segment].name, segment.grid or segment.strategy
     method = Method(problem.config, segment.space, strategy)
-    blocks: Any = partial(programs.slice_blocks, size=place.size)
-    at = jax.eval_shape(blocks, scope(shapes.network.qparams, name), _NUMBER)
+    at = programs.slice_blocks.eval_shape(scope(shapes.network.qparams, name), _NUMBER, size=place.size)
     begin = {"key": shapes.key, "visits": _NUMBER, "fitness": _SCALAR}
-    running: Any = jax.eval_shape(partial(generation.start, method), at, **begin)
+    running = generation.start.eval_shape(method, at, **begin)
     asking: Any = {"running": running, "generation": _NUMBER}
-    candidates, asked, running = jax.eval_shape(partial(generation.ask, method), at, **asking)
+    candidates, asked, running = generation.ask.eval_shape(method, at, **asking)
     fitness = jax.ShapeDtypeStruct((problem.config.num_candidates,), np.float32)
     telling: Any = {"running": running, "asked": asked, "fitness": fitness}
     scoring = {

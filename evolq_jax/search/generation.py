@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evolq_jax.devices.unoptimized import Unoptimized
 from evolq_jax.quant.qparams import QParams
 from evolq_jax.search.algorithms.strategy import Strategy
 from evolq_jax.search.config import SearchConfig
@@ -57,7 +58,7 @@ class Told(NamedTuple):
     best_fitness: Array  # the visit's best so far
 
 
-@partial(jax.jit, static_argnames=("method",))
+@partial(Unoptimized, static_argnames=("method",))
 def start(
     method: Method,
     at: QParams,
@@ -81,7 +82,7 @@ def start(
     return Running(key, _firm(state))
 
 
-@partial(jax.jit, static_argnames=("method",))
+@partial(Unoptimized, static_argnames=("method",))
 def ask(
     method: Method,
     at: QParams,
@@ -96,7 +97,7 @@ def ask(
     return candidates, Asked(population, tell_key), running._replace(state=_firm(state))
 
 
-@partial(jax.jit, static_argnames=("method",))
+@partial(Unoptimized, static_argnames=("method",))
 def tell(
     method: Method,
     at: QParams,

@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from evolq_jax.devices.mesh import CANDIDATE, DATA, spread
 from evolq_jax.devices.placement import even_chunk
+from evolq_jax.devices.unoptimized import Unoptimized
 from evolq_jax.network.point import Quantized
 from evolq_jax.network.run import window
 from evolq_jax.network.walk import block_inputs, float_outputs, prefix_outputs
@@ -173,19 +174,19 @@ def jitter(sites: tuple[str, ...], block_qparams: QParams, key: Array, size: int
     return {name: copies(name, site_qparams) for name, site_qparams in block_qparams.items()}
 
 
-@partial(jax.jit, static_argnames=("size",))
+@partial(Unoptimized, static_argnames=("size",))
 def copies(tree: Any, size: int) -> Any:
     """A population of so many that are all the same: leading axis [P] on every leaf."""
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), tree)
 
 
-@partial(jax.jit, static_argnames=("size",))
+@partial(Unoptimized, static_argnames=("size",))
 def slice_blocks(stacked: Any, index: Array, size: int) -> Any:
     """`window`, compiled once for all leaves."""
     return window(stacked, index, size)
 
 
-@partial(jax.jit, static_argnames=("segment",))
+@partial(Unoptimized, static_argnames=("segment",))
 def write_back(segment: str, qparams: QParams, block_qparams: QParams, index: Array) -> QParams:
     """The scales with those of blocks from `index` on put in."""
     qparams = dict(qparams)

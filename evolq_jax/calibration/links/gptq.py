@@ -1,7 +1,5 @@
 """The link `gptq`: rounds weights with error feedback."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 
@@ -43,15 +41,11 @@ def error_feedback(
     xx, rows = damped(xx, DAMPING)[order][:, order], weight[order]
     shrinks = jnp.asarray(SHRINKS).reshape(-1, 1, 1)
     attempts = site_qparams._replace(scale=shrinks * site_qparams.scale)  # clipped around zero
-    rounded = _feedback(spec, attempts, _inverse_factor(xx), rows)
-
-    def error(rounded: Array) -> Array:
-        difference = rounded - rows
-        errors = ((xx @ difference) * difference).sum(0, keepdims=True)
-        shared = site_qparams.scale.shape[-1] == 1  # by all output channels
-        return errors.sum(-1, keepdims=True) if shared else errors
-
-    best = jax.lax.map(error, rounded).argmin(0)  # [1, out], or [1, 1] where one scale serves all
+    rounded, errors = _feedback(spec, attempts, _inverse_factor(xx), rows)
+    errors = errors.sum(1, keepdims=True)
+    if site_qparams.scale.shape[-1] == 1:  # shared by all output channels
+        errors = errors.sum(-1, keepdims=True)
+    best = errors.argmin(0)  # [1, out], or [1, 1] where one scale serves all
 
     def chosen(attempts: Array) -> Array:
         return jnp.take_along_axis(attempts, best[None], axis=0)[0]
@@ -71,26 +65,34 @@ def _inverse_factor(xx: Array) -> Array:
     return jax.scipy.linalg.solve_triangular(backwards[::-1, ::-1], jnp.eye(len(xx)))
 
 
-def _feedback(spec: QuantSpec, attempts: SiteQParams, upper: Array, rows: Array) -> Array:
-    """One pass over the input channels of `rows` [in, out], for all attempts at once: [A, in, out].
+def _feedback(spec: QuantSpec, attempts: SiteQParams, upper: Array, rows: Array) -> tuple[Array, Array]:
+    """One pass over the input channels of `rows` [in, out], for all attempts at once.
 
-    A channel's error reaches the rest of its block at once, and later blocks with one product for the whole
-    block (section 3.3 of the paper).
+    A channel's error reaches the rest of its block at once, and a later block when its turn comes: with one
+    product for the errors of all blocks before (section 3.3 of the paper has one after each block, which
+    writes all later channels every time).
 
     Args:
       spec: the weight's.
       attempts: quantizers, with a leading axis A on the scale.
-      upper: the inverse's Cholesky factor.
+      upper: the inverse's Cholesky factor U.
       rows: what is rounded.
+
+    Returns:
+      The rounded rows, and the squared error of the output that each input channel adds, both [A, in, out].
+      The latter are squares of what is fed back: with rounded - rows = -U' fed and xx = inv(U) inv(U)', the
+      error (rounded - rows)' xx (rounded - rows) is fed' fed.
     """
     total = len(rows)
     size = largest_divisor(total, BLOCK)
-    within, places = jnp.arange(size), jnp.arange(total)
+    within = jnp.arange(size)
+    put = jax.lax.dynamic_update_slice_in_dim
 
-    def one_block(number: Array, rows: Array) -> Array:
+    def one_block(number: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        rounded, fed = state
         start = number * size
-        factors = jax.lax.dynamic_slice_in_dim(upper, start, size)  # [size, in]
-        own = jax.lax.dynamic_slice_in_dim(factors, start, size, 1)
+        columns = jax.lax.dynamic_slice_in_dim(upper, start, size, 1)  # [in, size]; below its block all zero
+        own = jax.lax.dynamic_slice_in_dim(columns, start, size)
 
         def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
             block, errors = state
@@ -99,17 +101,16 @@ def _feedback(spec: QuantSpec, attempts: SiteQParams, upper: Array, rows: Array)
             factor = jax.lax.dynamic_index_in_dim(own, i, keepdims=False)
             error = (row - q) / factor[i]
             block -= jnp.where(within > i, factor, 0.0)[:, None] * error
-            put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=i, axis=1)
-            return put(block, q), put(errors, error)
+            return put(block, q, i, 1), put(errors, error, i, 1)
 
-        block = jax.lax.dynamic_slice_in_dim(rows, start, size, 1)
+        block = jax.lax.dynamic_slice_in_dim(rows, start, size)
+        block -= jnp.einsum("ji,ajo->aio", columns, fed, precision="highest")  # later blocks fed nothing yet
         block, errors = jax.lax.fori_loop(0, size, step, (block, jnp.zeros_like(block)))
-        later = jnp.where(places >= start + size, factors, 0.0)
-        rows -= jnp.einsum("ij,aio->ajo", later, errors, precision="highest")
-        return jax.lax.dynamic_update_slice_in_dim(rows, block, start, 1)
+        return put(rounded, block, start, 1), put(fed, errors, start, 1)
 
-    all_rows = jnp.broadcast_to(rows, (len(attempts.scale), *rows.shape))
-    return jax.lax.fori_loop(0, total // size, one_block, all_rows)
+    nothing = jnp.zeros((len(attempts.scale), *rows.shape))
+    rounded, fed = jax.lax.fori_loop(0, total // size, one_block, (nothing, nothing))
+    return rounded, fed**2
 
 
 GPTQ = LayerLink(

@@ -1,5 +1,6 @@
 """The first link of every chain: scales from observers on the float network (FQ-ViT's calibration)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,17 +12,17 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from evolq_jax.calibration import fisher
+from evolq_jax.calibration.arrival import KEPT_BYTES
 from evolq_jax.calibration.link import Calibration, NetworkLink, NotAfter, State, whole
+from evolq_jax.calibration.weight_ranges import weight_ranges
 from evolq_jax.devices.mesh import DATA, num_shares, spread
 from evolq_jax.network.chunks import image_chunks, largest_divisor
 from evolq_jax.network.parts import ModelParts
-from evolq_jax.network.sites import is_stacked, list_sites, observe
+from evolq_jax.network.sites import is_stacked, list_sites, observe, observe_chunks
 from evolq_jax.quant.observers.of_quantizer import observer_of
-from evolq_jax.quant.observers.of_weight import weight_qparams
 from evolq_jax.quant.qparams import QParams, SiteQParams
 from evolq_jax.quant.quantizers.base import Range
 from evolq_jax.quant.spec import QuantSpec, Specs
-from evolq_jax.trees import flatten
 from evolq_jax.typing import Array, Params
 
 
@@ -84,30 +85,57 @@ def ranges(calibration: Calibration, state: State, settings: RangesConfig) -> St
     weights = tuple((name, spec) for name, spec in scaled if sites[name].is_weight)
     bits = {name: state.qparams[name].bits for name, _ in scaled}
     importance = _importance(calibration, weights if settings.fisher else (), params)
-    qparams = state.qparams | _weight_qparams(calibration.parts, weights, bits, params, importance=importance)
+    qparams = state.qparams | weight_ranges(calibration.parts, weights, bits, params, importance=importance)
     if not activations:
         return state._replace(qparams=qparams)
 
-    steps, per_batch = len(calibration.batches) + 1, []
     sweep = Sweep(calibration.parts, activations, calibration.chunk, calibration.mesh, settings.fisher)
-    for done, images in enumerate(calibration.batches):
-        per_batch.append(_batch_ranges(sweep, params, images))
-        calibration.progress(done + 1, steps)
-    bounds = _combine(sweep, per_batch)
+    at_once, last = _fits(sweep, params, calibration.batches[-1]), calibration.batches[-1]
+    steps = len(calibration.batches) + (not at_once)  # runs of the network
+    found = list[dict[str, Range]]()
+    for images in calibration.batches[:-1] if at_once else calibration.batches:
+        found.append(_batch_ranges(sweep, params, images))
+        calibration.progress(len(found), steps)
+    qparams |= (_in_one_run if at_once else _in_steps)(sweep, params, bits, found, images=last)
+    jax.block_until_ready(qparams)
+    calibration.progress(steps, steps)
+    return state._replace(qparams=qparams)
+
+
+def _fits(sweep: Sweep, params: Params, images: Array) -> bool:
+    """Whether what a batch makes inside any block can be held, so that ranges and errors need one run.
+
+    Gradients that weigh errors need a chunk to pass the whole network. They are found in steps.
+    """
+    if sweep.fisher:
+        return False
+    sites, share = list_sites(sweep.parts, params, images.shape[1:]), len(images) // num_shares(sweep.mesh)
+    sums: dict[str, int] = {}
+    for name, spec in sweep.specs:
+        if observer_of(spec).num_grids:
+            segment = name.split("/")[0]
+            sums[segment] = sums.get(segment, 0) + 4 * share * math.prod(sites[name].shape)
+    return max(sums.values(), default=0) <= KEPT_BYTES
+
+
+def _in_steps(
+    sweep: Sweep, params: Params, bits: dict[str, Array], found: list[dict[str, Range]], *, images: Array
+) -> QParams:
+    """The numbers of every site, from all batches' ranges. The last batch runs again for each grid."""
+    bounds = _combine(sweep, found)
+    qparams: QParams = {}
     errors: dict[str, Array] = {}
-    for grid in range(max(1, *(observer_of(spec).num_grids for _, spec in activations))):
-        compared = tuple((name, spec) for name, spec in activations if observer_of(spec).num_grids > grid)
+    for grid in range(max(1, *(observer_of(spec).num_grids for _, spec in sweep.specs))):
+        compared = tuple((name, spec) for name, spec in sweep.specs if observer_of(spec).num_grids > grid)
         at = replace(sweep, specs=compared, grid=grid)
         if grid:
             bounds = _narrowed(at, bounds, errors)
         if compared:
             own = {name: Own(bits[name], bounds[name]) for name, _ in compared}
-            errors = _errors(at, params, own, calibration.batches[-1])
-        found = at if grid else sweep  # the first time also the sites whose range is all
-        qparams |= _found(found, bits, bounds, errors)
-    jax.block_until_ready(qparams)
-    calibration.progress(steps, steps)
-    return state._replace(qparams=qparams)
+            errors = _errors(at, params, own, images)
+        own_sweep = at if grid else sweep  # the first time also the sites whose range is all
+        qparams |= _found(own_sweep, bits, bounds, errors)
+    return qparams
 
 
 def _importance(calibration: Calibration, weights: Specs, params: Params) -> dict[str, Array]:
@@ -124,24 +152,6 @@ def _importance(calibration: Calibration, weights: Specs, params: Params) -> dic
 def _per_block(parts: ModelParts, name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
     """`fn`, over the leading L axis if the site is stacked."""
     return jax.vmap(fn) if is_stacked(parts, name) else fn
-
-
-@partial(jax.jit, static_argnames=("parts", "specs"))
-def _weight_qparams(
-    parts: ModelParts, specs: Specs, bits: dict[str, Array], params: Params, *, importance: dict[str, Array]
-) -> QParams:
-    leaves = flatten(params)
-
-    def of(spec: QuantSpec, given: tuple[Array, Array, Array | None]) -> SiteQParams:
-        own_bits, weight, counts = given
-        return weight_qparams(spec, own_bits, weight, counts)
-
-    def found(name: str, spec: QuantSpec) -> SiteQParams:
-        given = bits[name], leaves[name], importance.get(name)
-        # One block after the other: the errors of candidates take several times the memory of a weight.
-        return jax.lax.map(partial(of, spec), given) if is_stacked(parts, name) else of(spec, given)
-
-    return {name: found(name, spec) for name, spec in specs}
 
 
 @partial(jax.jit, static_argnames=("sweep",))
@@ -175,6 +185,46 @@ def _batch_ranges(sweep: Sweep, params: Params, images: Array) -> dict[str, Rang
     found = spread(mesh, on_device, (P(), P(DATA)), P())(params, images)
     merged = {name: tuple(merge(name, leaf) for leaf in ends) for name, ends in found.items()}
     return sweep.each(lambda name, spec: partial(observer_of(spec).batch_range, spec, shapes[name]), merged)
+
+
+@partial(jax.jit, static_argnames=("sweep",))
+def _in_one_run(
+    sweep: Sweep, params: Params, bits: dict[str, Array], before: list[dict[str, Range]], *, images: Array
+) -> QParams:
+    """The same in one run of the last batch, from the ranges of the batches before.
+
+    A block's ranges and the errors of candidates come from activations that are held.
+    """
+    parts, mesh, table = sweep.parts, sweep.mesh, dict(sweep.specs)
+    size = largest_divisor(images.shape[0] // num_shares(mesh), sweep.chunk)
+    sites = list_sites(parts, params, images.shape[1:], images.shape[0])
+
+    def chunk_range(name: str, x: Array) -> Range:
+        return observer_of(table[name]).chunk_range(table[name], sites[name].shape, x)
+
+    def of_site(name: str, x: Array, found: Range, entry: tuple[Array, tuple[Range, ...]]) -> SiteQParams:
+        bits, before = entry
+        spec = table[name]
+        observer = observer_of(spec)
+        found = found if mesh is None else jax.lax.all_gather(found, DATA, tiled=True)
+        # A position table is the same in every chunk, and counts once.
+        ends = (end[:1] if x.shape[1:] == sites[name].shape else end for end in found)
+        low, high = (end.reshape(-1, *end.shape[2:]) for end in ends)
+        ranges = (*before, observer.batch_range(spec, sites[name].shape, (low, high)))
+        bounds, errors = observer.combine_ranges(jax.tree.map(lambda *ends: jnp.stack(ends), *ranges)), None
+        for grid in range(observer.num_grids):
+            bounds = bounds if errors is None else observer.narrow(spec, bounds, errors)
+            compare = partial(observer.chunk_errors, spec, bits, bounds, grid=grid)
+            errors = jax.lax.map(compare, x).sum(0)
+            errors = errors if mesh is None else jax.lax.psum(errors, DATA)
+        return observer.qparams(spec, bits, bounds, errors=errors, grid=max(0, observer.num_grids - 1))
+
+    def on_device(params: Params, stats: dict[str, Any], images: Array) -> QParams:
+        chunks = images.reshape(-1, size, *images.shape[1:])
+        return observe_chunks(parts, of_site, params, chunks, chunk_fn=chunk_range, stats=stats)
+
+    stats = {name: (bits[name], tuple(batch[name] for batch in before)) for name in table}
+    return spread(mesh, on_device, (P(), P(), P(DATA)), P())(params, stats, images)
 
 
 @partial(jax.jit, static_argnames=("sweep",))

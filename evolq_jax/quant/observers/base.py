@@ -44,6 +44,7 @@ class Observer:
       keeps_extremes: whether a range follows from the extremes: a sample that holds them has the same.
       num_grids: how often candidates are compared. Each grid after the first lies around the best candidate
         of the one before.
+      channels_apart: whether, with a scale for each channel, a channel's numbers follow from it alone.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Observer:
     by_channel: bool = False
     keeps_extremes: bool = True
     num_grids: int = 0
+    channels_apart: bool = False
 
     def range_axes(self, spec: QuantSpec, ndim: int) -> tuple[int, ...]:
         """The axes that share one range: all, or all but the last."""

@@ -19,6 +19,7 @@ class Ema(Observer):
 
     name: str = "ema"
     does: str = "averages the extremes of the batches, each new one with a small share"
+    channels_apart: bool = True
     smoothing: float = 0.01
 
     def combine_ranges(self, batches: Range) -> Range:

@@ -2,4 +2,4 @@
 
 from evolq_jax.quant.observers.base import Observer
 
-MINMAX = Observer("minmax", "takes the range from the least to the largest value")
+MINMAX = Observer("minmax", "takes the range from the least to the largest value", channels_apart=True)

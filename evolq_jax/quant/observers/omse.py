@@ -27,6 +27,7 @@ class Omse(Observer):
     name: str = "omse"
     does: str = "shrinks the range to where the squared error is least"
     num_grids: int = 1
+    channels_apart: bool = True
 
     def num_candidates(self, spec: QuantSpec, grid: int = 0) -> int:
         """Shares from 1 down to 0.11."""
@@ -48,6 +49,7 @@ class OmseShared(Omse):
 
     name: str = "omse_shared"
     does: str = "does as `omse`, with one share for all channels"
+    channels_apart: bool = False
 
     def errors(self, spec: QuantSpec, candidates: SiteQParams, x: Array, importance: Array | None) -> Array:
         """Those of all channels together."""

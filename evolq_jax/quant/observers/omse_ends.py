@@ -34,6 +34,7 @@ class OmseEnds(Observer):
     name: str = "omse_ends"
     does: str = "moves each end of the range to where the squared error is least"
     num_grids: int = 2
+    channels_apart: bool = True
 
     def num_candidates(self, spec: QuantSpec, grid: int = 0) -> int:
         """The number of ranges in a grid. A symmetric range has one end."""

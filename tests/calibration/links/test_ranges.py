@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from evolq_jax.calibration.calibrate import calibrate
+from evolq_jax.calibration.links import ranges
 from evolq_jax.errors import UserError
 from evolq_jax.network.run import at
 from evolq_jax.network.sites import is_stacked, observe
@@ -88,6 +89,15 @@ def test_the_chunk_changes_no_range(tiny: Tiny, specs: Specs, qparams: QParams) 
         np.testing.assert_array_equal(site_qparams.zero_point, qparams[name].zero_point, err_msg=name)
 
 
+def test_what_does_not_fit_is_found_in_steps(
+    tiny: Tiny, specs: Specs, qparams: QParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranges, "KEPT_BYTES", 0)
+    for name, site_qparams in found_ranges(tiny, specs, 6).items():
+        np.testing.assert_allclose(site_qparams.scale, qparams[name].scale, rtol=1e-5, err_msg=name)
+        np.testing.assert_array_equal(site_qparams.zero_point, qparams[name].zero_point, err_msg=name)
+
+
 def test_weights_need_no_images_and_progress_is_told(tiny: Tiny) -> None:
     told: list[tuple[Any, ...]] = []
     weights_only = resolve(QuantConfig(rules=(Rule("*", bits=0), Rule("*/weight", bits=4))), tiny.sites).specs
@@ -107,7 +117,7 @@ def test_weights_need_no_images_and_progress_is_told(tiny: Tiny) -> None:
         qparams=blank_qparams(one, 8, tiny.sites),
         stage=lambda name: lambda *step: told.append((name, *step)),
     )
-    assert told == [("ranges", done, 4) for done in (1, 2, 3, 4)]
+    assert told == [("ranges", done, 3) for done in (1, 2, 3)]
 
 
 def test_an_unknown_link_of_the_chain_is_refused(tiny: Tiny) -> None:

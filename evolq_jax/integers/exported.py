@@ -9,10 +9,10 @@ import numpy as np
 from evolq_jax.errors import UserError
 from evolq_jax.integers.describe import about_of
 from evolq_jax.integers.files import read_description, read_safetensors
-from evolq_jax.integers.model import About, IntegerModel
+from evolq_jax.integers.model import About
 from evolq_jax.paths import user_path
 from evolq_jax.quantized.description import structured
-from evolq_jax.typing import Preprocessing, Progress, no_progress
+from evolq_jax.typing import Array, Preprocessing, Progress, no_progress
 
 Format = Literal["safetensors", "onnx", "stablehlo"]
 NAMES: dict[Format, str] = {
@@ -103,12 +103,12 @@ def open_exported(path: str | Path) -> Exported:
         case "stablehlo":
             from evolq_jax.integers.stablehlo import open_stablehlo
 
-            return Exported(path, kind, description, open_stablehlo(path))
+            return Exported(path, kind, description, as_numpy(open_stablehlo(path)))
 
 
-def as_numpy(model: IntegerModel) -> Callable[[np.ndarray], np.ndarray]:
-    """The model as other runtimes are: from arrays of numpy to arrays of numpy."""
-    return lambda pixels: np.asarray(model(pixels))
+def as_numpy(run: Callable[[np.ndarray], Array]) -> Callable[[np.ndarray], np.ndarray]:
+    """What JAX runs as other runtimes are: from arrays of numpy to arrays of numpy."""
+    return lambda pixels: np.asarray(run(pixels))
 
 
 def in_batches(

@@ -1,6 +1,5 @@
 """`quantized.safetensors`: packed codes, scales and zero points in one file (docs/file-formats.md)."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from evolq_jax.errors import UserError
 from evolq_jax.integers.bitstream import num_bytes, pack, unpack
@@ -23,13 +22,12 @@ from evolq_jax.integers.describe import (
     unsealed,
 )
 from evolq_jax.integers.model import IntegerModel, WeightCodes
+from evolq_jax.integers.whole_file import write_whole
 from evolq_jax.network.parts import ModelParts
 from evolq_jax.paths import user_path
 from evolq_jax.quant.qparams import SiteQParams
 from evolq_jax.quantized.description import find_network
 from evolq_jax.trees import unflatten
-
-NAME = "quantized.safetensors"
 
 
 def write_safetensors(model: IntegerModel, path: str | Path) -> Path:
@@ -44,15 +42,7 @@ def write_safetensors(model: IntegerModel, path: str | Path) -> Path:
         tensors[f"{name}.codes"] = pack_blocks(weight)
     checksums = {name: checksum(name, tensor) for name, tensor in tensors.items()}
     metadata = {"format": "np", KEY: sealed({**describe(model), "checksums": checksums})}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata)
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot write '{path}': {getattr(error, 'strerror', None) or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, save(tensors, metadata))
     return path
 
 

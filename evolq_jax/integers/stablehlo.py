@@ -6,7 +6,6 @@ what it is and holds its checksum. JAX reads artifacts for six months at least a
 
 import hashlib
 import importlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +20,12 @@ from evolq_jax.errors import UserError
 from evolq_jax.integers.describe import describe, sealed, unsealed
 from evolq_jax.integers.model import IntegerModel
 from evolq_jax.integers.packed import packed_forward
+from evolq_jax.integers.whole_file import write_whole
 from evolq_jax.network.chunks import in_padded_chunks
 from evolq_jax.network.network import CHUNK
 from evolq_jax.paths import user_path
 from evolq_jax.typing import Array
 
-NAME = "quantized.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
 ARTIFACT = "artifact"  # the checksum of the artifact, in the description beside it
 
@@ -55,8 +54,8 @@ def write_stablehlo(model: IntegerModel, path: str | Path, platforms: Sequence[s
     exported = jax.export.export(jax.jit(packed_forward(model)), platforms=platforms)(images)
     artifact = bytes(exported.serialize())
     description = {**describe(model), "platforms": [*platforms], ARTIFACT: _checksum(artifact)}
-    _write(path, artifact)
-    _write(description_path(path), sealed(description).encode())
+    write_whole(path, artifact)
+    write_whole(description_path(path), sealed(description).encode())
     return path
 
 
@@ -135,16 +134,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read '{path}': {error.strerror}") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """The whole file, or none."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write '{path}': {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)

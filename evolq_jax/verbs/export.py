@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from evolq_jax.integers.build import integer_model, with_about
 from evolq_jax.integers.exported import NAMES, Format, as_numpy, in_batches
 from evolq_jax.integers.files import write_safetensors
 from evolq_jax.integers.model import IntegerModel
+from evolq_jax.integers.onnx.build import Target
 from evolq_jax.metrics import mean_scores, score
 from evolq_jax.paths import user_path
 from evolq_jax.pipeline.calibrate import stages_of
@@ -35,7 +36,6 @@ from evolq_jax.runs.typed_json import to_plain
 from evolq_jax.typing import Images
 from evolq_jax.verbs.evaluate import load_run
 
-Target = Literal["onnxruntime", "tensorrt"]
 Writer = Callable[[IntegerModel, Path], Path]
 FOLDER = "exported"  # of a run's directory
 RUN, INTEGERS, IMAGES = "run", "integers", "evaluation images"

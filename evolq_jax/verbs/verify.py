@@ -19,6 +19,7 @@ from evolq_jax.integers.describe import fingerprint
 from evolq_jax.integers.exported import NAMES, Exported, as_numpy, in_batches, open_exported
 from evolq_jax.integers.files import read_safetensors
 from evolq_jax.integers.model import IntegerModel
+from evolq_jax.integers.onnx.read import check_onnx
 from evolq_jax.metrics import mean_scores, score
 from evolq_jax.paths import user_path
 from evolq_jax.pipeline.load import load_model
@@ -119,6 +120,8 @@ def run_verify(
     model = read_safetensors(where)
     if exported.description["fingerprint"] != fingerprint(model):
         raise UserError(f"'{exported.path}' and '{where}' hold other integers: export them together")
+    if exported.format == "onnx":
+        check_onnx(exported.path, model)
     run = _find_run(exported.path, run_dir)
     images = _load(exported, data, run, watcher)
     logits = {

@@ -9,7 +9,8 @@ from evolq_jax.cli.configs import is_directory, of_run
 from evolq_jax.cli.tables import row_table, score_rows
 from evolq_jax.errors import UserError
 from evolq_jax.integers.exported import Format
-from evolq_jax.verbs.export import ExportResult, Target, run_export
+from evolq_jax.integers.onnx.build import Target
+from evolq_jax.verbs.export import ExportResult, run_export
 
 
 def run(call: Call) -> None:

@@ -1,11 +1,9 @@
 """Writes ONNX files."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
-from evolq_jax.errors import UserError
 from evolq_jax.integers.describe import KEY, describe, sealed
 from evolq_jax.integers.model import IntegerModel
 from evolq_jax.integers.onnx.build import Target, build_graph
@@ -13,14 +11,17 @@ from evolq_jax.integers.onnx.preprocessor import FILENAME, preprocessor_config
 from evolq_jax.integers.onnx.proto import need_onnx, to_proto
 from evolq_jax.integers.onnx.read import checksums
 from evolq_jax.integers.onnx.refuse import check
+from evolq_jax.integers.whole_file import write_whole
 from evolq_jax.network.network import Network
 from evolq_jax.paths import user_path
+
+CLASSES = "classes.json"  # names, by index
 
 
 def write_onnx(
     model: IntegerModel, path: str | Path, *, target: Target = "onnxruntime", allow_float: bool = False
 ) -> Path:
-    """Writes the model as an ONNX file, and `preprocessor_config.json` beside it.
+    """Writes an ONNX file, with `preprocessor_config.json` and, if known, `classes.json` beside it.
 
     The input `pixel_values` are normalised images, float32 [B, channels, height, width] with any B. The
     output `logits` are float32 [B, C]. A weight is `INT4 or INT8 -> Cast(INT8) -> DequantizeLinear`. An
@@ -47,9 +48,11 @@ def write_onnx(
     description = {**describe(model), "target": target, "orders": orders, "checksums": checksums(proto)}
     entry = proto.metadata_props.add()
     entry.key, entry.value = KEY, sealed(description)
-    _write(path, proto.SerializeToString())
+    write_whole(path, proto.SerializeToString())
     config = json.dumps(preprocessor_config(model.preprocessing), indent=2) + "\n"
-    _write(path.with_name(FILENAME), config.encode())
+    write_whole(path.with_name(FILENAME), config.encode())
+    if model.about.class_names is not None:
+        write_whole(path.with_name(CLASSES), (json.dumps(model.about.class_names, indent=1) + "\n").encode())
     return path
 
 
@@ -70,16 +73,3 @@ def write_float_onnx(network: Network, path: str | Path) -> Path:
         network.precision,
     )
     return write_onnx(model, path)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file in one step."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write '{path}': {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -1,0 +1,23 @@
+"""Files that are there whole, or not at all."""
+
+import os
+from pathlib import Path
+
+from evolq_jax.errors import UserError
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file in one step, and its folder where there is none.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write '{path}': {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)

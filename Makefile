@@ -3,6 +3,7 @@ PYTHON ?= python3
 CONFIG := configs/digits_w2a8.py
 BIN := .venv/bin
 DEV := .venv/.dev-installed
+ORT_WEB := 1.30.0
 PYTEST := $(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal
 # The numerics, whole folders of them, so that a new test there is in unless it is marked `slow`; one tiny
 # search; one run. A test that is named here and no longer found is an error.
@@ -12,7 +13,7 @@ FAST := tests/quant tests/objective tests/network tests/search/algorithms/test_e
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast lint format format-check types check bench clean
+.PHONY: help setup quickstart test test-fast browser lint format format-check types check bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +28,9 @@ test: $(DEV) ## run the tests (a quarter of an hour on two cores)
 
 test-fast: $(DEV) ## numerics, a tiny search and a run (under two minutes on two cores)
 	$(PYTEST) -m 'not slow' $(FAST)
+
+browser: $(BIN)/python ## fetch onnxruntime-web, with which tests try docs/browser (needs npm)
+	npm install --silent --no-fund --no-audit --prefix .venv/browser onnxruntime-web@$(ORT_WEB)
 
 lint: $(DEV) ## ruff's rules
 	$(BIN)/ruff check

@@ -1,6 +1,6 @@
 // Classifies a dropped picture with an exported network, by onnxruntime-web.
 //
-// `?model=FOLDER` names the folder of quantized.onnx, preprocessor_config.json and, if there is one, classes.json.
+// `?model=FOLDER` names the folder of quantized.onnx, preprocessor_config.json and classes.json.
 // `?runtime=FOLDER` names the folder of onnxruntime-web, in place of the one below.
 
 const asked = new URLSearchParams(location.search);
@@ -66,9 +66,8 @@ function showClasses(probabilities, names) {
   );
 }
 
-async function readJson(name, optional = false) {
+async function readJson(name) {
   const answer = await fetch(`${folder}/${name}`);
-  if (!answer.ok && optional) return null;
   if (!answer.ok) throw new Error(`${folder}/${name} is missing`);
   return answer.json();
 }
@@ -78,7 +77,7 @@ async function start() {
   ort.env.wasm.wasmPaths = new URL(`${runtime}/`, location.href).href;
   ort.env.wasm.numThreads = 1;
   const preprocessing = await readJson("preprocessor_config.json");
-  const names = await readJson("classes.json", true);
+  const names = await readJson("classes.json");
   const session = await ort.InferenceSession.create(`${folder}/quantized.onnx`);
   shown.model.textContent = `Ready: ${folder}.`;
 

@@ -35,7 +35,9 @@ class Extra(NamedTuple):
 EXTRAS = (
     Extra("digits", "sklearn", "the digits"),
     Extra("hub", "huggingface_hub", "hf_hub: names"),
+    Extra("onnx", "onnxruntime", "ONNX files"),
     Extra("plot", "matplotlib", "pictures"),
+    Extra("stablehlo", "flatbuffers", "StableHLO files"),
 )
 
 

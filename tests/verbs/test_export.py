@@ -9,7 +9,7 @@ import pytest
 import evolq_jax
 from evolq_jax.config.experiment import DataConfig
 from evolq_jax.errors import UserError
-from evolq_jax.integers.exported import open_exported
+from evolq_jax.integers.exported import Format, open_exported
 from evolq_jax.integers.files import write_safetensors
 from evolq_jax.integers.model import IntegerModel
 from evolq_jax.verbs.classify import run_classify
@@ -23,7 +23,8 @@ from tests.verbs.conftest import Finished
 
 @pytest.fixture(scope="module")
 def exported(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
-    return run_export(finished.path, out=tmp_path_factory.mktemp("exported"))
+    out = tmp_path_factory.mktemp("exported")
+    return run_export(finished.path, ("onnx", "stablehlo"), out=out)
 
 
 def test_scores_are_those_of_the_run_and_of_the_integers(exported: ExportResult, finished: Finished) -> None:
@@ -37,10 +38,11 @@ def test_scores_are_those_of_the_run_and_of_the_integers(exported: ExportResult,
     assert integers["kl"] != run["kl"]  # computed from the integers, not copied
 
 
-def test_info_is_of_the_file_alone(exported: ExportResult) -> None:
-    path = exported.files["safetensors"]
+@pytest.mark.parametrize("kind", ["safetensors", "onnx", "stablehlo"])
+def test_info_is_of_the_file_alone(kind: Format, exported: ExportResult) -> None:
+    path = exported.files[kind]
     info = read_info(path)
-    assert info.bytes == path.stat().st_size == exported.sizes["safetensors"]
+    assert info.bytes == path.stat().st_size == exported.sizes[kind]
     assert info.float32 == exported.float32
     assert sum(count for count, _ in info.weights.values()) == 4 * 4 + 2
     assert (
@@ -50,13 +52,16 @@ def test_info_is_of_the_file_alone(exported: ExportResult) -> None:
     assert "blocks/residual_in" in info.float_sites
 
 
-def test_a_file_verifies_against_its_integers(exported: ExportResult, finished: Finished) -> None:
-    result = run_verify(exported.files["safetensors"], run_dir=finished.path)
+@pytest.mark.parametrize("kind", ["safetensors", "onnx", "stablehlo"])
+def test_a_file_verifies_against_its_integers(
+    kind: Format, exported: ExportResult, finished: Finished
+) -> None:
+    result = run_verify(exported.files[kind], run_dir=finished.path)
     assert result.passed
     assert len(result.criteria) == 4
     assert not result.left_out
     data = DataConfig(evaluation="digits:test", num_evaluation=20)
-    alone = run_verify(exported.files["safetensors"], data=data)
+    alone = run_verify(exported.files[kind], data=data)
     assert alone.passed
     assert [each.split(":")[0] for each in alone.left_out] == ["KL to float"]
 
@@ -80,12 +85,14 @@ def test_verify_wants_a_reference_and_images(exported: ExportResult, tmp_path: P
         run_verify(alone, reference=exported.files["safetensors"])
 
 
+@pytest.mark.parametrize("kind", ["safetensors", "onnx", "stablehlo"])
 def test_classes_are_those_of_predict(
+    kind: Format,
     exported: ExportResult,
     finished: Finished,
     pictures: Path,
 ) -> None:
-    found = run_classify(exported.files["safetensors"], [pictures], top=2)
+    found = run_classify(exported.files[kind], [pictures], top=2)
     wanted = run_predict(finished.path, [pictures], top=2)
     for one, other in zip(found.predictions, wanted.predictions, strict=True):
         assert one.classes[0] == other.classes[0]

@@ -15,13 +15,13 @@ from evolq_jax.integers.whole_file import write_whole
 from evolq_jax.network.network import Network
 from evolq_jax.paths import user_path
 
-CLASSES = "classes.json"  # names, by index
+CLASSES = "classes.json"  # names, by index; null: not known
 
 
 def write_onnx(
     model: IntegerModel, path: str | Path, *, target: Target = "onnxruntime", allow_float: bool = False
 ) -> Path:
-    """Writes an ONNX file, with `preprocessor_config.json` and, if known, `classes.json` beside it.
+    """Writes an ONNX file, with `preprocessor_config.json` and `classes.json` beside it.
 
     The input `pixel_values` are normalised images, float32 [B, channels, height, width] with any B. The
     output `logits` are float32 [B, C]. A weight is `INT4 or INT8 -> Cast(INT8) -> DequantizeLinear`. An
@@ -51,8 +51,7 @@ def write_onnx(
     write_whole(path, proto.SerializeToString())
     config = json.dumps(preprocessor_config(model.preprocessing), indent=2) + "\n"
     write_whole(path.with_name(FILENAME), config.encode())
-    if model.about.class_names is not None:
-        write_whole(path.with_name(CLASSES), (json.dumps(model.about.class_names, indent=1) + "\n").encode())
+    write_whole(path.with_name(CLASSES), (json.dumps(model.about.class_names, indent=1) + "\n").encode())
     return path
 
 

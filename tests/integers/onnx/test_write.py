@@ -232,7 +232,8 @@ def test_preprocessing_is_told_as_hugging_face_does(preprocessing: Preprocessing
 
 def test_it_lies_beside_the_file(model: IntegerModel, tmp_path: Path) -> None:
     write_onnx(model, tmp_path / "q.onnx")
-    assert {file.name for file in tmp_path.iterdir()} == {"q.onnx", "preprocessor_config.json"}
+    names = {file.name for file in tmp_path.iterdir()}
+    assert names == {"q.onnx", "preprocessor_config.json", "classes.json"}
     assert json.loads((tmp_path / "preprocessor_config.json").read_text()) == preprocessor_config(
         model.preprocessing
     )

@@ -101,8 +101,7 @@ class Evaluation:
 
     def _loop(self, eqn: Any, given: list[Any]) -> Sequence[Any]:
         """A `scan` over blocks."""
-        params = eqn.params
-        first, stop = params["num_consts"], params["num_consts"] + params["num_carry"]
+        params, first, stop = eqn.params, *_carried(eqn)
         fixed, stacked = ([*map(values_of, part)] for part in (given[:first], given[stop:]))
 
         def body(run: Evaluation, carry: list[Any], block: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -149,6 +148,20 @@ class Evaluation:
             if any(x.scale.shape[axis] > 1 for axis in summed_axes(eqn, side)):
                 return f"{_named(x)} has a factor for each of the channels that are summed"
         return ""
+
+
+def _carried(eqn: Any) -> tuple[int, int]:
+    """Where the operands that a `scan` carries begin and end. Before are fixed ones, behind stacked ones.
+
+    What its parameters are called differs between versions of JAX.
+    """
+    inner = eqn.params["jaxpr"].jaxpr
+    stacked, made = (
+        sum(one.aval.ndim != other.aval.ndim for one, other in zip(outer, own, strict=True))
+        for outer, own in ((eqn.invars, inner.invars), (eqn.outvars, inner.outvars))
+    )
+    stop = len(eqn.invars) - stacked
+    return stop - (len(eqn.outvars) - made), stop
 
 
 def _can_follow(one: Any, other: Any) -> bool:

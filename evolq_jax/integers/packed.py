@@ -40,7 +40,7 @@ class Packed(NamedTuple):
 
 
 def packed_forward(model: IntegerModel) -> Callable[[Array], Array]:
-    """uint8 images [B, height, width, channels] -> the logits [B, C] of `model`, bit for bit.
+    """uint8 images [B, height, width, channels] -> the logits [B, C] of `model`.
 
     All numbers are constants of the function. The codes of a block are unpacked when it runs.
     """

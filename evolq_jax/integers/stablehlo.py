@@ -37,7 +37,7 @@ def write_stablehlo(model: IntegerModel, path: str | Path, platforms: Sequence[s
     multiplies in float has the precision float32.
 
     Args:
-      model: whose logits it gives, bit for bit.
+      model: whose logits it gives: bit for bit where XLA compiles both alike, as jax 0.10 does on CPUs.
       path: of the artifact. The description lies at the same path with `.json` behind it.
       platforms: where it shall run, of `PLATFORMS`.
 

@@ -1,7 +1,7 @@
 """Walks the equations of a traced network and writes an operator for each."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,7 @@ class Translation:
             known |= made
         return [read(atom) for atom in jaxpr.outvars]
 
-    def _note_shared(self, values: dict[Any, Value], uses: Counter[Any]) -> None:
+    def _note_shared(self, values: Mapping[Any, Value], uses: Counter[Any]) -> None:
         """Notes what several equations read."""
         found = (value for variable, value in values.items() if uses[variable] > 1)
         self.layout.shared.update(value.name for value in found if isinstance(value, Tensor))

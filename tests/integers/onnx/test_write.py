@@ -117,6 +117,15 @@ def test_tensorrt_has_no_casts_and_no_zero_points(tmp_path: Path) -> None:
     assert not any(array.any() for array in zeros.values())
 
 
+def test_what_no_file_can_hold_is_refused(
+    model: IntegerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evolq_jax.integers.onnx.write.MOST", 1000)
+    with pytest.raises(UserError, match="an ONNX file holds 2 GiB: export it as stablehlo"):
+        write_onnx(model, tmp_path / "q.onnx")
+    assert not any(tmp_path.iterdir())
+
+
 def test_what_was_allowed_in_float_is_recorded(tmp_path: Path) -> None:
     model = small_model(NAME, LOGARITHMS)
     description = read_onnx_description(write_onnx(model, tmp_path / "q.onnx", allow_float=True))

@@ -138,4 +138,4 @@ def mean_pool(x: Array, size: int) -> Array:
         pad = [(0, -side % size) for side in x.shape[1:3]]
         return jax.lax.reduce_window(x, 0.0, jax.lax.add, window, window, ((0, 0), *pad, (0, 0)))
 
-    return sums(x) / sums(jnp.ones_like(x[:1]))
+    return sums(x) / sums(jnp.ones_like(x[:1, ..., :1]))  # one channel: XLA counts when it compiles, slowly

@@ -17,12 +17,13 @@ from benchmarks import (
     peak,
     plan,
     precision,
+    runtimes,
     scaling,
     search_throughput,
 )
 from benchmarks.launches import launches
 from benchmarks.search_throughput import Case
-from benchmarks.subject import Subject
+from benchmarks.subject import Options, Subject
 from benchmarks.timing import count_compilations, interleave
 from evolq_jax.models.registry import get_entry
 from evolq_jax.models.vit import ViTConfig
@@ -183,3 +184,13 @@ def test_a_plan_is_compared_with_the_stage_that_held_most() -> None:
     case = {"network": "x", "setting": "ranges", "chunk": 4, "happened": {"took": 20.0, "stages": stages}}
     found = plan.row(case | {"planned": {"estimated_seconds": 25.0, "estimated_memory_mib": 190}})
     assert (found["ratio s"], found["ratio MiB"]) == ("1.25", "0.95")
+
+
+def test_files_of_runtimes() -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'evolq_jax[onnx]'")
+    rows = {row["file"]: row for row in runtimes.measure(tiny_subject(2), Options(quick=True))}
+    assert rows["float"]["integer products"] == 0
+    for bits in (4, 8):  # all but that of the embedding, whose pixels are not quantized
+        row = rows[f"W{bits}A8"]
+        assert (row["integer products"], row["float products"]) == (2 * 6 + 1, 1)
+    assert rows["W4A8"]["MB"] < rows["W8A8"]["MB"] < rows["float"]["MB"]

@@ -142,7 +142,8 @@ def _add(layout: Layout, eqn: Any, values: list[Value]) -> list[Value]:
         node = layout.graph.producers.get(x.name) if isinstance(x, Tensor) else None
         if node is None or node.op != "Conv" or len(node.inputs) > 2 or not isinstance(bias, Tensor):
             continue
-        if bias.name in layout.graph.initializers and len(bias.stored) == 1 and bias.missing:
+        fits = bias.name in layout.graph.initializers and len(bias.stored) == 1 and bias.missing
+        if fits and isinstance(x, Tensor) and x.name not in layout.shared:
             node.inputs.append(bias.name)
             return [x]
     return [operate(layout, "Add", *values)]

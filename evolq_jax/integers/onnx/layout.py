@@ -34,12 +34,14 @@ class Layout:
       symmetric: whether codes have no zero points, as TensorRT wants them: activations are int8, codes of
         weights are not cast, and a value is first moved and then quantized, right before its product. Else
         codes are moved, which are fewer bytes.
+      shared: values of the graph that several equations read.
     """
 
     graph: Graph
     batch: Any
     narrow: Mapping[int, str]
     symmetric: bool
+    shared: set[str] = field(default_factory=set[str])
     _decoded: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
 
     def multiple(self, size: Dim) -> int | None:

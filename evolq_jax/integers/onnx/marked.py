@@ -74,7 +74,7 @@ def _quantize(layout: Layout, quantizer: Numbered, value: Value) -> Tensor:
     """`QuantizeLinear` to 8 bits. Values for fewer are clipped first, which gives the same codes.
 
     Signed codes are written as unsigned ones, 128 higher, unless the runtime wants symmetric ones:
-    onnxruntime multiplies unsigned activations only.
+    onnxruntime leaves several products of signed activations in float.
     """
     name, spec = quantizer.name, quantizer.spec
     scale, zero_point = (np.asarray(each, np.float32).reshape(()) for each in quantizer[2:4])

@@ -1,8 +1,8 @@
 """Walks the equations of a traced network and writes an operator for each."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from evolq_jax.integers.onnx.marked import Marks
 from evolq_jax.integers.onnx.named import NAMED
 from evolq_jax.integers.onnx.products import PRODUCTS
 from evolq_jax.integers.onnx.shapes import SHAPES
-from evolq_jax.integers.onnx.values import Constant, Value, joint_shape
+from evolq_jax.integers.onnx.values import Constant, Tensor, Value, joint_shape
 
 HANDLERS = ELEMENTWISE | PRODUCTS | SHAPES
 INNER = ("jaxpr", "call_jaxpr")  # parameters of equations that call others
@@ -32,21 +32,29 @@ class Translation:
 
     layout: Layout
     marks: Marks
-    _uses: Counter[Any] = field(default_factory=Counter[Any])
 
     def run(self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> list[Value]:
         """The values of a jaxpr's outputs."""
         known = dict(zip(jaxpr.constvars, (Constant(np.asarray(c)) for c in consts), strict=True))
         known |= dict(zip(jaxpr.invars, inputs, strict=True))
-        self._uses.update(a for eqn in jaxpr.eqns for a in eqn.invars if not _is_literal(a))
+        read_by = [*(atom for eqn in jaxpr.eqns for atom in eqn.invars), *jaxpr.outvars]
+        uses = Counter(atom for atom in read_by if not _is_literal(atom))
+        self._note_shared(known, uses)
 
         def read(atom: Any) -> Value:
             return Constant(np.asarray(atom.val)) if _is_literal(atom) else known[atom]
 
         for eqn in jaxpr.eqns:
             results = self._equation(eqn, [read(atom) for atom in eqn.invars])
-            known |= dict(zip(eqn.outvars, results, strict=True))
+            made = dict(zip(eqn.outvars, results, strict=True))
+            self._note_shared(made, uses)
+            known |= made
         return [read(atom) for atom in jaxpr.outvars]
+
+    def _note_shared(self, values: Mapping[Any, Value], uses: Counter[Any]) -> None:
+        """Notes what several equations read."""
+        found = (value for variable, value in values.items() if uses[variable] > 1)
+        self.layout.shared.update(value.name for value in found if isinstance(value, Tensor))
 
     def _equation(self, eqn: Any, values: list[Value]) -> Sequence[Value]:
         primitive = eqn.primitive.name

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from evolq_jax.errors import UserError
 from evolq_jax.integers.describe import KEY, describe, sealed
 from evolq_jax.integers.model import IntegerModel
 from evolq_jax.integers.onnx.build import Target, build_graph
@@ -16,6 +17,7 @@ from evolq_jax.network.network import Network
 from evolq_jax.paths import user_path
 
 CLASSES = "classes.json"  # names, by index; null: not known
+MOST = 2**31 - 2**24  # bytes of the arrays: protobuf's limit, less what else a file holds
 
 
 def write_onnx(
@@ -34,13 +36,20 @@ def write_onnx(
       allow_float: whether products of logarithmic and twin codes may run in float. The file records them.
 
     Raises:
-      UserError: the target cannot express a site; onnx is not installed; or the file cannot be written.
+      UserError: the target cannot express a site; onnx is not installed; or the file cannot be written, or
+        would be larger than ONNX allows.
     """
     need_onnx()
     path = user_path(path, "file")
     in_float = check(model, target, allow_float=allow_float)
     model = replace(model, about=replace(model.about, allowed_floats=in_float))
     graph = build_graph(model, target)
+    stored = sum(initializer.array.nbytes for initializer in graph.initializers.values())
+    if stored > MOST:
+        raise UserError(
+            f"the network's arrays take {stored / 2**30:.1f} GiB, and an ONNX file holds 2 GiB: export it as "
+            "stablehlo or safetensors"
+        )
     proto = to_proto(graph, model.image_shape)
     orders = {
         name: list(i.order) for name, i in graph.initializers.items() if i.order != (*range(i.array.ndim),)

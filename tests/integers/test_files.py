@@ -3,6 +3,7 @@ import struct
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -13,7 +14,13 @@ from evolq_jax.integers.build import integer_model
 from evolq_jax.integers.describe import KEY, describe, fingerprint
 from evolq_jax.integers.files import read_description, read_safetensors, write_safetensors
 from evolq_jax.integers.model import About, IntegerModel
+from evolq_jax.models.registry import get_entry
+from evolq_jax.network.network import Network
+from evolq_jax.quant.qparams import blank_qparams
+from evolq_jax.quant.scheme import QuantConfig, resolve
 from evolq_jax.quantized.network import QuantizedNetwork
+from evolq_jax.trees import flatten
+from evolq_jax.typing import Preprocessing
 from tests.tiny import Tiny
 
 
@@ -99,3 +106,18 @@ def test_the_fingerprint_is_of_the_numbers(model: IntegerModel) -> None:
     numbers = model.qparams["norm"]
     moved = {**model.qparams, "norm": numbers._replace(scale=numbers.scale * np.float32(1 + 1.2e-7))}
     assert fingerprint(replace(model, qparams=moved)) != fingerprint(model)
+
+
+@pytest.mark.parametrize(
+    ("bits", "edges", "ratio"), [(4, None, 6.8), (3, None, 8.5), (4, 8, 6.7), (3, 8, 8.3), (8, 8, 3.7)]
+)
+def test_files_are_as_small_as_their_bits(bits: int, edges: int | None, ratio: float, tmp_path: Path) -> None:
+    entry = get_entry("vit_tiny_patch16_224")
+    shapes = jax.eval_shape(lambda key: entry.family.init(key, entry.config), jax.random.key(0))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    network = Network(entry.family.make(entry.config), params, Preprocessing(), entry.name, entry.config)
+    specs, widths = resolve(QuantConfig("deploy", weight_bits=bits, edge_weight_bits=edges), network.sites)
+    blank = QuantizedNetwork(network, params, blank_qparams(specs, widths, network.sites), specs)
+    file = write_safetensors(integer_model(blank), tmp_path / "q.safetensors")
+    floats = sum(leaf.nbytes for leaf in flatten(params).values())
+    assert floats / file.stat().st_size >= ratio

@@ -10,7 +10,7 @@ from evolq_jax.integers.onnx.elementwise import Handler, operate
 from evolq_jax.integers.onnx.layout import Layout
 from evolq_jax.integers.onnx.values import Constant, Tensor, Value, natural, shape_of
 
-COMPUTED = "the network reads at indices that it computes, which the ONNX writer does not know"
+COMPUTED = "the network reads at indices that it computes, or at several at once, which ONNX cannot"
 
 
 def _whole(layout: Layout, eqn: Any, values: list[Value], place: int = 0) -> Value:
@@ -131,38 +131,39 @@ def _pad(layout: Layout, eqn: Any, values: list[Value]) -> list[Value]:
 
 
 def _gather(layout: Layout, eqn: Any, values: list[Value]) -> list[Value]:
-    """Rows by known indices, along one axis or several neighbouring ones; or one window at a known place."""
+    """Windows at known places, and rows by known indices along one axis or several neighbouring ones."""
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
-    axes, index, value = tuple(numbers.start_index_map), values[1], _whole(layout, eqn, values)
+    index, value = values[1], layout.tensor(_whole(layout, eqn, values))
     if not isinstance(index, Constant) or numbers.operand_batching_dims:
         raise UserError(COMPUTED)
-    if index.array.ndim == 1:
-        starts = [0] * len(sizes)
-        for axis, start in zip(axes, index.array, strict=True):
-            starts[axis] = int(start)
-        limits = [start + size for start, size in zip(starts, sizes, strict=True)]
-        window = _cut(layout, layout.tensor(value), Window(starts, limits, [1] * len(sizes)))
-        return [layout.reshaped(window, tuple(eqn.outvars[0].aval.shape))]
-    neighbours = axes == tuple(range(axes[0], axes[0] + len(axes)))
-    rows = all(sizes[axis] == (1 if axis in axes else size) for axis, size in enumerate(shape_of(value)))
-    if not (neighbours and rows and tuple(numbers.collapsed_slice_dims) == axes):
+    places = dict(zip(numbers.start_index_map, np.moveaxis(index.array, -1, 0), strict=True))
+    rows = {axis: at for axis, at in places.items() if axis in numbers.collapsed_slice_dims and at.ndim}
+    starts, limits = [0] * len(sizes), list(value.shape)
+    for axis in places.keys() - rows.keys():
+        starts[axis] = int(places[axis].flat[0])
+        limits[axis] = starts[axis] + sizes[axis]
+        if (places[axis] != starts[axis]).any():
+            raise UserError(COMPUTED)
+    value = _cut(layout, value, Window(starts, limits, [1] * len(sizes)))
+    if not rows:
+        return [layout.reshaped(value, tuple(eqn.outvars[0].aval.shape))]
+    if [*rows] != [*range(min(rows), min(rows) + len(rows))]:
         raise UserError(COMPUTED)
-    return [_rows(layout, eqn, value, index.array)]
+    return [_rows(layout, eqn, value, rows)]
 
 
-def _rows(layout: Layout, eqn: Any, value: Value, index: np.ndarray) -> Tensor:
-    """Rows of the axes that the last axis of `index` counts along."""
-    numbers, shape = eqn.params["dimension_numbers"], shape_of(value)
-    axes = tuple(numbers.start_index_map)
-    lengths = [int(shape[axis]) for axis in axes]
-    flat = np.ravel_multi_index(tuple(np.moveaxis(index.astype(np.int64), -1, 0)), lengths)  # type: ignore[arg-type]
-    merged = (*shape[: axes[0]], int(np.prod(lengths)), *shape[axes[-1] + 1 :])
+def _rows(layout: Layout, eqn: Any, value: Tensor, rows: dict[int, np.ndarray]) -> Tensor:
+    """Rows by the indices of each of these axes, which are neighbours."""
+    shape, first, last = value.shape, min(rows), max(rows)
+    lengths = [int(shape[axis]) for axis in rows]
+    flat = np.ravel_multi_index([at.astype(np.int64) for at in rows.values()], lengths)  # type: ignore[arg-type]
+    merged = (*shape[:first], int(np.prod(lengths)), *shape[last + 1 :])
     found = layout.natural(layout.reshaped(value, merged))
-    name = layout.graph.node("Gather", found.name, layout.graph.constant(np.asarray(flat)), axis=axes[0])
+    name = layout.graph.node("Gather", found.name, layout.graph.constant(np.asarray(flat)), axis=first)
     # In the graph: the axes before those of the rows, the axes of the index, the axes after.
-    out, offsets = tuple(eqn.outvars[0].aval.shape), list(numbers.offset_dims)
+    out, offsets = tuple(eqn.outvars[0].aval.shape), list(eqn.params["dimension_numbers"].offset_dims)
     of_index = [axis for axis in range(len(out)) if axis not in offsets]
-    order = (*offsets[: axes[0]], *of_index, *offsets[axes[0] :])
+    order = (*offsets[:first], *of_index, *offsets[first:])
     return Tensor(name, out, order, site=found.site)
 
 

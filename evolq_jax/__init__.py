@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from evolq_jax.integers.build import integer_model
     from evolq_jax.integers.load import load
     from evolq_jax.integers.model import IntegerModel
+    from evolq_jax.integers.products import integer_products
     from evolq_jax.metrics import Delta, Interval, Scores
     from evolq_jax.network.network import Network
     from evolq_jax.objective.logits import info_nce, kl
@@ -62,10 +63,13 @@ if TYPE_CHECKING:
     from evolq_jax.typing import Images, Preprocessing
     from evolq_jax.verbs.baseline import ensure_baseline, resume_baseline, run_baseline
     from evolq_jax.verbs.calibrate import ensure_calibrated, run_calibrate
+    from evolq_jax.verbs.classify import run_classify
     from evolq_jax.verbs.compare.plan import ComparisonPlan, plan_compare
     from evolq_jax.verbs.compare.run import run_compare
     from evolq_jax.verbs.draw import draw_landscapes
     from evolq_jax.verbs.evaluate import run_evaluate
+    from evolq_jax.verbs.export import ExportResult, run_export
+    from evolq_jax.verbs.info import Info, read_info
     from evolq_jax.verbs.landscape.plan import LandscapePlan, plan_landscape
     from evolq_jax.verbs.landscape.record import read_landscape
     from evolq_jax.verbs.landscape.run import run_landscape
@@ -75,6 +79,7 @@ if TYPE_CHECKING:
     from evolq_jax.verbs.search.plan import SearchPlan, plan_search
     from evolq_jax.verbs.search.run import ensure_search, resume_search, run_search
     from evolq_jax.verbs.train import TrainingResult, run_training
+    from evolq_jax.verbs.verify import Verification, run_verify
 
 # Where each public name lives: here, above for type checkers, and in `__all__`.
 _MODULES = {
@@ -107,6 +112,7 @@ _MODULES = {
     "evolq_jax.integers.build": ("integer_model",),
     "evolq_jax.integers.load": ("load",),
     "evolq_jax.integers.model": ("IntegerModel",),
+    "evolq_jax.integers.products": ("integer_products",),
     "evolq_jax.quantized.network": ("QuantizedNetwork",),
     "evolq_jax.quantized.search": ("evolve",),
     "evolq_jax.quantized.size": ("Size", "size_of"),
@@ -127,7 +133,10 @@ _MODULES = {
     "evolq_jax.verbs.compare.plan": ("ComparisonPlan", "plan_compare"),
     "evolq_jax.verbs.compare.run": ("run_compare",),
     "evolq_jax.verbs.draw": ("draw_landscapes",),
+    "evolq_jax.verbs.classify": ("run_classify",),
     "evolq_jax.verbs.evaluate": ("run_evaluate",),
+    "evolq_jax.verbs.export": ("ExportResult", "run_export"),
+    "evolq_jax.verbs.info": ("Info", "read_info"),
     "evolq_jax.verbs.landscape.plan": ("LandscapePlan", "plan_landscape"),
     "evolq_jax.verbs.landscape.record": ("read_landscape",),
     "evolq_jax.verbs.landscape.run": ("run_landscape",),
@@ -137,6 +146,7 @@ _MODULES = {
     "evolq_jax.verbs.search.plan": ("SearchPlan", "plan_search"),
     "evolq_jax.verbs.search.run": ("ensure_search", "resume_search", "run_search"),
     "evolq_jax.verbs.train": ("TrainingResult", "run_training"),
+    "evolq_jax.verbs.verify": ("Verification", "run_verify"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -153,7 +163,9 @@ __all__ = [
     "Delta",
     "EvaluationResult",
     "Experiment",
+    "ExportResult",
     "Images",
+    "Info",
     "IntegerModel",
     "Interval",
     "LandscapeConfig",
@@ -181,6 +193,7 @@ __all__ = [
     "TrainExperiment",
     "TrainingResult",
     "UserError",
+    "Verification",
     "__version__",
     "calibrate",
     "draw_landscapes",
@@ -192,6 +205,7 @@ __all__ = [
     "fast",
     "info_nce",
     "integer_model",
+    "integer_products",
     "kl",
     "list_models",
     "load",
@@ -202,19 +216,23 @@ __all__ = [
     "plan_compare",
     "plan_landscape",
     "plan_search",
+    "read_info",
     "read_landscape",
     "read_result",
     "resume_baseline",
     "resume_search",
     "run_baseline",
     "run_calibrate",
+    "run_classify",
     "run_compare",
     "run_evaluate",
+    "run_export",
     "run_landscape",
     "run_pack",
     "run_predict",
     "run_search",
     "run_training",
+    "run_verify",
     "size_of",
     "strong",
     "thorough",

@@ -79,7 +79,7 @@ def follow(
     def run(*args: str) -> None:
         with monkeypatch.context() as patched:
             patched.setattr("evolq_jax.pipeline.calibrate.calibrate", reached)
-            patched.setattr("evolq_jax.verbs.predict.decode_picture", reached)
+            patched.setattr("evolq_jax.verbs.predict.decode_pictures", reached)
             patched.setattr("evolq_jax.verbs.train.train", reached)
             patched.setattr(sys, "argv", ["evolq", *args])
             with pytest.raises(SystemExit):

@@ -36,16 +36,6 @@ def read_onnx(path: str | Path) -> tuple[dict[str, Any], "ModelProto"]:
     return description, proto
 
 
-def read_onnx_description(path: str | Path) -> dict[str, Any]:
-    """What the file says of itself. Its arrays are not looked at.
-
-    Raises:
-      UserError: there is no such file, it is none of ours, or its description is damaged.
-    """
-    path = user_path(path, "file")
-    return _description(path, _load(path))
-
-
 def check_onnx(path: str | Path, model: IntegerModel) -> None:
     """Compares every stored array of a file with the model, exactly.
 

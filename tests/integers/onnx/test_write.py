@@ -14,7 +14,7 @@ import pytest
 from evolq_jax.errors import UserError
 from evolq_jax.integers.model import IntegerModel
 from evolq_jax.integers.onnx.preprocessor import preprocessor_config
-from evolq_jax.integers.onnx.read import check_onnx, read_onnx, read_onnx_description, stored_arrays
+from evolq_jax.integers.onnx.read import check_onnx, read_onnx, stored_arrays
 from evolq_jax.integers.onnx.session import open_onnx
 from evolq_jax.integers.onnx.trace import by_block
 from evolq_jax.integers.onnx.write import write_onnx
@@ -128,7 +128,7 @@ def test_what_no_file_can_hold_is_refused(
 
 def test_what_was_allowed_in_float_is_recorded(tmp_path: Path) -> None:
     model = small_model(NAME, LOGARITHMS)
-    description = read_onnx_description(write_onnx(model, tmp_path / "q.onnx", allow_float=True))
+    description, _ = read_onnx(write_onnx(model, tmp_path / "q.onnx", allow_float=True))
     assert description["about"]["allowed_floats"] == ["blocks/attn/softmax", "blocks/mlp/gelu"]
     assert description["target"] == "onnxruntime"
 

@@ -13,10 +13,10 @@ from evolq_jax.config.experiment import Experiment
 from evolq_jax.data import fingerprint
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.errors import UserError, suggestion
-from evolq_jax.integers.build import integer_model, with_about
+from evolq_jax.integers.build import integer_model
 from evolq_jax.integers.exported import NAMES, Format, as_numpy, in_batches
 from evolq_jax.integers.files import write_safetensors
-from evolq_jax.integers.model import IntegerModel
+from evolq_jax.integers.model import About, IntegerModel
 from evolq_jax.integers.onnx.build import Target
 from evolq_jax.integers.whole_file import make_folder
 from evolq_jax.metrics import mean_scores, score
@@ -112,21 +112,12 @@ def run_export(
         make_folder(folder)
         images = load_evaluation(setup, watcher.stage("decoding evaluation images"))
         metrics = _scores(setup, quantized, model, images=images, watcher=watcher)
-    about = replace(
-        model.about,
-        class_names=names,
-        metrics=metrics,
-        num_images=len(images.names),
-        provenance=_provenance(setup, name, images),
-    )
-    model = with_about(model, about)
-    files: dict[Format, Path] = {}
-    for kind, write in writers.items():
-        files[kind] = write(model, folder / NAMES[kind])
-    sizes: dict[Format, int] = {kind: path.stat().st_size for kind, path in files.items()}
+    made_from = _provenance(setup, name, images)
+    model = replace(model, about=About(names, metrics, len(images.names), made_from))
+    files: dict[Format, Path] = {kind: write(model, folder / NAMES[kind]) for kind, write in writers.items()}
     return ExportResult(
         files=files,
-        sizes=sizes,
+        sizes={kind: path.stat().st_size for kind, path in files.items()},
         float32=size_of(quantized).float32,
         network=name,
         metrics=metrics,

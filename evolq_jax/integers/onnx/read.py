@@ -4,8 +4,6 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from evolq_jax.errors import UserError
 from evolq_jax.integers.describe import KEY, checksum, unsealed
 from evolq_jax.integers.model import IntegerModel
@@ -54,21 +52,6 @@ def check_onnx(path: str | Path, model: IntegerModel) -> None:
             raise UserError(f"'{path}': the tensor '{name}' differs from the model's")
     if unknown := set(stored) - set(graph.initializers):
         raise UserError(f"'{path}' holds the tensors {', '.join(sorted(unknown))}, which the model has not")
-
-
-def stored_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """The stored arrays by name, each in the order of the model's axes. Codes of a few bits are int8.
-
-    Raises:
-      UserError: as `read_onnx`.
-    """
-    description, proto = read_onnx(path)
-    found: dict[str, np.ndarray] = {}
-    for tensor in proto.graph.initializer:
-        array = from_tensor(tensor)
-        order = description["orders"].get(tensor.name, range(array.ndim))
-        found[tensor.name] = array.transpose(np.argsort(order)) if array.ndim else array
-    return found
 
 
 def checksums(proto: "ModelProto") -> dict[str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import evolq_jax
+from evolq_jax.cli.main import main
 from evolq_jax.config.experiment import DataConfig
 from evolq_jax.data.load import load_images
 from evolq_jax.errors import UserError
@@ -125,6 +126,16 @@ def test_a_damaged_file_says_nothing_of_itself(kind: Format, exported: ExportRes
         file.write_bytes(damaged)
         with pytest.raises(UserError, match=r"changed|truncated|no ONNX file of evolq_jax"):
             read_info(file)
+
+
+def test_info_shows_all_bits_of_a_quantizer(
+    exported: ExportResult, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = replace(read_info(exported.files["onnx"]), activations={("uniform", 4): 3, ("uniform", 8): 5})
+    monkeypatch.setattr("evolq_jax.cli.commands.info.read_info", lambda _: info)
+    monkeypatch.setattr(sys, "argv", ["evolq", "info", "quantized.onnx"])
+    main()
+    assert "3 of 4 bits, 5 of 8 bits" in capsys.readouterr().out
 
 
 def test_what_was_not_asked_for_or_cannot_be_written_is_found_before_scoring(

@@ -60,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 COMMAND = Command(
-    does="run an exported file by its own runtime, and hold it against its integers",
+    does="run an exported file by its own runtime, and compare it with its integers",
     run=run,
     config=None,
     add_options=add_options,

@@ -179,6 +179,7 @@ def _load(exported: Exported, wanted: DataConfig | None, run: Experiment | None,
         num=data.num_evaluation,
         cache_dir=data.cache,
         cache_gib=data.cache_gib,
+        on_corrupt=data.on_corrupt,
         tfds_dir=data.tfds_dir,
         progress=watcher.stage("decoding images"),
     )

@@ -179,3 +179,14 @@ def test_verify_wants_images_that_the_network_takes(exported: ExportResult, tmp_
     np.savez(tmp_path / "label.npz", image=np.zeros((2, 8, 8, 1), np.uint8), label=np.array([0, 10]))
     with pytest.raises(UserError, match="has label 10, but the network has 10 classes"):
         run_verify(exported.files["onnx"], data=DataConfig(evaluation=str(tmp_path / "label.npz")))
+
+
+def test_verify_passes_over_the_pictures_that_the_run_passed_over(
+    exported: ExportResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*args: object, **options: object) -> None:
+        raise UserError(f"unreadable: {options['on_corrupt']}")
+
+    monkeypatch.setattr("evolq_jax.verbs.verify.load_images", read)
+    with pytest.raises(UserError, match="unreadable: skip"):
+        run_verify(exported.files["onnx"], data=DataConfig(on_corrupt="skip"))

@@ -96,7 +96,7 @@ def _score(
     logits: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None, *, middle: float
 ) -> dict[str, np.ndarray]:
     """The scores that each image has by itself."""
-    ranked, wanted = (_of_classes(each, middle) for each in (logits, teacher))
+    ranked, wanted = (of_classes(each, middle) for each in (logits, teacher))
     order = np.argsort(-ranked, axis=1, kind="stable")[:, :TOP]
     found = {
         "agreement": (order[:, 0] == wanted.argmax(axis=1)).astype(np.float64),
@@ -110,7 +110,7 @@ def _score(
     return found
 
 
-def _of_classes(logits: np.ndarray, middle: float) -> np.ndarray:
+def of_classes(logits: np.ndarray, middle: float = 0.0) -> np.ndarray:
     """Logits [B, C]. Of one output: [B, 2], the second class above `middle`."""
     if logits.shape[1] > 1:
         return logits

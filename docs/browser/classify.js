@@ -46,7 +46,9 @@ function asInput({ data, width, height }, { image_mean: mean, image_std: std }) 
   return values;
 }
 
-function softmax(logits) {
+/** Probabilities of classes. One output is the log odds of the second of two. */
+function softmax(outputs) {
+  const logits = outputs.length > 1 ? outputs : [0, ...outputs];
   const highest = Math.max(...logits);
   const powers = Array.from(logits, (logit) => Math.exp(logit - highest));
   const sum = powers.reduce((total, power) => total + power, 0);

@@ -45,8 +45,8 @@ examples:
   evolq evaluate runs/vit_tiny_w4a8-001
   evolq evaluate runs/vit_tiny_w4a8-001 --data.evaluation OTHER_FOLDER
   evolq predict runs/vit_tiny_w4a8-001 picture.jpg FOLDER
-  evolq export runs/vit_tiny_w4a8-001 --format onnx
-  evolq verify runs/vit_tiny_w4a8-001/exported/quantized.onnx
+  evolq export runs/digits_w2a8-001 --format onnx
+  evolq verify runs/digits_w2a8-001/exported/quantized.onnx
   evolq pack VALIDATION_FOLDER --out packed/val --class-index SYNSETS.txt
   evolq landscape configs/digits_w2a8.py --landscape.kind plane
   evolq baseline configs/digits_w2a8.py --baseline.optimizer adam

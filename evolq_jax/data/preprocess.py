@@ -69,7 +69,7 @@ def resize_and_crop(image: Image.Image, preprocessing: Preprocessing, name: str 
     if image.width < size or image.height < size:
         raise UserError(
             f"image {name} is {image.width}x{image.height}, smaller than the crop of {size}x{size}; "
-            f"set preprocessing.resize to {size} or more (--preprocessing.resize {size})"
+            f"set preprocessing.resize to {size} or more when you calibrate (--preprocessing.resize {size})"
         )
     left = round((image.width - size) / 2)  # halves go to the even neighbour, as there
     top = round((image.height - size) / 2)

@@ -1,7 +1,5 @@
 """From a quantized network to integers."""
 
-from dataclasses import replace
-
 import jax
 import numpy as np
 
@@ -47,11 +45,6 @@ def integer_model(quantized: QuantizedNetwork, about: About | None = None) -> In
         network.precision,
         about or NOTHING,
     )
-
-
-def with_about(model: IntegerModel, about: About) -> IntegerModel:
-    """The same model, with other things known of it."""
-    return replace(model, about=about)
 
 
 def _check(specs: Specs, qparams: QParams, weights: set[str]) -> None:

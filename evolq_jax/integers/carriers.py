@@ -138,10 +138,8 @@ def _in_result(eqn: Any, numbers: Array, side: int) -> Array:
     """Numbers of an operand, which are constant along what is summed, in the axes of the result."""
     ndim = eqn.outvars[0].aval.ndim
     if not _is_dot(eqn):
-        shape = [1] * ndim
-        shape[eqn.params["dimension_numbers"][2][1]] = (
-            numbers.size
-        )  # of the outputs; of an image there is one
+        shape, outputs = [1] * ndim, eqn.params["dimension_numbers"][2][1]
+        shape[outputs] = numbers.size  # of an image there is one number
         return numbers.reshape(shape)
     contracted, batched = ([*axes[side]] for axes in eqn.params["dimension_numbers"])
     free = [axis for axis in range(numbers.ndim) if axis not in contracted + batched]

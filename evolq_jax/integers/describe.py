@@ -103,7 +103,10 @@ def unsealed(text: str, where: Path) -> dict[str, Any]:
     Raises:
       UserError: it is no JSON, was edited, lacks a field, or is of another version.
     """
-    found = parse_object(text, f"'{where}'")
+    try:
+        found = parse_object(text, f"'{where}'")
+    except UserError as error:
+        raise UserError(f"{error}: export the network again") from error
     said = found.pop(CHECKSUM, None)
     if said != _checksum_of(found):
         raise UserError(f"'{where}': its description was edited or damaged: export the network again")

@@ -56,6 +56,8 @@ def format_of(path: Path) -> Format:
       UserError: there is no such file, or its ending is another.
     """
     found = path.suffix.removeprefix(".")
+    if path.is_dir():
+        raise UserError(f"'{path}' is a folder: name the file in it, such as {NAMES['onnx']}")
     if not path.is_file():
         raise UserError(f"no file at '{path}'")
     for known in get_args(Format):
@@ -66,30 +68,30 @@ def format_of(path: Path) -> Format:
 
 
 def describe_file(path: str | Path) -> dict[str, Any]:
-    """What a file says of itself. Its arrays are not looked at.
+    """What a file says of itself. All of it is checked by its checksums.
 
     Raises:
-      UserError: there is no such file, it is none of ours, or its description is damaged.
+      UserError: there is no such file, it is none of ours, or it was truncated or edited.
     """
     path = user_path(path, "file")
     match format_of(path):
         case "safetensors":
             return read_description(path)
         case "onnx":
-            from evolq_jax.integers.onnx.read import read_onnx_description
+            from evolq_jax.integers.onnx.read import read_onnx
 
-            return read_onnx_description(path)
+            return read_onnx(path)[0]
         case "stablehlo":
-            from evolq_jax.integers.stablehlo import read_stablehlo_description
+            from evolq_jax.integers.stablehlo import read_stablehlo
 
-            return read_stablehlo_description(path)
+            return read_stablehlo(path)[0]
 
 
 def open_exported(path: str | Path) -> Exported:
     """A file with its runtime.
 
     Raises:
-      UserError: as `describe_file`; or its arrays were changed, or its runtime is not installed.
+      UserError: as `describe_file`; or its runtime is not installed.
     """
     path = user_path(path, "file")
     kind, description = format_of(path), describe_file(path)

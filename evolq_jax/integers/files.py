@@ -91,13 +91,12 @@ def read_safetensors(path: str | Path, parts: ModelParts | None = None) -> Integ
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """What the file says of itself. Its tensors are not read.
+    """What the file says of itself.
 
     Raises:
-      UserError: there is no such file, it is none of ours, or its header is damaged.
+      UserError: there is no such file, it is none of ours, or it was truncated or edited.
     """
-    with _opened(path) as file:
-        return _description(path, file)
+    return _read(path)[0]
 
 
 def pack_blocks(weight: WeightCodes) -> np.ndarray:

@@ -45,7 +45,7 @@ def write_stablehlo(model: IntegerModel, path: str | Path, platforms: Sequence[s
       UserError: flatbuffers is missing, there is no such platform, or a file cannot be written.
     """
     path = user_path(path, "file")
-    _need_flatbuffers()
+    need_flatbuffers()
     if unknown := set(platforms) - set(PLATFORMS):
         raise UserError(f"no platform {', '.join(sorted(unknown))}: take some of {', '.join(PLATFORMS)}")
     model = replace(model, precision="float32")
@@ -69,10 +69,8 @@ def open_stablehlo(path: str | Path) -> Callable[[Array | np.ndarray], Array]:
         than it was written for.
     """
     path = user_path(path, "file")
-    _need_flatbuffers()
-    description, artifact = read_stablehlo_description(path), _read(path)
-    if _checksum(artifact) != description[ARTIFACT]:
-        raise UserError(f"'{path}' was changed or truncated: export the network again")
+    need_flatbuffers()
+    _, artifact = read_stablehlo(path)
     exported = jax.export.deserialize(bytearray(artifact))
     kind = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
     if kind not in exported.platforms:
@@ -98,17 +96,22 @@ def open_stablehlo(path: str | Path) -> Callable[[Array | np.ndarray], Array]:
     return logits
 
 
-def read_stablehlo_description(path: Path) -> dict[str, Any]:
-    """What is said of the artifact beside it. The artifact itself is not read.
+def read_stablehlo(path: Path) -> tuple[dict[str, Any], bytes]:
+    """What is said of the artifact beside it, and the artifact.
 
     Raises:
-      UserError: there is no description, or it was edited.
+      UserError: one is missing, or was changed.
     """
     beside = description_path(path)
+    if not beside.is_file():
+        raise UserError(f"'{beside}' is missing, which describes '{path}': `evolq export` writes both")
     found = unsealed(_read(beside).decode(errors="replace"), beside)
     if ARTIFACT not in found:
         raise UserError(f"'{beside}' describes another kind of file: export the network again")
-    return found
+    artifact = _read(path)
+    if _checksum(artifact) != found[ARTIFACT]:
+        raise UserError(f"'{path}' was changed or truncated: export the network again")
+    return found, artifact
 
 
 def description_path(path: Path) -> Path:
@@ -120,7 +123,12 @@ def _checksum(artifact: bytes) -> str:
     return hashlib.sha256(artifact).hexdigest()[:32]
 
 
-def _need_flatbuffers() -> None:
+def need_flatbuffers() -> None:
+    """Refuses where flatbuffers is not installed.
+
+    Raises:
+      UserError: it is not.
+    """
     try:
         importlib.import_module("flatbuffers")
     except ImportError as error:

@@ -1,6 +1,8 @@
 """Files that are there whole, or not at all."""
 
 import os
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from evolq_jax.errors import UserError
@@ -20,4 +22,21 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         raise UserError(f"cannot write '{path}': {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder where there is none, and tries whether files can be written into it.
+
+    Raises:
+      UserError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"cannot write into '{folder}': {error.strerror or error}; name another folder"
+        ) from error

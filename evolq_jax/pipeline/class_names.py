@@ -5,8 +5,8 @@ from evolq_jax.errors import UserError
 from evolq_jax.paths import user_path
 
 
-def class_names(class_index: str | None, num_classes: int) -> tuple[str, ...] | None:
-    """The classes of a list, by index. None: there is no list.
+def class_names(class_index: str | None, num_outputs: int) -> tuple[str, ...] | None:
+    """The classes of a list, by index. None: there is no list. One output tells two classes apart.
 
     Raises:
       UserError: the list cannot be read, or has another number of classes.
@@ -14,7 +14,7 @@ def class_names(class_index: str | None, num_classes: int) -> tuple[str, ...] | 
     if class_index is None:
         return None
     index = read_class_index(user_path(class_index, "data.class_index"))
-    names = tuple(index.titles)
+    names, num_classes = tuple(index.titles), max(num_outputs, 2)
     if len(names) != num_classes:
         raise UserError(
             f"{class_index} names {len(names)} classes, but the network has {num_classes}: give its own list "

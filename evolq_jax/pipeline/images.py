@@ -26,7 +26,7 @@ def count_calibration(setup: Setup, *, for_search: bool) -> int:
     source = open_source(data.calibration, setup.model.preprocessing, None, data.tfds_dir)
     check_draw(source, data.draw)
     count = _number(data.num_calibration, "num_calibration", data.calibration, source)
-    _check_channels(setup, data.calibration, source)
+    check_channels(source, data.calibration, setup.model.preprocessing)
     check_batches(setup.config, count, for_search=for_search)
     return count
 
@@ -40,7 +40,7 @@ def count_evaluation(setup: Setup) -> int:
     data, num_classes = setup.config.data, setup.model.config.num_classes
     source = open_source(data.evaluation, evaluation_preprocessing(setup), data.class_index, data.tfds_dir)
     count = _number(data.num_evaluation, "num_evaluation", data.evaluation, source)
-    _check_channels(setup, data.evaluation, source)
+    check_channels(source, data.evaluation, setup.model.preprocessing)
     _check_classes(source, data.evaluation, num_classes)
     if share_images(data.calibration, data.evaluation):
         say_once(
@@ -93,8 +93,13 @@ def _number(wanted: int | None, field: str, where: str, source: Source) -> int:
     return wanted or total
 
 
-def _check_channels(setup: Setup, where: str, source: Source) -> None:
-    found, channels = source.shape[2], len(setup.model.preprocessing.mean)
+def check_channels(source: Source, where: str, preprocessing: Preprocessing) -> None:
+    """Refuses images of another number of channels than the network takes.
+
+    Raises:
+      UserError: they have another.
+    """
+    found, channels = source.shape[2], len(preprocessing.mean)
     if found != channels:
         raise UserError(
             f"'{where}' has {found}-channel images, but the network takes {channels}-channel ones"

@@ -13,12 +13,14 @@ from evolq_jax.config.experiment import Experiment
 from evolq_jax.data import fingerprint
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.errors import UserError, suggestion
-from evolq_jax.integers.build import integer_model, with_about
+from evolq_jax.integers.build import integer_model
 from evolq_jax.integers.exported import NAMES, Format, as_numpy, in_batches
 from evolq_jax.integers.files import write_safetensors
-from evolq_jax.integers.model import IntegerModel
+from evolq_jax.integers.model import About, IntegerModel
 from evolq_jax.integers.onnx.build import Target
+from evolq_jax.integers.whole_file import make_folder
 from evolq_jax.metrics import mean_scores, score
+from evolq_jax.notes import say_once
 from evolq_jax.paths import user_path
 from evolq_jax.pipeline.calibrate import stages_of
 from evolq_jax.pipeline.class_names import class_names
@@ -29,7 +31,7 @@ from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.quantized.network import QuantizedNetwork
 from evolq_jax.quantized.size import size_of
-from evolq_jax.runs.directory import open_run
+from evolq_jax.runs.directory import LOG, open_run
 from evolq_jax.runs.provenance import provenance, weights_fingerprint
 from evolq_jax.runs.results.common import setting_of
 from evolq_jax.runs.typed_json import to_plain
@@ -87,46 +89,51 @@ def run_export(
       watcher: told of the progress.
 
     Raises:
-      UserError: there is no such run, its network is no integer, or a format cannot express it.
+      UserError: there is no such run, its network is no integer, a format cannot express it or its package
+        is not installed, or the folder cannot be written.
     """
     watcher, run = watcher or Silent(), open_run(run_dir)
     config = config or run.config()
-    for given in formats:
-        if given not in get_args(Format):
-            known = ", ".join(get_args(Format))
-            raise UserError(f"unknown format '{given}'{suggestion(given, get_args(Format))} (known: {known})")
+    _check_options(formats, target, allow_float=allow_float)
     folder = run.path / FOLDER if out is None else user_path(out, "folder")
     with matmul_precision(config.precision):
         setup, params, saved = load_run(run, config)
         name = "init" if saved.final is None else "final"
+        if name == "init" and run.has(LOG):
+            say_once(
+                f"the run in '{run.path}' has not finished: its network is exported as it was calibrated"
+            )
         quantized = stages_of(setup, params, ranges=None, init=saved.init, final=saved.final)[name]
         model = replace(integer_model(quantized), preprocessing=evaluation_preprocessing(setup))
         writers = _writers(formats, target, allow_float=allow_float)
         _try(model, writers)
         names = class_names(config.data.class_index, setup.model.config.num_classes)
         count_evaluation(setup)
+        make_folder(folder)
         images = load_evaluation(setup, watcher.stage("decoding evaluation images"))
         metrics = _scores(setup, quantized, model, images=images, watcher=watcher)
-    about = replace(
-        model.about,
-        class_names=names,
-        metrics=metrics,
-        num_images=len(images.names),
-        provenance=_provenance(setup, name, images),
-    )
-    model = with_about(model, about)
-    files: dict[Format, Path] = {}
-    for kind, write in writers.items():
-        files[kind] = write(model, folder / NAMES[kind])
-    sizes: dict[Format, int] = {kind: path.stat().st_size for kind, path in files.items()}
+    made_from = _provenance(setup, name, images)
+    model = replace(model, about=About(names, metrics, len(images.names), made_from))
+    files: dict[Format, Path] = {kind: write(model, folder / NAMES[kind]) for kind, write in writers.items()}
     return ExportResult(
         files=files,
-        sizes=sizes,
+        sizes={kind: path.stat().st_size for kind, path in files.items()},
         float32=size_of(quantized).float32,
         network=name,
         metrics=metrics,
         num_images=len(images.names),
     )
+
+
+def _check_options(formats: Sequence[Format], target: Target, *, allow_float: bool) -> None:
+    """Refuses unknown formats, and what only ONNX files heed where none is written."""
+    known = get_args(Format)
+    for given in formats:
+        if given not in known:
+            raise UserError(f"unknown format '{given}'{suggestion(given, known)} (known: {', '.join(known)})")
+    if "onnx" not in formats and (allow_float or target != "onnxruntime"):
+        option = "--allow-float" if allow_float else "--target"
+        raise UserError(f"{option} is about ONNX files, and none is asked for: add --format onnx")
 
 
 def _scores(
@@ -160,8 +167,9 @@ def _writers(formats: Sequence[Format], target: Target, *, allow_float: bool) ->
 
         writers["onnx"] = partial(write_onnx, target=target, allow_float=allow_float)
     if "stablehlo" in formats:
-        from evolq_jax.integers.stablehlo import write_stablehlo
+        from evolq_jax.integers.stablehlo import need_flatbuffers, write_stablehlo
 
+        need_flatbuffers()
         writers["stablehlo"] = write_stablehlo
     return writers
 

@@ -51,7 +51,7 @@ def read_info(path: str | Path) -> Info:
     """What a file says of itself. Nothing is computed.
 
     Raises:
-      UserError: there is no such file, it is none of ours, or its description is damaged.
+      UserError: there is no such file, it is none of ours, or it was truncated or edited.
     """
     path = user_path(path, "file")
     description = describe_file(path)

@@ -11,6 +11,7 @@ from evolq_jax.config.experiment import Experiment
 from evolq_jax.data.pictures import decode_pictures, list_pictures
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.errors import UserError
+from evolq_jax.metrics import of_classes
 from evolq_jax.pipeline.calibrate import stages_of
 from evolq_jax.pipeline.class_names import class_names
 from evolq_jax.pipeline.evaluate import FLOAT
@@ -93,13 +94,16 @@ def run_predict(
             )
             for which, network in ((FLOAT, setup.model), (name, stages[name]))
         }
-    found = zip(likeliest(files, logits[name], top), logits[FLOAT].argmax(-1).tolist(), strict=True)
+    found = zip(
+        likeliest(files, logits[name], top), of_classes(logits[FLOAT]).argmax(-1).tolist(), strict=True
+    )
     predictions = tuple(replace(prediction, float_class=best) for prediction, best in found)
     return PredictionResult(network=name, predictions=predictions, class_names=names)
 
 
 def likeliest(files: Sequence[Path], logits: np.ndarray, top: int) -> Iterator[Prediction]:
-    """The likeliest classes of each picture, from logits [B, C]."""
+    """The likeliest classes of each picture, from logits [B, C]. One output tells two classes apart."""
+    logits = of_classes(logits)
     best = np.argsort(-logits, axis=-1, kind="stable")[:, :top]
     likely = np.asarray(jax.nn.softmax(logits))
     for number, file in enumerate(files):

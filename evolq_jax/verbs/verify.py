@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from evolq_jax.config.experiment import DataConfig, Experiment
-from evolq_jax.data import load_images
+from evolq_jax.data import load_images, open_source
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.errors import UserError
 from evolq_jax.integers.describe import fingerprint
@@ -22,6 +22,7 @@ from evolq_jax.integers.model import IntegerModel
 from evolq_jax.integers.onnx.read import check_onnx
 from evolq_jax.metrics import mean_scores, score
 from evolq_jax.paths import user_path
+from evolq_jax.pipeline.images import check_channels, check_labels
 from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.quantized.logits import compute_logits
@@ -111,7 +112,7 @@ def run_verify(
 
     Raises:
       UserError: a file is missing or was changed, or holds other integers than the reference; or there are no
-        images.
+        images, or they are not such as the network takes.
     """
     watcher, exported = watcher or Silent(), open_exported(path)
     where = user_path(reference, "file") if reference else exported.path.with_name(NAMES["safetensors"])
@@ -160,10 +161,17 @@ def _find_run(file: Path, given: str | Path | None) -> Experiment | None:
 
 
 def _load(exported: Exported, wanted: DataConfig | None, run: Experiment | None, watcher: Watcher) -> Images:
-    """The images to compare on."""
+    """The images to compare on.
+
+    Raises:
+      UserError: none are named, or they are not such as the network takes.
+    """
     data = wanted or (None if run is None else run.data)
     if data is None:
         raise UserError(f"'{exported.path}' lies in no run that names images: name some by --data, or --run")
+    source = open_source(data.evaluation, exported.preprocessing, data.class_index, data.tfds_dir)
+    check_channels(source, data.evaluation, exported.preprocessing)
+    check_labels(source.max_label, data.evaluation, exported.description["config"]["num_classes"])
     return load_images(
         data.evaluation,
         exported.preprocessing,
@@ -171,6 +179,7 @@ def _load(exported: Exported, wanted: DataConfig | None, run: Experiment | None,
         num=data.num_evaluation,
         cache_dir=data.cache,
         cache_gib=data.cache_gib,
+        on_corrupt=data.on_corrupt,
         tfds_dir=data.tfds_dir,
         progress=watcher.stage("decoding images"),
     )

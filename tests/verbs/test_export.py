@@ -1,5 +1,7 @@
 """`export`, `info`, `verify`, `classify`: from a run to a file that proves itself."""
 
+import shutil
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -7,12 +9,14 @@ import numpy as np
 import pytest
 
 import evolq_jax
+from evolq_jax.cli.main import main
 from evolq_jax.config.experiment import DataConfig
 from evolq_jax.data.load import load_images
 from evolq_jax.errors import UserError
 from evolq_jax.integers.exported import Format, open_exported
 from evolq_jax.integers.files import write_safetensors
 from evolq_jax.integers.model import IntegerModel
+from evolq_jax.runs.directory import CONFIG, INIT_SCALES, LOG
 from evolq_jax.verbs.classify import run_classify
 from evolq_jax.verbs.evaluate import run_evaluate
 from evolq_jax.verbs.export import ExportResult, run_export
@@ -106,3 +110,83 @@ def test_what_is_no_exported_file_is_refused(finished: Finished, tmp_path: Path)
         run_export(finished.path, ("onx",))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="holds no integers of evolq_jax"):
         read_info(finished.path / "init_scales.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "onnx", "stablehlo"])
+def test_a_damaged_file_says_nothing_of_itself(kind: Format, exported: ExportResult, tmp_path: Path) -> None:
+    """Its size, too, would be wrong."""
+    copies = [
+        Path(shutil.copy(file, tmp_path)) for file in exported.files[kind].parent.glob(f"quantized.{kind}*")
+    ]
+    file, content = copies[0].with_name(f"quantized.{kind}"), exported.files[kind].read_bytes()
+    assert read_info(file).bytes == len(content)
+    changed = bytearray(content)
+    changed[len(content) * 3 // 4] ^= 1
+    for damaged in (changed, content[: len(content) // 2], b""):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"changed|truncated|no ONNX file of evolq_jax"):
+            read_info(file)
+
+
+def test_info_shows_all_bits_of_a_quantizer(
+    exported: ExportResult, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = replace(read_info(exported.files["onnx"]), activations={("uniform", 4): 3, ("uniform", 8): 5})
+    monkeypatch.setattr("evolq_jax.cli.commands.info.read_info", lambda _: info)
+    monkeypatch.setattr(sys, "argv", ["evolq", "info", "quantized.onnx"])
+    main()
+    assert "3 of 4 bits, 5 of 8 bits" in capsys.readouterr().out
+
+
+def test_what_was_not_asked_for_or_cannot_be_written_is_found_before_scoring(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "evolq_jax.verbs.export.load_evaluation", lambda *_: pytest.fail("images are decoded")
+    )
+    with pytest.raises(UserError, match="--target is about ONNX files, and none is asked for"):
+        run_export(finished.path, out=tmp_path / "new", target="tensorrt")
+    with pytest.raises(UserError, match="--allow-float is about ONNX files, and none is asked for"):
+        run_export(finished.path, ("stablehlo",), out=tmp_path / "new", allow_float=True)
+    for package, kind, extra in (("onnx", "onnx", "onnx"), ("flatbuffers", "stablehlo", "stablehlo")):
+        with monkeypatch.context() as patched:
+            patched.setitem(sys.modules, package, None)
+            with pytest.raises(UserError, match=rf"pip install 'evolq_jax\[{extra}\]'"):
+                run_export(finished.path, (kind,), out=tmp_path / "new")  # type: ignore[arg-type]
+    assert not any(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match=r"cannot write into .*name another folder"):
+            run_export(finished.path, out=out)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_unfinished_search_is_exported_as_it_was_calibrated(
+    finished: Finished, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in (CONFIG, LOG, INIT_SCALES):
+        shutil.copy(finished.path / name, run)
+    assert run_export(run).network == "init"
+    assert "has not finished: its network is exported as it was calibrated" in caplog.text
+
+
+def test_verify_wants_images_that_the_network_takes(exported: ExportResult, tmp_path: Path) -> None:
+    np.savez(tmp_path / "colour.npz", image=np.zeros((2, 8, 8, 3), np.uint8))
+    with pytest.raises(UserError, match="has 3-channel images, but the network takes 1-channel ones"):
+        run_verify(exported.files["onnx"], data=DataConfig(evaluation=str(tmp_path / "colour.npz")))
+    np.savez(tmp_path / "label.npz", image=np.zeros((2, 8, 8, 1), np.uint8), label=np.array([0, 10]))
+    with pytest.raises(UserError, match="has label 10, but the network has 10 classes"):
+        run_verify(exported.files["onnx"], data=DataConfig(evaluation=str(tmp_path / "label.npz")))
+
+
+def test_verify_passes_over_the_pictures_that_the_run_passed_over(
+    exported: ExportResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*args: object, **options: object) -> None:
+        raise UserError(f"unreadable: {options['on_corrupt']}")
+
+    monkeypatch.setattr("evolq_jax.verbs.verify.load_images", read)
+    with pytest.raises(UserError, match="unreadable: skip"):
+        run_verify(exported.files["onnx"], data=DataConfig(on_corrupt="skip"))

@@ -9,10 +9,11 @@ import pytest
 from evolq_jax.data.load import load_images
 from evolq_jax.errors import UserError
 from evolq_jax.pipeline.calibrate import stages_of
+from evolq_jax.pipeline.class_names import class_names
 from evolq_jax.quantized.logits import compute_logits
 from evolq_jax.runs.directory import open_run
 from evolq_jax.verbs.evaluate import load_run
-from evolq_jax.verbs.predict import run_predict
+from evolq_jax.verbs.predict import likeliest, run_predict
 from tests.verbs.conftest import Finished
 
 
@@ -59,3 +60,11 @@ def test_what_is_no_picture_is_refused(finished: Finished, tmp_path: Path) -> No
             run_predict(finished.path, given)
     with pytest.raises(UserError, match="--top must be at least 1, not 0"):
         run_predict(finished.path, [tmp_path], top=0)
+
+
+def test_one_output_tells_two_classes_apart(tmp_path: Path) -> None:
+    found = [*likeliest([Path("a"), Path("b")], np.array([[-1.0], [2.0]], np.float32), 5)]
+    assert [each.classes for each in found] == [(0, 1), (1, 0)]
+    np.testing.assert_allclose(found[1].probabilities, (1 / (1 + np.exp(-2)), 1 / (1 + np.exp(2))), rtol=1e-6)
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    assert class_names(str(tmp_path / "classes.txt"), 1) == ("cat", "dog")

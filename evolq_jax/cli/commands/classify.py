@@ -1,6 +1,7 @@
 """`evolq classify`."""
 
 import argparse
+from pathlib import Path
 
 from evolq_jax.cli.command import Call, Command
 from evolq_jax.cli.commands import predict
@@ -13,7 +14,7 @@ def run(call: Call) -> None:
     options = call.options
     with call.make_watcher() as watcher:
         result = run_classify(options.file, options.images, top=options.top, watcher=watcher)
-    print_predictions(call, f"{options.file}: {result.network}", result)
+    print_predictions(call, f"{Path(options.file).name}: {result.network}", result)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,8 @@ def run(call: Call) -> None:
     """Writes the files, and shows their sizes and scores."""
     options = call.options
     if not is_directory(options.config):
-        raise UserError("`evolq export` needs a run directory: evolq export RUN_DIR --format onnx")
+        wrong = f"'{options.config}' is no folder: " if options.config else ""
+        raise UserError(f"{wrong}`evolq export` needs a run directory: evolq export RUN_DIR --format onnx")
     config = of_run(call, "data")
     with call.make_watcher() as watcher:
         result = run_export(

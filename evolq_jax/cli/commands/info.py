@@ -1,6 +1,7 @@
 """`evolq info`."""
 
 import argparse
+from collections import defaultdict
 from collections.abc import Iterator
 
 from evolq_jax.cli.command import Call, Command
@@ -24,8 +25,11 @@ def _facts(info: Info) -> Iterator[tuple[str, object]]:
     yield "size", f"{info.bytes / 1e6:.2f} MB, {info.ratio:.1f} times smaller than float32"
     for bits, (count, numbers) in info.weights.items():
         yield f"weights of {bits} bits", f"{count} with {numbers:,} parameters"
+    activations = defaultdict[str, list[str]](list)
     for (quantizer, bits), count in sorted(info.activations.items()):
-        yield f"{quantizer} activations", f"{count} of {bits} bits"
+        activations[quantizer].append(f"{count} of {bits} bits")
+    for quantizer, counts in activations.items():
+        yield f"{quantizer} activations", ", ".join(counts)
     yield (
         "stay float",
         f"{info.float_parameters:,} parameters; {', '.join(info.float_sites) or 'no activation'}",
@@ -34,7 +38,8 @@ def _facts(info: Info) -> Iterator[tuple[str, object]]:
         yield "computed in float", ", ".join(info.allowed_floats)
     if info.about.class_names:
         yield "classes", f"{len(info.about.class_names):,} with names"
-    yield from info.about.provenance.get("fingerprints", {}).items()
+    for name, fingerprint in info.about.provenance.get("fingerprints", {}).items():
+        yield f"fingerprint of {name}", fingerprint
     versions = info.about.provenance.get("versions", {})
     if versions:
         yield "made with", ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -15,6 +15,9 @@ HEADINGS = ("", "file", "floor", "may be", "")
 def run(call: Call) -> None:
     """Compares, shows it, and fails where a criterion does."""
     options, data = call.options, None
+    for name in ("num", "class_index"):
+        if options.data is None and getattr(options, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} is about the images of --data: name them too")
     if options.data is not None:
         data = DataConfig(
             evaluation=options.data, class_index=options.class_index, num_evaluation=options.num
@@ -47,7 +50,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="IMAGES", help="an image set (default: the run's evaluation images)"
     )
-    parser.add_argument("--class-index", help="file that lists the classes of a folder (default: no labels)")
+    parser.add_argument(
+        "--class-index", metavar="FILE", help="file that lists the classes of a folder (default: no labels)"
+    )
     parser.add_argument("--num", type=int, help="how many images of --data (default: all)")
     parser.add_argument("--run", metavar="RUN_DIR", help="the run of the file (default: where it lies)")
     what = "the same integers (default: the quantized.safetensors beside FILE)"
@@ -55,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 COMMAND = Command(
-    does="run an exported file by its own runtime, and hold it against its integers",
+    does="run an exported file by its own runtime, and compare it with its integers",
     run=run,
     config=None,
     add_options=add_options,

@@ -5,14 +5,8 @@ from typing import Any
 from evolq_jax.typing import Preprocessing
 
 FILENAME = "preprocessor_config.json"
-FILTERS = {
-    "nearest": 0,
-    "lanczos": 1,
-    "bilinear": 2,
-    "bicubic": 3,
-    "box": 4,
-    "hamming": 5,
-}  # Pillow's numbers
+# Pillow's numbers
+FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
 
 
 def preprocessor_config(preprocessing: Preprocessing) -> dict[str, Any]:

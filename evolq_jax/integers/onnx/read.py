@@ -4,8 +4,6 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from evolq_jax.errors import UserError
 from evolq_jax.integers.describe import KEY, checksum, unsealed
 from evolq_jax.integers.model import IntegerModel
@@ -36,16 +34,6 @@ def read_onnx(path: str | Path) -> tuple[dict[str, Any], "ModelProto"]:
     return description, proto
 
 
-def read_onnx_description(path: str | Path) -> dict[str, Any]:
-    """What the file says of itself. Its arrays are not looked at.
-
-    Raises:
-      UserError: there is no such file, it is none of ours, or its description is damaged.
-    """
-    path = user_path(path, "file")
-    return _description(path, _load(path))
-
-
 def check_onnx(path: str | Path, model: IntegerModel) -> None:
     """Compares every stored array of a file with the model, exactly.
 
@@ -64,21 +52,6 @@ def check_onnx(path: str | Path, model: IntegerModel) -> None:
             raise UserError(f"'{path}': the tensor '{name}' differs from the model's")
     if unknown := set(stored) - set(graph.initializers):
         raise UserError(f"'{path}' holds the tensors {', '.join(sorted(unknown))}, which the model has not")
-
-
-def stored_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """The stored arrays by name, each in the order of the model's axes. Codes of a few bits are int8.
-
-    Raises:
-      UserError: as `read_onnx`.
-    """
-    description, proto = read_onnx(path)
-    found: dict[str, np.ndarray] = {}
-    for tensor in proto.graph.initializer:
-        array = from_tensor(tensor)
-        order = description["orders"].get(tensor.name, range(array.ndim))
-        found[tensor.name] = array.transpose(np.argsort(order)) if array.ndim else array
-    return found
 
 
 def checksums(proto: "ModelProto") -> dict[str, str]:

@@ -14,7 +14,8 @@ import pytest
 from evolq_jax.errors import UserError
 from evolq_jax.integers.model import IntegerModel
 from evolq_jax.integers.onnx.preprocessor import preprocessor_config
-from evolq_jax.integers.onnx.read import check_onnx, read_onnx, read_onnx_description, stored_arrays
+from evolq_jax.integers.onnx.proto import from_tensor
+from evolq_jax.integers.onnx.read import check_onnx, read_onnx
 from evolq_jax.integers.onnx.session import open_onnx
 from evolq_jax.integers.onnx.trace import by_block
 from evolq_jax.integers.onnx.write import write_onnx
@@ -37,6 +38,17 @@ PLAIN: dict[str, Any] = {
 
 
 LOGARITHMS = QuantConfig("matmul", activation_bits=4, activation_observer="omse")
+
+
+def stored_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The stored arrays by name, each in the order of the model's axes. Codes of a few bits are int8."""
+    description, proto = read_onnx(path)
+    found: dict[str, np.ndarray] = {}
+    for tensor in proto.graph.initializer:
+        array = from_tensor(tensor)
+        order = description["orders"].get(tensor.name, range(array.ndim))
+        found[tensor.name] = array.transpose(np.argsort(order)) if array.ndim else array
+    return found
 
 
 def types_of(path: Path) -> dict[str, str]:
@@ -128,7 +140,7 @@ def test_what_no_file_can_hold_is_refused(
 
 def test_what_was_allowed_in_float_is_recorded(tmp_path: Path) -> None:
     model = small_model(NAME, LOGARITHMS)
-    description = read_onnx_description(write_onnx(model, tmp_path / "q.onnx", allow_float=True))
+    description, _ = read_onnx(write_onnx(model, tmp_path / "q.onnx", allow_float=True))
     assert description["about"]["allowed_floats"] == ["blocks/attn/softmax", "blocks/mlp/gelu"]
     assert description["target"] == "onnxruntime"
 

@@ -1,7 +1,7 @@
 """The verb `info`: what an exported file says of itself."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -14,6 +14,23 @@ from evolq_jax.paths import user_path
 
 
 @dataclass(frozen=True, kw_only=True)
+class SiteInfo:
+    """How one quantized site is kept.
+
+    Attributes:
+      site: its name.
+      quantizer: `weight`, or the name of an activation's quantizer.
+      bits: of each block, or one number outside of blocks.
+      signed: whether codes are symmetric about zero.
+    """
+
+    site: str
+    quantizer: str
+    bits: tuple[int, ...]
+    signed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Info:
     """What a file says of itself.
 
@@ -23,7 +40,7 @@ class Info:
       bytes: of the file.
       float32: bytes of the float network's parameters.
       weights: weights and their parameters by bits, as `{4: (48, 5308416)}`.
-      activations: quantized activations by quantizer and bits.
+      sites: every quantized site, weights last.
       float_sites: activations that stay float.
       float_parameters: numbers that stay float32, without scales.
       allowed_floats: quantized sites that the runtime computes in float.
@@ -35,7 +52,7 @@ class Info:
     bytes: int
     float32: int
     weights: Mapping[int, tuple[int, int]]
-    activations: Mapping[tuple[str, int], int]
+    sites: tuple[SiteInfo, ...]
     float_sites: tuple[str, ...]
     float_parameters: int
     allowed_floats: tuple[str, ...]
@@ -63,14 +80,18 @@ def read_info(path: str | Path) -> Info:
         bytes=path.stat().st_size,
         float32=4 * (floats + sum(count for _, count in weights.values())),
         weights=weights,
-        activations=Counter(
-            (site["quantizer"], bits) for site in description["activations"].values() for bits in site["bits"]
-        ),
+        sites=tuple(_sites(description["activations"] | description["weights"])),
         float_sites=tuple(description["float_sites"]),
         float_parameters=floats,
         allowed_floats=about.allowed_floats,
         about=about,
     )
+
+
+def _sites(described: Mapping[str, Any]) -> Iterator[SiteInfo]:
+    for name, site in described.items():
+        quantizer, bits = site.get("quantizer", "weight"), tuple(site["bits"])
+        yield SiteInfo(site=name, quantizer=quantizer, bits=bits, signed=site["signed"])
 
 
 def _weights(described: Mapping[str, Any]) -> dict[int, tuple[int, int]]:

@@ -128,14 +128,20 @@ def test_a_damaged_file_says_nothing_of_itself(kind: Format, exported: ExportRes
             read_info(file)
 
 
-def test_info_shows_all_bits_of_a_quantizer(
+def test_info_shows_the_bits_of_every_site(
     exported: ExportResult, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    info = replace(read_info(exported.files["onnx"]), activations={("uniform", 4): 3, ("uniform", 8): 5})
-    monkeypatch.setattr("evolq_jax.cli.commands.info.read_info", lambda _: info)
+    info = read_info(exported.files["onnx"])
+    model = evolq_jax.load(exported.files["safetensors"])
+    assert isinstance(model, IntegerModel)
+    assert {site.site for site in info.sites} == {name for name, _ in model.specs}
+    mixed = replace(info.sites[0], bits=(4, 4, 8, 2))
+    monkeypatch.setattr(
+        "evolq_jax.cli.commands.info.read_info", lambda _: replace(info, sites=(mixed, *info.sites[1:]))
+    )
     monkeypatch.setattr(sys, "argv", ["evolq", "info", "quantized.onnx"])
     main()
-    assert "3 of 4 bits, 5 of 8 bits" in capsys.readouterr().out
+    assert "4 4 8 2" in capsys.readouterr().out
 
 
 def test_what_was_not_asked_for_or_cannot_be_written_is_found_before_scoring(

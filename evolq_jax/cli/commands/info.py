@@ -1,18 +1,18 @@
 """`evolq info`."""
 
 import argparse
-from collections import defaultdict
 from collections.abc import Iterator
 
 from evolq_jax.cli.command import Call, Command
 from evolq_jax.cli.tables import fact_table, row_table, score_rows
-from evolq_jax.verbs.info import Info, read_info
+from evolq_jax.verbs.info import Info, SiteInfo, read_info
 
 
 def run(call: Call) -> None:
     """Shows what the file says of itself."""
     info = read_info(call.options.file)
     call.console.print(fact_table(call.options.file, dict(_facts(info))))
+    call.console.print(row_table("quantized sites", ("site", "kind", "bits", "codes"), map(_row, info.sites)))
     if info.about.metrics:
         title = f"scores on {info.about.num_images} images"
         metrics = info.about.metrics
@@ -25,11 +25,6 @@ def _facts(info: Info) -> Iterator[tuple[str, object]]:
     yield "size", f"{info.bytes / 1e6:.2f} MB, {info.ratio:.1f} times smaller than float32"
     for bits, (count, numbers) in info.weights.items():
         yield f"weights of {bits} bits", f"{count} with {numbers:,} parameters"
-    activations = defaultdict[str, list[str]](list)
-    for (quantizer, bits), count in sorted(info.activations.items()):
-        activations[quantizer].append(f"{count} of {bits} bits")
-    for quantizer, counts in activations.items():
-        yield f"{quantizer} activations", ", ".join(counts)
     yield (
         "stay float",
         f"{info.float_parameters:,} parameters; {', '.join(info.float_sites) or 'no activation'}",
@@ -43,6 +38,12 @@ def _facts(info: Info) -> Iterator[tuple[str, object]]:
     versions = info.about.provenance.get("versions", {})
     if versions:
         yield "made with", ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _row(site: SiteInfo) -> list[str]:
+    """A site's. Where its blocks have different bits, those of each."""
+    bits = site.bits[:1] if len(set(site.bits)) == 1 else site.bits
+    return [site.site, site.quantizer, " ".join(map(str, bits)), "signed" if site.signed else "unsigned"]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

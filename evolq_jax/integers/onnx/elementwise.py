@@ -1,5 +1,6 @@
 """Primitives that work on every number by itself."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -107,6 +108,11 @@ def _log1p(layout: Layout, eqn: Any, values: list[Value]) -> list[Value]:
     return [operate(layout, "Log", *_with_number("Add", 1.0)(layout, eqn, values))]
 
 
+def _log2(layout: Layout, eqn: Any, values: list[Value]) -> list[Value]:
+    """ONNX has the natural logarithm. JAX 0.10 divides it likewise."""
+    return _with_number("Div", math.log(2.0))(layout, eqn, [operate(layout, "Log", *values)])  # type: ignore[return-value]
+
+
 def _exp2(layout: Layout, eqn: Any, values: list[Value]) -> list[Value]:
     return _with_number("Pow", 2.0, first=True)(layout, eqn, values)  # type: ignore[return-value]
 
@@ -189,6 +195,7 @@ ELEMENTWISE: dict[str, Handler] = {
     "erfc": _erfc,
     "exp2": _exp2,
     "log1p": _log1p,
+    "log2": _log2,
     "ne": _ne,
     "select_n": _select,
     "clamp": _clamp,

@@ -13,7 +13,7 @@ from rich.console import Console
 from benchmarks.entry import run_or_refuse
 from benchmarks.subject import Options, Subject, load
 from evolq_jax.cli.tables import row_table
-from evolq_jax.data.cache import atomic
+from evolq_jax.paths import atomic
 
 Measure = Callable[[Subject, Options], list[dict[str, Any]]]  # rows with the same columns
 

@@ -21,7 +21,7 @@ from benchmarks.entry import run_or_refuse
 from benchmarks.jobs import Options, jobs
 from benchmarks.watched import Watched, watch
 from evolq_jax.cli.tables import row_table
-from evolq_jax.data.cache import atomic
+from evolq_jax.paths import atomic
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,9 @@
 import errno
 import os
 import stat
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -101,3 +104,17 @@ def printable(text: str) -> str:
 def shortened(text: str, at_most: int = 60) -> str:
     """The text, or its beginning if it is long."""
     return text if len(text) <= at_most else f"{text[:at_most]}..."
+
+
+@contextmanager
+def atomic(path: Path) -> Generator[BinaryIO, None, None]:
+    """A new file that gets its name only when it is complete and on disk."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -15,8 +15,8 @@ import numpy as np
 
 from evolq_jax.config.experiment import Experiment
 from evolq_jax.data import load_images
-from evolq_jax.data.cache import atomic
 from evolq_jax.models.registry import get_entry
+from evolq_jax.paths import atomic
 from evolq_jax.runs.results.networks import SearchResult
 from studies.common.entry import run_or_refuse, study_parser
 from studies.common.runs import searched, vit_tiny_run

@@ -11,12 +11,11 @@ import logging
 import math
 import os
 import time
-import uuid
 import zlib
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import PIL
@@ -26,7 +25,7 @@ from evolq_jax.data.pixel_file import decode_uncached, write_pixels
 from evolq_jax.data.source import Source
 from evolq_jax.errors import UserError
 from evolq_jax.notes import say_once
-from evolq_jax.paths import has_home, user_path
+from evolq_jax.paths import atomic, has_home, user_path
 from evolq_jax.typing import Preprocessing, Progress
 
 FORMAT_VERSION = 2  # raise it when decoding or the entry's layout changes
@@ -168,20 +167,6 @@ class _Held(NamedTuple):
         record = path.with_suffix(".json")
         # Without its record it is what an interrupted removal has left: nobody uses it.
         return cls(path, pixels.st_size, record.stat().st_mtime if record.exists() else 0.0)
-
-
-@contextmanager
-def atomic(path: Path) -> Generator[BinaryIO, None, None]:
-    """A new file that gets its name only when it is complete and on disk."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _load_entry(path: Path, shape: tuple[int, ...], num_asked: int) -> Decoded | None:

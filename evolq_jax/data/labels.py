@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from evolq_jax.data.cache import ELSEWHERE, atomic
+from evolq_jax.data.cache import ELSEWHERE
 from evolq_jax.data.source import Source
 from evolq_jax.errors import UserError
+from evolq_jax.paths import atomic
 
 _log = logging.getLogger(__name__)
 

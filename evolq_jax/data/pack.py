@@ -19,14 +19,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evolq_jax.data.cache import atomic
 from evolq_jax.data.class_index import read_class_index
 from evolq_jax.data.folder import folder_source
 from evolq_jax.data.source import Source
 from evolq_jax.data.tfds_builder import LISTING, import_tfds, not_installed
 from evolq_jax.data.threads import in_order
 from evolq_jax.errors import UserError
-from evolq_jax.paths import open_regular
+from evolq_jax.paths import atomic, open_regular
 from evolq_jax.typing import Preprocessing, Progress
 
 SET, SPLIT, VERSION = "images", "images", "1.0.0"

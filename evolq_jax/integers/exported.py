@@ -94,18 +94,18 @@ def open_exported(path: str | Path) -> Exported:
       UserError: as `describe_file`; or its runtime is not installed.
     """
     path = user_path(path, "file")
-    kind, description = format_of(path), describe_file(path)
-    match kind:
+    match format_of(path):
         case "safetensors":
-            return Exported(path, kind, description, as_numpy(read_safetensors(path)))
+            return Exported(path, "safetensors", read_description(path), as_numpy(read_safetensors(path)))
         case "onnx":
             from evolq_jax.integers.onnx.session import open_onnx
 
-            return Exported(path, kind, description, open_onnx(path))
+            network = open_onnx(path)
+            return Exported(path, "onnx", network.description, network)
         case "stablehlo":
-            from evolq_jax.integers.stablehlo import open_stablehlo
+            from evolq_jax.integers.stablehlo import open_stablehlo, read_stablehlo
 
-            return Exported(path, kind, description, as_numpy(open_stablehlo(path)))
+            return Exported(path, "stablehlo", read_stablehlo(path)[0], as_numpy(open_stablehlo(path)))
 
 
 def as_numpy(run: Callable[[np.ndarray], Array]) -> Callable[[np.ndarray], np.ndarray]:

@@ -63,8 +63,7 @@ class MarkedSite(QuantSite):
 
     def layer_norm(self, name: str, source: str, x: Array, norm: Params, *, eps: float) -> Array:
         """LayerNorm, marked where it runs in float."""
-        spec = self.specs.get(name)
-        if spec is not None and spec.integer_op and source in self.specs:
+        if self.in_integers(name, source):
             return super().layer_norm(name, source, x, norm, eps=eps)
 
         def run(given: tuple[Array, Array, Array, float]) -> Array:
@@ -76,8 +75,7 @@ class MarkedSite(QuantSite):
 
     def softmax(self, name: str, source: str, logits: Array) -> Array:
         """Softmax, marked where it runs in float."""
-        spec = self.specs.get(name)
-        if spec is not None and spec.integer_op and source in self.specs:
+        if self.in_integers(name, source):
             return super().softmax(name, source, logits)
         return self(name, mark(SOFTMAX, self.prefix + name, partial(jax.nn.softmax, axis=-1), logits))
 

@@ -1,11 +1,10 @@
 """Files that are there whole, or not at all."""
 
-import os
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from evolq_jax.errors import UserError
+from evolq_jax.paths import atomic
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -14,16 +13,12 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
       UserError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
+        with atomic(path) as file:
+            file.write(content)
     except OSError as error:
         raise UserError(f"cannot write '{path}': {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
 
 
 def make_folder(folder: Path) -> None:

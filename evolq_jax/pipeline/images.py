@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from evolq_jax.config.experiment import Experiment
+from evolq_jax.config.experiment import DataConfig, Experiment
 from evolq_jax.data import check_draw, load_images, open_source
 from evolq_jax.data.load import share_images
 from evolq_jax.data.source import Source
@@ -167,9 +167,23 @@ def load_evaluation(setup: Setup, progress: Progress = no_progress) -> Images:
       UserError: the source is missing or empty, a class is unknown, or an image cannot be read.
     """
     data = setup.config.data
-    images = load_images(
+    images = evaluation_images(data, evaluation_preprocessing(setup), progress, shared=True)
+    if images.labels is not None and len(images.labels):
+        check_labels(int(images.labels.max()), data.evaluation, setup.model.config.num_classes)
+    return images
+
+
+def evaluation_images(
+    data: DataConfig, preprocessing: Preprocessing, progress: Progress, *, shared: bool = False
+) -> Images:
+    """The evaluation images that a config's section names. Labels are not checked.
+
+    Raises:
+      UserError: as `load_images`.
+    """
+    return load_images(
         data.evaluation,
-        evaluation_preprocessing(setup),
+        preprocessing,
         class_index=data.class_index,
         num=data.num_evaluation,
         seed=0,
@@ -178,11 +192,8 @@ def load_evaluation(setup: Setup, progress: Progress = no_progress) -> Images:
         on_corrupt=data.on_corrupt,
         tfds_dir=data.tfds_dir,
         progress=progress,
-        shared=True,
+        shared=shared,
     )
-    if images.labels is not None and len(images.labels):
-        check_labels(int(images.labels.max()), data.evaluation, setup.model.config.num_classes)
-    return images
 
 
 def evaluation_preprocessing(setup: Setup) -> Preprocessing:

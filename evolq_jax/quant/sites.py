@@ -63,10 +63,13 @@ class QuantSite(FloatSite):
         spec = self.specs.get(name)
         return x if spec is None else fake_quant(spec, self.qparams[name], x)
 
+    def in_integers(self, name: str, source: str) -> bool:
+        """Whether the LayerNorm or softmax of a site runs in integers, which needs a quantized input."""
+        return name in self.specs and self.specs[name].integer_op and source in self.specs
+
     def layer_norm(self, name: str, source: str, x: Array, norm: Params, *, eps: float) -> Array:
         """Integer LayerNorm where the spec asks for it and the input is quantized."""
-        spec = self.specs.get(name)
-        if spec is None or not spec.integer_op or source not in self.specs:
+        if not self.in_integers(name, source):
             return super().layer_norm(name, source, x, norm, eps=eps)
         scale_in, scale_out = self.qparams[source].scale, self.qparams[name].scale
         exact = integer_layer_norm(norm, x, scale_in, scale_out)
@@ -74,9 +77,9 @@ class QuantSite(FloatSite):
 
     def softmax(self, name: str, source: str, logits: Array) -> Array:
         """Log-int-softmax where the spec asks for it and the logits are quantized."""
-        spec = self.specs.get(name)
-        if spec is None or not spec.integer_op or source not in self.specs:
+        if not self.in_integers(name, source):
             return super().softmax(name, source, logits)
+        spec = self.specs[name]
         exponents = integer_softmax(logits, self.qparams[source].scale)
         exact = spec.quantizer.decode(spec, self.qparams[name], exponents)
         return with_gradient_of(jax.nn.softmax(logits, axis=-1), exact)

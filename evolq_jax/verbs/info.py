@@ -14,7 +14,7 @@ from evolq_jax.paths import user_path
 
 
 @dataclass(frozen=True, kw_only=True)
-class SiteInfo:
+class SiteCodes:
     """How one quantized site is kept.
 
     Attributes:
@@ -52,7 +52,7 @@ class Info:
     bytes: int
     float32: int
     weights: Mapping[int, tuple[int, int]]
-    sites: tuple[SiteInfo, ...]
+    sites: tuple[SiteCodes, ...]
     float_sites: tuple[str, ...]
     float_parameters: int
     allowed_floats: tuple[str, ...]
@@ -88,10 +88,10 @@ def read_info(path: str | Path) -> Info:
     )
 
 
-def _sites(described: Mapping[str, Any]) -> Iterator[SiteInfo]:
+def _sites(described: Mapping[str, Any]) -> Iterator[SiteCodes]:
     for name, site in described.items():
         quantizer, bits = site.get("quantizer", "weight"), tuple(site["bits"])
-        yield SiteInfo(site=name, quantizer=quantizer, bits=bits, signed=site["signed"])
+        yield SiteCodes(site=name, quantizer=quantizer, bits=bits, signed=site["signed"])
 
 
 def _weights(described: Mapping[str, Any]) -> dict[int, tuple[int, int]]:

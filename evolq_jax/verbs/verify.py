@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from evolq_jax.config.experiment import DataConfig, Experiment
-from evolq_jax.data import load_images, open_source
+from evolq_jax.data import open_source
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.errors import UserError
 from evolq_jax.integers.describe import fingerprint
@@ -22,7 +22,7 @@ from evolq_jax.integers.model import IntegerModel
 from evolq_jax.integers.onnx.read import check_onnx
 from evolq_jax.metrics import mean_scores, score
 from evolq_jax.paths import user_path
-from evolq_jax.pipeline.images import check_channels, check_labels
+from evolq_jax.pipeline.images import check_channels, check_labels, evaluation_images
 from evolq_jax.pipeline.load import load_model
 from evolq_jax.pipeline.watcher import Silent, Watcher
 from evolq_jax.quantized.logits import compute_logits
@@ -172,17 +172,7 @@ def _load(exported: Exported, wanted: DataConfig | None, run: Experiment | None,
     source = open_source(data.evaluation, exported.preprocessing, data.class_index, data.tfds_dir)
     check_channels(source, data.evaluation, exported.preprocessing)
     check_labels(source.max_label, data.evaluation, exported.description["config"]["num_classes"])
-    return load_images(
-        data.evaluation,
-        exported.preprocessing,
-        class_index=data.class_index,
-        num=data.num_evaluation,
-        cache_dir=data.cache,
-        cache_gib=data.cache_gib,
-        on_corrupt=data.on_corrupt,
-        tfds_dir=data.tfds_dir,
-        progress=watcher.stage("decoding images"),
-    )
+    return evaluation_images(data, exported.preprocessing, watcher.stage("decoding images"))
 
 
 def _float_logits(run: Experiment, exported: Exported, images: Images, watcher: Watcher) -> np.ndarray:

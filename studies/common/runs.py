@@ -13,9 +13,9 @@ import numpy as np
 
 from evolq_jax.cli.progress import make_watcher
 from evolq_jax.config.experiment import Experiment
-from evolq_jax.data.cache import atomic
 from evolq_jax.devices.precision import matmul_precision
 from evolq_jax.metrics import mean_scores, score
+from evolq_jax.paths import atomic
 from evolq_jax.pipeline.calibrate import calibrate_setup
 from evolq_jax.pipeline.images import load_evaluation
 from evolq_jax.pipeline.load import load_model

@@ -17,8 +17,8 @@ from evolq_jax.config.experiment import (
 from evolq_jax.config.load import load_config
 from evolq_jax.config.presets import Preset, plain, with_preset
 from evolq_jax.data import load_images
-from evolq_jax.data.cache import atomic
 from evolq_jax.models.registry import get_entry
+from evolq_jax.paths import atomic
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 CIFAR = {

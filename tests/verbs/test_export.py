@@ -193,6 +193,6 @@ def test_verify_passes_over_the_pictures_that_the_run_passed_over(
     def read(*args: object, **options: object) -> None:
         raise UserError(f"unreadable: {options['on_corrupt']}")
 
-    monkeypatch.setattr("evolq_jax.verbs.verify.load_images", read)
+    monkeypatch.setattr("evolq_jax.pipeline.images.load_images", read)
     with pytest.raises(UserError, match="unreadable: skip"):
         run_verify(exported.files["onnx"], data=DataConfig(on_corrupt="skip"))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from evolq_jax.cli.command import Call, Command
 from evolq_jax.cli.tables import fact_table, row_table, score_rows
-from evolq_jax.verbs.info import Info, SiteInfo, read_info
+from evolq_jax.verbs.info import Info, SiteCodes, read_info
 
 
 def run(call: Call) -> None:
@@ -40,7 +40,7 @@ def _facts(info: Info) -> Iterator[tuple[str, object]]:
         yield "made with", ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def _row(site: SiteInfo) -> list[str]:
+def _row(site: SiteCodes) -> list[str]:
     """A site's. Where its blocks have different bits, those of each."""
     bits = site.bits[:1] if len(set(site.bits)) == 1 else site.bits
     return [site.site, site.quantizer, " ".join(map(str, bits)), "signed" if site.signed else "unsigned"]

@@ -1,14 +1,12 @@
 """How far two right implementations of a quantized network differ: nothing is held closer than that."""
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from evolq_jax.integers.model import IntegerModel
-
-LAST_BIT = np.float32(1 + 1.2e-7)
+from evolq_jax.verbs.verify import moved
 
 
 class Distance(NamedTuple):
@@ -19,12 +17,6 @@ class Distance(NamedTuple):
 def distance(found: np.ndarray, wanted: np.ndarray) -> Distance:
     agreement = (found.argmax(-1) == wanted.argmax(-1)).mean()
     return Distance(float(agreement), float(np.abs(found - wanted).mean() / wanted.std()))
-
-
-def moved(model: IntegerModel) -> IntegerModel:
-    """The model with every scale moved in its last bit."""
-    qparams = {k: numbers._replace(scale=numbers.scale * LAST_BIT) for k, numbers in model.qparams.items()}
-    return replace(model, qparams=qparams)
 
 
 def floor(model: IntegerModel, images: jax.Array) -> tuple[np.ndarray, Distance]:
